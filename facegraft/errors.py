@@ -1,0 +1,9 @@
+"""The base of every error that a user is meant to read."""
+
+
+class FacegraftError(Exception):
+    """One clear line: what is wrong, where, and what to do.
+
+    The command line prints the message and exits; anything that is not a FacegraftError is a defect of ours
+    and keeps its traceback.
+    """

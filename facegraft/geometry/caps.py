@@ -1,0 +1,274 @@
+"""Caps: the disks of triangles that close the openings of a head.
+
+What a cap is made of is decided once, on a topology's template (`minimal_area_cap`, `planar_cap`): a triangle
+list over the n rim vertices and m new ones, and the matrix that places the new vertices by the rim. Placing them
+on a head (`place_flat`, `place_on_sphere`) is then one product, so every head of a topology gets the same
+triangles in well under a millisecond.
+
+Rims are ordered loops that run along the faces *around* the opening (as `topology.boundary_loops` gives them);
+the caps run against them, so that cap and head together are oriented consistently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import Delaunay, QhullError
+
+from facegraft.errors import FacegraftError
+from facegraft.geometry.topology import boundary_edges
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+EYE_RADIUS_PER_WIDTH = 0.6
+"""Eyeball radius over the largest width of the lid opening, for topologies without eyeballs (0.61 on the ICT template)."""
+
+
+class CapError(FacegraftError):
+    """An opening that cannot be capped."""
+
+
+@dataclass(frozen=True)
+class CapPattern:
+    """Triangles of a cap and the weights of its new vertices.
+
+    faces    [T, 3]  indices 0..n-1 are the rim in its order, n..n+m-1 the new vertices
+    weights  [m, n]  new vertices = weights @ rim; rows are non-negative and sum to 1
+    """
+
+    faces: Ints
+    weights: Floats
+
+    @property
+    def new_count(self) -> int:
+        return len(self.weights)
+
+
+def minimal_area_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = (), evenness: float = 1e-3) -> CapPattern:
+    """Triangulate a rim [n, 3] without new vertices, with the least area (dynamic programming over sub-loops, O(n^3)).
+
+    Klincsek 1980; Barequet and Sharir 1995. `taken`: pairs of rim positions that already share an edge of the head
+    outside the rim; a chord there would give that edge four faces, so it is never drawn. `evenness` times the squared
+    edge lengths is added to the areas: where a rim is thin (closed lips) area alone cannot tell good triangles from slivers.
+    Raises CapError when every triangulation needs a taken chord.
+    """
+    points = np.asarray(rim, dtype=np.float64)
+    n = len(points)
+    if n < 3:
+        raise CapError(f"a rim of {n} vertices cannot be capped: at least 3 are needed")
+    squared = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    barred = np.zeros((n, n), dtype=bool)
+    for a, b in taken:
+        barred[a, b] = barred[b, a] = True
+    steps = np.arange(n)
+    barred[steps, (steps + 1) % n] = barred[(steps + 1) % n, steps] = False
+
+    cost = np.full((n, n), np.inf)
+    cost[steps[:-1], steps[1:]] = 0.0
+    split = np.zeros((n, n), dtype=np.int64)
+    for gap in range(2, n):
+        first = np.arange(n - gap)
+        last = first + gap
+        middle = first[:, None] + np.arange(1, gap)[None]
+        side = points[middle] - points[first][:, None]
+        base = (points[last] - points[first])[:, None]
+        area = 0.5 * np.linalg.norm(np.cross(side, base), axis=2)
+        edges = squared[first[:, None], middle] + squared[middle, last[:, None]] + squared[first, last][:, None]
+        total = cost[first[:, None], middle] + cost[middle, last[:, None]] + area + evenness * edges
+        best = total.argmin(axis=1)
+        cost[first, last] = np.where(barred[first, last], np.inf, total[first, best])
+        split[first, last] = middle[first, best]
+    if not np.isfinite(cost[0, n - 1]):
+        raise CapError(f"the rim of {n} vertices cannot be capped: every triangulation needs an edge that the head already has")
+
+    faces, stack = [], [(0, n - 1)]
+    while stack:
+        a, b = stack.pop()
+        if b - a < 2:
+            continue
+        k = int(split[a, b])
+        faces.append((a, b, k))
+        stack += [(a, k), (k, b)]
+    return CapPattern(np.array(faces, dtype=np.int64), np.zeros((0, n)))
+
+
+def planar_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = ()) -> CapPattern | None:
+    """Well-shaped cap of a rim [n, 3] that is nearly planar: Delaunay triangles of the rim and a hexagonal grid inside it.
+
+    The grid's spacing is the rim's mean edge. New vertices are placed by harmonic (cotangent) weights, which are
+    non-negative on a Delaunay mesh and reproduce affine maps: a rim that is scaled or sheared takes its grid along.
+    Returns None where the projected rim is too thin, too crooked or too narrow for such a cap (use `minimal_area_cap`).
+    """
+    points = np.asarray(rim, dtype=np.float64)
+    n = len(points)
+    flat = _project_to_plane(points)
+    spacing = float(np.linalg.norm(np.roll(flat, -1, axis=0) - flat, axis=1).mean())
+    inside = _hexagonal_grid(flat.min(axis=0), flat.max(axis=0), spacing)
+    inside = inside[_in_polygon(inside, flat) & (_distance_to_polygon(inside, flat) > 0.6 * spacing)]
+    if len(inside) == 0:
+        return None
+    both = np.concatenate([flat, inside])
+    try:
+        faces = Delaunay(both).simplices.astype(np.int64)
+    except QhullError:  # all points on a line: no disk
+        return None
+    faces = faces[_in_polygon(both[faces].mean(axis=1), flat)]
+    corners = both[faces]
+    turned = _cross2(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    # `_project_to_plane` makes the rim run counter-clockwise; the cap runs against it, so every triangle clockwise.
+    faces[turned > 0] = faces[turned > 0][:, [0, 2, 1]]
+    steps = np.arange(n)
+    wanted = {((i + 1) % n, i) for i in steps.tolist()}
+    if {(int(a), int(b)) for a, b in boundary_edges(faces)} != wanted or len(np.unique(faces)) != len(both):
+        return None
+    if _chords(faces, n) & {(min(a, b), max(a, b)) for a, b in taken}:
+        return None
+    return CapPattern(faces, _harmonic_weights(both, faces, n))
+
+
+def place_flat(pattern: CapPattern, rim: ArrayLike) -> Floats:
+    """New vertices [m, 3] of a cap that hangs on its rim [n, 3] like a soap film."""
+    return np.asarray(pattern.weights @ np.asarray(rim, dtype=np.float64))
+
+
+def place_on_sphere(pattern: CapPattern, rim: ArrayLike, radius: float) -> Floats:
+    """New vertices [m, 3] of a cap that bulges out of its rim [n, 3] like an eye.
+
+    The sphere of the given radius (unit of the rim) is fitted to the rim, its centre behind it. A lid's rim never lies
+    on a sphere exactly: distances from the centre are carried from the rim into the cap harmonically, so that it
+    meets the lids without a step. Raises CapError where the rim has no extent.
+    """
+    points = np.asarray(rim, dtype=np.float64)
+    film = place_flat(pattern, points)
+    centre = sphere_centre(points, radius)
+    depth = np.linalg.norm(points - centre, axis=1)
+    rays = film - centre
+    return np.asarray(centre + rays * ((pattern.weights @ depth) / np.linalg.norm(rays, axis=1))[:, None])
+
+
+def sphere_centre(rim: ArrayLike, radius: float) -> Floats:
+    """Centre [3] of the sphere of known radius through a rim [n, 3], in least squares, behind the rim.
+
+    Minimises sum (|p - c| - R)^2 by Gauss-Newton. A rim that is wider than the sphere is given a sphere as wide.
+    "Behind" is where the rim's outward normal comes from: rims run along the faces around them, so clockwise seen from outside.
+    """
+    points = np.asarray(rim, dtype=np.float64)
+    middle = points.mean(axis=0)
+    arms = points - middle
+    outward = -np.cross(arms, np.roll(arms, -1, axis=0)).sum(axis=0)
+    length = np.linalg.norm(outward)
+    spread = float(np.sqrt((arms**2).sum(axis=1).mean()))
+    if spread == 0.0 or not np.isfinite(length):
+        raise CapError("the lid rim has no extent or holds a number that is not finite: no sphere can be fitted to it")
+    if length < 1e-6 * spread**2:  # closed lids: the rim encloses no area and shows no direction
+        return np.asarray(middle - _across(arms) * max(radius, spread))
+    outward /= length
+    radius = max(radius, 1.05 * float(np.linalg.norm(arms - np.outer(arms @ outward, outward), axis=1).max()))
+    centre = middle - outward * np.sqrt(radius**2 - spread**2)
+    for _ in range(20):
+        rays = points - centre
+        distance = np.linalg.norm(rays, axis=1)
+        unit = rays / distance[:, None]
+        normal = unit.T @ unit
+        normal[np.diag_indices(3)] += 1e-9 * len(points)
+        step = np.linalg.solve(normal, unit.T @ (distance - radius))
+        centre = centre + step
+        if np.linalg.norm(step) < 1e-9 * radius:
+            break
+    return np.asarray(centre)
+
+
+def sphere_radius(points: ArrayLike) -> float:
+    """Radius of an eyeball from its vertices [n, 3]: algebraic sphere fit for the centre, then the median distance to it."""
+    p = np.asarray(points, dtype=np.float64)
+    origin = p.mean(axis=0)
+    q = p - origin
+    system = np.column_stack([2.0 * q, np.ones(len(q))])
+    solution = np.linalg.lstsq(system.T @ system, system.T @ (q**2).sum(axis=1), rcond=None)[0]
+    return float(np.median(np.linalg.norm(q - solution[:3], axis=1)))
+
+
+def estimated_eye_radius(rim: ArrayLike) -> float:
+    """Eyeball radius guessed from the width of the lid opening (see EYE_RADIUS_PER_WIDTH), in the unit of the rim."""
+    p = np.asarray(rim, dtype=np.float64)
+    return EYE_RADIUS_PER_WIDTH * float(np.sqrt(((p[:, None] - p[None]) ** 2).sum(axis=2).max()))
+
+
+def _across(arms: Floats) -> Floats:
+    """Direction of least extent of points around their mean, towards +z: outward for eyes in the project's frame."""
+    direction = np.linalg.svd(arms, full_matrices=False)[2][2]
+    return np.asarray(direction if direction[2] >= 0 else -direction)
+
+
+def _project_to_plane(points: Floats) -> Floats:
+    """Coordinates [n, 2] of a rim in the plane of its area vector, running counter-clockwise."""
+    arms = points - points.mean(axis=0)
+    normal = np.cross(arms, np.roll(arms, -1, axis=0)).sum(axis=0)
+    length = np.linalg.norm(normal)
+    normal = normal / length if length > 0 else _across(arms)
+    along = np.linalg.svd(arms - np.outer(arms @ normal, normal), full_matrices=False)[2][0]
+    return np.column_stack([arms @ along, arms @ np.cross(normal, along)])
+
+
+def _hexagonal_grid(low: Floats, high: Floats, spacing: float) -> Floats:
+    """Points [k, 2] of a hexagonal grid centred on a box, with equal neighbour distances."""
+    centre, half = 0.5 * (low + high), 0.5 * (high - low) + spacing
+    rows = np.arange(-np.ceil(half[1] / (spacing * np.sqrt(0.75))), np.ceil(half[1] / (spacing * np.sqrt(0.75))) + 1)
+    columns = np.arange(-np.ceil(half[0] / spacing), np.ceil(half[0] / spacing) + 1)
+    x = columns[None] + 0.5 * (rows[:, None] % 2)
+    y = np.broadcast_to(rows[:, None] * np.sqrt(0.75), x.shape)
+    return np.asarray(centre + spacing * np.column_stack([x.ravel(), y.ravel()]))
+
+
+def _cross2(a: Floats, b: Floats) -> Floats:
+    return np.asarray(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
+
+
+def _in_polygon(points: Floats, polygon: Floats) -> NDArray[np.bool_]:
+    """Even-odd test of points [k, 2] against a closed polygon [n, 2]."""
+    a, b = polygon[None], np.roll(polygon, -1, axis=0)[None]
+    x, y = points[:, None, 0], points[:, None, 1]
+    straddles = (a[..., 1] > y) != (b[..., 1] > y)
+    rise = np.where(straddles, b[..., 1] - a[..., 1], 1.0)
+    crossing = a[..., 0] + (y - a[..., 1]) / rise * (b[..., 0] - a[..., 0])
+    return np.asarray((straddles & (x < crossing)).sum(axis=1) % 2 == 1)
+
+
+def _distance_to_polygon(points: Floats, polygon: Floats) -> Floats:
+    """Distance [k] of points [k, 2] to the edges of a closed polygon [n, 2]."""
+    a = polygon[None]
+    edge = np.roll(polygon, -1, axis=0)[None] - a
+    to = points[:, None] - a
+    length = (edge**2).sum(axis=2)
+    along = np.clip((to * edge).sum(axis=2) / np.where(length > 0, length, 1.0), 0.0, 1.0)
+    return np.asarray(np.sqrt(((to - along[..., None] * edge) ** 2).sum(axis=2)).min(axis=1))
+
+
+def _chords(faces: Ints, n: int) -> set[tuple[int, int]]:
+    """Edges (smaller first) of a cap that join two rim vertices which do not follow each other."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = np.sort(edges[(edges < n).all(axis=1)], axis=1)
+    return {(int(a), int(b)) for a, b in edges if b - a not in (1, n - 1)}
+
+
+def _harmonic_weights(flat: Floats, faces: Ints, n: int) -> Floats:
+    """Weights [m, n] that solve the cotangent Laplace equation on a planar mesh [n + m, 2] with its first n vertices given."""
+    corners = flat[faces]
+    rows, columns, values = [], [], []
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        one, two = corners[:, j] - corners[:, i], corners[:, k] - corners[:, i]
+        cotangent = (one * two).sum(axis=1) / np.abs(_cross2(one, two))
+        rows += [faces[:, j], faces[:, k]]
+        columns += [faces[:, k], faces[:, j]]
+        values += [0.5 * cotangent, 0.5 * cotangent]
+    size = len(flat)
+    weights = sp.coo_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(size, size)).tocsr()
+    inner = sp.diags(np.asarray(weights.sum(axis=1)).ravel()[n:]) - weights[n:, n:]
+    return np.asarray(spla.splu(inner.tocsc()).solve(weights[n:, :n].toarray()))

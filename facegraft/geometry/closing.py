@@ -1,0 +1,239 @@
+"""Closing heads: from the registered skin of a topology to one watertight solid per head.
+
+`HeadCloser` works out once, on the topology's template, which faces stay, which openings there are and how they are
+capped. Closing a head is then: pick its skin vertices, place the caps' vertices, check. No surgery per head, so every
+head of a topology comes out with the same faces (its vertices keep their correspondence), in a few milliseconds.
+
+- What is not skin (eyeballs, teeth, eye sockets, mouth sac) is left out.
+- The neck is cut along a fixed loop of edges and closed with a film of well-shaped triangles.
+- Eyes are closed by a cap on the sphere of the eyeball, fitted to the lid rim: it looks like an eye and leaves no pocket.
+- The mouth and any other opening get the triangulation of least area between their own vertices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from facegraft.errors import FacegraftError
+from facegraft.geometry.caps import (
+    CapError,
+    CapPattern,
+    estimated_eye_radius,
+    minimal_area_cap,
+    place_flat,
+    place_on_sphere,
+    planar_cap,
+    sphere_radius,
+)
+from facegraft.geometry.topology import (
+    boundary_edges,
+    boundary_loops,
+    euler_characteristic,
+    face_components,
+    is_watertight,
+    signed_volume,
+    unique_edges,
+)
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+EYES, MOUTH, REMAINDER = 2, 3, 0
+NECK = "neck"
+
+
+class ClosingError(FacegraftError):
+    """A topology whose openings cannot be closed, or a head that is not closed by its topology's caps."""
+
+
+@dataclass(frozen=True)
+class ClosedHead:
+    """A watertight head, outward oriented.
+
+    vertices        [V, 3] f64   skin vertices exactly as given, then the caps' own
+    faces           [F, 3] i64   the same for every head of a closer
+    vertex_labels   [V]    u8    0 remainder, 1 nose, 2 eyes, 3 mouth
+    source          [V]    i64   the vertex's index in the head that was given, -1 for a cap's own vertex
+    """
+
+    vertices: Floats
+    faces: Ints
+    vertex_labels: NDArray[np.uint8]
+    source: Ints
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """A rim (indices into the given head), its cap, and the vertices of the eyeball that a spherical cap follows."""
+
+    name: str
+    rim: Ints
+    pattern: CapPattern
+    eye: bool
+    eyeball: Ints | None
+
+
+class HeadCloser:
+    """Closes the heads of one topology.
+
+    template        [V, 3]  vertices of the topology's template, in the same unit as the heads
+    surface_faces   [F, 3]  faces of the outer skin, indices into the V vertices
+    openings        ordered rims by name, e.g. eye_left, eye_right, mouth, neck. Names that start with "eye" get
+                    spherical caps, the others least-area ones. Every boundary loop that is left must be among them.
+    vertex_labels   [V]     part label of every vertex (loop vertices belong to the remainder)
+    neck_loop, neck_drop    the loop of edges along which the neck is cut and the vertices below it; without them the
+                    opening named "neck" is closed as it is, or there is none
+    eyeballs        vertices of the eyeball behind each eye opening, by the opening's name; where there are none,
+                    the eyeball's radius is estimated from the width of the lids
+
+    Raises ClosingError where the caps do not make the template one closed, outward-oriented sphere.
+    """
+
+    def __init__(
+        self,
+        template: ArrayLike,
+        surface_faces: ArrayLike,
+        openings: Mapping[str, ArrayLike],
+        vertex_labels: ArrayLike,
+        *,
+        neck_loop: ArrayLike | None = None,
+        neck_drop: ArrayLike | None = None,
+        eyeballs: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
+        head = np.asarray(template, dtype=np.float64)
+        labels = np.asarray(vertex_labels, dtype=np.uint8)
+        if labels.shape != (len(head),):
+            raise ClosingError(f"vertex labels have shape {labels.shape}, but the template has {len(head)} vertices")
+        faces = np.asarray(surface_faces, dtype=np.int64)
+        rims = {name: np.asarray(loop, dtype=np.int64) for name, loop in openings.items()}
+        if neck_loop is not None:
+            dropped = np.zeros(len(head), dtype=bool)
+            dropped[np.asarray(neck_drop if neck_drop is not None else [], dtype=np.int64)] = True
+            faces = faces[~dropped[faces].any(axis=1)]
+            rims[NECK] = np.asarray(neck_loop, dtype=np.int64)
+        self._vertex_count = len(head)
+        self._kept = np.unique(faces)
+        self._openings = _cap_openings(head, faces, rims, {k: np.asarray(v, np.int64) for k, v in (eyeballs or {}).items()})
+
+        new = np.full(len(head), -1, dtype=np.int64)
+        new[self._kept] = np.arange(len(self._kept))
+        all_faces, all_labels, count = [new[faces]], [labels[self._kept]], len(self._kept)
+        for opening in self._openings:
+            added = opening.pattern.new_count
+            names = np.concatenate([new[opening.rim], np.arange(count, count + added)])
+            all_faces.append(names[opening.pattern.faces])
+            label = EYES if opening.eye else MOUTH if opening.name == "mouth" else REMAINDER
+            all_labels.append(np.full(added, label, dtype=np.uint8))
+            count += added
+        self._faces = np.concatenate(all_faces)
+        self._labels = np.concatenate(all_labels)
+        self._source = np.concatenate([self._kept, np.full(count - len(self._kept), -1)])
+        self._faces.setflags(write=False)
+        self._labels.setflags(write=False)
+        self._source.setflags(write=False)
+        self._check_topology()
+        self.close(head)
+
+    @property
+    def faces(self) -> Ints:
+        """Faces [F, 3] of every head that this closer closes (read-only)."""
+        return self._faces
+
+    @property
+    def vertex_labels(self) -> NDArray[np.uint8]:
+        """Part labels [V] of the closed heads' vertices (read-only)."""
+        return self._labels
+
+    @property
+    def source(self) -> Ints:
+        """Index [V] in the given head of every closed vertex, -1 for a cap's own (read-only)."""
+        return self._source
+
+    def close(self, vertices: ArrayLike) -> ClosedHead:
+        """Close one head [V, 3] of the topology; skin vertices are taken over bit for bit (as float64).
+
+        Raises ClosingError for another vertex count, numbers that are not finite, a collapsed opening, or a head
+        that is inside out (enclosed volume not positive).
+        """
+        head = np.asarray(vertices, dtype=np.float64)
+        if head.shape != (self._vertex_count, 3):
+            raise ClosingError(f"cannot close the head: its vertices have shape {head.shape}, the topology's ({self._vertex_count}, 3)")
+        skin = head[self._kept]
+        if not np.isfinite(skin).all():
+            bad = self._kept[~np.isfinite(skin).all(axis=1)]
+            raise ClosingError(f"cannot close the head: {len(bad)} of its vertices are not finite, the first is vertex {bad[0]}")
+        parts = [skin]
+        size = float(np.linalg.norm(np.ptp(skin, axis=0)))
+        for opening in self._openings:
+            rim = head[opening.rim]
+            if np.ptp(rim, axis=0).max() < 1e-6 * size:
+                raise ClosingError(f"cannot close the head: the opening {opening.name} has collapsed to a point")
+            parts.append(_place(opening, rim, head))
+        closed = np.concatenate(parts)
+        volume = signed_volume(closed, self._faces)
+        if not volume > 0.0:
+            raise ClosingError(f"cannot close the head: it encloses a volume of {volume:.3g}; is it inside out (mirrored, or its faces reversed)?")
+        return ClosedHead(closed, self._faces, self._labels, self._source)
+
+    def _check_topology(self) -> None:
+        if not is_watertight(self._faces):
+            raise ClosingError(f"the caps do not close the head: {len(boundary_edges(self._faces))} open edges or an edge with more than 2 faces")
+        pieces = int(face_components(self._faces).max()) + 1
+        if pieces != 1:
+            raise ClosingError(f"the surface is in {pieces} pieces, not one; are inner parts (eyeballs, teeth) among its groups?")
+        euler = euler_characteristic(self._faces)
+        if euler != 2:
+            raise ClosingError(f"the closed head has Euler characteristic {euler}, not 2: the surface has a handle or a pinched vertex")
+
+
+def _cap_openings(head: Floats, faces: Ints, rims: Mapping[str, Ints], eyeballs: Mapping[str, Ints]) -> list[_Opening]:
+    """Match the boundary loops of the faces with the named rims and make each one's cap on the template."""
+    names = {frozenset(rim.tolist()): name for name, rim in rims.items()}
+    edges = unique_edges(faces)
+    openings = []
+    for loop in boundary_loops(faces):
+        name = names.pop(frozenset(loop.tolist()), None)
+        if name is None:
+            raise ClosingError(
+                f"the surface has a boundary of {len(loop)} vertices (through vertex {loop[0]}) that is none of the openings "
+                f"{', '.join(sorted(rims)) or '(none given)'}: add it to the topology's openings"
+            )
+        taken = _edges_between(loop, edges)
+        eye = name.startswith("eye")
+        try:
+            pattern = planar_cap(head[loop], taken) if eye or name == NECK else None
+            pattern = pattern if pattern is not None else minimal_area_cap(head[loop], taken)
+        except CapError as error:
+            raise ClosingError(f"opening {name}: {error}") from error
+        openings.append(_Opening(name, loop, pattern, eye, eyeballs.get(name)))
+    unmatched = [name for name in names.values() if name != NECK]
+    if unmatched:
+        raise ClosingError(f"the openings {', '.join(sorted(unmatched))} are no boundary loops of the surface: wrong loops or wrong faces")
+    return openings
+
+
+def _place(opening: _Opening, rim: Floats, head: Floats) -> Floats:
+    """New vertices of an opening's cap on one head."""
+    if not opening.eye:
+        return place_flat(opening.pattern, rim)
+    radius = estimated_eye_radius(rim)
+    if opening.eyeball is not None:
+        ball = head[opening.eyeball]
+        if not np.isfinite(ball).all():
+            raise ClosingError(f"cannot close the head: the eyeball behind {opening.name} has vertices that are not finite")
+        radius = sphere_radius(ball)
+    try:
+        return place_on_sphere(opening.pattern, rim, radius)
+    except CapError as error:
+        raise ClosingError(f"cannot close the head: opening {opening.name}: {error}") from error
+
+
+def _edges_between(loop: Ints, edges: Ints) -> list[tuple[int, int]]:
+    """Pairs of positions in the loop that an edge of the head joins (those along the loop included)."""
+    position = {int(v): i for i, v in enumerate(loop)}
+    near = edges[np.isin(edges, loop).all(axis=1)]
+    return [(position[int(a)], position[int(b)]) for a, b in near]

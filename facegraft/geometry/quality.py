@@ -1,0 +1,103 @@
+"""Quality of a graft, measured: dihedral angles over the seam, flipped faces, self-intersections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from facegraft.geometry.topology import face_cross
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LoopEdges:
+    """The edges of a closed loop with the faces on their left and right: edges [n, 2], left [n], right [n]."""
+
+    edges: Ints
+    left: Ints
+    right: Ints
+
+
+def loop_edges(faces: Ints, loop: Ints) -> LoopEdges:
+    """Find the two faces of every edge of a loop. Raises ValueError where an edge of the loop lacks one."""
+    f = np.asarray(faces, dtype=np.int64)
+    base = int(f.max()) + 1
+    starts = np.concatenate([f[:, 0], f[:, 1], f[:, 2]])
+    ends = np.concatenate([f[:, 1], f[:, 2], f[:, 0]])
+    keys = starts * base + ends
+    order = np.argsort(keys)
+    edges = np.stack([loop, np.roll(loop, -1)], axis=1)
+
+    def face_of(start: Ints, end: Ints) -> Ints:
+        wanted = start * base + end
+        at = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
+        found = order[at]
+        if not np.array_equal(keys[found], wanted):
+            raise ValueError("an edge of the loop is not an inner edge of the mesh")
+        return found % len(f)
+
+    return LoopEdges(edges, face_of(edges[:, 0], edges[:, 1]), face_of(edges[:, 1], edges[:, 0]))
+
+
+def dihedral_angles(vertices: Floats, faces: Ints, seam: LoopEdges) -> Floats:
+    """Signed dihedral angle [n] in degrees at every loop edge: 0 where flat, positive where convex."""
+    cross_left = face_cross(vertices, faces[seam.left])
+    cross_right = face_cross(vertices, faces[seam.right])
+    along = vertices[seam.edges[:, 1]] - vertices[seam.edges[:, 0]]
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    sine = np.einsum("ij,ij->i", np.cross(cross_right, cross_left), along)
+    cosine = np.einsum("ij,ij->i", cross_left, cross_right)
+    return np.degrees(np.arctan2(sine, cosine))
+
+
+def dihedral_excess(composite: Floats, donor: Floats, host: Floats) -> Floats:
+    """How far [n] each angle of the composite lies outside the range that the same edge spans in donor and host."""
+    low, high = np.minimum(donor, host), np.maximum(donor, host)
+    return np.maximum(np.maximum(low - composite, composite - high), 0.0)
+
+
+def flipped_faces(composite: Floats, mapped_donor: Floats, faces: Ints) -> int:
+    """Number of faces of a part whose normal turns by more than 90° against the donor's mapped part."""
+    return int(np.count_nonzero(np.einsum("ij,ij->i", face_cross(composite, faces), face_cross(mapped_donor, faces)) < 0.0))
+
+
+def self_intersecting_faces(vertices: Floats, faces: Ints) -> int:
+    """Number of faces that another face, with which it shares no vertex, passes through.
+
+    Two triangles intersect where an edge of one crosses the other (Möller & Trumbore 1997); coplanar overlap does not
+    count.
+    """
+    corners = vertices[faces]
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    radius = 0.5 * np.linalg.norm(high - low, axis=1).max()
+    pairs = cKDTree((low + high) / 2).query_pairs(2 * radius, output_type="ndarray")
+    i, j = pairs[:, 0], pairs[:, 1]
+    near = ((low[i] <= high[j]) & (low[j] <= high[i])).all(axis=1)
+    i, j = i[near], j[near]
+    apart = ~(faces[i][:, :, None] == faces[j][:, None, :]).any(axis=(1, 2))
+    i, j = i[apart], j[apart]
+    hit = np.zeros(len(i), dtype=bool)
+    for one, other in ((i, j), (j, i)):
+        for k in range(3):
+            hit |= _segment_crosses(corners[one][:, k], corners[one][:, (k + 1) % 3], corners[other])
+    return len(np.unique(np.concatenate([i[hit], j[hit]])))
+
+
+def _segment_crosses(start: Floats, end: Floats, triangle: Floats) -> NDArray[np.bool_]:
+    """Whether segments [n, 3] pass through triangles [n, 3, 3], row by row."""
+    along = end - start
+    e1, e2 = triangle[:, 1] - triangle[:, 0], triangle[:, 2] - triangle[:, 0]
+    p = np.cross(along, e2)
+    det = np.einsum("ij,ij->i", e1, p)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        s = start - triangle[:, 0]
+        u = np.einsum("ij,ij->i", s, p) / det
+        q = np.cross(s, e1)
+        v = np.einsum("ij,ij->i", along, q) / det
+        t = np.einsum("ij,ij->i", e2, q) / det
+        return (u >= 0) & (v >= 0) & (u + v <= 1) & (t >= 0) & (t <= 1)

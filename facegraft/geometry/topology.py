@@ -1,0 +1,168 @@
+"""Connectivity of a triangle mesh: edges, boundary loops, rings, components.
+
+Faces are integer arrays [F, 3]; nothing here looks at vertex positions except the four area and normal
+functions at the end. All functions are pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.csgraph import connected_components
+
+from facegraft.errors import FacegraftError
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+class TopologyError(FacegraftError):
+    """A mesh whose connectivity is not what an operation needs."""
+
+
+def directed_edges(faces: ArrayLike) -> Ints:
+    """The 3F directed edges [3F, 2] of the faces, edge i of every face in block i."""
+    f = np.asarray(faces, dtype=np.int64)
+    return np.concatenate([f[:, [0, 1]], f[:, [1, 2]], f[:, [2, 0]]])
+
+
+def unique_edges(faces: ArrayLike) -> Ints:
+    """The undirected edges [E, 2], each with its smaller vertex first, in lexicographic order."""
+    return np.unique(np.sort(directed_edges(faces), axis=1), axis=0)
+
+
+def boundary_edges(faces: ArrayLike) -> Ints:
+    """Directed edges [B, 2] that only one face has, in the direction of that face."""
+    edges = directed_edges(faces)
+    _, inverse, counts = np.unique(np.sort(edges, axis=1), axis=0, return_inverse=True, return_counts=True)
+    return edges[counts[inverse.ravel()] == 1]
+
+
+def boundary_loops(faces: ArrayLike) -> list[Ints]:
+    """The boundary loops, ordered and oriented as their faces, longest first (ties: smallest vertex first).
+
+    Raises TopologyError where a boundary passes twice through one vertex (a pinched, non-manifold boundary).
+    """
+    edges = boundary_edges(faces)
+    follower = dict(zip(edges[:, 0].tolist(), edges[:, 1].tolist(), strict=True))
+    if len(follower) != len(edges):
+        starts, counts = np.unique(edges[:, 0], return_counts=True)
+        raise TopologyError(f"boundary passes {counts.max()} times through vertex {starts[counts.argmax()]}: not a manifold boundary")
+    loops = []
+    while follower:
+        start = min(follower)
+        loop, vertex = [start], follower.pop(start)
+        while vertex != start:
+            loop.append(vertex)
+            if vertex not in follower:
+                raise TopologyError(f"the boundary ends at vertex {vertex}: faces are not consistently oriented")
+            vertex = follower.pop(vertex)
+        loops.append(np.array(loop, dtype=np.int64))
+    return sorted(loops, key=lambda loop: (-len(loop), int(loop.min())))
+
+
+def vertex_adjacency(faces: ArrayLike, vertex_count: int) -> sp.csr_matrix:
+    """Symmetric boolean adjacency [V, V] of the vertices that share an edge."""
+    edges = unique_edges(faces)
+    ones = np.ones(len(edges), dtype=bool)
+    half = sp.coo_matrix((ones, (edges[:, 0], edges[:, 1])), shape=(vertex_count, vertex_count))
+    return (half + half.T).tocsr()
+
+
+def grow_rings(adjacency: sp.csr_matrix, seeds: ArrayLike, k: int) -> list[Ints]:
+    """Rings 1..k around the seed vertices: ring i holds the vertices whose edge distance to the seeds is i."""
+    reached = np.zeros(adjacency.shape[0], dtype=bool)
+    reached[np.asarray(seeds, dtype=np.int64)] = True
+    front, rings = reached.copy(), []
+    for _ in range(k):
+        front = (adjacency @ front) & ~reached
+        reached |= front
+        rings.append(np.flatnonzero(front).astype(np.int64))
+    return rings
+
+
+def vertex_components(faces: ArrayLike, vertex_count: int) -> NDArray[np.int32]:
+    """Component number [V] of every vertex; a vertex of no face is a component of its own."""
+    return connected_components(vertex_adjacency(faces, vertex_count), directed=False)[1]
+
+
+def face_components(faces: ArrayLike) -> NDArray[np.int32]:
+    """Component number [F] of every face; faces are joined where they share a vertex."""
+    f = np.asarray(faces, dtype=np.int64)
+    small, _ = compact(f, int(f.max()) + 1)
+    return vertex_components(small, int(small.max()) + 1)[small[:, 0]]
+
+
+def euler_characteristic(faces: ArrayLike) -> int:
+    """V - E + F over the vertices that the faces use: 2 for a sphere, 1 for a disk."""
+    f = np.asarray(faces)
+    return len(np.unique(f)) - len(unique_edges(f)) + len(f)
+
+
+def is_watertight(faces: ArrayLike) -> bool:
+    """Whether every edge has exactly two faces, which run along it in opposite directions."""
+    edges = directed_edges(faces)
+    keys = np.unique(edges, axis=0)
+    if len(keys) != len(edges):  # two faces run along one edge in the same direction
+        return False
+    return bool(np.array_equal(keys, np.unique(edges[:, ::-1], axis=0)))
+
+
+def compact(faces: ArrayLike, vertex_count: int) -> tuple[Ints, Ints]:
+    """Renumber the faces over the vertices that they use: (faces [F, 3], kept [V'] old indices, ascending)."""
+    f = np.asarray(faces, dtype=np.int64)
+    used = np.zeros(vertex_count, dtype=bool)
+    used[f] = True
+    kept = np.flatnonzero(used)
+    new = np.full(vertex_count, -1, dtype=np.int64)
+    new[kept] = np.arange(len(kept))
+    return new[f], kept
+
+
+def faces_within(faces: ArrayLike, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mask [F] of the faces all of whose vertices are kept (mask [V])."""
+    return keep[np.asarray(faces)].all(axis=1)
+
+
+def faces_sha256(faces: ArrayLike) -> str:
+    """SHA-256 of the faces as little-endian int32 in C order: the name of a topology."""
+    return hashlib.sha256(np.ascontiguousarray(faces, dtype="<i4").tobytes()).hexdigest()
+
+
+def face_cross(vertices: ArrayLike, faces: ArrayLike) -> Floats:
+    """Cross product [F, 3] of two edges of every face: its normal times twice its area."""
+    corners = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)]
+    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+
+
+def face_areas(vertices: ArrayLike, faces: ArrayLike) -> Floats:
+    """Area [F] of every face, in squared units of the vertices."""
+    return 0.5 * np.linalg.norm(face_cross(vertices, faces), axis=1)
+
+
+def face_normals(vertices: ArrayLike, faces: ArrayLike) -> Floats:
+    """Unit normals [F, 3]; a face without area gets the zero vector."""
+    cross = face_cross(vertices, faces)
+    length = np.linalg.norm(cross, axis=1, keepdims=True)
+    return np.divide(cross, length, out=np.zeros_like(cross), where=length > 0)
+
+
+def vertex_normals(vertices: ArrayLike, faces: ArrayLike) -> Floats:
+    """Area-weighted unit normals [V, 3]; zero where a vertex has no face with area."""
+    v = np.asarray(vertices, dtype=np.float64)
+    f = np.asarray(faces)
+    cross = face_cross(v, f)
+    rows = f.ravel()
+    incidence = sp.csr_matrix((np.ones(len(rows)), (rows, np.repeat(np.arange(len(f)), 3))), shape=(len(v), len(f)))
+    total = incidence @ cross
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.divide(total, length, out=np.zeros_like(total), where=length > 0)
+
+
+def signed_volume(vertices: ArrayLike, faces: ArrayLike) -> float:
+    """Volume enclosed by a closed mesh, positive when its normals point outward (divergence theorem)."""
+    corners = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)]
+    return float(np.einsum("ij,ij->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6.0)

@@ -1,0 +1,64 @@
+"""A mesh as its file holds it: vertices in file order, triangles and quads as written."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facegraft.heads.errors import MeshError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class RawMesh:
+    """Vertices [V, 3] in the file's unit; polygons [P, 4], a triangle's fourth corner being -1.
+
+    Row i is the i-th vertex of the file: nothing is merged, split, dropped or reordered, because everything
+    downstream names vertices by their number.
+    """
+
+    vertices: Floats
+    polygons: Ints
+
+    @property
+    def is_triangles(self) -> bool:
+        return bool((self.polygons[:, 3] < 0).all())
+
+    @property
+    def polygons_sha256(self) -> str:
+        """SHA-256 of the polygons as little-endian int32 [P, 4] in C order."""
+        return hashlib.sha256(np.ascontiguousarray(self.polygons, dtype="<i4").tobytes()).hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content; raises MeshError naming the file and the system's reason."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MeshError(f"{path}: cannot be read ({error.strerror or error}); check that it is a file and its permissions") from error
+
+
+def read_mesh(path: str | Path) -> RawMesh:
+    """Read one .obj or .ply file; raises MeshError (see the two readers)."""
+    from facegraft.heads.obj import read_obj
+    from facegraft.heads.ply import read_ply
+
+    path = Path(path)
+    readers = {".obj": read_obj, ".ply": read_ply}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise MeshError(f"{path}: a mesh must be an .obj or .ply file")
+    return reader(path)
+
+
+def pad_polygons(corners: NDArray[np.int64], counts: NDArray[np.int64]) -> Ints:
+    """Polygons [P, 4] of the flat corner list and the number of corners (3 or 4) of each polygon."""
+    polygons = np.full((len(counts), 4), -1, dtype=np.int32)
+    polygons[np.arange(4) < counts[:, None]] = corners
+    return polygons

@@ -1,0 +1,49 @@
+"""Quads to triangles, the same way on both sides of the face."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from facegraft.heads.rawmesh import Floats, Ints
+
+
+def symmetrise(vertices: ArrayLike, symmetry: ArrayLike, amount: float = 1.0) -> Floats:
+    """Blend vertices [V, 3] toward their mirror average in the plane x = 0.
+
+    `symmetry` [V] is the mirror image of every vertex; `amount` 0 leaves the head as it is, 1 makes it mirror symmetric
+    to the last bit (x of a pair sums to zero exactly).
+    """
+    v = np.asarray(vertices, dtype=np.float64)
+    mirrored = v[np.asarray(symmetry)] * np.array([-1.0, 1.0, 1.0])
+    mean = 0.5 * (v + mirrored)
+    return mean if amount == 1.0 else (1.0 - amount) * v + amount * mean
+
+
+def triangulate(polygons: ArrayLike, vertices: ArrayLike, symmetry: ArrayLike | None = None) -> Ints:
+    """Split every quad by its shorter diagonal on a template; triangles [F, 3] in the order of the polygons.
+
+    polygons [P, 4] with -1 as the fourth corner of a triangle; `vertices` [V, 3] are those of the template that decides,
+    mirror-averaged first when `symmetry` [V] is given, so that a quad and its mirror image are split alike. Equal
+    diagonals: the one with the smallest vertex number, a vertex and its image counting as one. A quad (a, b, c, d)
+    becomes (a, b, c), (a, c, d) or (a, b, d), (b, c, d).
+    """
+    p = np.asarray(polygons, dtype=np.int64)
+    v = np.asarray(vertices, dtype=np.float64)
+    name = np.arange(len(v))
+    if symmetry is not None:
+        v = symmetrise(v, symmetry)
+        name = np.minimum(name, np.asarray(symmetry))
+    quad = p[:, 3] >= 0
+    d02, d13 = _squared(v, p[:, 0], p[:, 2]), _squared(v, p[:, 1], p[:, 3])
+    low02, low13 = np.minimum(name[p[:, 0]], name[p[:, 2]]), np.minimum(name[p[:, 1]], name[p[:, 3]])
+    other = quad & ((d13 < d02) | ((d13 == d02) & (low13 < low02)))
+    triangles = np.stack([p[:, [0, 1, 2]], p[:, [0, 2, 3]]], axis=1)
+    triangles[other] = np.stack([p[other][:, [0, 1, 3]], p[other][:, [1, 2, 3]]], axis=1)
+    keep = np.stack([np.ones_like(quad), quad], axis=1)
+    return triangles[keep].astype(np.int32)
+
+
+def _squared(v: Floats, a: NDArray[np.int64], b: NDArray[np.int64]) -> Floats:
+    difference = v[a] - v[b]
+    return np.asarray(np.einsum("ij,ij->i", difference, difference))

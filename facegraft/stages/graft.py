@@ -1,0 +1,248 @@
+"""Stage graft: heads → composites.
+
+Each item moves the nose, eyes and mouth of one donor (or of one donor a part) onto a recipient, both neutral and of
+one split, and follows the composite through the template morph: neutral, then with the template's nose, eyes and
+mouth grafted on, then the template. Landmarks and a fixed set of skin points are kept at every stage: they are the
+model's supervision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan, item_rng
+from facegraft.errors import FacegraftError
+from facegraft.geometry.graft import Graft, Grafter, PartQuality
+from facegraft.regions.regionmap import LABEL_OF_PART, PART_LABELS, RegionMap
+from facegraft.stages.pairs import Pairing, plan_pairings
+from facegraft.stages.parameters import StageParameters
+from facegraft.store import Dataset, DatasetSchema, open_dataset
+from facegraft.store.schema import composites_fields
+
+log = logging.getLogger("facegraft")
+
+STAGE_PATH = "facegraft.stages.graft:GraftStage"
+
+QUALITY_COLUMNS = ("residual_mm", "sv_min", "sv_max", "det", "seam_excess_rms_deg", "seam_excess_max_deg", "flips")
+
+
+class GraftError(FacegraftError):
+    """A heads dataset that cannot be grafted."""
+
+
+class GraftParameters(StageParameters):
+    """Parameters of the graft stage."""
+
+    STAGE: ClassVar[str] = "graft"
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "facegraft": {},
+        "paper": {"stiffness": 0.0, "seam": "hard"},
+        "similarity": {"stiffness": float("inf")},
+    }
+
+    preset: str = Field("facegraft", description="facegraft, paper (plain affine, hard switch) or similarity")
+    region_set: Literal["eyes", "goggles"] = Field("eyes", description="two lid disks, or brows and both eyes in one disk")
+    donors: int = Field(16, ge=0, description="donors of every recipient, beside itself")
+    independent: float = Field(0.0, ge=0, le=1, description="share of composites whose parts come from different donors")
+    stiffness: float = Field(0.1, ge=0, description="pull of the affine towards the similarity; 0 plain affine, inf similarity")
+    rings: int = Field(2, ge=0, le=4, description="rings of skin on each side of the loop that join the fit")
+    seam: Literal["blend", "harmonic", "hard"] = Field("blend", description="how the part is carried into the host")
+    seam_width: float = Field(8.0, gt=0, description="mm of the part over which it is blended with the host")
+    seam_length: float = Field(4.0, gt=0, description="mm over which the rim's residual dies away")
+    stage_points: int = Field(4096, ge=16, description="skin points followed through the template morph")
+    shard_items: int = Field(64, ge=1, description="composites a shard")
+
+
+def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StagePlan:
+    """Pair the subjects of each split and lay out the composites.
+
+    Raises GraftError for a dataset that is not of kind `heads`, or subjects without a neutral head.
+    """
+    if heads.kind != "heads" or heads.region_map is None:
+        raise GraftError(f"graft needs a dataset of kind 'heads', not {heads.kind!r}; make one with `facegraft ingest`")
+    region_map = RegionMap.from_json(heads.region_map)
+    parts = region_map.parts(parameters.region_set)
+    neutral = neutral_keys(heads)
+    splits: dict[str, list[str]] = {}
+    for subject, (_, split) in sorted(neutral.items()):
+        splits.setdefault(split, []).append(subject)
+    items = []
+    for split, subjects in sorted(splits.items()):
+        donors = min(parameters.donors, len(subjects) - 1)
+        if donors < parameters.donors:
+            log.warning("split %s has %d subjects: each gets %d donors instead of %d", split, len(subjects), donors, parameters.donors)
+        rng = item_rng(seed, "graft-plan", split)
+        for pairing in plan_pairings(subjects, donors, parameters.independent, rng):
+            items.append(_planned(pairing, split, neutral))
+    template = _mean_head(heads, neutral)
+    columns = {name: "string" for name in ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "flags")}
+    for part in parts:
+        columns |= {f"{part}_{figure}": "int64" if figure == "flips" else "float64" for figure in QUALITY_COLUMNS}
+    stage_vertices = choose_stage_vertices(region_map, parameters.stage_points)
+    schema = DatasetSchema(
+        kind="composites",
+        topology=heads.schema.topology,
+        mm_per_unit=1.0,
+        frame=heads.schema.frame,
+        fields=composites_fields(region_map.vertex_count, len(stage_vertices), len(parts)),
+        columns=columns,
+    )
+    shared = {
+        "faces": np.asarray(heads.faces, dtype=np.int32),
+        "template": template,
+        "stage_vertices": stage_vertices.astype(np.int32),
+        "stage_parts": region_map.vertex_labels(parameters.region_set)[stage_vertices],
+    }
+    return StagePlan(
+        schema=schema,
+        items=items,
+        shared=shared,
+        region_map=heads.region_map,
+        shard_items=parameters.shard_items,
+        input_fingerprint={"heads": heads.fingerprint},
+    )
+
+
+def neutral_keys(heads: Dataset) -> dict[str, tuple[str, str]]:
+    """subject → (key of its neutral head, split); raises GraftError for a subject without one."""
+    index = heads.index.to_pydict()
+    rows = [row for row in zip(index["subject"], index["expression"], index["key"], index["split"], index["status"], strict=True)]
+    neutral = {s: (key, split) for s, e, key, split, status in rows if e == "neutral" and status == "written"}
+    without = sorted({s for s, _, _, _, status in rows if status == "written"} - set(neutral))
+    if without:
+        raise GraftError(f"no neutral head for {len(without)} subjects ({', '.join(without[:5])} …); parts are grafted between neutral heads")
+    if not neutral:
+        raise GraftError("the dataset holds no heads")
+    return neutral
+
+
+def choose_stage_vertices(region_map: RegionMap, count: int) -> NDArray[np.int64]:
+    """The skin vertices followed through the morph: at most `count`, a random set that depends on the topology alone."""
+    skin = region_map.vertices_of("surface")
+    if region_map.neck_crop_drop is not None:
+        skin = np.setdiff1d(skin, region_map.neck_crop_drop)
+    digest = hashlib.sha256(region_map.faces_sha256.encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    return np.sort(rng.permutation(skin)[:count])
+
+
+def make_grafter(template: NDArray[np.float64], faces: NDArray[np.int64], region_map: RegionMap, parameters: GraftParameters) -> Grafter:
+    """The grafter of a topology, with its template and these parameters."""
+    skin = np.zeros(region_map.vertex_count, dtype=bool)
+    skin[region_map.vertices_of("surface")] = True
+    parts = region_map.parts(parameters.region_set)
+    followers: dict[str, list[NDArray[np.int64]]] = {}
+    for group in region_map.groups.values():
+        if group.role == "inner" and group.follows is not None:
+            leader = group.follows if group.follows in parts else "goggles"
+            followers.setdefault(leader, []).append(group.vertices)
+    return Grafter(
+        template,
+        faces,
+        skin,
+        {name: (part.loop, part.interior) for name, part in parts.items()},
+        {name: np.concatenate(groups) for name, groups in followers.items()},
+        stiffness=parameters.stiffness,
+        rings=parameters.rings,
+        seam=parameters.seam,
+        width=parameters.seam_width,
+        length=parameters.seam_length,
+    )
+
+
+class GraftStage:
+    """The item function of stage graft; one a worker."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.parameters = GraftParameters.parse(context.parameters)
+        self.heads = open_dataset(Path(context.inputs[0]))
+        assert context.region_map is not None
+        self.region_map = RegionMap.from_json(context.region_map)
+        self.template = np.asarray(context.shared["template"], dtype=np.float64)
+        faces = np.asarray(context.shared["faces"], dtype=np.int64)
+        self.grafter = make_grafter(self.template, faces, self.region_map, self.parameters)
+        labels = self.region_map.vertex_labels(self.parameters.region_set)
+        self.followed = np.concatenate([self.region_map.landmarks68, np.asarray(context.shared["stage_vertices"], dtype=np.int64)])
+        self.followed_labels = labels[self.followed]
+        self._head = lru_cache(maxsize=256)(self._read_head)
+
+    def _read_head(self, key: str) -> NDArray[np.float32]:
+        return self.heads[key]["vertices"]
+
+    def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
+        """Make one composite; see `composites_fields` for what it holds."""
+        host32 = self._head(item.spec["recipient"])
+        host = host32.astype(np.float64)
+        own = {part: self._head(item.spec["donors"][donor_slot(part)]).astype(np.float64) for part in self.grafter.disks}
+        try:
+            graft = self.grafter.graft(own, host)
+            quality = self.grafter.quality(graft, own, host)
+            stages = self._template_morph(graft)
+        except FacegraftError as error:
+            raise ItemRejected(str(error)) from error
+        mad = [name for name, figures in quality.items() if not figures.sane]
+        if mad:
+            worst = quality[mad[0]]
+            raise ItemRejected(
+                f"{mad[0]}: the fit is not sane (singular values {worst.singular_values.round(2).tolist()}, determinant {worst.determinant:.2f})"
+            )
+        landmarks = stages[:, :68]
+        fields = {
+            "vertices": graft.vertices.astype(np.float32),
+            "landmarks": landmarks[0],
+            "stage_landmarks": landmarks,
+            "stage_points": stages[:, 68:],
+            "transforms": np.stack([graft.fits[name].matrix() for name in self.grafter.disks]),
+        }
+        return ItemOutput(fields=fields, row=_quality_row(quality))
+
+    def _template_morph(self, composite: Graft) -> NDArray[np.float32]:
+        """Positions [6, 68 + M, 3] of the followed vertices: as is, neutral, with the template's nose, + eyes, + mouth, template."""
+        start = composite.vertices
+        swapped = self.grafter.graft(self.template, start).vertices
+        stages = [start[self.followed]] * 2
+        for part in ("nose", "eyes", "mouth"):
+            moved = (self.followed_labels == PART_LABELS[part])[:, None]
+            stages.append(np.where(moved, swapped[self.followed], stages[-1]))
+        stages.append(self.template[self.followed])
+        return np.stack(stages).astype(np.float32)
+
+
+def donor_slot(part: str) -> str:
+    """Which donor a disk comes from: both lid disks and the goggles from the donor of the eyes."""
+    return "eyes" if LABEL_OF_PART[part] == PART_LABELS["eyes"] else part
+
+
+def _planned(pairing: Pairing, split: str, neutral: Mapping[str, tuple[str, str]]) -> PlannedItem:
+    donors = {"nose": pairing.nose, "eyes": pairing.eyes, "mouth": pairing.mouth}
+    row = {"subject": pairing.recipient, "expression": "neutral", "split": split, "recipient": pairing.recipient}
+    row |= {f"donor_{part}": subject for part, subject in donors.items()}
+    spec = {"recipient": neutral[pairing.recipient][0], "donors": {part: neutral[s][0] for part, s in donors.items()}}
+    return PlannedItem(key=pairing.key, row=dict(row), spec=spec)
+
+
+def _mean_head(heads: Dataset, neutral: Mapping[str, tuple[str, str]]) -> NDArray[np.float64]:
+    """Mean [V, 3] of the neutral training heads (of all, where no subject is for training)."""
+    keys = sorted(key for key, split in neutral.values() if split == "train") or sorted(key for key, _ in neutral.values())
+    total = np.zeros(heads[keys[0]]["vertices"].shape)
+    for key in keys:
+        total += heads[key]["vertices"]
+    return total / len(keys)
+
+
+def _quality_row(quality: Mapping[str, PartQuality]) -> dict[str, object]:
+    row: dict[str, object] = {"flags": ",".join(name for name, figures in quality.items() if figures.flagged)}
+    for name, q in quality.items():
+        values = (q.loop_residual, q.singular_values[-1], q.singular_values[0], q.determinant, q.seam_excess_rms, q.seam_excess_max)
+        row |= {f"{name}_{figure}": float(value) for figure, value in zip(QUALITY_COLUMNS, values, strict=False)}
+        row[f"{name}_flips"] = q.flips
+    return row

@@ -1,0 +1,66 @@
+"""Typed stage parameters: validated once at the border, then frozen.
+
+A preset is a named set of defaults; a value given beside it wins. An unknown or wrong parameter is named together
+with the nearest right one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from facegraft.errors import FacegraftError
+
+
+class ParameterError(FacegraftError):
+    """A parameter that does not exist or cannot have the given value."""
+
+
+class StageParameters(BaseModel):
+    """Base of all stage parameters. Subclasses set STAGE, and PRESETS where they have any."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True)
+
+    STAGE: ClassVar[str]
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "preset" not in values or not cls.PRESETS:
+            return values
+        preset = values["preset"]
+        if preset not in cls.PRESETS:
+            raise ValueError(f"there is no preset {preset!r}; presets are {', '.join(cls.PRESETS)}")
+        return {**cls.PRESETS[preset], **values}
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Validate; raises ParameterError with one line a wrong parameter."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ParameterError("; ".join(cls._explain(dict(detail)) for detail in error.errors())) from None
+
+    @classmethod
+    def _explain(cls, detail: dict[str, Any]) -> str:
+        name = ".".join(str(part) for part in detail["loc"][:1])
+        if detail["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.4)
+            hint = f"did you mean {cls.STAGE}.{near[0]}?" if near else f"{cls.STAGE} has: {', '.join(sorted(cls.model_fields))}"
+            return f"unknown parameter {cls.STAGE}.{name}; {hint}"
+        message = detail["msg"].removeprefix("Value error, ")
+        if not name:
+            return f"{cls.STAGE}: {message}"
+        return f"{cls.STAGE}.{name}={detail['input']!r}: {message[0].lower()}{message[1:]}"
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-able values; infinity as the string "inf"."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        for name, value in self.model_dump().items():
+            if isinstance(value, float) and value in (float("inf"), float("-inf")):
+                values[name] = str(value)
+        return values

@@ -1,0 +1,214 @@
+"""Files that are whole or absent: temporary name, fsync, rename, fsync of the folder.
+
+A file under its final name has always been written to the end and flushed to the disk. What a killed process
+leaves is named `<final name>.tmp-<host>-<pid>-<random>`; readers never look at such names, and the next writer
+of the same final name removes those whose writer is dead.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save as _serialise
+
+from facegraft.store.errors import StoreError
+
+TEMPORARY_MARK = ".tmp-"
+_FOREIGN_LEFTOVER_SECONDS = 3600.0
+_CHUNK = 1 << 22
+
+
+def canonical_json(obj: Any) -> bytes:
+    """The one way a document is spelled: UTF-8, keys sorted, indented by one, a newline at the end.
+
+    Numpy scalars become plain numbers. Raises StoreError for NaN or infinity (write null instead) and for
+    anything that JSON has no word for.
+    """
+    try:
+        text = json.dumps(obj, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"not writable as JSON: {error}; use null for a missing number and plain values elsewhere") from error
+    return (text + "\n").encode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Hex sha256 of a file's bytes. Raises StoreError when it cannot be read."""
+    digest = hashlib.sha256()
+    buffer = bytearray(_CHUNK)
+    view = memoryview(buffer)
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                digest.update(view[:count])
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return digest.hexdigest()
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The whole file, or StoreError."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def write_bytes_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
+    """Put `data` under `path` wholly or not at all, and on the disk before returning.
+
+    Missing folders are made. On any failure the temporary file is removed; what `path` held before stays.
+    Raises StoreError for a full disk, an input/output error or a missing permission.
+    """
+    final = Path(path)
+    try:
+        make_folder(final.parent)
+        remove_leftovers(final)
+        temporary = final.with_name(f"{final.name}{TEMPORARY_MARK}{_host()}-{os.getpid()}-{secrets.token_hex(6)}")
+        try:
+            _write_and_sync(temporary, data)
+            os.replace(temporary, final)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(final.parent)
+    except OSError as error:
+        raise unwritable(final, error) from error
+
+
+def write_json_atomic(path: str | os.PathLike[str], obj: Any) -> None:
+    """write_bytes_atomic of canonical_json."""
+    write_bytes_atomic(path, canonical_json(obj))
+
+
+def write_arrays_atomic(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> None:
+    """A safetensors file of named arrays, atomically; the same arrays give the same bytes."""
+    write_bytes_atomic(path, arrays_to_bytes(arrays))
+
+
+def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
+    """Named arrays as safetensors bytes, without metadata (its order is not fixed). Insertion order does not matter."""
+    return bytes(_serialise({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}))
+
+
+def make_folder(path: Path) -> None:
+    """mkdir -p, with each new entry made durable in its parent."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def remove_file_durably(path: str | os.PathLike[str]) -> None:
+    """Remove a file if it is there and make the removal durable."""
+    final = Path(path)
+    try:
+        final.unlink(missing_ok=True)
+        sync_folder(final.parent)
+    except OSError as error:
+        raise StoreError(f"cannot remove {final}: {error.strerror or error}") from error
+
+
+def remove_leftovers(final: Path) -> None:
+    """Remove what dead attempts at this very file left.
+
+    A writer on this machine is dead when its process is gone; of one on another machine all that can be said is
+    that nothing has touched the file for an hour (a file takes seconds).
+    """
+    for leftover in final.parent.glob(f"{_glob_escape(final.name)}{TEMPORARY_MARK}*"):
+        if _is_dead(leftover.name[len(final.name) + len(TEMPORARY_MARK) :], leftover):
+            leftover.unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    return TEMPORARY_MARK in name
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder and make renames durable by themselves.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def unwritable(path: Path, error: OSError) -> StoreError:
+    """The one line for a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError(f"disk full while writing {path}; free space and run the same command again: finished shards are kept")
+    if error.errno == errno.EIO:
+        return StoreError(f"the disk failed (input/output error) while writing {path}; check it and run the same command again: "
+                          "finished shards are kept")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreError(f"no permission to write {path}; choose another output folder or make this one writable")
+    return StoreError(f"cannot write {path}: {error.strerror or error}; run the same command again once that is mended")
+
+
+def unreadable(path: str | os.PathLike[str], error: OSError) -> StoreError:
+    """The one line for a failed read."""
+    if error.errno == errno.ENOENT:
+        return StoreError(f"{os.fspath(path)} is missing; run the command that made the dataset again to rebuild it")
+    return StoreError(f"cannot read {os.fspath(path)}: {error.strerror or error}")
+
+
+def _write_and_sync(path: Path, data: bytes | memoryview) -> None:
+    # O_EXCL: two attempts can never share a temporary file; 0o666 leaves the permissions to the umask.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        view = memoryview(data).cast("B")
+        while view:
+            # One write call may stop short (2 GiB limit, signals), so go on from where it stopped.
+            view = view[os.write(descriptor, view[:_CHUNK]) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:40] or "host"
+
+
+def _is_dead(token: str, leftover: Path) -> bool:
+    host, _, rest = token.partition("-")
+    pid = rest.partition("-")[0]
+    if host == _host() and pid.isdigit():
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+    try:
+        return time.time() - leftover.stat().st_mtime > _FOREIGN_LEFTOVER_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _glob_escape(name: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", name)

@@ -1,0 +1,48 @@
+"""The index: a row per planned item, as a parquet table whose bytes depend on the rows alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from facegraft.store.atomic import write_bytes_atomic
+from facegraft.store.errors import StoreError
+from facegraft.store.schema import OWN_COLUMNS
+
+_ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+
+
+def index_schema(columns: Mapping[str, str]) -> pa.Schema:
+    """key, shard, status, reason, then the stage's columns in their order."""
+    return pa.schema([pa.field(name, _ARROW[kind]) for name, kind in {**OWN_COLUMNS, **columns}.items()])
+
+
+def index_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pa.Table:
+    """Rows sorted by key as a table."""
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["key"]), schema=index_schema(columns))
+
+
+def table_to_bytes(table: pa.Table) -> bytes:
+    """The table as parquet; the same rows give the same bytes (with the same pyarrow), whatever chunks the table came in."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.combine_chunks(), sink, version="2.6", compression="zstd", compression_level=3, row_group_size=1 << 16, use_dictionary=True
+    )
+    return bytes(sink.getvalue())
+
+
+def table_from_bytes(data: bytes, what: str) -> pa.Table:
+    """Raises StoreError when the bytes are not a parquet table."""
+    try:
+        return pq.read_table(pa.BufferReader(data), use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{what} is not a readable parquet table: {str(error).splitlines()[0]}") from error
+
+
+def write_table_atomic(path: str | os.PathLike[str], table: pa.Table) -> None:
+    """A parquet file, atomically and deterministically."""
+    write_bytes_atomic(path, table_to_bytes(table))

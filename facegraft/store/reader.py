@@ -1,0 +1,297 @@
+"""Reading a dataset: nothing is believed before its checksum agrees, and nothing outside the folder is opened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load as _deserialise
+
+from facegraft.store.atomic import read_bytes, sha256_bytes, sha256_file
+from facegraft.store.document import unseal
+from facegraft.store.errors import DamagedError, IncompleteError, StoreError, UnknownKeyError
+from facegraft.store.index import index_schema, table_from_bytes
+from facegraft.store.schema import FORMAT_NAME, FORMAT_VERSION, DatasetSchema, check_key, check_shard_name, commit_name, nearest
+from facegraft.store.writer import DATASET_FILE, INDEX_FILE, REGION_MAP_FILE, RUN_FILE, SHARD_FOLDER, SHARED_FILE
+
+OPEN_SHARDS = 16
+REBUILD = "run the command that made this dataset again to rebuild it"
+
+
+def open_dataset(path: str | os.PathLike[str], verify: bool = True) -> Dataset:
+    """Open a finished dataset for reading.
+
+    verify: check each shard's sha256 when it is first opened (dataset.json, the index and the attachments are always checked).
+    Raises IncompleteError for an unfinished run, DamagedError for changed bytes, StoreError for anything else that is no dataset of ours.
+    """
+    return Dataset(path, verify=verify)
+
+
+class Dataset:
+    """A finished dataset; `ds[key]` is a dict of numpy arrays. Read-only, thread-safe, and pickled by its path."""
+
+    def __init__(self, path: str | os.PathLike[str], verify: bool = True) -> None:
+        self.path = Path(path)
+        self.verify = verify
+        self._open()
+
+    # -- opening ------------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        data, self.document = read_document(self.path)
+        self.fingerprint = hashlib.sha256(data).hexdigest()
+        self.schema = DatasetSchema.from_json(self.document)
+        self._files = {shard["name"]: shard for shard in self.document["shards"]}
+        for name in self._files:
+            check_shard_file(self.path, self._files[name])
+        self._index = read_index(self.path, self.document, self.schema)
+        self._rows = {key: number for number, key in enumerate(self._index["key"].to_pylist())}
+        statuses, shards = self._index["status"].to_pylist(), self._index["shard"].to_pylist()
+        self._shard_of = {key: shards[number] for key, number in self._rows.items() if statuses[number] == "written"}
+        self._handles: OrderedDict[str, Any] = OrderedDict()
+        self._verified: set[str] = set()
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path.absolute(), "verify": self.verify, "fingerprint": self.fingerprint}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path, self.verify = state["path"], state["verify"]
+        self._open()
+        if self.fingerprint != state["fingerprint"]:
+            raise StoreError(f"{self.path} changed since it was opened elsewhere; open it again")
+
+    def __repr__(self) -> str:
+        return f"<facegraft dataset {self.path}: {self.kind}, {len(self)} items in {len(self._files)} shards>"
+
+    # -- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> str:
+        """heads, composites, surfaces or samples."""
+        return self.schema.kind
+
+    @property
+    def mm_per_unit(self) -> float:
+        """Millimetres per unit of the dataset's unit coordinates."""
+        return self.schema.mm_per_unit
+
+    @property
+    def index(self) -> pa.Table:
+        """A row per planned item, rejected ones too, sorted by key."""
+        return self._index
+
+    @property
+    def shards(self) -> list[Path]:
+        """Paths of the shards, in order."""
+        return [self.path / SHARD_FOLDER / name for name in sorted(self._files)]
+
+    @property
+    def shared(self) -> dict[str, np.ndarray]:
+        """The arrays that all items share; empty where there are none."""
+        data = self._attachment(SHARED_FILE)
+        return {} if data is None else dict(_deserialise(data))
+
+    @property
+    def faces(self) -> np.ndarray:
+        """The triangles [F,3] that all items share. Raises StoreError for kinds whose items have their own."""
+        shared = self.shared
+        if "faces" not in shared:
+            hint = "each item has its own: ds[key]['faces']" if "faces" in self.schema.fields else f"a dataset of {self.kind} has none"
+            raise StoreError(f"{self.path} has no faces that all items share; {hint}")
+        return shared["faces"]
+
+    @property
+    def region_map(self) -> dict[str, Any] | None:
+        """The region map that the dataset was made with, as parsed JSON; None where none was attached."""
+        data = self._attachment(REGION_MAP_FILE)
+        return None if data is None else json.loads(data)
+
+    def _attachment(self, name: str) -> bytes | None:
+        return None if name not in self.document["attachments"] else read_attachment(self.path, name, self.document["attachments"][name])
+
+    # -- items --------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._shard_of)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._shard_of
+
+    def keys(self) -> list[str]:
+        """Keys of the written items, sorted."""
+        return list(self._shard_of)
+
+    def row(self, key: str) -> dict[str, Any]:
+        """The index row of a planned item, written or rejected. Raises UnknownKeyError."""
+        if key not in self._rows:
+            raise UnknownKeyError(f"{self.path} has no item {key!r}{nearest(key, self._rows)}")
+        row: dict[str, Any] = self._index.slice(self._rows[key], 1).to_pylist()[0]
+        return row
+
+    def __getitem__(self, key: str) -> dict[str, np.ndarray]:
+        """All fields of an item."""
+        return {field: self.read(key, field) for field in self.schema.fields}
+
+    def read(self, key: str, field: str) -> np.ndarray:
+        """One field of an item."""
+        with self._lock:
+            return np.asarray(self._guarded(key, field, lambda shard, name: shard.get_tensor(name)))
+
+    def shape(self, key: str, field: str) -> tuple[int, ...]:
+        """Shape of one field of an item, without reading it."""
+        with self._lock:
+            return tuple(self._guarded(key, field, lambda shard, name: shard.get_slice(name).get_shape()))
+
+    def window(self, key: str, field: str, start: int, stop: int) -> np.ndarray:
+        """Rows start to stop of one field of an item, without reading the others. Raises StoreError when they are not all there."""
+
+        def rows(shard: Any, name: str) -> np.ndarray:
+            tensor = shard.get_slice(name)
+            shape = tensor.get_shape()
+            if not shape or not 0 <= start <= stop <= shape[0]:
+                raise StoreError(f"item {key}, field {field} has shape {list(shape)}: there are no rows {start} to {stop}")
+            if start == stop:
+                return np.empty((0, *shape[1:]), self.schema.fields[field].dtype)
+            return np.asarray(tensor[start:stop])
+
+        with self._lock:
+            result: np.ndarray = self._guarded(key, field, rows)
+            return result
+
+    def _guarded(self, key: str, field: str, action: Any) -> Any:
+        if field not in self.schema.fields:
+            raise StoreError(f"{self.path} has no field {field!r}{nearest(field, self.schema.fields)}")
+        name = self._find(key)
+        try:
+            return action(self._handle(name), f"{key}/{field}")
+        except SafetensorError as error:
+            raise damaged_shard(self.path / SHARD_FOLDER / name, str(error)) from error
+
+    def _find(self, key: str) -> str:
+        if key not in self._shard_of:
+            row = self.row(key)
+            raise UnknownKeyError(f"{self.path}: item {key!r} was rejected: {row['reason']}")
+        return self._shard_of[key]
+
+    def _handle(self, name: str) -> Any:
+        """The open shard; at most OPEN_SHARDS stay open, the least recently used is closed first."""
+        if name in self._handles:
+            self._handles.move_to_end(name)
+            return self._handles[name]
+        path = check_shard_file(self.path, self._files[name])
+        if self.verify and name not in self._verified:
+            if sha256_file(path) != self._files[name]["sha256"]:
+                raise damaged_shard(path, "sha256 differs from its commit record")
+            self._verified.add(name)
+        try:
+            # Entering the context is what opens it; leaving it here would close it, so the handle is kept as it is.
+            self._handles[name] = safe_open(path, framework="np")
+        except (SafetensorError, OSError) as error:
+            raise damaged_shard(path, str(error)) from error
+        while len(self._handles) > OPEN_SHARDS:
+            self._handles.popitem(last=False)
+        return self._handles[name]
+
+
+# -- the parts of reading, which verify_dataset uses one by one ---------------------------------------------------------
+
+
+def read_document(folder: Path) -> tuple[bytes, dict[str, Any]]:
+    """dataset.json's bytes and content, checked against its own checksum, version and grammar."""
+    if not folder.is_dir():
+        raise StoreError(f"there is no dataset at {folder}: no such folder")
+    path = folder / DATASET_FILE
+    if not path.is_file():
+        if (folder / RUN_FILE).is_file() or (folder / SHARD_FOLDER).is_dir():
+            done = sum(1 for _ in (folder / SHARD_FOLDER).glob("*-of-*.json"))
+            raise IncompleteError(f"{folder} is not complete ({done} shards committed so far); run the same command again to finish it")
+        raise StoreError(f"{folder} is no facegraft dataset: it has no {DATASET_FILE}")
+    data = read_bytes(path)
+    document = unseal(data, str(path), f"delete it and {REBUILD}")
+    if document.get("format") != FORMAT_NAME:
+        raise StoreError(f"{path} is no {FORMAT_NAME} (format {document.get('format')!r})")
+    major = str(document.get("version")).partition(".")[0]
+    if major != FORMAT_VERSION.partition(".")[0]:
+        raise StoreError(f"{path} has format version {document.get('version')}; this facegraft reads {FORMAT_VERSION}: install one that reads it")
+    if document.get("must_understand"):
+        raise StoreError(f"{path} needs {', '.join(document['must_understand'])}, which this facegraft does not know: install a newer one")
+    wanted = {"counts": dict, "shards": list, "index": dict, "attachments": dict}
+    for name, kind in wanted.items():
+        if not isinstance(document.get(name), kind):
+            raise StoreError(f"{path} lacks {name!r}; {REBUILD}")
+    for shard in document["shards"]:
+        check_shard_name(shard["name"])
+    for name in document["attachments"]:
+        if Path(name).name != name or name in (".", ".."):
+            raise StoreError(f"{path} names an attachment outside the folder: {name!r}")
+    return data, document
+
+
+def read_index(folder: Path, document: dict[str, Any], schema: DatasetSchema) -> pa.Table:
+    """The index, its checksum compared, and its keys, shards and counts consistent with dataset.json."""
+    path = folder / INDEX_FILE
+    data = _whole(folder, path, document["index"])
+    table = table_from_bytes(data, str(path))
+    if not table.schema.equals(index_schema(schema.columns)):
+        raise StoreError(f"{path} has other columns than {DATASET_FILE} says; {REBUILD}")
+    keys = table["key"].to_pylist()
+    if any(check_key(key) <= before for before, key in zip(keys, keys[1:], strict=False)):
+        raise StoreError(f"{path}: keys are not sorted and unique; {REBUILD}")
+    items: dict[str, int] = {shard["name"]: 0 for shard in document["shards"]}
+    for key, shard, status in zip(keys, table["shard"].to_pylist(), table["status"].to_pylist(), strict=True):
+        if status == "written" and shard in items:
+            items[shard] += 1
+        elif status != "rejected" or shard is not None:
+            raise StoreError(f"{path}: item {key} has status {status!r} and shard {shard!r}, which {DATASET_FILE} does not list; {REBUILD}")
+    counts = {"planned": len(keys), "written": sum(items.values()), "rejected": len(keys) - sum(items.values())}
+    if counts != document["counts"] or items != {shard["name"]: shard["items"] for shard in document["shards"]}:
+        raise StoreError(f"{path} has {counts} items where {DATASET_FILE} says {document['counts']}; {REBUILD}")
+    return table
+
+
+def check_shard_file(folder: Path, shard: dict[str, Any]) -> Path:
+    """The path of a shard that is a plain file inside the folder, of the recorded size. Raises StoreError."""
+    path = folder / SHARD_FOLDER / check_shard_name(shard["name"])
+    if not _inside(folder, path):
+        raise StoreError(f"shard {path} is a link or leads out of the dataset's folder; only files inside it are read")
+    if not path.is_file():
+        raise StoreError(f"shard {path} is missing; {REBUILD}")
+    if path.stat().st_size != shard["bytes"]:
+        raise damaged_shard(path, f"{path.stat().st_size} bytes where its commit record says {shard['bytes']}")
+    return path
+
+
+def damaged_shard(path: Path, how: str) -> DamagedError:
+    record = commit_name(path.name)
+    return DamagedError(f"{path} is damaged ({how}); delete it and its {record} and run the same command again to rebuild it")
+
+
+def read_attachment(folder: Path, name: str, recorded: dict[str, Any]) -> bytes:
+    """The bytes of an attachment, its checksum compared."""
+    return _whole(folder, folder / name, recorded)
+
+
+def _whole(folder: Path, path: Path, recorded: dict[str, Any]) -> bytes:
+    if not _inside(folder, path):
+        raise StoreError(f"{path} is a link or leads out of the dataset's folder; only files inside it are read")
+    data = read_bytes(path)
+    if len(data) != recorded["bytes"] or sha256_bytes(data) != recorded["sha256"]:
+        raise DamagedError(f"{path} is damaged (sha256 differs from {DATASET_FILE}); delete it and {REBUILD}")
+    return data
+
+
+def _inside(folder: Path, path: Path) -> bool:
+    return not path.is_symlink() and path.resolve().is_relative_to(folder.resolve())

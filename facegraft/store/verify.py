@@ -1,0 +1,173 @@
+"""Is a dataset whole? Every file against its checksum, every array against the schema, a few facts about the numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from facegraft.store.atomic import is_temporary, sha256_bytes, sha256_file
+from facegraft.store.errors import StoreError
+from facegraft.store.reader import check_shard_file, damaged_shard, read_attachment, read_document, read_index
+from facegraft.store.schema import PART_NAMES, DatasetSchema, check_array, commit_name
+from facegraft.store.writer import SHARD_FOLDER, SHARED_FILE, load_commit
+
+UNIT_TOLERANCE = 1e-3
+BALL_TOLERANCE = 1e-6
+
+
+def verify_dataset(path: str | os.PathLike[str]) -> list[str]:
+    """Findings, one line each; an empty list means that the dataset is whole.
+
+    Checked: dataset.json and index (checksum, version, counts), attachments, every shard (size, sha256) and its commit record
+    against the index, every item's fields (names, dtypes, shapes, finite), stray files among the shards, and: normals are
+    unit, points of the ball are in it, part labels are known, to_mm can be inverted, shared faces are those of the topology.
+    """
+    folder = Path(path)
+    try:
+        _, document = read_document(folder)
+        schema = DatasetSchema.from_json(document)
+    except StoreError as error:
+        return [str(error)]
+    return list(_findings(folder, document, schema))
+
+
+def _findings(folder: Path, document: dict[str, Any], schema: DatasetSchema) -> Iterator[str]:
+    rows: dict[str, dict[str, Any]] | None = None
+    try:
+        rows = {row["key"]: row for row in read_index(folder, document, schema).to_pylist()}
+    except StoreError as error:
+        yield str(error)
+    for name, recorded in document["attachments"].items():
+        try:
+            data = read_attachment(folder, name, recorded)
+        except StoreError as error:
+            yield str(error)
+        else:
+            if name == SHARED_FILE:
+                yield from _shared(folder / name, data, schema)
+    plans: set[str] = set()
+    planned: list[str] = []
+    for shard in document["shards"]:
+        try:
+            record = load_commit(folder, shard["name"])
+        except StoreError as error:
+            yield str(error)
+        else:
+            yield from _commit(folder, shard, record, rows)
+            if record is not None:
+                plans.add(record["plan"])
+                planned += record["planned"]
+        yield from _shard(folder, shard, schema, rows)
+    if len(plans) > 1:
+        yield f"{folder / SHARD_FOLDER}: the commit records belong to {len(plans)} different plans"
+    if len(set(planned)) != len(planned):
+        yield f"{folder / SHARD_FOLDER}: {len(planned) - len(set(planned))} items are planned in more than one shard"
+    yield from _strays(folder, document)
+
+
+def _commit(folder: Path, shard: dict[str, Any], record: dict[str, Any] | None, rows: dict[str, dict[str, Any]] | None) -> Iterator[str]:
+    path = folder / SHARD_FOLDER / commit_name(shard["name"])
+    if record is None:
+        yield f"{path} is missing; delete {shard['name']} too and run the same command again to rebuild both"
+        return
+    if (record["bytes"], record["sha256"]) != (shard["bytes"], shard["sha256"]):
+        yield f"{path} records another shard (size or sha256) than dataset.json"
+    if rows is None:
+        return
+    if record["planned"] != [row["key"] for row in record["rows"]]:
+        yield f"{path}: its rows are not those of its planned items"
+    for row in record["rows"]:
+        if row != rows.get(row["key"]):
+            yield f"{path}: the row of item {row['key']} differs from the index"
+    missing = {key for key, row in rows.items() if row["shard"] == shard["name"]} - set(record["planned"])
+    if missing:
+        yield f"{path} lacks {len(missing)} items that the index puts there, such as {min(missing)}"
+
+
+def _shard(folder: Path, shard: dict[str, Any], schema: DatasetSchema, rows: dict[str, dict[str, Any]] | None) -> Iterator[str]:
+    try:
+        path = check_shard_file(folder, shard)
+        if sha256_file(path) != shard["sha256"]:
+            raise damaged_shard(path, "sha256 differs from its commit record")
+    except StoreError as error:
+        yield str(error)
+        return
+    try:
+        with safe_open(path, framework="np") as tensors:
+            names = set(tensors.keys())
+            keys = sorted({name.partition("/")[0] for name in names})
+            if rows is not None:
+                expected = {key for key, row in rows.items() if row["shard"] == shard["name"]}
+                for key in sorted(expected ^ set(keys)):
+                    yield f"{path}: item {key} is {'missing' if key in expected else 'not in the index'}"
+            for key in keys:
+                yield from _item(path, key, names, tensors, schema)
+    except SafetensorError as error:
+        yield str(damaged_shard(path, str(error)))
+
+
+def _item(path: Path, key: str, names: set[str], tensors: Any, schema: DatasetSchema) -> Iterator[str]:
+    wanted = {f"{key}/{field}" for field in schema.fields}
+    for name in sorted(wanted - names):
+        yield f"{path}: {name} is missing"
+    for name in sorted({name for name in names if name.startswith(f"{key}/")} - wanted):
+        yield f"{path}: {name} is no field of the schema"
+    vertex_count = schema.topology["vertex_count"]
+    lengths = {} if vertex_count is None else {"V": (vertex_count, "the topology")}
+    for field, spec in schema.fields.items():
+        if f"{key}/{field}" not in names:
+            continue
+        array = tensors.get_tensor(f"{key}/{field}")
+        try:
+            check_array(f"{path}: {key}/{field}", array.dtype.name, array.shape, spec, lengths)
+        except StoreError as error:
+            yield str(error)
+            continue
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            yield f"{path}: {key}/{field}: {np.count_nonzero(~np.isfinite(array))} of {array.size} values are NaN or infinite"
+            continue
+        yield from (f"{path}: {key}/{field}: {finding}" for finding in _meaning(field, array, schema.kind))
+
+
+def _meaning(field: str, array: np.ndarray, kind: str) -> Iterator[str]:
+    """What the numbers of a well-known field must be, beyond dtype and shape."""
+    if kind in ("surfaces", "samples") and field == "to_mm" and not abs(np.linalg.det(array)) > 0:
+        yield "the matrix cannot be inverted"
+    if kind in ("surfaces", "samples") and field.endswith("_parts") and array.size and array.max() >= len(PART_NAMES):
+        yield f"part label {array.max()} is not one of 0 to {len(PART_NAMES) - 1}"
+    if kind == "samples" and field.endswith("_normals") and array.size:
+        worst = float(np.abs(np.sqrt(np.einsum("ij,ij->i", array, array)) - 1).max())
+        if worst > UNIT_TOLERANCE:
+            yield f"normals are not unit: a length is off by {worst:.3g}"
+    if kind == "samples" and field == "free_points" and array.size:
+        radius = float(np.sqrt(np.einsum("ij,ij->i", array, array, dtype=np.float64).max()))
+        if radius > 1 + BALL_TOLERANCE:
+            yield f"a point lies outside the unit ball, at radius {radius:.6f}"
+
+
+def _shared(path: Path, data: bytes, schema: DatasetSchema) -> Iterator[str]:
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(data)
+    except SafetensorError as error:
+        yield f"{path} is no safetensors file: {error}"
+        return
+    faces, expected = arrays.get("faces"), schema.topology["faces_sha256"]
+    if faces is None or expected is None:
+        return
+    if sha256_bytes(np.ascontiguousarray(faces, "<i4").tobytes()) != expected:
+        yield f"{path}: faces are not those of topology {schema.topology['name']} (faces_sha256 differs)"
+
+
+def _strays(folder: Path, document: dict[str, Any]) -> Iterator[str]:
+    known = {shard["name"] for shard in document["shards"]}
+    known |= {commit_name(name) for name in known}
+    for path in sorted((folder / SHARD_FOLDER).iterdir()) if (folder / SHARD_FOLDER).is_dir() else []:
+        if path.name not in known and not is_temporary(path.name):
+            yield f"{path} belongs to no shard of this dataset; remove it"

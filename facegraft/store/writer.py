@@ -1,0 +1,212 @@
+"""Writing a dataset: shards with their commit records, in any order and from any process; then, once, index and dataset.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facegraft.store.atomic import (
+    arrays_to_bytes,
+    read_bytes,
+    remove_file_durably,
+    remove_leftovers,
+    sha256_bytes,
+    sha256_file,
+    write_arrays_atomic,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+from facegraft.store.document import seal, unseal
+from facegraft.store.errors import DamagedError, StoreError
+from facegraft.store.index import index_table, table_to_bytes
+from facegraft.store.schema import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    DatasetSchema,
+    check_fields,
+    check_key,
+    check_row,
+    check_shard_name,
+    commit_name,
+)
+
+DATASET_FILE = "dataset.json"
+INDEX_FILE = "index.parquet"
+SHARD_FOLDER = "shards"
+REJECT_FOLDER = "rejects"
+SHARED_FILE = "shared.safetensors"
+REGION_MAP_FILE = "region_map.json"
+RUN_FILE = "run.json"
+ATTACHMENTS = (REGION_MAP_FILE, SHARED_FILE)
+
+Folder = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class ShardItem:
+    """An item to write: its arrays and its index row (the stage's columns only; those left out are null)."""
+
+    key: str
+    fields: Mapping[str, np.ndarray]
+    row: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class RejectedItem:
+    """A planned item that was refused, with a short reason for the index."""
+
+    key: str
+    reason: str
+    row: Mapping[str, object]
+
+
+def write_shard(
+    folder: Folder,
+    shard: str,
+    items: Iterable[ShardItem],
+    rejected: Iterable[RejectedItem],
+    schema: DatasetSchema,
+    plan_sha256: str,
+) -> dict[str, Any]:
+    """Write `shards/<shard>` and then its commit record, each atomically; returns the record.
+
+    The bytes depend on the items alone, not on the order they come in. A shard all of whose items were rejected is written
+    too, without tensors. Raises FieldError (item and field named) before anything is written, StoreError when the disk refuses.
+    """
+    check_shard_name(shard)
+    items = sorted(items, key=lambda item: item.key)
+    rejected = sorted(rejected, key=lambda item: item.key)
+    planned = sorted([*(item.key for item in items), *(item.key for item in rejected)])
+    for before, key in zip([None, *planned], planned, strict=False):
+        if check_key(key) == before:
+            raise StoreError(f"shard {shard}: item {key} comes twice; every planned item is either written or rejected, once")
+    rows, tensors = [], {}
+    for item in items:
+        check_fields(item.key, item.fields, schema)
+        tensors.update({f"{item.key}/{name}": array for name, array in item.fields.items()})
+        rows.append({"key": item.key, "shard": shard, "status": "written", "reason": None, **check_row(item.key, item.row, schema.columns)})
+    for refusal in rejected:
+        if not refusal.reason:
+            raise StoreError(f"item {refusal.key} is rejected without a reason")
+        row = check_row(refusal.key, refusal.row, schema.columns)
+        rows.append({"key": refusal.key, "shard": None, "status": "rejected", "reason": refusal.reason, **row})
+    rows.sort(key=lambda row: row["key"])
+    data = arrays_to_bytes(tensors)
+    record = {"shard": shard, "planned": planned, "rows": rows, "bytes": len(data), "sha256": sha256_bytes(data), "plan": plan_sha256}
+    shards = Path(folder) / SHARD_FOLDER
+    write_bytes_atomic(shards / shard, data)
+    write_bytes_atomic(shards / commit_name(shard), seal(record))
+    return record
+
+
+def read_commit(folder: Folder, shard: str, plan_sha256: str, *, check_bytes: bool = True) -> dict[str, Any] | None:
+    """The commit record of a shard, or None where the shard has to be (re)made.
+
+    It holds when it is whole, belongs to this plan, and the shard beside it has the recorded size and (check_bytes) sha256.
+    """
+    try:
+        record = load_commit(folder, shard)
+    except DamagedError:
+        return None
+    if record is None or record["plan"] != plan_sha256:
+        return None
+    path = Path(folder) / SHARD_FOLDER / shard
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != record["bytes"]:
+        return None
+    if check_bytes and sha256_file(path) != record["sha256"]:
+        return None
+    return record
+
+
+def load_commit(folder: Folder, shard: str) -> dict[str, Any] | None:
+    """The commit record as it stands, None where there is none. Raises DamagedError when its bytes are not what was written."""
+    path = Path(folder) / SHARD_FOLDER / commit_name(shard)
+    if not path.is_file():
+        return None
+    record = unseal(read_bytes(path), str(path), "delete it and run the same command again to rebuild its shard")
+    wanted = {"shard": str, "planned": list, "rows": list, "bytes": int, "sha256": str, "plan": str}
+    if {name: type(value) for name, value in record.items()} != wanted or record["shard"] != shard:
+        raise DamagedError(f"{path} is no commit record of {shard}; delete it and run the same command again to rebuild the shard")
+    return record
+
+
+def write_shared(folder: Folder, arrays: Mapping[str, np.ndarray]) -> None:
+    """shared.safetensors: read-only arrays that all items share ("faces" [F,3] int32 for heads and composites)."""
+    write_arrays_atomic(Path(folder) / SHARED_FILE, dict(arrays))
+
+
+def write_region_map(folder: Folder, document: Mapping[str, Any]) -> None:
+    """region_map.json: the region map that the dataset was made with."""
+    write_json_atomic(Path(folder) / REGION_MAP_FILE, document)
+
+
+def finish_dataset(
+    folder: Folder,
+    schema: DatasetSchema,
+    plan_items: Mapping[str, Sequence[str]],
+    plan_sha256: str,
+    *,
+    attachments: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Write index.parquet and then dataset.json, whose presence means "complete"; returns dataset.json's document.
+
+    plan_items: shard name -> keys planned for it. attachments: files of the folder to list with their checksums (default: those
+    of shared.safetensors and region_map.json that are there). Raises StoreError, and writes nothing, unless every shard is
+    committed under this plan with exactly its planned items: written + rejected == planned.
+    """
+    root = Path(folder)
+    records = {}
+    for shard, keys in sorted(plan_items.items()):
+        record = read_commit(root, shard, plan_sha256, check_bytes=False)
+        if record is None:
+            raise StoreError(f"{root} cannot be finished: shard {shard} is not committed; run the same command again to make it")
+        if record["planned"] != sorted(keys) or [row["key"] for row in record["rows"]] != record["planned"]:
+            raise StoreError(f"{root} cannot be finished: shard {shard} holds other items than planned; delete it and its .json and run again")
+        records[shard] = record
+    rows = [row for record in records.values() for row in record["rows"]]
+    planned = sum(len(keys) for keys in plan_items.values())
+    counts = {"planned": planned, **{status: sum(row["status"] == status for row in rows) for status in ("written", "rejected")}}
+    if len({row["key"] for row in rows}) != planned or counts["written"] + counts["rejected"] != planned:
+        raise StoreError(f"{root} cannot be finished: {counts['written']} written + {counts['rejected']} rejected items, "
+                         f"{len({row['key'] for row in rows})} of them distinct, where {planned} were planned")
+    index = table_to_bytes(index_table(rows, schema.columns))
+    if attachments is None:
+        attachments = [name for name in ATTACHMENTS if (root / name).is_file()]
+    document = {
+        "format": FORMAT_NAME,
+        "version": FORMAT_VERSION,
+        **schema.to_json(),
+        "counts": counts,
+        "shards": [
+            {
+                "name": shard,
+                "bytes": record["bytes"],
+                "sha256": record["sha256"],
+                "items": sum(row["status"] == "written" for row in record["rows"]),
+            }
+            for shard, record in records.items()
+        ],
+        "index": {"bytes": len(index), "sha256": sha256_bytes(index)},
+        "attachments": {name: _attachment(root / name) for name in sorted(attachments)},
+        "must_understand": [],
+    }
+    write_bytes_atomic(root / INDEX_FILE, index)
+    for shard in records:
+        remove_leftovers(root / SHARD_FOLDER / shard)
+        remove_leftovers(root / SHARD_FOLDER / commit_name(shard))
+    write_bytes_atomic(root / DATASET_FILE, seal(document))
+    return document
+
+
+def withdraw_dataset(folder: Folder) -> None:
+    """Take back "complete" (remove dataset.json) before shards of a finished dataset are made anew, as `retry` does."""
+    remove_file_durably(Path(folder) / DATASET_FILE)
+
+
+def _attachment(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
