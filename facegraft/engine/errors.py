@@ -33,4 +33,7 @@ class ItemRejected(FacegraftError):
 
     def __init__(self, reason: str, offending: Mapping[str, np.ndarray] | None = None) -> None:
         super().__init__(reason)
-        self.offending = dict(offending or {})
+        self.offending = {name: np.asarray(array) for name, array in (offending or {}).items()}
+        for name, array in self.offending.items():
+            if array.dtype.kind not in "biuf":
+                raise TypeError(f"offending array {name!r} must hold numbers or booleans, not {array.dtype}")

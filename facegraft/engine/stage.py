@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from facegraft.engine.errors import ItemRejected, StageSetupError
+from facegraft.errors import FacegraftError
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
@@ -82,11 +83,13 @@ def stage_name(stage_path: str) -> str:
 
 
 def build_stage(stage_path: str, context: StageContext) -> Stage:
-    """Import and construct a stage. Raises StageSetupError with the cause in its message."""
+    """Import and construct a stage. Raises the stage's own FacegraftError, or StageSetupError with the cause in its message."""
     _check_path(stage_path)
     module, _, name = stage_path.partition(":")
     try:
         stage: Stage = getattr(importlib.import_module(module), name)(context)
+    except FacegraftError:
+        raise
     except Exception as error:
         raise StageSetupError(f"stage {stage_path} cannot be set up: {type(error).__name__}: {error}") from error
     return stage
@@ -111,7 +114,9 @@ def process_item(stage: Stage, item: PlannedItem, rng: np.random.Generator, memo
 
 def short_reason(text: str) -> str:
     """One line that is the same in every run: white space joined, memory addresses blanked, cut at 300 characters."""
-    line = _ADDRESS.sub("0x…", " ".join(text.split())) or "no reason given"
+    # Lone surrogates (file names that are not UTF-8) cannot be written to JSON or parquet.
+    clean = text.encode(errors="replace").decode()
+    line = _ADDRESS.sub("0x…", " ".join(clean.split())) or "no reason given"
     return line if len(line) <= _REASON_LENGTH else line[: _REASON_LENGTH - 1] + "…"
 
 

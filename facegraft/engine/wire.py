@@ -29,7 +29,7 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = 
     listed = [{"name": name, "dtype": array.dtype.str, "shape": list(array.shape)} for name, array in plain.items()]
     text = json.dumps({**header, "arrays": listed}, allow_nan=True).encode()
     size = sum(array.nbytes for array in plain.values())
-    body = [memoryview(array.reshape(-1)).cast("B") for array in plain.values() if array.size]
+    body = [array.reshape(-1).data.cast("B") for array in plain.values() if array.size]
     return [PREFIX.pack(MAGIC, len(text), size), text, *body]
 
 

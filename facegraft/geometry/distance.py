@@ -34,8 +34,9 @@ Floats = NDArray[np.float64]
 CLEAR_WINDING = 0.1
 """A fast winding number this close to 0 or 1 is taken at its word: its error was at most 0.004 on closed heads."""
 
-NEAR = 1e-4
-"""Points nearer to the surface than this share of its size get an exact winding number: the fast ones are computed in float32."""
+NEAR = 1e-5
+"""Points nearer to the surface than this share of its size get an exact winding number: the fast ones are computed in float32,
+and go wrong below about 1e-8 of the size."""
 
 TOUCHING = 1e-9
 """Points nearer to the surface than this share of its size have no direction of their own: their gradient is the face normal."""
@@ -103,16 +104,29 @@ def nearest_on_surface(vertices: Floats, faces: Ints, points: Floats) -> tuple[F
     """Distance [n], face [n] and nearest point [n, 3] of the points on the mesh, all float64 and exact (libigl's AABB tree)."""
     tree = igl.AABB()
     tree.init(vertices, faces)
-    _, index, closest = tree.squared_distance(vertices, faces, points)
-    closest = np.asarray(closest)
-    return np.linalg.norm(points - closest, axis=1), np.asarray(index, dtype=np.int64), closest
+    order = _near_together(points)
+    _, index, closest = tree.squared_distance(vertices, faces, np.ascontiguousarray(points[order]))
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    closest = np.asarray(closest)[back]
+    return np.linalg.norm(points - closest, axis=1), np.asarray(index, dtype=np.int64)[back], closest
+
+
+def _near_together(points: Floats) -> Ints:
+    """An order of the points in which neighbours follow each other: the tree is then in the cache (a fifth to a half faster)."""
+    if len(points) == 0:
+        return np.empty(0, dtype=np.int64)
+    low = points.min(axis=0)
+    cells = np.minimum((points - low) * (16.0 / np.maximum(points.max(axis=0) - low, np.finfo(np.float64).tiny)), 15.0).astype(np.int64)
+    return np.argsort(cells @ np.array([256, 16, 1]), kind="stable")
 
 
 def _winding(v: Floats, f: Ints, p: Floats) -> SignedDistance:
     _refuse_open(f)
     distance, index, closest = nearest_on_surface(v, f, p)
     size = float(np.linalg.norm(np.ptp(v, axis=0)))
-    winding = np.asarray(igl.fast_winding_number(v, f, p), dtype=np.float64)
+    centre = 0.5 * (v.min(axis=0) + v.max(axis=0))  # float32 inside: keep the numbers small
+    winding = np.asarray(igl.fast_winding_number(v - centre, f, p - centre), dtype=np.float64)
     unclear = (distance < NEAR * size) | (np.abs(winding - np.round(winding)) > CLEAR_WINDING)
     if unclear.any():
         winding[unclear] = igl.winding_number(v, f, np.ascontiguousarray(p[unclear]))

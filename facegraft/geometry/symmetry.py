@@ -22,9 +22,9 @@ Floats = NDArray[np.float64]
 MIRROR = np.array([-1.0, 1.0, 1.0])
 """Reflection in the plane x = 0, as a factor on coordinates."""
 
-_SEED_EDGES = 60  # places at which a propagation is tried
+_SEED_EDGES = 12  # places at which a propagation is tried
 _SEED_CANDIDATES = 12  # nearest mirrored vertices considered for each end of a seed edge
-_TRIAL_VERTICES = 400  # how far a trial propagation runs before seeds are compared
+_TRIAL_VERTICES = 200  # how far a trial propagation runs before seeds are compared
 _MAX_CONFLICTS = 0.02  # share of contradictory faces beyond which a topology counts as asymmetric
 _MAX_LEFTOVER = 0.005  # share of vertices that may be paired by position alone
 
@@ -110,18 +110,27 @@ def _by_propagation(v: Floats, piece: Ints, own: Ints, other: Ints) -> Ints | No
     edges = [edge for edge in opposite if edge[0] in inside]
     if not edges:
         return None
-    seeds = _seed_candidates(v, edges, opposite, other)
-    trials = []
-    for seed in seeds:
-        assigned, conflicts, _ = _propagate(v, opposite, seed, _TRIAL_VERTICES)
-        if len(assigned) >= min(_TRIAL_VERTICES, len(own)):
-            offset = np.median([np.linalg.norm(v[a] * MIRROR - v[b]) for a, b in assigned.items()])
-            trials.append((conflicts, float(offset), seed))
-    if not trials:
+    trials: list[tuple[float, dict[int, int], _Seed]] = []
+    for seed in _seed_candidates(v, edges, opposite, other):
+        p, q, p_, q_ = seed
+        if any(known.get(p) == p_ and known.get(q) == q_ for _, known, _ in trials):
+            continue  # the same map, found from another edge
+        known, _, _ = _propagate(v, opposite, seed, _TRIAL_VERTICES)
+        if len(known) >= min(_TRIAL_VERTICES, len(own)):
+            offset = np.median([np.linalg.norm(v[a] * MIRROR - v[b]) for a, b in known.items()])
+            trials.append((float(offset), known, seed))
+    best: tuple[float, dict[int, int]] | None = None
+    for _, _, seed in sorted(trials, key=lambda trial: (trial[0], trial[2])):
+        # A regular patch of quads is symmetric about many lines: only the whole piece tells the right one.
+        assigned, conflicts, visited = _propagate(v, opposite, seed, len(own))
+        share = conflicts / max(visited, 1)
+        if share <= _MAX_CONFLICTS and len(assigned) > (1 - _MAX_LEFTOVER) * len(own) and (best is None or share < best[0]):
+            best = share, assigned
+            if conflicts == 0:
+                break
+    if best is None:
         return None
-    assigned, conflicts, visited = _propagate(v, opposite, min(trials)[2], len(own))
-    if conflicts > _MAX_CONFLICTS * visited:
-        return None
+    assigned = best[1]
     return _complete(v, assigned, own, other)
 
 
@@ -177,7 +186,7 @@ def _propagate(
     push(p, q)
     push(q, p)
     conflicts = visited = 0
-    while queue and len(assigned) < limit:
+    while queue and len(assigned) < limit and conflicts <= 3 + 2 * _MAX_CONFLICTS * visited:
         _, a, b = heapq.heappop(queue)
         new, image = opposite[a, b], opposite[assigned[b], assigned[a]]
         visited += 1

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ _AFTER_SLASH = re.compile(rb"/[^ \n]*")
 _CUT = "the file is probably truncated: copy or export it again"
 
 
-def read_obj(path: Path) -> RawMesh:
+def read_obj(path: Path, where: str | None = None) -> RawMesh:
     """Read vertices (unit of the file) and polygons of three or four corners.
 
     Understands vertex colours and weights (ignored), `f a`, `a/b`, `a//c`, `a/b/c`, negative indices, CRLF, comments and
@@ -38,37 +39,37 @@ def read_obj(path: Path) -> RawMesh:
     faces, a vertex that is cut short or not finite, a face that names a missing vertex (usually a truncated file),
     or a face of more than four corners.
     """
-    return parse_obj(read_bytes(path), path)
+    return parse_obj(read_bytes(path, where), where or str(path))
 
 
-def parse_obj(data: bytes, path: Path) -> RawMesh:
-    """`read_obj` on a file's content; `path` is for messages."""
-    text = _Text.of(data, path)
+def parse_obj(data: bytes, where: str) -> RawMesh:
+    """`read_obj` on a file's content; `where` names it in messages."""
+    text = _Text.of(data, where)
     vertex_lines, face_lines = text.statements("v"), text.statements("f")
     vertices = _vertices(text, vertex_lines)
     if not len(face_lines):
-        raise MeshError(f"{path}: {len(vertices)} vertices but no faces; {_CUT}")
+        raise MeshError(f"{where}: {len(vertices)} vertices but no faces; {_CUT}")
     return RawMesh(vertices, _polygons(text, face_lines, vertex_lines))
 
 
-def parse_obj_vertices(data: bytes, path: Path) -> Floats:
+def parse_obj_vertices(data: bytes, where: str) -> Floats:
     """The vertices [V, 3] alone, for files whose faces are known; raises MeshError as `read_obj` does."""
-    text = _Text.of(data, path)
+    text = _Text.of(data, where)
     return _vertices(text, text.statements("v"))
 
 
 @dataclass(frozen=True)
 class _Text:
-    """An OBJ file as bytes: line i is bytes[starts[i]:starts[i + 1]], its newline included."""
+    """An OBJ file as bytes: line i is characters[starts[i]:starts[i + 1]], its newline included."""
 
-    path: Path
-    bytes: _Bytes
+    where: str
+    characters: _Bytes
     starts: _Ints
 
     @classmethod
-    def of(cls, data: bytes, path: Path) -> _Text:
+    def of(cls, data: bytes, where: str) -> _Text:
         if b"\0" in data:
-            raise MeshError(f"{path}: binary data, not an OBJ text file; export it again as Wavefront OBJ")
+            raise MeshError(f"{where}: binary data, not an OBJ text file; export it again as Wavefront OBJ")
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if b"\\\n" in data:  # a statement that goes on in the next line: join them (line numbers of messages shift)
@@ -78,26 +79,26 @@ class _Text:
         if not data.endswith(b"\n"):
             data += b"\n"
         characters = np.frombuffer(data, np.uint8)
-        return cls(path, characters, np.concatenate([[0], np.flatnonzero(characters == _NEWLINE) + 1]))
+        return cls(where, characters, np.concatenate([[0], np.flatnonzero(characters == _NEWLINE) + 1]))
 
     def statements(self, keyword: str) -> _Ints:
         """Numbers (from 0) of the lines that are a statement with this one-letter keyword."""
         first = self.starts[:-1]
-        letter = self.bytes[first] == ord(keyword)
-        after = self.bytes[np.minimum(first + 1, len(self.bytes) - 1)]
+        letter = self.characters[first] == ord(keyword)
+        after = self.characters[np.minimum(first + 1, len(self.characters) - 1)]
         found = letter & ((after == _SPACE) | (after == _NEWLINE))
-        for i in np.flatnonzero(self.bytes[first] == _SPACE):  # indented statements: rare
+        for i in np.flatnonzero(self.characters[first] == _SPACE):  # indented statements: rare
             found[i] = self.line(int(i)).split(None, 1)[:1] == [keyword]
         return np.flatnonzero(found)
 
     def line(self, i: int) -> str:
-        return self.bytes[self.starts[i] : self.starts[i + 1]].tobytes().decode("latin-1").strip()
+        return self.characters[self.starts[i] : self.starts[i + 1]].tobytes().decode("latin-1").strip()
 
     def arguments(self, lines: _Ints) -> tuple[bytes, _Ints]:
         """What follows the keyword in these lines, one a line, and how many words each has."""
         breaks = np.flatnonzero(np.diff(lines) != 1) + 1
         runs = zip(lines[np.concatenate([[0], breaks])], lines[np.concatenate([breaks - 1, [-1]])], strict=True)
-        chosen = np.concatenate([self.bytes[self.starts[a] : self.starts[b + 1]] for a, b in runs])
+        chosen = np.concatenate([self.characters[self.starts[a] : self.starts[b + 1]] for a, b in runs])
         ends = np.cumsum(self.starts[lines + 1] - self.starts[lines])
         begins = np.concatenate([[0], ends[:-1]])
         while (indented := chosen[begins] == _SPACE).any():
@@ -112,14 +113,14 @@ class _Text:
 
     def refuse(self, i: int, what: str, remedy: str) -> MeshError:
         quoted = self.line(i)
-        return MeshError(f"{self.path}: line {i + 1}: {what} ({quoted[:57] + '...' if len(quoted) > 60 else quoted!r}); {remedy}")
+        return MeshError(f"{self.where}: line {i + 1}: {what} ({quoted[:57] + '...' if len(quoted) > 60 else quoted!r}); {remedy}")
 
-    def numbers(self, words: bytes, counts: _Ints, dtype: type, lines: _Ints, what: str) -> NDArray[np.generic]:
+    def numbers(self, words: bytes, counts: _Ints, dtype: type[np.float64] | type[np.int64], lines: _Ints, what: str) -> NDArray[Any]:
         """All numbers, in order; where that fails, the words are tried one by one for the message."""
         try:
-            values = np.fromstring(words, dtype=dtype, sep=" ")
+            values: NDArray[Any] = np.fromstring(words, dtype=dtype, sep=" ")
         except ValueError:
-            values = np.empty(0, dtype)
+            values = np.empty(0)
         if len(values) == counts.sum():
             return values
         parse = int if dtype is np.int64 else float
@@ -129,18 +130,18 @@ class _Text:
                     parse(word)
             except ValueError:
                 raise self.refuse(i, what, "the file is damaged: copy or export it again") from None
-        raise MeshError(f"{self.path}: {what}; the file is damaged: copy or export it again")
+        raise MeshError(f"{self.where}: {what}; the file is damaged: copy or export it again")
 
 
 def _vertices(text: _Text, lines: _Ints) -> Floats:
     if not len(lines):
-        raise MeshError(f"{text.path}: no vertices (no line starts with 'v '); is this an OBJ file, and is it whole?")
+        raise MeshError(f"{text.where}: no vertices (no line starts with 'v '); is this an OBJ file, and is it whole?")
     words, counts = text.arguments(lines)
     short = np.flatnonzero(counts < 3)
     if len(short):
         raise text.refuse(int(lines[short[0]]), f"a vertex with {counts[short[0]]} coordinates instead of 3", _CUT)
     flat = text.numbers(words, counts, np.float64, lines, "a vertex coordinate is not a number")
-    vertices = flat[(np.cumsum(counts) - counts)[:, None] + np.arange(3)]  # colours and weights follow the first three
+    vertices: Floats = flat[(np.cumsum(counts) - counts)[:, None] + np.arange(3)]  # colours and weights follow the first three
     bad = np.flatnonzero(~np.isfinite(vertices).all(axis=1))
     if len(bad):
         what = f"vertex {bad[0]} is not finite, nor are {len(bad) - 1} others" if len(bad) > 1 else f"vertex {bad[0]} is not finite"

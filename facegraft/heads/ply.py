@@ -38,17 +38,18 @@ class _Element:
     properties: list[_Property] = field(default_factory=list)
 
 
-def read_ply(path: Path) -> RawMesh:
+def read_ply(path: Path, where: str | None = None) -> RawMesh:
     """Read vertices (unit of the file) and polygons of three or four corners.
 
     Raises MeshError naming the file: unreadable, not a PLY file, truncated, no vertices or faces, a vertex that is not
     finite, a corner outside the vertices, or a face of more than four corners.
     """
-    data = read_bytes(path)
-    encoding, elements, start = _header(data, path)
+    where = where or str(path)
+    data = read_bytes(path, where)
+    encoding, elements, start = _header(data, where)
     columns: dict[str, NDArray[np.float64]] = {}
     corners = counts = None
-    source: _Text | _Binary = _Text(data[start:], path) if encoding == "ascii" else _Binary(data[start:], path, encoding)
+    source: _Text | _Binary = _Text(data[start:], where) if encoding == "ascii" else _Binary(data[start:], where, encoding)
     for element in elements:
         lists, scalars = source.read(element)
         if element.name == "vertex":
@@ -57,30 +58,30 @@ def read_ply(path: Path) -> RawMesh:
             if element.name == "face" and name in lists:
                 corners, counts = lists[name]
     if not {"x", "y", "z"} <= columns.keys() or not len(columns["x"]):
-        raise MeshError(f"{path}: the PLY file has no vertices with x, y and z")
+        raise MeshError(f"{where}: the PLY file has no vertices with x, y and z")
     if corners is None or counts is None or not len(counts):
-        raise MeshError(f"{path}: the PLY file has no faces (a point cloud?); a registered head needs its faces")
+        raise MeshError(f"{where}: the PLY file has no faces (a point cloud?); a registered head needs its faces")
     vertices = np.column_stack([columns[axis] for axis in "xyz"]).astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(vertices).all(axis=1))
     if len(bad):
-        raise MeshError(f"{path}: vertex {bad[0]} is not finite ({len(bad)} such vertices); repair or leave out this mesh")
+        raise MeshError(f"{where}: vertex {bad[0]} is not finite ({len(bad)} such vertices); repair or leave out this mesh")
     odd = np.flatnonzero((counts < 3) | (counts > 4))
     if len(odd):
         raise MeshError(
-            f"{path}: face {odd[0]} has {counts[odd[0]]} corners; faces must be triangles or quads: "
+            f"{where}: face {odd[0]} has {counts[odd[0]]} corners; faces must be triangles or quads: "
             "triangulate the mesh on export, keeping its vertices"
         )
     if corners.min() < 0 or corners.max() >= len(vertices):
         worst = corners.min() if corners.min() < 0 else corners.max()
-        raise MeshError(f"{path}: a face names vertex {worst}, but the file has {len(vertices)} vertices; the file is damaged")
+        raise MeshError(f"{where}: a face names vertex {worst}, but the file has {len(vertices)} vertices; the file is damaged")
     return RawMesh(vertices, pad_polygons(corners, counts))
 
 
-def _header(data: bytes, path: Path) -> tuple[str, list[_Element], int]:
+def _header(data: bytes, where: str) -> tuple[str, list[_Element], int]:
     end = data.find(b"end_header")
     newline = data.find(b"\n", end)
     if not data.startswith(b"ply") or end < 0 or newline < 0:
-        raise MeshError(f"{path}: not a PLY file, or one whose header is cut off")
+        raise MeshError(f"{where}: not a PLY file, or one whose header is cut off")
     encoding, elements = "", list[_Element]()
     try:
         for line in data[:end].decode("ascii", "replace").splitlines()[1:]:
@@ -98,9 +99,9 @@ def _header(data: bytes, path: Path) -> tuple[str, list[_Element], int]:
             else:
                 raise ValueError(line)
     except (KeyError, IndexError, ValueError):
-        raise MeshError(f"{path}: PLY header line not understood: {line.strip()!r}") from None
+        raise MeshError(f"{where}: PLY header line not understood: {line.strip()!r}") from None
     if not encoding:
-        raise MeshError(f"{path}: the PLY header names no format")
+        raise MeshError(f"{where}: the PLY header names no format")
     return encoding, elements, newline + 1
 
 
@@ -111,17 +112,17 @@ _Scalars = dict[str, NDArray[np.float64]]
 class _Text:
     """ASCII body: all numbers at once, then taken row by row where rows differ in length."""
 
-    def __init__(self, body: bytes, path: Path) -> None:
-        self.path = path
+    def __init__(self, body: bytes, where: str) -> None:
+        self.where = where
         try:
             self.numbers = np.fromstring(body, dtype=np.float64, sep=" ") if body.strip() else np.empty(0)
         except ValueError:
-            raise MeshError(f"{path}: the PLY body holds something that is not a number; the file is damaged") from None
+            raise MeshError(f"{where}: the PLY body holds something that is not a number; the file is damaged") from None
         self.at = 0
 
     def take(self, n: int) -> NDArray[np.float64]:
         if self.at + n > len(self.numbers):
-            raise MeshError(f"{self.path}: the PLY file ends too early (truncated): copy or export it again")
+            raise MeshError(f"{self.where}: the PLY file ends too early (truncated): copy or export it again")
         self.at += n
         return self.numbers[self.at - n : self.at]
 
@@ -135,13 +136,13 @@ class _Text:
 class _Binary:
     """Binary body: one structured read where every row has the same length, else row by row."""
 
-    def __init__(self, body: bytes, path: Path, order: str) -> None:
-        self.body, self.path, self.order, self.at = body, path, order, 0
+    def __init__(self, body: bytes, where: str, order: str) -> None:
+        self.body, self.where, self.order, self.at = body, where, order, 0
 
     def take(self, kind: str | np.dtype[Any], n: int) -> NDArray[Any]:
         dtype: np.dtype[Any] = np.dtype(self.order + kind) if isinstance(kind, str) else kind
         if self.at + n * dtype.itemsize > len(self.body):
-            raise MeshError(f"{self.path}: the PLY file ends too early (truncated): copy or export it again")
+            raise MeshError(f"{self.where}: the PLY file ends too early (truncated): copy or export it again")
         values = np.frombuffer(self.body, dtype, n, self.at)
         self.at += n * dtype.itemsize
         return values

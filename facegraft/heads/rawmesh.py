@@ -36,16 +36,16 @@ class RawMesh:
         return hashlib.sha256(np.ascontiguousarray(self.polygons, dtype="<i4").tobytes()).hexdigest()
 
 
-def read_bytes(path: Path) -> bytes:
-    """The file's content; raises MeshError naming the file and the system's reason."""
+def read_bytes(path: Path, where: str | None = None) -> bytes:
+    """The file's content; raises MeshError naming the file (`where`, or its path) and the system's reason."""
     try:
         return path.read_bytes()
     except OSError as error:
-        raise MeshError(f"{path}: cannot be read ({error.strerror or error}); check that it is a file and its permissions") from error
+        raise MeshError(f"{where or path}: cannot be read ({error.strerror or error}); check its permissions") from error
 
 
-def read_mesh(path: str | Path) -> RawMesh:
-    """Read one .obj or .ply file; raises MeshError (see the two readers)."""
+def read_mesh(path: str | Path, where: str | None = None) -> RawMesh:
+    """Read one .obj or .ply file; raises MeshError (see the two readers). `where` replaces the path in messages."""
     from facegraft.heads.obj import read_obj
     from facegraft.heads.ply import read_ply
 
@@ -53,8 +53,8 @@ def read_mesh(path: str | Path) -> RawMesh:
     readers = {".obj": read_obj, ".ply": read_ply}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise MeshError(f"{path}: a mesh must be an .obj or .ply file")
-    return reader(path)
+        raise MeshError(f"{where or path}: a mesh must be an .obj or .ply file")
+    return reader(path, where)
 
 
 def pad_polygons(corners: NDArray[np.int64], counts: NDArray[np.int64]) -> Ints:

@@ -5,19 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.geometry.symmetry import symmetrised
 from facegraft.heads.rawmesh import Floats, Ints
-
-
-def symmetrise(vertices: ArrayLike, symmetry: ArrayLike, amount: float = 1.0) -> Floats:
-    """Blend vertices [V, 3] toward their mirror average in the plane x = 0.
-
-    `symmetry` [V] is the mirror image of every vertex; `amount` 0 leaves the head as it is, 1 makes it mirror symmetric
-    to the last bit (x of a pair sums to zero exactly).
-    """
-    v = np.asarray(vertices, dtype=np.float64)
-    mirrored = v[np.asarray(symmetry)] * np.array([-1.0, 1.0, 1.0])
-    mean = 0.5 * (v + mirrored)
-    return mean if amount == 1.0 else (1.0 - amount) * v + amount * mean
 
 
 def triangulate(polygons: ArrayLike, vertices: ArrayLike, symmetry: ArrayLike | None = None) -> Ints:
@@ -32,7 +21,7 @@ def triangulate(polygons: ArrayLike, vertices: ArrayLike, symmetry: ArrayLike | 
     v = np.asarray(vertices, dtype=np.float64)
     name = np.arange(len(v))
     if symmetry is not None:
-        v = symmetrise(v, symmetry)
+        v = symmetrised(v, symmetry)
         name = np.minimum(name, np.asarray(symmetry))
     quad = p[:, 3] >= 0
     d02, d13 = _squared(v, p[:, 0], p[:, 2]), _squared(v, p[:, 1], p[:, 3])

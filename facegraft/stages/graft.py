@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan, item_rng
+from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
+from facegraft.engine.seeds import item_rng
 from facegraft.errors import FacegraftError
 from facegraft.geometry.graft import Graft, Grafter, PartQuality
 from facegraft.regions.regionmap import LABEL_OF_PART, PART_LABELS, RegionMap
@@ -93,7 +94,7 @@ def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StageP
         topology=heads.schema.topology,
         mm_per_unit=1.0,
         frame=heads.schema.frame,
-        fields=composites_fields(region_map.vertex_count, len(stage_vertices), len(parts)),
+        fields=composites_fields(),
         columns=columns,
     )
     shared = {

@@ -35,10 +35,9 @@ def canonical_json(obj: Any) -> bytes:
     anything that JSON has no word for.
     """
     try:
-        text = json.dumps(obj, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+        return (json.dumps(obj, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n").encode()
     except (ValueError, TypeError) as error:
         raise StoreError(f"not writable as JSON: {error}; use null for a missing number and plain values elsewhere") from error
-    return (text + "\n").encode()
 
 
 def _plain(value: object) -> object:
@@ -86,7 +85,7 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -
         temporary = final.with_name(f"{final.name}{TEMPORARY_MARK}{_host()}-{os.getpid()}-{secrets.token_hex(6)}")
         try:
             _write_and_sync(temporary, data)
-            os.replace(temporary, final)
+            temporary.replace(final)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -106,8 +105,9 @@ def write_arrays_atomic(path: str | os.PathLike[str], arrays: dict[str, np.ndarr
 
 
 def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
-    """Named arrays as safetensors bytes, without metadata (its order is not fixed). Insertion order does not matter."""
-    return bytes(_serialise({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}))
+    """Named arrays as safetensors bytes, little-endian, without metadata (its order is not fixed). Insertion order does not matter."""
+    plain = {name: np.asarray(array, array.dtype.newbyteorder("<"), order="C") for name, array in sorted(arrays.items())}
+    return bytes(_serialise(plain))
 
 
 def make_folder(path: Path) -> None:
@@ -144,6 +144,11 @@ def is_temporary(name: str) -> bool:
     return TEMPORARY_MARK in name
 
 
+def final_name(temporary: str) -> str:
+    """The name that a temporary file was to get."""
+    return temporary.partition(TEMPORARY_MARK)[0]
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -162,8 +167,7 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"disk full while writing {path}; free space and run the same command again: finished shards are kept")
     if error.errno == errno.EIO:
-        return StoreError(f"the disk failed (input/output error) while writing {path}; check it and run the same command again: "
-                          "finished shards are kept")
+        return StoreError(f"input/output error while writing {path}; check the disk and run the same command again to go on")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StoreError(f"no permission to write {path}; choose another output folder or make this one writable")
     return StoreError(f"cannot write {path}: {error.strerror or error}; run the same command again once that is mended")

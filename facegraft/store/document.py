@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from facegraft.store.atomic import canonical_json, sha256_bytes
-from facegraft.store.errors import DamagedError
+from facegraft.store.errors import DamagedError, StoreError
 
 CHECKSUM = "document_sha256"
 
@@ -21,10 +21,10 @@ def seal(document: dict[str, Any]) -> bytes:
 
 
 def unseal(data: bytes, what: str, remedy: str) -> dict[str, Any]:
-    """The document without its checksum. Raises DamagedError ("<what> is damaged (…); <remedy>") when any byte differs from what was sealed."""
+    """The document without its checksum. Raises DamagedError ("<what> is damaged (…); <remedy>") when any byte was changed."""
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(f"{what} is damaged (not JSON); {remedy}") from error
     if not isinstance(document, dict) or CHECKSUM not in document:
         raise DamagedError(f"{what} is damaged (its {CHECKSUM} is missing); {remedy}")
@@ -37,5 +37,5 @@ def unseal(data: bytes, what: str, remedy: str) -> dict[str, Any]:
 def _spelling(document: dict[str, Any]) -> bytes | None:
     try:
         return seal(document)
-    except (ValueError, RecursionError):
+    except (StoreError, RecursionError):
         return None

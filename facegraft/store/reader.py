@@ -8,6 +8,8 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +97,14 @@ class Dataset:
         """Paths of the shards, in order."""
         return [self.path / SHARD_FOLDER / name for name in sorted(self._files)]
 
-    @property
+    @cached_property
     def shared(self) -> dict[str, np.ndarray]:
-        """The arrays that all items share; empty where there are none."""
+        """The arrays that all items share, read-only; empty where there are none."""
         data = self._attachment(SHARED_FILE)
-        return {} if data is None else dict(_deserialise(data))
+        arrays: dict[str, np.ndarray] = {} if data is None else _deserialise(data)
+        for array in arrays.values():
+            array.setflags(write=False)
+        return arrays
 
     @property
     def faces(self) -> np.ndarray:
@@ -182,9 +187,9 @@ class Dataset:
 
     def _find(self, key: str) -> str:
         if key not in self._shard_of:
-            row = self.row(key)
-            raise UnknownKeyError(f"{self.path}: item {key!r} was rejected: {row['reason']}")
-        return self._shard_of[key]
+            raise UnknownKeyError(f"{self.path}: item {key!r} was rejected: {self.row(key)['reason']}")
+        name: str = self._shard_of[key]
+        return name
 
     def _handle(self, name: str) -> Any:
         """The open shard; at most OPEN_SHARDS stay open, the least recently used is closed first."""
@@ -219,21 +224,26 @@ def read_document(folder: Path) -> tuple[bytes, dict[str, Any]]:
             done = sum(1 for _ in (folder / SHARD_FOLDER).glob("*-of-*.json"))
             raise IncompleteError(f"{folder} is not complete ({done} shards committed so far); run the same command again to finish it")
         raise StoreError(f"{folder} is no facegraft dataset: it has no {DATASET_FILE}")
+    if not _inside(folder, path):
+        raise StoreError(f"{path} is a link or leads out of the dataset's folder; only files inside it are read")
     data = read_bytes(path)
     document = unseal(data, str(path), f"delete it and {REBUILD}")
     if document.get("format") != FORMAT_NAME:
         raise StoreError(f"{path} is no {FORMAT_NAME} (format {document.get('format')!r})")
     major = str(document.get("version")).partition(".")[0]
     if major != FORMAT_VERSION.partition(".")[0]:
-        raise StoreError(f"{path} has format version {document.get('version')}; this facegraft reads {FORMAT_VERSION}: install one that reads it")
+        raise StoreError(f"{path} has format version {document.get('version')}, this facegraft reads {FORMAT_VERSION}: install a newer one")
     if document.get("must_understand"):
-        raise StoreError(f"{path} needs {', '.join(document['must_understand'])}, which this facegraft does not know: install a newer one")
-    wanted = {"counts": dict, "shards": list, "index": dict, "attachments": dict}
-    for name, kind in wanted.items():
+        raise StoreError(f"{path} needs {document['must_understand']}, which this facegraft does not know: install a newer one")
+    for name, kind in {"counts": dict, "shards": list, "index": dict, "attachments": dict}.items():
         if not isinstance(document.get(name), kind):
             raise StoreError(f"{path} lacks {name!r}; {REBUILD}")
-    for shard in document["shards"]:
-        check_shard_name(shard["name"])
+    files = [document["index"], *document["attachments"].values(), *document["shards"]]
+    if not all(isinstance(file, dict) and type(file.get("bytes")) is int and type(file.get("sha256")) is str for file in files):
+        raise StoreError(f"{path} lists a file without its size and sha256; {REBUILD}")
+    names = [check_shard_name(shard.get("name")) for shard in document["shards"]]
+    if len(set(names)) != len(names) or not all(type(shard.get("items")) is int for shard in document["shards"]):
+        raise StoreError(f"{path} lists a shard twice or without its number of items; {REBUILD}")
     for name in document["attachments"]:
         if Path(name).name != name or name in (".", ".."):
             raise StoreError(f"{path} names an attachment outside the folder: {name!r}")
@@ -248,7 +258,7 @@ def read_index(folder: Path, document: dict[str, Any], schema: DatasetSchema) ->
     if not table.schema.equals(index_schema(schema.columns)):
         raise StoreError(f"{path} has other columns than {DATASET_FILE} says; {REBUILD}")
     keys = table["key"].to_pylist()
-    if any(check_key(key) <= before for before, key in zip(keys, keys[1:], strict=False)):
+    if any(check_key(key) <= before for before, key in pairwise(keys)):
         raise StoreError(f"{path}: keys are not sorted and unique; {REBUILD}")
     items: dict[str, int] = {shard["name"]: 0 for shard in document["shards"]}
     for key, shard, status in zip(keys, table["shard"].to_pylist(), table["status"].to_pylist(), strict=True):

@@ -50,7 +50,7 @@ class FieldSpec:
         if self.dtype not in DTYPES:
             raise FieldError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
         for dim in self.shape:
-            if isinstance(dim, bool) or not (isinstance(dim, int) and dim >= 0 or isinstance(dim, str) and dim.isidentifier()):
+            if isinstance(dim, bool) or not ((isinstance(dim, int) and dim >= 0) or (isinstance(dim, str) and dim.isidentifier())):
                 raise FieldError(f"shape {self.shape!r}: {dim!r} is neither a length nor a name")
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +85,10 @@ class DatasetSchema:
             raise StoreError(f"mm_per_unit must be a positive number, not {self.mm_per_unit}")
         unknown = set(self.topology) ^ {"name", "vertex_count", "faces_sha256"}
         if unknown:
-            raise StoreError(f"topology needs exactly name, vertex_count and faces_sha256 (null where unknown); differing: {sorted(unknown)}")
+            raise StoreError(f"topology has name, vertex_count and faces_sha256 (null where unknown); these differ: {sorted(unknown)}")
+        vertex_count = self.topology["vertex_count"]
+        if vertex_count is not None and (isinstance(vertex_count, bool) or not isinstance(vertex_count, int) or vertex_count < 0):
+            raise StoreError(f"the topology's vertex_count must be a whole number or null, not {vertex_count!r}")
         if not self.fields:
             raise StoreError("a dataset needs at least one field")
         for name in [*self.fields, *self.columns]:
@@ -237,7 +240,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 _ITEM_FRAME = "of the dataset: +y up, +z out of the face, +x the subject's left"
 _UNIT_FRAME = "unit ball: to_mm takes it to the frame of the input mesh"
-_STAGES = "as scanned, neutral, with the template's nose, + eyes, + mouth, template"
+_STAGES = "at each stage of the template morph: as scanned, neutral, with the template's nose, + eyes, + mouth, template"
+_STAGE_LANDMARKS = f"the 68 landmarks {_STAGES}"
+_STAGE_POINTS = f"M registered skin vertices {_STAGES}"
+_TRANSFORMS = "affine map, donor to recipient, of each part that was grafted (column vectors)"
+_TO_MM = "unit coordinates to the input mesh's mm (column vectors)"
+_PARTS = ", ".join(f"{number} {name}" for number, name in enumerate(PART_NAMES))
 
 
 def heads_fields() -> dict[str, FieldSpec]:
@@ -252,9 +260,9 @@ def composites_fields() -> dict[str, FieldSpec]:
     """Heads put together of several subjects' parts, and the way from each to the template."""
     return {
         **heads_fields(),
-        "stage_landmarks": FieldSpec("float32", (6, 68, 3), "mm", _ITEM_FRAME, f"the 68 landmarks at each stage of the template morph: {_STAGES}"),
-        "stage_points": FieldSpec("float32", (6, "M", 3), "mm", _ITEM_FRAME, f"M registered skin vertices at each stage of the template morph: {_STAGES}"),
-        "transforms": FieldSpec("float64", ("P", 4, 4), "mm", _ITEM_FRAME, "affine map, donor to recipient, of each part that was grafted (column vectors)"),
+        "stage_landmarks": FieldSpec("float32", (6, 68, 3), "mm", _ITEM_FRAME, _STAGE_LANDMARKS),
+        "stage_points": FieldSpec("float32", (6, "M", 3), "mm", _ITEM_FRAME, _STAGE_POINTS),
+        "transforms": FieldSpec("float64", ("P", 4, 4), "mm", _ITEM_FRAME, _TRANSFORMS),
     }
 
 
@@ -263,10 +271,10 @@ def surfaces_fields() -> dict[str, FieldSpec]:
     return {
         "vertices": FieldSpec("float32", ("v", 3), "unit", _UNIT_FRAME, "vertices of the watertight mesh"),
         "faces": FieldSpec("int32", ("f", 3), "index", "", "triangles, counter-clockwise seen from outside"),
-        "vertex_parts": FieldSpec("uint8", ("v",), "label", "", "0 remainder, 1 nose, 2 eyes, 3 mouth"),
-        "landmarks": FieldSpec("float32", ("S", 68, 3), "unit", _UNIT_FRAME, f"the 68 landmarks at each stage of the template morph: {_STAGES}"),
-        "stage_points": FieldSpec("float32", ("S", "M", 3), "unit", _UNIT_FRAME, f"M registered skin vertices at each stage of the template morph: {_STAGES}"),
-        "to_mm": FieldSpec("float64", (4, 4), "mm per unit", _UNIT_FRAME, "unit coordinates to the input mesh's mm (column vectors)"),
+        "vertex_parts": FieldSpec("uint8", ("v",), "label", "", f"part of each vertex: {_PARTS}"),
+        "landmarks": FieldSpec("float32", ("S", 68, 3), "unit", _UNIT_FRAME, _STAGE_LANDMARKS),
+        "stage_points": FieldSpec("float32", ("S", "M", 3), "unit", _UNIT_FRAME, _STAGE_POINTS),
+        "to_mm": FieldSpec("float64", (4, 4), "mm per unit", _UNIT_FRAME, _TO_MM),
     }
 
 
@@ -275,6 +283,7 @@ def samples_fields() -> dict[str, FieldSpec]:
 
     A set that a preset leaves out (near-surface points in `paper`) has length 0.
     """
+
     def points(count: str, what: str) -> FieldSpec:
         return FieldSpec("float32", (count, 3), "unit", _UNIT_FRAME, what)
 
@@ -291,11 +300,11 @@ def samples_fields() -> dict[str, FieldSpec]:
     return {
         "surface_points": points("N_s", "points on the surface"),
         "surface_normals": normals("N_s", "unit outward normals of the surface points"),
-        "surface_parts": parts("N_s", "part of each surface point: 0 remainder, 1 nose, 2 eyes, 3 mouth"),
+        "surface_parts": parts("N_s", f"part of each surface point: {_PARTS}"),
         "near_points": points("N_n", "surface points moved by Gaussian offsets (sigmas in mm)"),
         "near_sdf": distances("N_n", "exact signed distance of the near points, negative inside"),
         "near_normals": normals("N_n", "gradient of the signed distance at the near points"),
-        "near_parts": parts("N_n", "part of the surface point nearest to each near point: 0 remainder, 1 nose, 2 eyes, 3 mouth"),
+        "near_parts": parts("N_n", f"part of the surface point nearest to each near point: {_PARTS}"),
         "free_points": points("N_f", "points uniform in the unit ball"),
         "free_sdf": distances("N_f", "exact signed distance of the free points, negative inside"),
         "free_normals": normals("N_f", "gradient of the signed distance at the free points"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load
 
 from facegraft.store.atomic import is_temporary, sha256_bytes, sha256_file
 from facegraft.store.errors import StoreError
@@ -151,8 +152,6 @@ def _meaning(field: str, array: np.ndarray, kind: str) -> Iterator[str]:
 
 
 def _shared(path: Path, data: bytes, schema: DatasetSchema) -> Iterator[str]:
-    from safetensors.numpy import load
-
     try:
         arrays = load(data)
     except SafetensorError as error:

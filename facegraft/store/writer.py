@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from facegraft.store.atomic import (
+    TEMPORARY_MARK,
     arrays_to_bytes,
+    final_name,
     read_bytes,
     remove_file_durably,
     remove_leftovers,
@@ -42,6 +44,7 @@ REJECT_FOLDER = "rejects"
 SHARED_FILE = "shared.safetensors"
 REGION_MAP_FILE = "region_map.json"
 RUN_FILE = "run.json"
+MAX_REASON_LENGTH = 500
 ATTACHMENTS = (REGION_MAP_FILE, SHARED_FILE)
 
 Folder = str | os.PathLike[str]
@@ -58,7 +61,7 @@ class ShardItem:
 
 @dataclass(frozen=True)
 class RejectedItem:
-    """A planned item that was refused, with a short reason for the index."""
+    """A planned item that was refused; the index keeps the reason as one line of at most MAX_REASON_LENGTH characters."""
 
     key: str
     reason: str
@@ -91,10 +94,12 @@ def write_shard(
         tensors.update({f"{item.key}/{name}": array for name, array in item.fields.items()})
         rows.append({"key": item.key, "shard": shard, "status": "written", "reason": None, **check_row(item.key, item.row, schema.columns)})
     for refusal in rejected:
-        if not refusal.reason:
+        # One line, and not a whole traceback: the index is a table.
+        reason = " ".join(refusal.reason.split())[:MAX_REASON_LENGTH]
+        if not reason:
             raise StoreError(f"item {refusal.key} is rejected without a reason")
         row = check_row(refusal.key, refusal.row, schema.columns)
-        rows.append({"key": refusal.key, "shard": None, "status": "rejected", "reason": refusal.reason, **row})
+        rows.append({"key": refusal.key, "shard": None, "status": "rejected", "reason": reason, **row})
     rows.sort(key=lambda row: row["key"])
     data = arrays_to_bytes(tensors)
     record = {"shard": shard, "planned": planned, "rows": rows, "bytes": len(data), "sha256": sha256_bytes(data), "plan": plan_sha256}
@@ -130,7 +135,8 @@ def load_commit(folder: Folder, shard: str) -> dict[str, Any] | None:
         return None
     record = unseal(read_bytes(path), str(path), "delete it and run the same command again to rebuild its shard")
     wanted = {"shard": str, "planned": list, "rows": list, "bytes": int, "sha256": str, "plan": str}
-    if {name: type(value) for name, value in record.items()} != wanted or record["shard"] != shard:
+    sound = {name: type(value) for name, value in record.items()} == wanted and record["shard"] == shard
+    if not sound or not all(isinstance(row, dict) and {"key", "shard", "status"} <= set(row) for row in record["rows"]):
         raise DamagedError(f"{path} is no commit record of {shard}; delete it and run the same command again to rebuild the shard")
     return record
 
@@ -166,14 +172,16 @@ def finish_dataset(
         if record is None:
             raise StoreError(f"{root} cannot be finished: shard {shard} is not committed; run the same command again to make it")
         if record["planned"] != sorted(keys) or [row["key"] for row in record["rows"]] != record["planned"]:
-            raise StoreError(f"{root} cannot be finished: shard {shard} holds other items than planned; delete it and its .json and run again")
+            raise StoreError(f"{root} cannot be finished: shard {shard} holds other items than planned; delete it and its .json")
         records[shard] = record
     rows = [row for record in records.values() for row in record["rows"]]
     planned = sum(len(keys) for keys in plan_items.values())
     counts = {"planned": planned, **{status: sum(row["status"] == status for row in rows) for status in ("written", "rejected")}}
     if len({row["key"] for row in rows}) != planned or counts["written"] + counts["rejected"] != planned:
-        raise StoreError(f"{root} cannot be finished: {counts['written']} written + {counts['rejected']} rejected items, "
-                         f"{len({row['key'] for row in rows})} of them distinct, where {planned} were planned")
+        raise StoreError(
+            f"{root} cannot be finished: {counts['written']} written + {counts['rejected']} rejected items, "
+            f"{len({row['key'] for row in rows})} of them distinct, where {planned} were planned"
+        )
     index = table_to_bytes(index_table(rows, schema.columns))
     if attachments is None:
         attachments = [name for name in ATTACHMENTS if (root / name).is_file()]
@@ -196,9 +204,8 @@ def finish_dataset(
         "must_understand": [],
     }
     write_bytes_atomic(root / INDEX_FILE, index)
-    for shard in records:
-        remove_leftovers(root / SHARD_FOLDER / shard)
-        remove_leftovers(root / SHARD_FOLDER / commit_name(shard))
+    for final in {path.with_name(final_name(path.name)) for path in (root / SHARD_FOLDER).glob(f"*{TEMPORARY_MARK}*")}:
+        remove_leftovers(final)
     write_bytes_atomic(root / DATASET_FILE, seal(document))
     return document
 

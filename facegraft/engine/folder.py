@@ -1,0 +1,63 @@
+"""The output folder of a run: claimed for one run, and given all that workers need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from facegraft.engine.errors import EngineError
+from facegraft.engine.fingerprint import RUN_FILE, RunRecord, read_run, refuse_other_run, write_run
+from facegraft.engine.lock import LOCK_FILE
+from facegraft.engine.plan import ShardedPlan, StagePlan, write_plan
+from facegraft.store import DamagedError, write_region_map, write_shared
+from facegraft.store.atomic import is_temporary, make_folder, read_bytes, unwritable
+from facegraft.store.document import unseal
+from facegraft.store.writer import DATASET_FILE
+
+
+def make_output(folder: Path) -> None:
+    """Create the folder. Raises EngineError where something else is in the way, StoreError where it cannot be written."""
+    if folder.exists() and not folder.is_dir():
+        raise EngineError(f"{folder} is a file; choose another output folder (-o)")
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def claim(folder: Path, record: RunRecord) -> None:
+    """Make sure that the folder is new, or of this very run, and write run.json. Raises EngineError with what differs."""
+    if (folder / RUN_FILE).is_file():
+        there = read_run(folder)
+        refuse_other_run(folder, there, record)
+        # Inputs that have moved are the same inputs; only `retry` wants to know where they are.
+        if there.inputs != record.inputs:
+            write_run(folder, record)
+        return
+    strangers = sorted(path.name for path in folder.iterdir() if path.name != LOCK_FILE and not is_temporary(path.name))
+    if strangers:
+        raise EngineError(
+            f"{folder} is not empty and holds no facegraft run (there is {', '.join(strangers[:3])}{', …' if len(strangers) > 3 else ''}); "
+            "choose another output folder (-o) or empty this one"
+        )
+    write_run(folder, record)
+
+
+def furnish(folder: Path, plan: StagePlan, sharded: ShardedPlan) -> None:
+    """plan.parquet, shared.safetensors and region_map.json, anew at every start: what was damaged meanwhile is mended."""
+    write_plan(folder, sharded)
+    if plan.shared:
+        write_shared(folder, plan.shared)
+    if plan.region_map is not None:
+        write_region_map(folder, plan.region_map)
+
+
+def finished_counts(folder: Path) -> dict[str, int] | None:
+    """counts of dataset.json, None where the dataset is not complete (or its dataset.json damaged, which finishing again mends)."""
+    path = folder / DATASET_FILE
+    if not path.is_file():
+        return None
+    try:
+        counts: dict[str, int] = unseal(read_bytes(path), str(path), "run again")["counts"]
+    except DamagedError:
+        return None
+    return counts

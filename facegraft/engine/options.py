@@ -1,0 +1,41 @@
+"""How a run is carried out. Nothing here changes what is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from facegraft.engine.errors import EngineError
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """workers: processes of the local cluster (None: one per core). scheduler: None for a local cluster, "sync" for this process
+    without any protection, else the address or scheduler file of a Dask cluster. max_rejects: the share of the planned items that may
+    be rejected; a run is stopped by more than one reject at the earliest, unless it is 0. item_timeout_s, item_memory_gb (10^9 bytes):
+    what one item may take. progress: show it on stderr. dashboard: address of the local cluster's dashboard, e.g. "127.0.0.1:8787".
+    """
+
+    workers: int | None = None
+    scheduler: str | None = None
+    max_rejects: float = 0.02
+    item_timeout_s: float = 300.0
+    item_memory_gb: float = 6.0
+    progress: bool = True
+    dashboard: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise EngineError(f"--workers must be at least 1, not {self.workers}")
+        if not 0 <= self.max_rejects <= 1:
+            raise EngineError(f"--max-rejects is a share between 0 and 1 (0.02 is 2 %), not {self.max_rejects:g}")
+        if not self.item_timeout_s > 0:
+            raise EngineError(f"the time limit of an item must be positive, not {self.item_timeout_s:g} s")
+        if not self.item_memory_gb >= 0.25:
+            raise EngineError(
+                f"the memory limit of an item must be at least 0.25 GB (its libraries need that), not {self.item_memory_gb:g}"
+            )
+
+    def reject_limit(self, planned: int) -> int:
+        """How many rejects are accepted: max_rejects of the planned items, rounded down, but one at least (a single bad mesh does not
+        stop a run of ten), and none at all with max_rejects 0."""
+        return max(1, int(self.max_rejects * planned + 1e-9)) if self.max_rejects > 0 else 0

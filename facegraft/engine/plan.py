@@ -1,0 +1,170 @@
+"""The plan: which items are to be made, and which shard each belongs to.
+
+Shards are cut from the sorted keys by the shard size alone, so that the same plan gives the same shards whatever runs it. On disk
+the plan is `plan.parquet`, a row group per shard, so that a task reads its own rows and no others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from facegraft.engine.errors import EngineError
+from facegraft.engine.stage import PlannedItem
+from facegraft.store import DatasetSchema, FieldError, StoreError, check_key, shard_name, write_bytes_atomic
+from facegraft.store.schema import check_row
+
+PLAN_FILE = "plan.parquet"
+_ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a stage's planner hands to the engine. `items` come in any order; `shard_items` is the number of items per shard;
+    `input_fingerprint` says in plain JSON what the inputs hold (checksums, not paths)."""
+
+    schema: DatasetSchema
+    items: list[PlannedItem]
+    shared: dict[str, np.ndarray]
+    region_map: dict[str, Any] | None
+    shard_items: int
+    input_fingerprint: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ShardedPlan:
+    """The items in the order of their keys, `shard_items` to a shard; `columns`: the index columns known at plan time."""
+
+    items: tuple[PlannedItem, ...]
+    shard_items: int
+    columns: dict[str, str]
+
+    @property
+    def shard_count(self) -> int:
+        return -(-len(self.items) // self.shard_items)
+
+    def shard_name(self, shard: int) -> str:
+        return shard_name(shard, self.shard_count)
+
+    def shard(self, shard: int) -> tuple[PlannedItem, ...]:
+        """The items of one shard."""
+        return self.items[shard * self.shard_items : (shard + 1) * self.shard_items]
+
+    def keys_by_shard(self) -> dict[str, list[str]]:
+        """Shard name -> planned keys."""
+        return {self.shard_name(i): [item.key for item in self.shard(i)] for i in range(self.shard_count)}
+
+    def sha256(self) -> str:
+        """Checksum of what is planned (not of the parquet bytes, which change with pyarrow)."""
+        digest = hashlib.sha256(_line({"shard_items": self.shard_items, "columns": list(self.columns.items())}))
+        for item in self.items:
+            digest.update(_line([item.key, item.row, item.spec]))
+        return digest.hexdigest()
+
+
+def shard_plan(plan: StagePlan) -> ShardedPlan:
+    """Sort and check a plan. Raises EngineError for an empty plan, a key that comes twice, a row or spec that cannot be kept."""
+    if plan.shard_items < 1:
+        raise EngineError(f"a shard must have at least 1 item, not {plan.shard_items}")
+    if not plan.items:
+        raise EngineError("nothing to do: the plan has no items; check the inputs and the parameters that select from them")
+    if {"spec"} & set(plan.schema.columns):
+        raise EngineError("an index column must not be called 'spec': plan.parquet has a column of that name")
+    known = {name for item in plan.items for name in item.row}
+    columns = {name: kind for name, kind in plan.schema.columns.items() if name in known}
+    items: list[PlannedItem] = []
+    for item in sorted(plan.items, key=lambda item: item.key):
+        if items and items[-1].key == item.key:
+            raise EngineError(f"item {item.key} is planned twice; keys must be unique")
+        try:
+            check_key(item.key)
+            row = check_row(item.key, item.row, plan.schema.columns)
+        except (StoreError, FieldError) as error:
+            raise EngineError(f"the plan is not usable: {error}") from error
+        items.append(PlannedItem(item.key, {name: row[name] for name in columns}, _as_json(item)))
+    return ShardedPlan(tuple(items), plan.shard_items, columns)
+
+
+def write_plan(folder: Path, plan: ShardedPlan) -> None:
+    """plan.parquet, atomically: key, shard, the planned columns, spec (JSON text); a row group per shard, pages with checksums."""
+    types = [pa.field("key", pa.string()), pa.field("shard", pa.int64())]
+    types += [pa.field(name, _ARROW[kind]) for name, kind in plan.columns.items()]
+    schema = pa.schema([*types, pa.field("spec", pa.string())], metadata={"shard_items": str(plan.shard_items)})
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+        for number in range(plan.shard_count):
+            items = plan.shard(number)
+            rows = [{"key": i.key, "shard": number, **i.row, "spec": _line(i.spec).decode()} for i in items]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(items))
+    write_bytes_atomic(folder / PLAN_FILE, sink.getvalue())
+
+
+def read_plan(folder: Path, columns: Mapping[str, str]) -> ShardedPlan:
+    """The whole plan back. `columns`: the schema's index columns. Raises EngineError where the file is missing or damaged."""
+    file = _open(folder)
+    try:
+        shard_items = int(file.schema_arrow.metadata[b"shard_items"])
+        rows = file.read(use_threads=False).to_pylist()
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder, error) from error
+    present = set(file.schema_arrow.names)
+    kept = {name: kind for name, kind in columns.items() if name in present}
+    return ShardedPlan(tuple(_item(row, folder) for row in rows), shard_items, kept)
+
+
+def read_shard_items(folder: Path, shard: int) -> list[PlannedItem]:
+    """The planned items of one shard. Raises EngineError where the file is missing or damaged."""
+    file = _open(folder)
+    try:
+        rows = file.read_row_group(shard, use_threads=False).to_pylist()
+    except (pa.ArrowException, OSError, IndexError) as error:
+        raise _damaged(folder, error) from error
+    if any(row.get("shard") != shard for row in rows):
+        raise _damaged(folder, ValueError(f"row group {shard} holds another shard"))
+    return [_item(row, folder) for row in rows]
+
+
+def _open(folder: Path) -> pq.ParquetFile:
+    path = folder / PLAN_FILE
+    if not path.is_file():
+        raise EngineError(f"{path} is missing; run the command that made this dataset again")
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> EngineError:
+    what = (str(error).splitlines() or [type(error).__name__])[0]
+    return EngineError(f"{folder / PLAN_FILE} is damaged ({what}); run the command that made this dataset again: it is written anew")
+
+
+def _item(row: dict[str, Any], folder: Path) -> PlannedItem:
+    try:
+        key, spec = row.pop("key"), json.loads(row.pop("spec"))
+        row.pop("shard")
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder, error) from error
+    return PlannedItem(key, row, spec)
+
+
+def _as_json(item: PlannedItem) -> dict[str, Any]:
+    try:
+        spec = json.loads(_line(item.spec))
+    except (TypeError, ValueError) as error:
+        raise EngineError(f"the plan is not usable: spec of item {item.key}: {error}") from error
+    if not isinstance(spec, dict):
+        raise EngineError(f"the plan is not usable: spec of item {item.key} must be a dict")
+    return spec
+
+
+def _line(value: object) -> bytes:
+    return (json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,0 +1,232 @@
+"""Stage over plan: claim the folder, have every shard made, count, finish. The one place where a run is driven."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import facegraft
+from facegraft.engine.client import Outcome, ShardClient, start_client
+from facegraft.engine.errors import EngineError, RunInterrupted
+from facegraft.engine.fingerprint import RunRecord, read_run, run_record
+from facegraft.engine.folder import claim, finished_counts, furnish, make_output
+from facegraft.engine.lock import locked
+from facegraft.engine.options import EngineOptions
+from facegraft.engine.order import StageOrder
+from facegraft.engine.plan import ShardedPlan, StagePlan, read_plan, shard_plan
+from facegraft.engine.progress import show_progress
+from facegraft.engine.sandbox import Limits
+from facegraft.engine.shard_task import LOG_FOLDER, ShardResult, ShardTask
+from facegraft.engine.stage import stage_name
+from facegraft.engine.status import commit_records
+from facegraft.store import finish_dataset, withdraw_dataset, write_bytes_atomic
+from facegraft.store.atomic import remove_file_durably
+from facegraft.store.schema import commit_name
+from facegraft.store.writer import REJECT_FOLDER, SHARD_FOLDER
+
+_LOSSES_ALLOWED = 3
+_TICK_S = 0.5
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run came to. `kept`: items that were committed before it started; `seconds`: of this run."""
+
+    output: Path
+    planned: int
+    written: int
+    rejected: int
+    reasons: dict[str, int]
+    kept: int
+    already_complete: bool
+    seconds: float
+
+
+def execute(
+    stage_path: str,
+    plan: StagePlan,
+    inputs: list[str],
+    output: str | Path,
+    parameters: Mapping[str, Any],
+    seed: int,
+    options: EngineOptions,
+    client: ShardClient | None = None,
+) -> RunSummary:
+    """Make the dataset that the plan describes, or go on where an earlier run of it stopped.
+
+    `stage_path`: "package.module:Class". `client`: from `start_client`, to share one cluster among several runs; otherwise one is started
+    (scripts that do so need the usual `if __name__ == "__main__":`). Raises EngineError when the folder holds something else, too many
+    items are rejected, or no worker is left; RunInterrupted on Ctrl-C; StoreError when the disk refuses. What was committed stays.
+    """
+    start = time.monotonic()
+    folder = Path(output).absolute()
+    sharded = shard_plan(plan)
+    record = run_record(stage_path, plan, sharded, inputs, parameters, seed)
+    stage_name(stage_path)
+    make_output(folder)
+    with locked(folder):
+        claim(folder, record)
+        if finished_counts(folder) is not None:
+            return _summary_of_finished(folder, record, start)
+        with _resumable(folder):
+            furnish(folder, plan, sharded)
+            return _make_and_finish(folder, record, sharded, options, client, start)
+
+
+def retry(output: str | Path, stage_path: str, options: EngineOptions, client: ShardClient | None = None) -> RunSummary:
+    """Make the shards that hold rejected items again (other limits may apply now) and finish the dataset anew.
+
+    `stage_path` must be the stage of the run: it is asked of the caller, because a folder must not decide what code is run.
+    Raises like `execute`.
+    """
+    start = time.monotonic()
+    folder = Path(output).absolute()
+    record = read_run(folder)
+    if record.stage != stage_path:
+        raise EngineError(f"{folder} was made by stage {record.stage}, not {stage_path}")
+    if record.code_version != facegraft.__version__:
+        raise EngineError(f"{folder} was made by facegraft {record.code_version}, this is {facegraft.__version__}; use that version")
+    with locked(folder):
+        sharded = read_plan(folder, record.dataset_schema().columns)
+        if sharded.sha256() != record.plan_sha256:
+            raise EngineError(f"{folder}/plan.parquet is damaged (its items are not those of run.json); run the command that made it again")
+        again = [name for name, commit in commit_records(folder, record) if any(row["status"] == "rejected" for row in commit["rows"])]
+        if not again and finished_counts(folder) is not None:
+            return _summary_of_finished(folder, record, start)
+        with _resumable(folder):
+            # From here on the dataset is incomplete, which is the truth until it is finished again.
+            withdraw_dataset(folder)
+            for name in again:
+                remove_file_durably(folder / SHARD_FOLDER / commit_name(name))
+            return _make_and_finish(folder, record, sharded, options, client, start)
+
+
+def _make_and_finish(
+    folder: Path, record: RunRecord, sharded: ShardedPlan, options: EngineOptions, client: ShardClient | None, start: float
+) -> RunSummary:
+    order = StageOrder(record.stage, str(folder), record.inputs, record.commit_sha256(), record.code_version)
+    limits = Limits(options.item_timeout_s, int(options.item_memory_gb * 1e9))
+    tasks = [ShardTask(order, number, limits) for number in range(sharded.shard_count)]
+    tally = _Tally(folder, record.planned, options)
+    if client is None:
+        with start_client(options) as own:
+            _drive(own, tasks, tally)
+    else:
+        _drive(client, tasks, tally)
+    document = finish_dataset(folder, record.dataset_schema(), sharded.keys_by_shard(), order.commit_sha256)
+    counts = document["counts"]
+    return RunSummary(
+        folder,
+        counts["planned"],
+        counts["written"],
+        counts["rejected"],
+        dict(tally.reasons),
+        tally.kept,
+        False,
+        time.monotonic() - start,
+    )
+
+
+def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally) -> None:
+    """Have every task done. A shard that nobody knows the fate of is made again, alone, before anything is concluded from it."""
+    waiting, suspects, in_flight = deque(tasks), deque[ShardTask](), dict[int, ShardTask]()
+    losses = Counter[int]()
+    finished = False
+    try:
+        with show_progress(stage_name(tasks[0].order.stage), tally.planned, tally.options.progress) as progress:
+            while waiting or suspects or in_flight:
+                while waiting and len(in_flight) < client.capacity():
+                    _submit(client, waiting.popleft(), in_flight)
+                if suspects and not in_flight:
+                    _submit(client, suspects.popleft(), in_flight)
+                outcome = client.next_outcome(_TICK_S)
+                progress.update(tally.done, tally.rejected, tally.kept)
+                if outcome is None:
+                    continue
+                task = in_flight.pop(outcome.shard)
+                if outcome.result is not None:
+                    tally.add(outcome.result)
+                    progress.update(tally.done, tally.rejected, tally.kept)
+                    continue
+                losses[outcome.shard] += 1
+                if losses[outcome.shard] >= _LOSSES_ALLOWED:
+                    raise _given_up(tally.folder, outcome)
+                suspects.append(task)
+        finished = True
+    finally:
+        if not finished:
+            client.abandon()
+
+
+def _submit(client: ShardClient, task: ShardTask, in_flight: dict[int, ShardTask]) -> None:
+    in_flight[task.shard] = task
+    client.submit(task)
+
+
+def _given_up(folder: Path, outcome: Outcome) -> EngineError:
+    return EngineError(
+        f"shard {outcome.shard} of {folder} was lost {_LOSSES_ALLOWED} times, the last times alone ({outcome.lost}); its items run in processes "
+        "of their own, so look at the workers (memory, disk, who kills them), then run the same command again: what was committed is kept"
+    )
+
+
+class _Tally:
+    """Counts what comes back, and stops the run when it should not go on."""
+
+    def __init__(self, folder: Path, planned: int, options: EngineOptions) -> None:
+        self.folder, self.planned, self.options = folder, planned, options
+        self.done = self.kept = 0
+        self.reasons: Counter[str] = Counter()
+
+    @property
+    def rejected(self) -> int:
+        return self.reasons.total()
+
+    def add(self, result: ShardResult) -> None:
+        """Raises EngineError when the shard reports that the run cannot go on, or with one reject too many."""
+        if result.error is not None:
+            raise self._failure(result)
+        items = result.written + result.rejected
+        self.done += items
+        self.kept += items if result.kept else 0
+        self.reasons.update(result.reasons)
+        limit = self.options.reject_limit(self.planned)
+        if self.rejected > limit:
+            raise EngineError(
+                f"{self.folder}: {self.rejected} of {self.planned} items rejected, more than the {limit} that --max-rejects "
+                f"{self.options.max_rejects:g} allows ({_listed(self.reasons)}); see {self.folder / REJECT_FOLDER}; then run `facegraft retry`, "
+                "or the same command with a higher --max-rejects: what was committed is kept"
+            )
+
+    def _failure(self, result: ShardResult) -> EngineError:
+        if not result.defect:
+            return EngineError(result.error)
+        path = self.folder / LOG_FOLDER / f"shard-{result.shard:05d}-error.txt"
+        write_bytes_atomic(path, result.defect.encode(errors="replace"))
+        return EngineError(f"{result.error} (traceback in {path})")
+
+
+def _listed(reasons: Counter[str]) -> str:
+    parts = [f"{count} × {reason}" for reason, count in reasons.most_common(3)]
+    return "; ".join([*parts, f"{len(reasons) - 3} other reasons"] if len(reasons) > 3 else parts)
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RunInterrupted(f"stopped; what was committed in {folder} is kept: run the same command again to go on") from None
+
+
+def _summary_of_finished(folder: Path, record: RunRecord, start: float) -> RunSummary:
+    reasons = Counter(
+        row["reason"] for _, commit in commit_records(folder, record) for row in commit["rows"] if row["status"] == "rejected"
+    )
+    written = record.planned - reasons.total()
+    return RunSummary(folder, record.planned, written, reasons.total(), dict(reasons), record.planned, True, time.monotonic() - start)

@@ -1,0 +1,142 @@
+"""What one Dask task does: make one shard from the plan, item by item, and commit it. Knows nothing of Dask."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from facegraft.engine.order import StageOrder, read_ordered_run
+from facegraft.engine.plan import read_shard_items
+from facegraft.engine.sandbox import ItemRunner, Limits, thread_sandbox
+from facegraft.engine.stage import ItemResult, PlannedItem, short_reason
+from facegraft.errors import FacegraftError
+from facegraft.store import (
+    DatasetSchema,
+    FieldError,
+    RejectedItem,
+    ShardItem,
+    read_commit,
+    shard_name,
+    write_arrays_atomic,
+    write_json_atomic,
+    write_shard,
+)
+from facegraft.store.schema import check_fields, check_row
+from facegraft.store.writer import REJECT_FOLDER
+
+LOG_FOLDER = "logs"
+_OFFENDING_BYTES = 1 << 24
+
+RunnerMaker = Callable[[StageOrder, Limits], ItemRunner]
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that travels to a worker."""
+
+    order: StageOrder
+    shard: int
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """All that travels back. `kept`: the shard was committed before. `error`: why the run cannot go on (not an item's fault);
+    `defect`: the traceback, where that is a defect of ours."""
+
+    shard: int
+    written: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    kept: bool = False
+    error: str | None = None
+    defect: str = ""
+
+    @property
+    def rejected(self) -> int:
+        return sum(self.reasons.values())
+
+
+def run_shard(task: ShardTask, runner_for: RunnerMaker = thread_sandbox) -> ShardResult:
+    """Make and commit a shard unless its commit holds. Errors come back as a result: exceptions do not always survive the way."""
+    try:
+        return _make(task, runner_for)
+    except FacegraftError as error:
+        return ShardResult(task.shard, error=str(error))
+    except Exception as error:
+        return ShardResult(task.shard, error=f"shard {task.shard} failed: {type(error).__name__}: {error}", defect=traceback.format_exc())
+
+
+def _make(task: ShardTask, runner_for: RunnerMaker) -> ShardResult:
+    start = time.perf_counter()
+    output = Path(task.order.output)
+    run = read_ordered_run(task.order)
+    schema = run.dataset_schema()
+    name = shard_name(task.shard, run.shards)
+    record = read_commit(output, name, task.order.commit_sha256)
+    if record is not None:
+        reasons = Counter(row["reason"] for row in record["rows"] if row["status"] == "rejected")
+        return ShardResult(task.shard, len(record["rows"]) - reasons.total(), dict(reasons), kept=True)
+    runner = runner_for(task.order, task.limits)
+    written, refused, seconds = [], [], {}
+    for item in read_shard_items(output, task.shard):
+        begun = time.perf_counter()
+        result = _checked(item, runner.run(item), schema)
+        seconds[item.key] = round(time.perf_counter() - begun, 6)
+        if result.reason is None:
+            written.append(ShardItem(item.key, result.fields, {**item.row, **result.row}))
+        else:
+            _record_reject(output, task.order.stage, name, item, result)
+            refused.append(RejectedItem(item.key, result.reason, item.row))
+    write_shard(output, name, written, refused, schema, task.order.commit_sha256)
+    for done in written:
+        _forget_reject(output, done.key)
+    timings = {
+        "shard": name,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "seconds": round(time.perf_counter() - start, 6),
+        "item_seconds": seconds,
+    }
+    write_json_atomic(output / LOG_FOLDER / f"{name.removesuffix('.safetensors')}.json", timings)
+    return ShardResult(task.shard, len(written), dict(Counter(item.reason for item in refused)))
+
+
+def _checked(item: PlannedItem, result: ItemResult, schema: DatasetSchema) -> ItemResult:
+    """The result, turned into a reject where it is not what the schema says."""
+    if result.reason is not None:
+        return result
+    try:
+        check_fields(item.key, result.fields, schema)
+        check_row(item.key, {**item.row, **result.row}, schema.columns)
+    except FieldError as error:
+        # The key has its own column: without it, equal faults have equal reasons and can be counted.
+        text = str(error).removeprefix(f"item {item.key}").lstrip(",: ")
+        return replace(result, reason=short_reason(f"invalid output: {text}"))
+    return result
+
+
+def _record_reject(output: Path, stage: str, shard: str, item: PlannedItem, result: ItemResult) -> None:
+    folder = output / REJECT_FOLDER
+    if result.offending and sum(array.nbytes for array in result.offending.values()) <= _OFFENDING_BYTES:
+        write_arrays_atomic(folder / f"{item.key}.safetensors", result.offending)
+    record = {
+        "key": item.key,
+        "reason": result.reason,
+        "stage": stage,
+        "shard": shard,
+        "row": item.row,
+        "spec": item.spec,
+        "traceback": result.traceback.encode(errors="replace").decode(),
+    }
+    write_json_atomic(folder / f"{item.key}.json", record)
+
+
+def _forget_reject(output: Path, key: str) -> None:
+    for suffix in (".json", ".safetensors"):
+        (output / REJECT_FOLDER / f"{key}{suffix}").unlink(missing_ok=True)

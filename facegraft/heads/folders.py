@@ -1,0 +1,197 @@
+"""Folders of registered meshes: finding them, choosing among them, and reading one as a head of a known topology."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facegraft.errors import FacegraftError
+from facegraft.geometry.topology import faces_sha256
+from facegraft.heads.errors import MeshError, SourceError
+from facegraft.heads.expressions import BY_NAME
+from facegraft.heads.names import clean_name, clean_names, natural_key, split_number
+from facegraft.heads.rawmesh import Floats, Ints, RawMesh, read_mesh
+from facegraft.heads.sanity import check_head
+from facegraft.heads.source import Head, Loader, SourceOptions
+from facegraft.heads.triangulate import triangulate
+from facegraft.regions.regionmap import RegionMap
+
+log = logging.getLogger("facegraft")
+
+MESH_SUFFIXES = (".obj", ".ply")
+_PROBES = 20
+
+
+@dataclass(frozen=True)
+class Found:
+    """A mesh file: subject and expression as the names on disk say, path relative to the source's folder."""
+
+    subject: str
+    expression: str
+    number: int | None
+    source: str
+
+
+def list_folder(path: Path) -> list[Path]:
+    """Entries of a folder in natural order, hidden ones left out; raises SourceError where it cannot be listed."""
+    try:
+        return sorted((entry for entry in path.iterdir() if not entry.name.startswith(".")), key=lambda entry: natural_key(entry.name))
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be listed ({error.strerror}); name a folder that you may read") from error
+
+
+def mesh_files(path: Path) -> list[Path]:
+    """Entries of a folder with a mesh's suffix. Whether they can be read is found out item by item."""
+    return [entry for entry in list_folder(path) if entry.suffix.lower() in MESH_SUFFIXES and not entry.is_dir()]
+
+
+def find_subject_meshes(root: Path, kind: str) -> list[Found]:
+    """`<subject>.obj|ply` (expression neutral) and `<subject>/<expression>.obj|ply`, the expression possibly as `<n>_<expression>`."""
+    found = [Found(file.stem, "neutral", None, file.name) for file in mesh_files(root)]
+    folders = [entry for entry in list_folder(root) if entry.is_dir()]
+    for folder in folders:
+        for file in mesh_files(folder):
+            number, expression = split_number(file.stem)
+            found.append(Found(folder.name, expression, number, f"{folder.name}/{file.name}"))
+    if not found:
+        raise SourceError(
+            f"{root}: no meshes found ({len(folders)} folders looked into); kind {kind} looks for "
+            "<subject>.obj, <subject>.ply, <subject>/<expression>.obj and <subject>/<expression>.ply"
+        )
+    return found
+
+
+def choose_heads(found: Sequence[Found], options: SourceOptions, where: str) -> list[Head]:
+    """The heads that the user asked for: the first `subjects` in natural order, the first `expressions` or the named ones.
+
+    Expressions count in the order of their numbers, neutral first, then by name. Raises SourceError: fewer than asked for,
+    an expression that no subject has, two files for one head, or names that become equal.
+    """
+    subjects = clean_names((f.subject for f in found), "subject", where)
+    kept = list(subjects)
+    if options.subjects is not None:
+        if options.subjects > len(kept):
+            raise SourceError(f"{where}: subjects={options.subjects}, but the folder holds {len(kept)}")
+        kept = kept[: options.subjects]
+    heads: dict[tuple[str, str], Head] = {}
+    for f in found:
+        if f.subject not in kept:
+            continue
+        expression = clean_name(f.expression)
+        if not expression:
+            raise SourceError(f"{where}: {f.source}: its expression has no letter or digit in its name; rename it")
+        number = f.number if f.number is not None else BY_NAME[expression].number if expression in BY_NAME else None
+        head = Head(subjects[f.subject], expression, number, {"file": f.source}, f.source)
+        other = heads.setdefault((head.subject, expression if number is None else f"{number}"), head)
+        if other is not head:
+            raise SourceError(f"{where}: {other.source} and {f.source} are both {expression!r} of subject {f.subject}; rename one")
+    return _choose_expressions(list(heads.values()), options.expressions, where)
+
+
+def _choose_expressions(heads: list[Head], wanted: int | tuple[str, ...] | None, where: str) -> list[Head]:
+    order = {h.expression: min(g.number or 10**6 for g in heads if g.expression == h.expression) for h in heads} if wanted else {}
+    names = sorted(order, key=lambda name: (name != "neutral", order[name], natural_key(name)))
+    if wanted is None:
+        return heads
+    if isinstance(wanted, int):
+        if wanted > len(names):
+            raise SourceError(f"{where}: expressions={wanted}, but the folder holds {len(names)}: {', '.join(names)}")
+        chosen = set(names[:wanted])
+    else:
+        chosen = {clean_name(name) for name in wanted}
+        for name in sorted(chosen - set(names)):
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+            raise SourceError(f"{where}: no subject has expression {name!r}; {hint}")
+    return [head for head in heads if head.expression in chosen]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A topology as one of its meshes shows it: triangles [F, 3], polygons [P, 4] as in the file, region map."""
+
+    faces: Ints
+    polygons: Ints
+    region_map: RegionMap
+
+
+def find_template(
+    root: Path, names: Sequence[str], region_map_of: Callable[[RawMesh, str], RegionMap], mm_per_unit: float | None
+) -> Template:
+    """The topology of the first of these meshes that is a sound head.
+
+    A damaged mesh must not stop the others, so up to 20 are tried; if none will do, SourceError tells what is wrong
+    with the first. `region_map_of(mesh, where)` names the topology; its SourceError stops at once.
+    """
+    complaint: FacegraftError | None = None
+    tried = names[:_PROBES]
+    for name in tried:
+        where = str(root / name)
+        try:
+            mesh = read_mesh(root / name)
+            region_map = region_map_of(mesh, where)
+            faces = match_faces(mesh, region_map, where)
+            scale = mm_per_unit or region_map.mm_per_unit
+            check_head(mesh.vertices * scale, region_map.landmarks68, scale, where)
+            return Template(faces, mesh.polygons, region_map)
+        except SourceError:
+            raise
+        except FacegraftError as error:
+            complaint = complaint or error
+    more = f" (and none of {len(tried) - 1} more that were tried is usable)" if len(tried) > 1 else ""
+    raise SourceError(f"{complaint}{more}") from complaint
+
+
+def match_faces(mesh: RawMesh, region_map: RegionMap, where: str) -> Ints:
+    """The topology's triangles [F, 3] from one of its meshes; raises RegionMapError for a mesh of another topology.
+
+    Triangles are taken as they are. Quads are split by the shorter diagonal of this mesh, mirror-averaged where the
+    region map has a symmetry; the result must be the triangles that the region map was made for.
+    """
+    if mesh.is_triangles:
+        faces = np.ascontiguousarray(mesh.polygons[:, :3])
+    else:
+        symmetry = region_map.symmetry if len(mesh.vertices) == region_map.vertex_count else None
+        faces = triangulate(mesh.polygons, mesh.vertices, symmetry)
+    _check_complete(mesh, len(faces), region_map, where)
+    if mesh.polygons_sha256 == region_map.polygons_sha256 and faces_sha256(faces) != region_map.faces_sha256:
+        raise MeshError(
+            f"{where}: this head's shape splits the quads of topology {region_map.name} otherwise than its region map does: put the mesh "
+            "from which the map was built first in the folder, or triangulate all meshes on export"
+        )
+    region_map.check_mesh(len(mesh.vertices), faces, where)
+    return faces
+
+
+def mesh_loader(root: Path, region_map: RegionMap, polygons: NDArray[Any], mm_per_unit: float | None) -> Loader:
+    """Read the file that a head's spec names: vertices [V, 3] in mm. The loader raises MeshError or RegionMapError.
+
+    `polygons` [P, 4] are the template's as its file has them: a mesh of the same topology has the very same ones.
+    """
+    scale = mm_per_unit or region_map.mm_per_unit
+
+    def load(spec: Mapping[str, Any]) -> Floats:
+        name = spec["file"]
+        mesh = read_mesh(root / name, name)
+        if len(mesh.vertices) != region_map.vertex_count or not np.array_equal(mesh.polygons, polygons):
+            match_faces(mesh, region_map, name)
+        vertices = mesh.vertices * scale
+        check_head(vertices, region_map.landmarks68, scale, name)
+        return vertices
+
+    return load
+
+
+def _check_complete(mesh: RawMesh, face_count: int, region_map: RegionMap, where: str) -> None:
+    if len(mesh.vertices) == region_map.vertex_count and face_count < region_map.face_count:
+        raise MeshError(
+            f"{where}: {face_count} triangles, but topology {region_map.name} has {region_map.face_count}; "
+            "the file is probably truncated: copy or export it again"
+        )

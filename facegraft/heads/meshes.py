@@ -1,0 +1,49 @@
+"""Registered heads of any topology for which there is a region map.
+
+Naming: `<subject>.obj|ply` is that subject's neutral head, `<subject>/<expression>.obj|ply` or
+`<subject>/<n>_<expression>.obj|ply` one of its expressions; one of them must be called `neutral` for the subject to be
+grafted. All meshes have the same vertices and faces in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from facegraft.heads.errors import SourceError
+from facegraft.heads.folders import choose_heads, find_subject_meshes, find_template, mesh_loader
+from facegraft.heads.source import Loader, SourceOptions, SourcePlan
+from facegraft.regions.regionmap import RegionMap, load_region_map
+
+
+class MeshesSource:
+    """A folder of meshes and a region map."""
+
+    kind = "meshes"
+
+    def __init__(self, path: Path, options: SourceOptions, seed: int) -> None:
+        self.path, self.options = path, options
+
+    def region_map(self) -> RegionMap:
+        """The one that the user named; raises SourceError telling how to make one."""
+        if self.options.region_map is None:
+            raise SourceError(
+                "kind meshes needs a region map: give --region-map FILE.json or the name of a shipped topology; "
+                "`facegraft regions build` makes one from a mesh and its 68 landmarks"
+            )
+        return load_region_map(self.options.region_map)
+
+    def plan(self) -> SourcePlan:
+        """Find the meshes and check the topology; raises SourceError."""
+        region_map = self.region_map()
+        heads = choose_heads(find_subject_meshes(self.path, self.kind), self.options, str(self.path))
+        names = [head.source for head in heads if head.source is not None]
+        template = find_template(self.path, names, lambda mesh, where: region_map, self.options.mm_per_unit)
+        return SourcePlan(region_map, template.faces, heads, {"polygons": template.polygons})
+
+    def loader(self, shared: Mapping[str, NDArray[Any]], region_map: RegionMap) -> Loader:
+        """See `folders.mesh_loader`."""
+        return mesh_loader(self.path, region_map, shared["polygons"], self.options.mm_per_unit)

@@ -1,0 +1,96 @@
+"""Which subjects are for training and which for testing.
+
+The split is by subject, never by head: all expressions of a subject, and later every composite made of its parts, lie on
+one side (test composites must not contain what was trained on).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from facegraft.heads.errors import SourceError
+from facegraft.heads.names import clean_name, natural_key
+
+log = logging.getLogger("facegraft")
+
+TRAIN, TEST = "train", "test"
+
+IMFACE_TEST = (122, 212, 340, 344, 393, 395, 421, 527, 594, 610)
+"""FaceScape's subjects that may be shown in publications: ImFace's test list (Zheng et al., CVPR 2022)."""
+
+IMFACE_TRAIN = tuple(n for n in range(1, 360) if n not in IMFACE_TEST)
+"""ImFace's published list of 355 training subjects: FaceScape's first 359 without those for testing."""
+
+
+def split_at_random(subjects: Iterable[str], test_fraction: float, seed: int) -> dict[str, str]:
+    """subject → "train" or "test", decided by (seed, name) alone: neither order nor the machine matters.
+
+    The subjects are ranked by the SHA-256 of (seed, name) and the first go to the test side, so that a few more subjects
+    change the side of few others. Their number is the fraction rounded, but at least 2 and at most all but 2: a subject
+    alone on its side has no one to exchange parts with. Fewer than 4 subjects, or fraction 0: all are for training.
+    """
+    names = sorted(set(subjects), key=natural_key)
+    count = round(test_fraction * len(names))
+    count = min(max(count, 2), len(names) - 2) if test_fraction > 0 and len(names) >= 4 else 0
+    chosen = set(sorted(names, key=lambda name: hashlib.sha256(json.dumps([int(seed), name]).encode()).digest())[:count])
+    return {name: TEST if name in chosen else TRAIN for name in names}
+
+
+def split_by_list(subjects: Iterable[str], test: Sequence[str], train: Sequence[str] | None = None) -> dict[str, str]:
+    """subject → side by lists of names; with a training list, subjects on neither list are left out of the result.
+
+    Raises SourceError for a listed name that is no subject (a misspelt test subject would be trained on), or on both lists.
+    """
+    names = sorted(set(subjects), key=natural_key)
+    sides = {TEST: {_match(name, names, "test") for name in test}}
+    sides[TRAIN] = set(names) - sides[TEST] if train is None else {_match(name, names, "training") for name in train}
+    if both := sorted(sides[TEST] & sides[TRAIN], key=natural_key):
+        raise SourceError(f"subject {both[0]} is on the test list and on the training list; take it off one")
+    return {name: TEST if name in sides[TEST] else TRAIN for name in names if name in sides[TEST] | sides[TRAIN]}
+
+
+def split_imface(subjects: Iterable[str]) -> dict[str, str]:
+    """FaceScape's subjects on the sides that ImFace published (355 for training, 10 for testing); others are left out.
+
+    Raises SourceError where none of them is there.
+    """
+    names = sorted(set(subjects), key=natural_key)
+    side = {str(n): TEST for n in IMFACE_TEST} | {str(n): TRAIN for n in IMFACE_TRAIN}
+    split = {name: side[name.lstrip("0")] for name in names if name.lstrip("0") in side}
+    if not split:
+        raise SourceError("split=imface is for FaceScape's subjects, named by their numbers 1, 2, …; none of them is here")
+    there = list(split.values())
+    log.warning(
+        "split imface: %d of %d training and %d of %d test subjects are here; %d others are left out",
+        there.count(TRAIN), len(IMFACE_TRAIN), there.count(TEST), len(IMFACE_TEST), len(names) - len(split),
+    )  # fmt: skip
+    return split
+
+
+def read_subject_list(value: str | Sequence[str | int]) -> list[str]:
+    """Names given as a list, or as the path of a text file: separated by commas or white space, `#` starts a comment."""
+    if not isinstance(value, str):
+        return [str(name) for name in value]
+    try:
+        text = Path(value).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise SourceError(f"{value}: cannot read the list of subjects ({reason}); give a text file with one subject a line") from error
+    names = [name for line in text.splitlines() for name in line.split("#", 1)[0].replace(",", " ").split()]
+    if not names:
+        raise SourceError(f"{value}: the list of subjects is empty")
+    return names
+
+
+def _match(name: str, names: Sequence[str], what: str) -> str:
+    clean = clean_name(name)
+    if clean in names:
+        return clean
+    near = difflib.get_close_matches(clean, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {len(names)}, such as {names[0]!r}" if names else "there are none"
+    raise SourceError(f"{name!r} on the {what} list is not a subject here; {hint}")

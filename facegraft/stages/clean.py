@@ -1,0 +1,292 @@
+"""Stage clean: composites and heads → surfaces.
+
+Each registered head becomes one watertight mesh in the unit ball, with part labels, its landmarks and its skin points
+at every stage of the template morph.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
+from facegraft.errors import FacegraftError
+from facegraft.geometry.clipping import clip_to_ball
+from facegraft.geometry.closing import HeadCloser
+from facegraft.geometry.frame import frontal_origin, head_origin, to_mm_matrix, to_unit
+from facegraft.geometry.topology import face_areas, faces_within
+from facegraft.geometry.visibility import height_field
+from facegraft.regions.regionmap import RegionMap
+from facegraft.stages.graft import choose_stage_vertices, neutral_keys
+from facegraft.stages.parameters import StageParameters
+from facegraft.store import Dataset, DatasetSchema, open_dataset
+from facegraft.store.schema import surfaces_fields
+
+log = logging.getLogger("facegraft")
+
+STAGE_PATH = "facegraft.stages.clean:CleanStage"
+
+SCALE_MARGIN = 1.05
+"""Room that the automatic scale of whole heads leaves around the largest neutral head, for expressions and grafts."""
+
+FRAMES = {
+    "head": "unit ball around a point 35 mm below and 90 mm behind the mean of the canthi of the subject's neutral head; +y up, +z out of the face",
+    "frontal": "unit ball around a point behind the nose tip of the subject's neutral head (the tip is at z = +tip_depth); +y up, +z out of the face",
+}
+
+
+class CleanError(FacegraftError):
+    """Datasets that cannot be cleaned together."""
+
+
+class CleanParameters(StageParameters):
+    """Parameters of the clean stage."""
+
+    STAGE: ClassVar[str] = "clean"
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "facegraft": {},
+        "paper": {"mode": "frontal", "height_field": True, "frame": "own"},
+    }
+
+    preset: str = Field("facegraft", description="facegraft, or paper (frontal height field as ImFace publishes it, scan's own nose tip)")
+    mode: Literal["head", "frontal"] = Field("head", description="whole closed head, or closed head ∩ ball around the face")
+    height_field: bool = Field(False, description="frontal only: keep the sheet visible from +z instead of a solid (not watertight)")
+    frame: Literal["recipient", "own"] = Field("recipient", description="whose landmarks fix the origin: the subject's neutral head, or the item")
+    radius_mm: float = Field(100.0, gt=0, description="frontal only: radius of the ball; it is also the unit")
+    tip_depth: float = Field(40.0, description="frontal only: mm of the ball's centre behind the nose tip")
+    mm_per_unit: float | None = Field(None, gt=0, description="head only: the scale; default: largest neutral head + 5 %, rounded up to 5 mm")
+    region_set: Literal["eyes", "goggles"] = Field("eyes", description="parts for labels where only heads are given; composites bring theirs")
+    stage_points: int = Field(4096, ge=16, description="skin points kept where only heads are given; composites bring theirs")
+    shard_items: int = Field(32, ge=1, description="surfaces a shard")
+
+
+def plan_clean(inputs: Sequence[Dataset], parameters: CleanParameters, seed: int) -> StagePlan:
+    """Lay out one surface for every item of the inputs (datasets of composites and heads of one topology).
+
+    Raises CleanError for inputs of other kinds or topologies, shared keys, or subjects whose frame is unknown.
+    """
+    first = _check_inputs(inputs)
+    assert first.region_map is not None
+    region_map = RegionMap.from_json(first.region_map)
+    references, morphs = _references(inputs)
+    if parameters.height_field and parameters.mode != "frontal":
+        raise CleanError("clean.height_field=true needs clean.mode=frontal")
+    composites = [dataset for dataset in inputs if dataset.kind == "composites"]
+    items: dict[str, PlannedItem] = {}
+    for number, dataset in enumerate(inputs):
+        for row in dataset.index.to_pylist():
+            if row["status"] != "written":
+                continue
+            if row["key"] in items:
+                raise CleanError(f"two inputs hold an item {row['key']!r}; clean them into separate folders")
+            items[row["key"]] = _planned(number, dataset.kind, row, references, morphs, bool(composites))
+    if not items:
+        raise CleanError("the inputs hold no items")
+    shared = _shared_arrays(inputs, composites, region_map, parameters)
+    mm_per_unit = parameters.radius_mm if parameters.mode == "frontal" else parameters.mm_per_unit or _automatic_scale(inputs, references, region_map)
+    shared["mm_per_unit"] = np.array([mm_per_unit])
+    columns = {name: "string" for name in ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin")}
+    columns |= {"closed": "bool", "vertex_count": "int64", "face_count": "int64", "area_mm2": "float64"}
+    schema = DatasetSchema(
+        kind="surfaces",
+        topology=first.schema.topology,
+        mm_per_unit=mm_per_unit,
+        frame=FRAMES[parameters.mode],
+        fields=surfaces_fields(),
+        columns=columns,
+    )
+    return StagePlan(
+        schema=schema,
+        items=list(items.values()),
+        shared=shared,
+        region_map=first.region_map,
+        shard_items=parameters.shard_items,
+        input_fingerprint={f"input {i}": dataset.fingerprint for i, dataset in enumerate(inputs)},
+    )
+
+
+def _check_inputs(inputs: Sequence[Dataset]) -> Dataset:
+    if not inputs:
+        raise CleanError("clean needs at least one dataset of composites or heads")
+    for dataset in inputs:
+        if dataset.kind not in ("composites", "heads"):
+            raise CleanError(f"clean takes datasets of kind 'composites' and 'heads', not {dataset.kind!r}")
+        if dataset.region_map is None or dataset.region_map != inputs[0].region_map:
+            raise CleanError("the inputs have different region maps: clean each topology into a folder of its own")
+    return inputs[0]
+
+
+def _references(inputs: Sequence[Dataset]) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+    """subject → [input, key] of its neutral head, and of the self-graft that holds its template morph."""
+    references: dict[str, list[Any]] = {}
+    morphs: dict[str, list[Any]] = {}
+    for number, dataset in enumerate(inputs):
+        if dataset.kind == "heads":
+            references |= {subject: [number, key] for subject, (key, _) in neutral_keys(dataset).items()}
+        else:
+            for row in dataset.index.to_pylist():
+                donors = {row[f"donor_{part}"] for part in ("nose", "eyes", "mouth")}
+                if row["status"] == "written" and donors == {row["recipient"]}:
+                    morphs[row["recipient"]] = [number, row["key"]]
+    # A self-graft is the neutral head itself, so composites alone are enough.
+    return {**morphs, **references}, morphs
+
+
+def _planned(
+    number: int, kind: str, row: Mapping[str, Any], references: Mapping[str, list[Any]], morphs: Mapping[str, list[Any]], with_morph: bool
+) -> PlannedItem:
+    subject = row["recipient"] if kind == "composites" else row["subject"]
+    if subject not in references:
+        raise CleanError(f"item {row['key']}: the inputs hold neither subject {subject}'s neutral head nor its graft onto itself, which fix its frame")
+    morph = None
+    if with_morph:
+        if kind == "heads" and subject not in morphs:
+            raise CleanError(f"item {row['key']}: no composite of subject {subject} with itself, which holds its template morph; graft these heads first")
+        morph = [number, row["key"]] if kind == "composites" else morphs[subject]
+    people = {"recipient": subject} | {f"donor_{part}": row.get(f"donor_{part}", subject) for part in ("nose", "eyes", "mouth")}
+    origin = "composite" if kind == "composites" else "scan"
+    columns = {"subject": subject, "expression": row["expression"], "split": row["split"], **people, "origin": origin}
+    return PlannedItem(
+        key=row["key"], row=columns, spec={"source": [number, row["key"]], "reference": references[subject], "morph": morph}
+    )
+
+
+def _shared_arrays(
+    inputs: Sequence[Dataset], composites: Sequence[Dataset], region_map: RegionMap, parameters: CleanParameters
+) -> dict[str, NDArray[Any]]:
+    """faces, template, stage_vertices, stage_parts and vertex labels: from the composites, or made here for heads alone."""
+    if not composites:
+        heads = inputs[0]
+        stage_vertices = choose_stage_vertices(region_map, parameters.stage_points)
+        labels = region_map.vertex_labels(parameters.region_set)
+        keys = sorted(key for key, _ in neutral_keys(heads).values())
+        template = np.mean([heads[key]["vertices"].astype(np.float64) for key in keys], axis=0)
+    else:
+        stage_vertices = np.asarray(composites[0].shared["stage_vertices"], dtype=np.int64)
+        template = np.asarray(composites[0].shared["template"], dtype=np.float64)
+        for other in composites[1:]:
+            if not all(np.array_equal(other.shared[name], composites[0].shared[name]) for name in ("template", "stage_vertices", "stage_parts")):
+                raise CleanError("the composites were made with different templates or regions: clean them into separate folders")
+        labels = _labels_of(composites[0], region_map, stage_vertices)
+    return {
+        "faces": np.asarray(inputs[0].faces, dtype=np.int32),
+        "template": template,
+        "stage_vertices": stage_vertices.astype(np.int32),
+        "stage_parts": labels[stage_vertices],
+        "vertex_labels": labels,
+    }
+
+
+def _labels_of(composites: Dataset, region_map: RegionMap, stage_vertices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Vertex labels of the region set that the composites were grafted with."""
+    for name in region_map.regions:
+        labels = region_map.vertex_labels(name)
+        if np.array_equal(labels[stage_vertices], composites.shared["stage_parts"]):
+            return labels
+    raise CleanError("the composites' part labels are those of no region set in their region map")
+
+
+def _automatic_scale(inputs: Sequence[Dataset], references: Mapping[str, list[Any]], region_map: RegionMap) -> float:
+    """mm per unit: the largest neutral head's radius and 5 %, rounded up to 5 mm."""
+    skin = region_map.vertices_of("surface")
+    if region_map.neck_crop_drop is not None:
+        skin = np.setdiff1d(skin, region_map.neck_crop_drop)
+    radius = 0.0
+    for number, key in references.values():
+        head = inputs[number][key]
+        radius = max(radius, float(np.linalg.norm(head["vertices"][skin] - head_origin(head["landmarks"].astype(np.float64)), axis=1).max()))
+    return float(5.0 * np.ceil(SCALE_MARGIN * radius / 5.0))
+
+
+def make_closer(template: NDArray[np.float64], faces: NDArray[np.int64], region_map: RegionMap, labels: NDArray[np.uint8]) -> HeadCloser:
+    """The closer of a topology: its skin, openings, neck crop and eyeballs, from the region map."""
+    skin = np.zeros(region_map.vertex_count, dtype=bool)
+    skin[region_map.vertices_of("surface")] = True
+    eyeballs = {g.follows: g.vertices for name, g in region_map.groups.items() if name.startswith("eyeball") and g.follows in region_map.openings}
+    return HeadCloser(
+        template,
+        faces[faces_within(faces, skin)],
+        region_map.openings,
+        labels,
+        neck_loop=region_map.neck_crop_loop,
+        neck_drop=region_map.neck_crop_drop,
+        eyeballs={str(name): vertices for name, vertices in eyeballs.items()},
+    )
+
+
+class CleanStage:
+    """The item function of stage clean; one a worker."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.parameters = CleanParameters.parse(context.parameters)
+        self.inputs = [open_dataset(Path(path)) for path in context.inputs]
+        assert context.region_map is not None
+        self.region_map = RegionMap.from_json(context.region_map)
+        self.mm_per_unit = float(context.shared["mm_per_unit"][0])
+        self.stage_vertices = np.asarray(context.shared["stage_vertices"], dtype=np.int64)
+        self.closer = make_closer(
+            np.asarray(context.shared["template"], dtype=np.float64),
+            np.asarray(context.shared["faces"], dtype=np.int64),
+            self.region_map,
+            np.asarray(context.shared["vertex_labels"]),
+        )
+        self._landmarks = lru_cache(maxsize=1024)(self._read_landmarks)
+
+    def _read_landmarks(self, number: int, key: str) -> NDArray[np.float64]:
+        return self.inputs[number].read(key, "landmarks").astype(np.float64)
+
+    def origin(self, landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The origin of the item's frame, from 68 landmarks in mm."""
+        if self.parameters.mode == "head":
+            return head_origin(landmarks)
+        return frontal_origin(landmarks, self.parameters.tip_depth)
+
+    def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
+        """Close one head, put it into its frame, and check that it fits."""
+        number, key = item.spec["source"]
+        source = self.inputs[number][key]
+        own = source["landmarks"].astype(np.float64)
+        origin = self.origin(own if self.parameters.frame == "own" else self._landmarks(*item.spec["reference"]))
+        landmarks, points = self._stages(item, source)
+        try:
+            mesh = self._surface(to_unit(source["vertices"].astype(np.float64), origin, self.mm_per_unit))
+        except FacegraftError as error:
+            raise ItemRejected(str(error)) from error
+        radius = float(np.linalg.norm(mesh["vertices"], axis=1).max())
+        if radius > 1.0 + 1e-6:
+            raise ItemRejected(
+                f"the head leaves the unit ball (radius {radius:.3f}); use a larger clean.mm_per_unit (now {self.mm_per_unit:g}, "
+                f"needed {np.ceil(radius * self.mm_per_unit):g})"
+            )
+        origins = np.repeat(origin[None], len(landmarks), axis=0)
+        if len(landmarks) > 1:  # the last stage is the template, in its own frame
+            origins[-1] = self.origin(landmarks[-1])
+        fields = {
+            "vertices": mesh["vertices"].astype(np.float32),
+            "faces": mesh["faces"].astype(np.int32),
+            "vertex_parts": mesh["labels"].astype(np.uint8),
+            "face_cut": mesh["cut"].astype(np.uint8),
+            "landmarks": to_unit(landmarks, origins[:, None], self.mm_per_unit).astype(np.float32),
+            "stage_points": to_unit(points, origins[:, None], self.mm_per_unit).astype(np.float32),
+            "to_mm": to_mm_matrix(origin, self.mm_per_unit),
+        }
+        area = float(face_areas(mesh["vertices"], mesh["faces"]).sum()) * self.mm_per_unit**2
+        row = {"closed": not self.parameters.height_field, "vertex_count": len(mesh["vertices"]), "face_count": len(mesh["faces"]), "area_mm2": area}
+        return ItemOutput(fields=fields, row=row)
+
+    def _stages(self, item: PlannedItem, source: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Landmarks [S, 68, 3] and skin points [S, M, 3] in mm: S is 6 along the template morph, 1 where there is none."""
+        landmarks = source["landmarks"][None].astype(np.float64)
+        points = source["vertices"][self.stage_vertices][None].astype(np.float64)
+        if item.spec["morph"] is None:
+            return landmarks, points
+        number, key = item.spec["morph"]
+        later = [self.inputs[number].read(key, name)[1:].astype(np.float64) for name in ("stage_landmarks", "stage_points")]
+        return np.concatenate([landmarks, later[0]]), np.concatenate([points, later[1]])

@@ -1,0 +1,140 @@
+"""Stage sample: surfaces → samples.
+
+Points on the surface with normals, near it and free in the unit ball with exact signed distance, each with a part
+label, each set shuffled: any contiguous window is a uniform random subset, so a training read is one slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
+from facegraft.errors import FacegraftError
+from facegraft.geometry.distance import signed_distance
+from facegraft.geometry.sampling import face_labels, free_points, near_points, sample_surface
+from facegraft.stages.parameters import StageParameters
+from facegraft.store import Dataset, DatasetSchema, open_dataset
+from facegraft.store.schema import samples_fields
+
+STAGE_PATH = "facegraft.stages.sample:SampleStage"
+
+
+class SampleParameters(StageParameters):
+    """Parameters of the sample stage. Counts are points an item."""
+
+    STAGE: ClassVar[str] = "sample"
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "facegraft": {},
+        "paper": {"surface": 235_000, "near": 0, "free": 15_000, "balanced": 0.0},
+    }
+
+    preset: str = Field("facegraft", description="facegraft, or paper (235,000 on the surface, 15,000 free, no near band)")
+    surface: int = Field(150_000, ge=1, description="points on the surface")
+    near: int = Field(62_500, ge=0, description="points near the surface")
+    free: int = Field(37_500, ge=0, description="points uniform in the unit ball")
+    near_sigmas: tuple[float, ...] = Field((1.0, 5.0), description="standard deviations of the near points in mm, in equal shares")
+    balanced: float = Field(0.5, ge=0, le=1, description="share of surface points spread equally over the four parts")
+    cut_share: float = Field(0.1, ge=0, le=1, description="at most this share of surface points lies on faces made by cutting")
+    backend: Literal["auto", "winding", "height_field", "mesh-to-sdf"] = Field("auto", description="how the signed distance is found")
+    shard_items: int = Field(16, ge=1, description="items a shard")
+
+    @field_validator("near_sigmas")
+    @classmethod
+    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not values or min(values) <= 0:
+            raise ValueError("needs at least one standard deviation, all above 0 mm")
+        return values
+
+
+class SampleError(FacegraftError):
+    """A dataset that cannot be sampled."""
+
+
+def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> StagePlan:
+    """One item of samples for every surface. Raises SampleError for a dataset of another kind."""
+    if surfaces.kind != "surfaces":
+        raise SampleError(f"sample needs a dataset of kind 'surfaces', not {surfaces.kind!r}; make one with `facegraft clean`")
+    names = [name for name in surfaces.schema.columns if name not in ("vertex_count", "face_count", "area_mm2")]
+    items = [
+        PlannedItem(key=row["key"], row={name: row[name] for name in names}, spec={})
+        for row in surfaces.index.to_pylist()
+        if row["status"] == "written"
+    ]
+    schema = DatasetSchema(
+        kind="samples",
+        topology=surfaces.schema.topology,
+        mm_per_unit=surfaces.mm_per_unit,
+        frame=surfaces.schema.frame,
+        fields=samples_fields(),
+        columns={name: surfaces.schema.columns[name] for name in names},
+    )
+    return StagePlan(
+        schema=schema,
+        items=items,
+        shared={name: np.asarray(array) for name, array in surfaces.shared.items() if name in ("stage_vertices", "stage_parts")},
+        region_map=surfaces.region_map,
+        shard_items=parameters.shard_items,
+        input_fingerprint={"surfaces": surfaces.fingerprint},
+    )
+
+
+class SampleStage:
+    """The item function of stage sample; one a worker."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.parameters = SampleParameters.parse(context.parameters)
+        self.surfaces = open_dataset(Path(context.inputs[0]))
+
+    def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
+        """Sample one surface."""
+        surface = self.surfaces[item.key]
+        try:
+            fields = sample_item(surface, self.parameters, self.surfaces.mm_per_unit, bool(item.row.get("closed", True)), rng)
+        except FacegraftError as error:
+            raise ItemRejected(str(error)) from error
+        return ItemOutput(fields=fields, row={})
+
+
+def sample_item(
+    surface: Mapping[str, NDArray[Any]],
+    parameters: SampleParameters,
+    mm_per_unit: float,
+    closed: bool,
+    rng: np.random.Generator,
+) -> dict[str, NDArray[Any]]:
+    """All point sets of one surface (an item of a `surfaces` dataset), as the fields of a `samples` item."""
+    vertices = surface["vertices"].astype(np.float64)
+    faces = surface["faces"].astype(np.int64)
+    backend = parameters.backend
+    if backend == "auto":
+        backend = "winding" if closed else "height_field"
+    labels = face_labels(surface["vertex_parts"], faces)
+    weights = surface_weights(vertices, faces, labels, surface["face_cut"].astype(bool), parameters.balanced, parameters.cut_share)
+
+    def on_surface(count: int) -> Any:
+        return sample_surface(vertices, faces, count, rng, face_weights=weights, face_labels=labels)
+
+    points = on_surface(parameters.surface)
+    fields: dict[str, NDArray[Any]] = {
+        "surface_points": points.points.astype(np.float32),
+        "surface_normals": points.normals.astype(np.float32),
+        "surface_parts": points.parts,
+    }
+    sigmas = np.array(parameters.near_sigmas) / mm_per_unit
+    near = near_points(on_surface(parameters.near).points, sigmas, rng).astype(np.float32)
+    free = free_points(parameters.free, rng).astype(np.float32)
+    # Distances are taken at the float32 positions that are stored, so that rounding costs no accuracy.
+    both = signed_distance(vertices, faces, np.concatenate([near, free]).astype(np.float64), backend=backend)
+    for name, points32, rows in (("near", near, slice(0, len(near))), ("free", free, slice(len(near), None))):
+        fields[f"{name}_points"] = points32
+        fields[f"{name}_sdf"] = both.sdf[rows].astype(np.float32)
+        fields[f"{name}_normals"] = both.gradient[rows].astype(np.float32)
+    fields["near_parts"] = labels[both.face_index[: len(near)]]
+    fields |= {name: surface[name] for name in ("landmarks", "stage_points", "to_mm")}
+    return fields
