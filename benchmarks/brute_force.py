@@ -66,7 +66,9 @@ def exact_distance(vertices: ArrayLike, faces: ArrayLike, points: ArrayLike, chu
     """Unsigned distances [n] to the nearest of all triangles."""
     triangles = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)]
     p = np.asarray(points, dtype=np.float64)
-    return np.concatenate([point_triangle_distance(p[i : i + chunk], triangles).min(axis=1) for i in range(0, len(p), chunk)])
+    return np.concatenate(
+        [point_triangle_distance(p[i : i + chunk], triangles).min(axis=1) for i in range(0, len(p), chunk)]
+    )
 
 
 def exact_signed_distance(vertices: ArrayLike, faces: ArrayLike, points: ArrayLike) -> Floats:

@@ -56,7 +56,9 @@ class Table:
         print(f"  {what:<58} {value:10.4g}   {verdict}")
 
 
-def measure(grafter: Grafter, pairs: list[tuple[int, int]], heads: Floats, skin: NDArray[np.bool_]) -> dict[str, dict[str, Floats]]:
+def measure(
+    grafter: Grafter, pairs: list[tuple[int, int]], heads: Floats, skin: NDArray[np.bool_]
+) -> dict[str, dict[str, Floats]]:
     """Per part: residual, seam excess RMS and maximum, flips, extreme singular values, identity figures of every pair."""
     figures: dict[str, list[list[float]]] = {name: [] for name in grafter.disks}
     cores = {name: disk.seam.interior[skin[disk.seam.interior]] for name, disk in grafter.disks.items()}
@@ -68,8 +70,17 @@ def measure(grafter: Grafter, pairs: list[tuple[int, int]], heads: Floats, skin:
             own = similarity_distance(part, heads[[a, b]][:, cores[name]])
             rank1 = float((np.delete(distance, a) > distance[a]).all())
             figures[name].append(
-                [q.loop_residual, q.seam_excess_rms, q.seam_excess_max, q.flips, q.singular_values[-1], q.singular_values[0],
-                 q.determinant, float(own[0] < own[1]), rank1]
+                [
+                    q.loop_residual,
+                    q.seam_excess_rms,
+                    q.seam_excess_max,
+                    q.flips,
+                    q.singular_values[-1],
+                    q.singular_values[0],
+                    q.determinant,
+                    float(own[0] < own[1]),
+                    rank1,
+                ]
             )
     names = ("residual", "excess", "excess_max", "flips", "sv_min", "sv_max", "det", "closer", "rank1")
     return {part: dict(zip(names, np.array(rows).T, strict=True)) for part, rows in figures.items()}
@@ -77,7 +88,12 @@ def measure(grafter: Grafter, pairs: list[tuple[int, int]], heads: Floats, skin:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("FACEGRAFT_DATA", "../shared/data")), help="folder that holds ict/")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(os.environ.get("FACEGRAFT_DATA", "../shared/data")),
+        help="folder that holds ict/",
+    )
     parser.add_argument("--pairs", type=int, default=150)
     parser.add_argument("--seed", type=int, default=20240)
     options = parser.parse_args()
@@ -110,8 +126,13 @@ def eyes_joined(figures: dict[str, dict[str, Floats]]) -> dict[str, dict[str, Fl
 
 
 def judge(
-    region_set: str, template: Floats, faces: NDArray[np.int64], region_map: RegionMap, heads: Floats,
-    pairs: list[tuple[int, int]], skin: NDArray[np.bool_],
+    region_set: str,
+    template: Floats,
+    faces: NDArray[np.int64],
+    region_map: RegionMap,
+    heads: Floats,
+    pairs: list[tuple[int, int]],
+    skin: NDArray[np.bool_],
 ) -> int:
     """Print all tables of one region set; returns how many thresholds were missed."""
 
@@ -129,12 +150,17 @@ def judge(
         judged = part != "goggles"
         table.row(f"{part}: seam excess RMS, median, deg", float(np.median(f["excess"])), 2.5 if judged else None)
         table.row(f"{part}: seam excess RMS, p95, deg", float(np.percentile(f["excess"], 95)), 5.0 if judged else None)
-        table.row(f"{part}: seam excess maximum, median, deg", float(np.median(f["excess_max"])), 9.0 if judged else None)
+        table.row(
+            f"{part}: seam excess maximum, median, deg", float(np.median(f["excess_max"])), 9.0 if judged else None
+        )
         table.row(f"{part}: closer to the donor than to the host", float(f["closer"].mean()), closer, at_most=False)
         table.row(f"{part}: donor found first of {GALLERY}", float(f["rank1"].mean()), rank1, at_most=False)
         table.row(f"{part}: smallest / largest singular value", float(f["sv_min"].min()))
         table.row("", float(f["sv_max"].max()))
-        table.row(f"{part}: flagged (singular value outside 0.6..1.6)", float(((f["sv_min"] < 0.6) | (f["sv_max"] > 1.6)).mean()))
+        table.row(
+            f"{part}: flagged (singular value outside 0.6..1.6)",
+            float(((f["sv_min"] < 0.6) | (f["sv_max"] > 1.6)).mean()),
+        )
     flips = sum(f["flips"].sum() for part, f in figures.items() if part != "goggles") / len(pairs)
     table.row("flipped skin faces a composite outside goggles, mean", float(flips), 1.0)
     invariants(table, grafter, heads, pairs)
@@ -151,7 +177,11 @@ def judge(
         table.row(f"{part}: closer to the donor than to the host", float(f["closer"].mean()))
         table.row(f"{part}: donor found first of {GALLERY}", float(f["rank1"].mean()))
     misses += table.misses
-    for name, values in (("similarity", {"stiffness": np.inf}), ("harmonic seam", {"seam": "harmonic"}), ("hard switch", {"seam": "hard"})):
+    for name, values in (
+        ("similarity", {"stiffness": np.inf}),
+        ("harmonic seam", {"seam": "harmonic"}),
+        ("hard switch", {"seam": "hard"}),
+    ):
         other = eyes_joined(measure(build(**values), pairs, heads, skin))
         table = Table(f"region set {region_set}, {name}")
         for part, f in other.items():
@@ -167,7 +197,11 @@ def judge(
 def invariants(table: Table, grafter: Grafter, heads: Floats, pairs: list[tuple[int, int]]) -> None:
     """Self-graft, similarity of the donor, untouched host, order of parts, planar rims."""
     rng = np.random.default_rng(1)
-    table.row("graft(a, a) against a, max, mm", max(float(np.abs(grafter.graft(h, h).vertices - h).max()) for h in heads[:20]), 1e-9)
+    table.row(
+        "graft(a, a) against a, max, mm",
+        max(float(np.abs(grafter.graft(h, h).vertices - h).max()) for h in heads[:20]),
+        1e-9,
+    )
     q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     worst, outside, order = 0.0, 0, 0.0
     moved = np.concatenate([np.concatenate([d.seam.interior, d.followers]) for d in grafter.disks.values()])
@@ -192,7 +226,9 @@ def invariants(table: Table, grafter: Grafter, heads: Floats, pairs: list[tuple[
                 rim -= ((rim - centre) @ normal)[:, None] * normal
                 rim += rng.normal(scale=noise, size=(len(rim), 1)) * normal if noise else 0.0
             # A flat rim against itself at another pose and size: only the normal direction is undetermined.
-            values = fit_affine(donor, fit_similarity(donor, host)(donor) + rng.normal(scale=noise, size=donor.shape), grafter.stiffness)
+            values = fit_affine(
+                donor, fit_similarity(donor, host)(donor) + rng.normal(scale=noise, size=donor.shape), grafter.stiffness
+            )
             relative = values.singular_values / np.cbrt(fit_similarity(donor, host).determinant)
             low, high = min(low, float(relative.min())), max(high, float(relative.max()))
             del name
@@ -201,16 +237,25 @@ def invariants(table: Table, grafter: Grafter, heads: Floats, pairs: list[tuple[
 
 
 def intersections(
-    table: Table, grafter: Grafter, faces: NDArray[np.int64], heads: Floats, pairs: list[tuple[int, int]], skin: NDArray[np.bool_]
+    table: Table,
+    grafter: Grafter,
+    faces: NDArray[np.int64],
+    heads: Floats,
+    pairs: list[tuple[int, int]],
+    skin: NDArray[np.bool_],
 ) -> None:
     skin_faces = faces[faces_within(faces, skin)]
     hosts = [self_intersecting_faces(heads[b], skin_faces) for b in sorted({b for _, b in pairs})]
     grafts = [self_intersecting_faces(grafter.graft(heads[a], heads[b]).vertices, skin_faces) for a, b in pairs]
     table.row("self-intersecting skin faces of hosts, median", float(np.median(hosts)))
-    table.row("self-intersecting skin faces of composites, median", float(np.median(grafts)), 1.1 * float(np.median(hosts)))
+    table.row(
+        "self-intersecting skin faces of composites, median", float(np.median(grafts)), 1.1 * float(np.median(hosts))
+    )
 
 
-def closing(table: Table, grafter: Grafter, faces: NDArray[np.int64], heads: Floats, pairs: list[tuple[int, int]]) -> None:
+def closing(
+    table: Table, grafter: Grafter, faces: NDArray[np.int64], heads: Floats, pairs: list[tuple[int, int]]
+) -> None:
     """Skin, sockets and mouth sac (vertices 0..14061) under a fan over the neck: watertight with Euler number 2."""
     body = faces[(faces < 14062).all(axis=1)]
     (neck,) = boundary_loops(body)

@@ -19,6 +19,9 @@ from facegraft import __version__
 from facegraft.errors import FacegraftError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from facegraft.engine import EngineOptions, RunSummary
     from facegraft.regions.regionmap import RegionMap
 
@@ -45,8 +48,11 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: one line and exit code 1 for a failed run, 2 for wrong usage, 130 for Ctrl-C."""
-    logging.basicConfig(format="facegraft: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("facegraft").setLevel(logging.INFO)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("facegraft: %(message)s"))
+    logger = logging.getLogger("facegraft")  # ours alone: the libraries' chatter is not for users
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -65,21 +71,48 @@ def main() -> None:
 
 def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """-o DIR."""
-    return click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write.")(command)
+    return click.option(
+        "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write."
+    )(command)
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of everything that runs on the engine; they do not change what is written. Passed on as `options`."""
 
-    @click.option("--workers", type=click.IntRange(1), default=None, help="Worker processes of the local cluster; default: one a core.", show_default=False)
-    @click.option("--scheduler", default=None, metavar="ADDRESS", help="Dask scheduler (tcp://… or a scheduler file), or 'sync' for this process.")
-    @click.option("--max-rejects", type=click.FloatRange(0, 1), default=0.02, help="Share of items that may be rejected before the run stops.")
+    @click.option(
+        "--workers",
+        type=click.IntRange(1),
+        default=None,
+        help="Worker processes of the local cluster; default: one a core.",
+        show_default=False,
+    )
+    @click.option(
+        "--scheduler",
+        default=None,
+        metavar="ADDRESS",
+        help="Dask scheduler (tcp://… or a scheduler file), or 'sync' for this process.",
+    )
+    @click.option(
+        "--max-rejects",
+        type=click.FloatRange(0, 1),
+        default=0.02,
+        help="Share of items that may be rejected before the run stops.",
+    )
     @click.option("--item-timeout", type=click.FloatRange(min=1), default=300.0, help="Seconds that one item may take.")
-    @click.option("--item-memory", type=click.FloatRange(min=0.25), default=6.0, help="Gigabytes that one item may use.")
+    @click.option(
+        "--item-memory", type=click.FloatRange(min=0.25), default=6.0, help="Gigabytes that one item may use."
+    )
     @click.option("--quiet", is_flag=True, help="No progress display.")
     @wraps(command)
     def wrapped(
-        *args: Any, workers: int | None, scheduler: str | None, max_rejects: float, item_timeout: float, item_memory: float, quiet: bool, **kwargs: Any
+        *args: Any,
+        workers: int | None,
+        scheduler: str | None,
+        max_rejects: float,
+        item_timeout: float,
+        item_memory: float,
+        quiet: bool,
+        **kwargs: Any,
     ) -> Any:
         from facegraft.engine import EngineOptions
 
@@ -99,7 +132,9 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--seed and --set of a command that runs one stage."""
     command = click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")(command)
-    return click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any parameter of the stage; repeatable.")(command)
+    return click.option(
+        "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any parameter of the stage; repeatable."
+    )(command)
 
 
 def gathered(stage: str, settings: tuple[str, ...], **named: Any) -> dict[str, Any]:
@@ -111,7 +146,9 @@ def gathered(stage: str, settings: tuple[str, ...], **named: Any) -> dict[str, A
         if value is None:
             continue
         if name in values and values[name] != value:
-            raise click.UsageError(f"{name} is given twice: --{name.replace('_', '-')} {value} and --set {name}={values[name]}")
+            raise click.UsageError(
+                f"{name} is given twice: --{name.replace('_', '-')} {value} and --set {name}={values[name]}"
+            )
         values[name] = value
     return values
 
@@ -122,7 +159,9 @@ def say(summary: RunSummary) -> None:
         click.echo(f"{summary.output}: already complete, {summary.written} items written, {summary.rejected} rejected")
         return
     kept = f", {summary.kept} of them kept from before" if summary.kept else ""
-    click.echo(f"{summary.output}: {summary.written} items written, {summary.rejected} rejected{kept}, in {summary.seconds:.1f} s")
+    click.echo(
+        f"{summary.output}: {summary.written} items written, {summary.rejected} rejected{kept}, in {summary.seconds:.1f} s"
+    )
     for reason, count in sorted(summary.reasons.items(), key=lambda pair: (-pair[1], pair[0]))[:5]:
         click.echo(f"  rejected {count}: {reason}")
 
@@ -138,9 +177,13 @@ KINDS = ("synthetic", "ict", "facescape", "flame", "meshes")
 
 
 @cli.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"), help="Folder to write.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"), help="Folder to write."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")
-@click.option("--set", "settings", multiple=True, metavar="STAGE.NAME=VALUE", help="Any parameter of any stage; repeatable.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="STAGE.NAME=VALUE", help="Any parameter of any stage; repeatable."
+)
 @run_options
 def demo(output: Path, seed: int, settings: tuple[str, ...], options: EngineOptions) -> None:
     """Everything, on built-in synthetic heads: minutes on a laptop, ending in a page of pictures.
@@ -156,9 +199,13 @@ def demo(output: Path, seed: int, settings: tuple[str, ...], options: EngineOpti
 @click.option("--input", "source", default=None, metavar="RAW", help="Folder of raw heads (none for synthetic heads).")
 @output_option
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")
-@click.option("--set", "settings", multiple=True, metavar="STAGE.NAME=VALUE", help="Any parameter of any stage; repeatable.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="STAGE.NAME=VALUE", help="Any parameter of any stage; repeatable."
+)
 @run_options
-def run(recipe: str, source: str | None, output: Path, seed: int, settings: tuple[str, ...], options: EngineOptions) -> None:
+def run(
+    recipe: str, source: str | None, output: Path, seed: int, settings: tuple[str, ...], options: EngineOptions
+) -> None:
     """Run all stages of RECIPE (a YAML file, or the name of a shipped one) and write a report; the same command resumes.
 
     \b
@@ -168,7 +215,9 @@ def run(recipe: str, source: str | None, output: Path, seed: int, settings: tupl
     _run(recipe, source, output, seed, settings, options)
 
 
-def _run(recipe_name: str, source: str | None, output: Path, seed: int, settings: tuple[str, ...], options: EngineOptions) -> None:
+def _run(
+    recipe_name: str, source: str | None, output: Path, seed: int, settings: tuple[str, ...], options: EngineOptions
+) -> None:
     from facegraft.pipeline import run_recipe
     from facegraft.recipe import find_recipe, load_recipe
     from facegraft.report import write_report
@@ -185,9 +234,25 @@ def _run(recipe_name: str, source: str | None, output: Path, seed: int, settings
 @cli.command()
 @click.argument("source", required=False)
 @click.option("--kind", type=click.Choice(KINDS), required=True, help="What the source is.")
-@click.option("--subjects", type=click.IntRange(1), default=None, help="How many subjects (generated kinds), or at most how many (folders).")
-@click.option("--expressions", callback=count_or_names, default=None, metavar="N|A,B,…", help="How many expressions, or their names.")
-@click.option("--region-map", type=click.Path(), default=None, help="Region map (JSON) of a topology that facegraft does not ship.")
+@click.option(
+    "--subjects",
+    type=click.IntRange(1),
+    default=None,
+    help="How many subjects (generated kinds), or at most how many (folders).",
+)
+@click.option(
+    "--expressions",
+    callback=count_or_names,
+    default=None,
+    metavar="N|A,B,…",
+    help="How many expressions, or their names.",
+)
+@click.option(
+    "--region-map",
+    type=click.Path(),
+    default=None,
+    help="Region map (JSON) of a topology that facegraft does not ship.",
+)
 @output_option
 @stage_options
 @run_options
@@ -209,18 +274,34 @@ def ingest(
     """
     from facegraft import pipeline
 
-    parameters = gathered("ingest", settings, kind=kind, subjects=subjects, expressions=expressions, region_map=region_map)
+    parameters = gathered(
+        "ingest", settings, kind=kind, subjects=subjects, expressions=expressions, region_map=region_map
+    )
     say(pipeline.ingest(source, output, parameters, seed, options))
 
 
 @cli.command()
 @click.argument("heads", type=click.Path(path_type=Path))
 @output_option
-@click.option("--donors", type=click.IntRange(0), default=None, help="Donors of every recipient, beside itself.  [default: 16]", show_default=False)
+@click.option(
+    "--donors",
+    type=click.IntRange(0),
+    default=None,
+    help="Donors of every recipient, beside itself.  [default: 16]",
+    show_default=False,
+)
 @click.option("--preset", default=None, help="facegraft, paper or similarity.")
 @stage_options
 @run_options
-def graft(heads: Path, output: Path, donors: int | None, preset: str | None, seed: int, settings: tuple[str, ...], options: EngineOptions) -> None:
+def graft(
+    heads: Path,
+    output: Path,
+    donors: int | None,
+    preset: str | None,
+    seed: int,
+    settings: tuple[str, ...],
+    options: EngineOptions,
+) -> None:
     """Make composite heads: move noses, eyes and mouths between the neutral HEADS.
 
     \b
@@ -234,11 +315,25 @@ def graft(heads: Path, output: Path, donors: int | None, preset: str | None, see
 @cli.command()
 @click.argument("inputs", type=click.Path(path_type=Path), nargs=-1, required=True)
 @output_option
-@click.option("--mode", type=click.Choice(["head", "frontal"]), default=None, help="Whole head, or head ∩ ball around the face.  [default: head]", show_default=False)
+@click.option(
+    "--mode",
+    type=click.Choice(["head", "frontal"]),
+    default=None,
+    help="Whole head, or head ∩ ball around the face.  [default: head]",
+    show_default=False,
+)
 @click.option("--preset", default=None, help="facegraft or paper.")
 @stage_options
 @run_options
-def clean(inputs: tuple[Path, ...], output: Path, mode: str | None, preset: str | None, seed: int, settings: tuple[str, ...], options: EngineOptions) -> None:
+def clean(
+    inputs: tuple[Path, ...],
+    output: Path,
+    mode: str | None,
+    preset: str | None,
+    seed: int,
+    settings: tuple[str, ...],
+    options: EngineOptions,
+) -> None:
     """Close every head of the INPUTS (composites, heads) to a watertight surface in the unit ball.
 
     \b
@@ -255,7 +350,9 @@ def clean(inputs: tuple[Path, ...], output: Path, mode: str | None, preset: str 
 @click.option("--preset", default=None, help="facegraft or paper.")
 @stage_options
 @run_options
-def sample(surfaces: Path, output: Path, preset: str | None, seed: int, settings: tuple[str, ...], options: EngineOptions) -> None:
+def sample(
+    surfaces: Path, output: Path, preset: str | None, seed: int, settings: tuple[str, ...], options: EngineOptions
+) -> None:
     """Sample points, normals and signed distances of every surface.
 
     \b
@@ -290,7 +387,11 @@ def verify(datasets: tuple[Path, ...]) -> None:
 def stage_folders(path: Path) -> list[Path]:
     """A dataset's folder itself, or the stages' folders in the folder of a run."""
     stages = [path / name for name in ("heads", "composites", "surfaces", "samples")]
-    if not (path / "dataset.json").exists() and not (path / "run.json").exists() and any(stage.is_dir() for stage in stages):
+    if (
+        not (path / "dataset.json").exists()
+        and not (path / "run.json").exists()
+        and any(stage.is_dir() for stage in stages)
+    ):
         return stages
     return [path]
 
@@ -336,10 +437,14 @@ def inspect(dataset: Path, key: str | None) -> None:
 
     ds = open_dataset(dataset)
     if key is None:
-        click.echo(f"{dataset}: kind {ds.kind}, {len(ds)} items in {len(ds.shards)} shards, {ds.mm_per_unit:g} mm per unit")
+        click.echo(
+            f"{dataset}: kind {ds.kind}, {len(ds)} items in {len(ds.shards)} shards, {ds.mm_per_unit:g} mm per unit"
+        )
         click.echo(f"frame: {ds.schema.frame}")
         for name, spec in ds.schema.fields.items():
-            click.echo(f"  {name:<18} {spec.dtype:<8} {'×'.join(map(str, spec.shape)):<10} {spec.unit:<12} {spec.meaning}")
+            click.echo(
+                f"  {name:<18} {spec.dtype:<8} {'×'.join(map(str, spec.shape)):<10} {spec.unit:<12} {spec.meaning}"
+            )
         click.echo("items: " + ", ".join(ds.keys()[:8]) + (" …" if len(ds) > 8 else ""))
         return
     click.echo(json.dumps(ds.row(key), indent=1, ensure_ascii=False))
@@ -361,12 +466,19 @@ def retry(dataset: Path, options: EngineOptions) -> None:
     from facegraft.engine import retry as engine_retry
     from facegraft.stages import stage_path_of
 
-    say(engine_retry(stage_path_of(dataset), dataset, options))
+    say(engine_retry(dataset, stage_path_of(dataset), options))
 
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=None, help="Folder of the page.  [default: FOLDER/report]", show_default=False)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Folder of the page.  [default: FOLDER/report]",
+    show_default=False,
+)
 def report(folder: Path, output: Path | None) -> None:
     """Write one self-contained HTML page of pictures and figures about a run FOLDER.
 
@@ -385,7 +497,9 @@ def doctor() -> None:
 
     findings = examine()
     for finding in findings:
-        click.echo(f"{'ok  ' if finding.good else 'BAD '} {finding.what:<22} {finding.found}{'' if finding.good else '  → ' + finding.remedy}")
+        click.echo(
+            f"{'ok  ' if finding.good else 'BAD '} {finding.what:<22} {finding.found}{'' if finding.good else '  → ' + finding.remedy}"
+        )
     if not all(finding.good for finding in findings):
         raise click.exceptions.Exit(1)
 
@@ -397,12 +511,26 @@ def regions() -> None:
 
 @regions.command("build")
 @click.argument("template", type=click.Path(path_type=Path))
-@click.option("--landmarks", type=click.Path(path_type=Path), required=True, help="68 landmarks: indices (.npz, .npy, .json, .txt) or barycentric (.npz).")
+@click.option(
+    "--landmarks",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="68 landmarks: indices (.npz, .npy, .json, .txt) or barycentric (.npz).",
+)
 @click.option("--key", default=None, help="Which array of the landmark file.")
 @click.option("--name", required=True, help="Name of the topology.")
-@click.option("--mm-per-unit", type=click.FloatRange(min=0, min_open=True), default=None, help="Millimetres of the mesh's unit; default: from the eyes' distance.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSON file to write.")
-def regions_build(template: Path, landmarks: Path, key: str | None, name: str, mm_per_unit: float | None, output: Path) -> None:
+@click.option(
+    "--mm-per-unit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Millimetres of the mesh's unit; default: from the eyes' distance.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSON file to write."
+)
+def regions_build(
+    template: Path, landmarks: Path, key: str | None, name: str, mm_per_unit: float | None, output: Path
+) -> None:
     """Find the parts of a new topology from one TEMPLATE mesh (OBJ, PLY) and its 68 landmarks.
 
     \b
@@ -422,7 +550,9 @@ def regions_build(template: Path, landmarks: Path, key: str | None, name: str, m
 @regions.command("show")
 @click.argument("region_map")
 @click.argument("template", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG file to write.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG file to write."
+)
 def regions_show(region_map: str, template: Path, output: Path) -> None:
     """Draw REGION_MAP (a shipped name or a JSON file) on one mesh of its topology.
 
@@ -456,7 +586,7 @@ def regions_check(region_map: str, template: Path) -> None:
     _say_check(check_region_map(found, vertices, faces))
 
 
-def _read_triangles(path: Path, region_map: RegionMap | None = None) -> tuple[Any, Any]:
+def _read_triangles(path: Path, region_map: RegionMap | None = None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Vertices and triangles of a mesh file, in file order; quads are split as ingest splits them."""
     from facegraft.heads.triangles import read_triangles
 

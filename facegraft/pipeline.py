@@ -19,17 +19,36 @@ Announce = Callable[[str], None]
 
 
 def ingest(
-    source: str | None, output: Path, parameters: Mapping[str, Any], seed: int = 0, options: EngineOptions | None = None, client: ShardClient | None = None,
+    source: str | None,
+    output: Path,
+    parameters: Mapping[str, Any],
+    seed: int = 0,
+    options: EngineOptions | None = None,
+    client: ShardClient | None = None,
 ) -> RunSummary:
     """Source heads (a folder, a file, or None for synthetic ones) → dataset of heads."""
     from facegraft.stages import ingest as stage
 
     checked = stage.IngestParameters.parse(parameters)
-    return _execute(stage.STAGE_PATH, stage.plan_ingest(source, checked, seed), [source] if source else [], output, checked.as_json(), seed, options, client)
+    return _execute(
+        stage.STAGE_PATH,
+        stage.plan_ingest(Path(source) if source else None, checked, seed),
+        [source] if source else [],
+        output,
+        checked.as_json(),
+        seed,
+        options,
+        client,
+    )
 
 
 def graft(
-    heads: Path, output: Path, parameters: Mapping[str, Any], seed: int = 0, options: EngineOptions | None = None, client: ShardClient | None = None,
+    heads: Path,
+    output: Path,
+    parameters: Mapping[str, Any],
+    seed: int = 0,
+    options: EngineOptions | None = None,
+    client: ShardClient | None = None,
 ) -> RunSummary:
     """Heads → composites."""
     from facegraft.stages import graft as stage
@@ -40,7 +59,12 @@ def graft(
 
 
 def clean(
-    inputs: Sequence[Path], output: Path, parameters: Mapping[str, Any], seed: int = 0, options: EngineOptions | None = None, client: ShardClient | None = None,
+    inputs: Sequence[Path],
+    output: Path,
+    parameters: Mapping[str, Any],
+    seed: int = 0,
+    options: EngineOptions | None = None,
+    client: ShardClient | None = None,
 ) -> RunSummary:
     """Composites and heads → watertight surfaces."""
     from facegraft.stages import clean as stage
@@ -51,7 +75,12 @@ def clean(
 
 
 def sample(
-    surfaces: Path, output: Path, parameters: Mapping[str, Any], seed: int = 0, options: EngineOptions | None = None, client: ShardClient | None = None,
+    surfaces: Path,
+    output: Path,
+    parameters: Mapping[str, Any],
+    seed: int = 0,
+    options: EngineOptions | None = None,
+    client: ShardClient | None = None,
 ) -> RunSummary:
     """Surfaces → samples."""
     from facegraft.stages import sample as stage
@@ -106,4 +135,13 @@ def _execute(
     options: EngineOptions | None,
     client: ShardClient | None,
 ) -> RunSummary:
-    return execute(stage_path, plan, [str(Path(path).resolve()) for path in inputs], Path(output), parameters, seed, options or EngineOptions(), client)
+    return execute(
+        stage_path,
+        plan,
+        [str(Path(path).resolve()) for path in inputs],
+        Path(output),
+        parameters,
+        seed,
+        options or EngineOptions(),
+        client,
+    )

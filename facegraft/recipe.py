@@ -38,7 +38,9 @@ class Recipe:
         for setting in settings:
             stage, name, value = parse_setting(setting)
             if stage is None:
-                raise RecipeError(f"--set {setting}: say which stage it is for, as in --set sample.{name}=…; stages are {', '.join(STAGES)}")
+                raise RecipeError(
+                    f"--set {setting}: say which stage it is for, as in --set sample.{name}=…; stages are {', '.join(STAGES)}"
+                )
             parameters.setdefault(_known_stage(stage, f"--set {setting}"), {})[name] = value
         return Recipe(self.name, self.description, parameters)
 

@@ -15,7 +15,9 @@ def resource_folder(kind: str) -> Path:
     for root in _ROOTS:
         if (root / kind).is_dir():
             return root / kind
-    raise FacegraftError(f"this installation of facegraft lacks its folder {kind!r}; reinstall it (looked in {_ROOTS[0]} and {_ROOTS[1]})")
+    raise FacegraftError(
+        f"this installation of facegraft lacks its folder {kind!r}; reinstall it (looked in {_ROOTS[0]} and {_ROOTS[1]})"
+    )
 
 
 def resource_path(name: str) -> Path:

@@ -175,7 +175,8 @@ def start_client(options: EngineOptions) -> Iterator[ShardClient]:
                     threads_per_worker=1,
                     processes=True,
                     host="127.0.0.1",
-                    dashboard_address=options.dashboard,
+                    # Dask opens a port for its pages in any case: a free one, where nobody else can reach it.
+                    dashboard_address=options.dashboard or "127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
                     # Memory is the business of the child: Dask would pause or kill the worker for what the child does.
                     memory_limit=0,

@@ -115,20 +115,17 @@ def refuse_other_run(folder: Path, there: RunRecord, now: RunRecord) -> None:
 
 
 def _differing(there: RunRecord, now: RunRecord, names: tuple[str, ...]) -> list[str]:
-    before = dict(entry for name in names for entry in _flat(name, getattr(there, name)))
-    after = dict(entry for name in names for entry in _flat(name, getattr(now, name)))
-    return [
-        f"{path}: {_show(before, path)} there, {_show(after, path)} now"
-        for path in dict.fromkeys([*before, *after])
-        if before.get(path, _ABSENT) != after.get(path, _ABSENT)
-    ]
+    found = []
+    for name in names:
+        before, after = dict(_flat(name, getattr(there, name))), dict(_flat(name, getattr(now, name)))
+        for path in dict.fromkeys([*before, *after]):
+            if before.get(path, _ABSENT) != after.get(path, _ABSENT):
+                found.append(f"{path}: {_show(before, path)} there, {_show(after, path)} now")
+    return found
 
 
-class _Absent:
-    """Stands for a field that one side does not have (None is a value)."""
-
-
-_ABSENT = _Absent()
+# Stands for a field that one side does not have (None is a value).
+_ABSENT = object()
 
 
 def _flat(path: str, value: Any) -> list[tuple[str, Any]]:

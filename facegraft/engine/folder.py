@@ -7,7 +7,7 @@ from pathlib import Path
 from facegraft.engine.errors import EngineError
 from facegraft.engine.fingerprint import RUN_FILE, RunRecord, read_run, refuse_other_run, write_run
 from facegraft.engine.lock import LOCK_FILE
-from facegraft.engine.plan import ShardedPlan, StagePlan, write_plan
+from facegraft.engine.plan import StagePlan
 from facegraft.store import DamagedError, write_region_map, write_shared
 from facegraft.store.atomic import is_temporary, make_folder, read_bytes, unwritable
 from facegraft.store.document import unseal
@@ -42,9 +42,8 @@ def claim(folder: Path, record: RunRecord) -> None:
     write_run(folder, record)
 
 
-def furnish(folder: Path, plan: StagePlan, sharded: ShardedPlan) -> None:
-    """plan.parquet, shared.safetensors and region_map.json, anew at every start: what was damaged meanwhile is mended."""
-    write_plan(folder, sharded)
+def furnish(folder: Path, plan: StagePlan) -> None:
+    """shared.safetensors and region_map.json, anew at every start: what was damaged meanwhile is mended."""
     if plan.shared:
         write_shared(folder, plan.shared)
     if plan.region_map is not None:

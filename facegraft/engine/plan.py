@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 from facegraft.engine.errors import EngineError
 from facegraft.engine.stage import PlannedItem
 from facegraft.store import DatasetSchema, FieldError, StoreError, check_key, shard_name, write_bytes_atomic
+from facegraft.store.atomic import sha256_bytes, sha256_file
 from facegraft.store.schema import check_row
 
 PLAN_FILE = "plan.parquet"
@@ -93,53 +95,56 @@ def shard_plan(plan: StagePlan) -> ShardedPlan:
     return ShardedPlan(tuple(items), plan.shard_items, columns)
 
 
-def write_plan(folder: Path, plan: ShardedPlan) -> None:
-    """plan.parquet, atomically: key, shard, the planned columns, spec (JSON text); a row group per shard, pages with checksums."""
+def write_plan(folder: Path, plan: ShardedPlan) -> str:
+    """plan.parquet, atomically: key, shard, the planned columns, spec (JSON text); a row group per shard. Returns the file's sha256."""
     types = [pa.field("key", pa.string()), pa.field("shard", pa.int64())]
     types += [pa.field(name, _ARROW[kind]) for name, kind in plan.columns.items()]
     schema = pa.schema([*types, pa.field("spec", pa.string())], metadata={"shard_items": str(plan.shard_items)})
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for number in range(plan.shard_count):
             items = plan.shard(number)
             rows = [{"key": i.key, "shard": number, **i.row, "spec": _line(i.spec).decode()} for i in items]
             writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(items))
-    write_bytes_atomic(folder / PLAN_FILE, sink.getvalue())
+    data = memoryview(sink.getvalue())
+    write_bytes_atomic(folder / PLAN_FILE, data)
+    return sha256_bytes(data)
 
 
 def read_plan(folder: Path, columns: Mapping[str, str]) -> ShardedPlan:
-    """The whole plan back. `columns`: the schema's index columns. Raises EngineError where the file is missing or damaged."""
-    file = _open(folder)
+    """The whole plan back, as far as it can be read: compare its sha256(). `columns`: the schema's index columns. Raises EngineError."""
+    path = _present(folder)
     try:
-        shard_items = int(file.schema_arrow.metadata[b"shard_items"])
-        rows = file.read(use_threads=False).to_pylist()
+        table = pq.read_table(path, use_threads=False)
+        shard_items = int(table.schema.metadata[b"shard_items"])
+        rows = table.to_pylist()
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise _damaged(folder, error) from error
-    present = set(file.schema_arrow.names)
-    kept = {name: kind for name, kind in columns.items() if name in present}
+    kept = {name: kind for name, kind in columns.items() if name in table.schema.names}
     return ShardedPlan(tuple(_item(row, folder) for row in rows), shard_items, kept)
 
 
-def read_shard_items(folder: Path, shard: int) -> list[PlannedItem]:
-    """The planned items of one shard. Raises EngineError where the file is missing or damaged."""
-    file = _open(folder)
-    try:
-        rows = file.read_row_group(shard, use_threads=False).to_pylist()
-    except (pa.ArrowException, OSError, IndexError) as error:
-        raise _damaged(folder, error) from error
-    if any(row.get("shard") != shard for row in rows):
-        raise _damaged(folder, ValueError(f"row group {shard} holds another shard"))
+def read_shard_items(folder: Path, shard: int, sha256: str) -> list[PlannedItem]:
+    """The planned items of one shard. Raises EngineError where the file is missing or has not the given checksum."""
+    path = _present(folder)
+    stat = path.stat()
+    _check_file(path, sha256, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    rows = pq.ParquetFile(path).read_row_group(shard, use_threads=False).to_pylist()
     return [_item(row, folder) for row in rows]
 
 
-def _open(folder: Path) -> pq.ParquetFile:
+@lru_cache(maxsize=8)
+def _check_file(path: Path, sha256: str, _signature: tuple[int, int, int]) -> None:
+    # Before the parser sees it (damaged parquet can crash that), and once per process rather than once per shard.
+    if sha256_file(path) != sha256:
+        raise _damaged(path.parent, ValueError("its checksum is not that of the plan that was written"))
+
+
+def _present(folder: Path) -> Path:
     path = folder / PLAN_FILE
     if not path.is_file():
         raise EngineError(f"{path} is missing; run the command that made this dataset again")
-    try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(folder, error) from error
+    return path
 
 
 def _damaged(folder: Path, error: Exception) -> EngineError:

@@ -18,7 +18,7 @@ from facegraft.engine.folder import claim, finished_counts, furnish, make_output
 from facegraft.engine.lock import locked
 from facegraft.engine.options import EngineOptions
 from facegraft.engine.order import StageOrder
-from facegraft.engine.plan import ShardedPlan, StagePlan, read_plan, shard_plan
+from facegraft.engine.plan import ShardedPlan, StagePlan, read_plan, shard_plan, write_plan
 from facegraft.engine.progress import show_progress
 from facegraft.engine.sandbox import Limits
 from facegraft.engine.shard_task import LOG_FOLDER, ShardResult, ShardTask
@@ -74,7 +74,7 @@ def execute(
         if finished_counts(folder) is not None:
             return _summary_of_finished(folder, record, start)
         with _resumable(folder):
-            furnish(folder, plan, sharded)
+            furnish(folder, plan)
             return _make_and_finish(folder, record, sharded, options, client, start)
 
 
@@ -111,7 +111,8 @@ def _make_and_finish(
 ) -> RunSummary:
     order = StageOrder(record.stage, str(folder), record.inputs, record.commit_sha256(), record.code_version)
     limits = Limits(options.item_timeout_s, int(options.item_memory_gb * 1e9))
-    tasks = [ShardTask(order, number, limits) for number in range(sharded.shard_count)]
+    plan_sha256 = write_plan(folder, sharded)
+    tasks = [ShardTask(order, number, plan_sha256, limits) for number in range(sharded.shard_count)]
     tally = _Tally(folder, record.planned, options)
     if client is None:
         with start_client(options) as own:

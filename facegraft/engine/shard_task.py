@@ -38,10 +38,11 @@ RunnerMaker = Callable[[StageOrder, Limits], ItemRunner]
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that travels to a worker."""
+    """All that travels to a worker. `plan_sha256`: of the bytes of plan.parquet."""
 
     order: StageOrder
     shard: int
+    plan_sha256: str
     limits: Limits
 
 
@@ -84,7 +85,7 @@ def _make(task: ShardTask, runner_for: RunnerMaker) -> ShardResult:
         return ShardResult(task.shard, len(record["rows"]) - reasons.total(), dict(reasons), kept=True)
     runner = runner_for(task.order, task.limits)
     written, refused, seconds = [], [], {}
-    for item in read_shard_items(output, task.shard):
+    for item in read_shard_items(output, task.shard, task.plan_sha256):
         begun = time.perf_counter()
         result = _checked(item, runner.run(item), schema)
         seconds[item.key] = round(time.perf_counter() - begun, 6)

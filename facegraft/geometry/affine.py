@@ -83,14 +83,16 @@ def fit_affines(donor_rims: Sequence[Floats], host_rims: Sequence[Floats], stiff
         if donor.shape != host.shape or donor.ndim != 2 or donor.shape[1] != 3:
             raise ValueError(f"rims must be two [n, 3] arrays, row-matched; got {donor.shape} and {host.shape}")
         if len(donor) < 4:
-            raise DegenerateRim(f"a rim of {len(donor)} points does not determine a map; a part's loop needs at least 4 vertices")
+            raise DegenerateRim(
+                f"a rim of {len(donor)} points does not determine a map; a part's loop needs at least 4 vertices"
+            )
         donor_mean[i], host_mean[i] = donor.mean(axis=0), host.mean(axis=0)
         x, y = donor - donor_mean[i], host - host_mean[i]
         covariance[i], cross[i] = x.T @ x, y.T @ x
         centred.append((x, y))
     if not (np.isfinite(covariance).all() and np.isfinite(cross).all()):
         raise DegenerateRim("a rim holds NaN or infinite positions; the head's mesh is damaged")
-    _refuse_degenerate(np.linalg.eigvalsh(covariance), plain=stiffness == 0)
+    _refuse_degenerate(np.asarray(np.linalg.eigvalsh(covariance)), plain=stiffness == 0)
     trace = np.trace(covariance, axis1=1, axis2=2)
     linear = _similarities(cross, trace)
     if np.isfinite(stiffness):

@@ -18,10 +18,9 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import Delaunay, QhullError
 
 from facegraft.errors import FacegraftError
-from facegraft.geometry.topology import boundary_edges
+from facegraft.geometry.planar import refine_delaunay
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -99,11 +98,12 @@ def minimal_area_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = (), even
 
 
 def planar_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = ()) -> CapPattern | None:
-    """Well-shaped cap of a rim [n, 3] that is nearly planar: Delaunay triangles of the rim and a hexagonal grid inside it.
+    """Well-shaped cap of a rim [n, 3] that is nearly planar: constrained Delaunay triangles of the rim and a grid inside it.
 
-    The grid's spacing is the rim's mean edge. New vertices are placed by harmonic (cotangent) weights, which are
+    The grid is hexagonal, its spacing the rim's mean edge. New vertices are placed by harmonic (cotangent) weights, which are
     non-negative on a Delaunay mesh and reproduce affine maps: a rim that is scaled or sheared takes its grid along.
-    Returns None where the projected rim is too thin, too crooked or too narrow for such a cap (use `minimal_area_cap`).
+    Where the rim doubles back on itself in its plane (corners of lids), its triangles are left as least area makes them.
+    `taken` as in `minimal_area_cap`. Returns None for a rim that is too thin or too tangled for new vertices (use that one).
     """
     points = np.asarray(rim, dtype=np.float64)
     n = len(points)
@@ -114,22 +114,12 @@ def planar_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = ()) -> CapPatt
     if len(inside) == 0:
         return None
     both = np.concatenate([flat, inside])
-    try:
-        faces = Delaunay(both).simplices.astype(np.int64)
-    except QhullError:  # all points on a line: no disk
+    barred = {(a, b) for pair in taken for a, b in (pair, pair[::-1])}
+    base = minimal_area_cap(np.column_stack([flat, np.zeros(n)]), taken, evenness=1e-7).faces[:, [0, 2, 1]]  # counter-clockwise
+    faces = refine_delaunay(both, base, barred)
+    if faces is None:
         return None
-    faces = faces[_in_polygon(both[faces].mean(axis=1), flat)]
-    corners = both[faces]
-    turned = _cross2(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    # `_project_to_plane` makes the rim run counter-clockwise; the cap runs against it, so every triangle clockwise.
-    faces[turned > 0] = faces[turned > 0][:, [0, 2, 1]]
-    steps = np.arange(n)
-    wanted = {((i + 1) % n, i) for i in steps.tolist()}
-    if {(int(a), int(b)) for a, b in boundary_edges(faces)} != wanted or len(np.unique(faces)) != len(both):
-        return None
-    if _chords(faces, n) & {(min(a, b), max(a, b)) for a, b in taken}:
-        return None
-    return CapPattern(faces, _harmonic_weights(both, faces, n))
+    return CapPattern(faces[:, [0, 2, 1]], _harmonic_weights(both, faces, n))
 
 
 def place_flat(pattern: CapPattern, rim: ArrayLike) -> Floats:
@@ -250,21 +240,15 @@ def _distance_to_polygon(points: Floats, polygon: Floats) -> Floats:
     return np.asarray(np.sqrt(((to - along[..., None] * edge) ** 2).sum(axis=2)).min(axis=1))
 
 
-def _chords(faces: Ints, n: int) -> set[tuple[int, int]]:
-    """Edges (smaller first) of a cap that join two rim vertices which do not follow each other."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    edges = np.sort(edges[(edges < n).all(axis=1)], axis=1)
-    return {(int(a), int(b)) for a, b in edges if b - a not in (1, n - 1)}
-
-
 def _harmonic_weights(flat: Floats, faces: Ints, n: int) -> Floats:
     """Weights [m, n] that solve the cotangent Laplace equation on a planar mesh [n + m, 2] with its first n vertices given."""
     corners = flat[faces]
+    smallest = 1e-12 * float(np.ptp(flat, axis=0).max()) ** 2  # three rim vertices may lie on a line
     rows, columns, values = [], [], []
     for i in range(3):
         j, k = (i + 1) % 3, (i + 2) % 3
         one, two = corners[:, j] - corners[:, i], corners[:, k] - corners[:, i]
-        cotangent = (one * two).sum(axis=1) / np.abs(_cross2(one, two))
+        cotangent = (one * two).sum(axis=1) / np.maximum(np.abs(_cross2(one, two)), smallest)
         rows += [faces[:, j], faces[:, k]]
         columns += [faces[:, k], faces[:, j]]
         values += [0.5 * cotangent, 0.5 * cotangent]

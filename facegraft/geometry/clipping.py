@@ -13,15 +13,12 @@ import numpy as np
 from manifold3d import Error, Manifold, Mesh64
 from numpy.typing import ArrayLike, NDArray
 
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
 from facegraft.errors import FacegraftError
-from facegraft.geometry.topology import (
-    compact,
-    euler_characteristic,
-    face_components,
-    face_normals,
-    is_watertight,
-    signed_volume,
-)
+from facegraft.geometry.distance import open_edge_count
+from facegraft.geometry.topology import compact, face_normals, signed_volume
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -111,9 +108,10 @@ class BallClipper:
                 face_source[run] = np.asarray(mesh.face_id, dtype=np.int64)[run]
         new_faces, face_source, kept = _main_piece(new_vertices, new_faces, face_source)
         new_vertices = new_vertices[kept]
-        if not is_watertight(new_faces) or euler_characteristic(new_faces) != 2:
+        open_edges, euler = open_edge_count(new_faces), len(kept) - len(new_faces) / 2  # closed: E = 3F/2
+        if open_edges or euler != 2:
             raise ClippingError(
-                f"the head inside the ball is no simple solid (Euler characteristic {euler_characteristic(new_faces)}, not 2): "
+                f"the head inside the ball is no simple solid ({open_edges} open edges, Euler characteristic {euler:g}, not 2): "
                 "the ball leaves a handle, for instance behind an ear"
             )
         source = _match_vertices(new_vertices, new_faces, face_source, head, triangles)
@@ -189,13 +187,16 @@ def _manifold(vertices: Floats, faces: Ints, name: int) -> Manifold:
 
 def _main_piece(vertices: Floats, faces: Ints, face_source: Ints) -> tuple[Ints, Ints, Ints]:
     """Faces, their sources and the kept vertices of the largest connected piece; refuses large strays."""
-    piece = face_components(faces)
-    if piece.max() > 0:
-        volumes = np.array([abs(signed_volume(vertices, faces[piece == i])) for i in range(piece.max() + 1)])
+    edges = np.concatenate([faces[:, :2], faces[:, 1:]])  # two edges a face are enough to connect it
+    links = coo_matrix((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=(len(vertices), len(vertices)))
+    piece = connected_components(links, directed=False)[1][faces[:, 0]]
+    numbers = np.unique(piece)
+    if len(numbers) > 1:
+        volumes = np.array([abs(signed_volume(vertices, faces[piece == i])) for i in numbers])
         stray = 1.0 - volumes.max() / volumes.sum()
         if stray > STRAY:
             raise ClippingError(f"the ball cuts the head into {len(volumes)} pieces; {stray:.0%} of the volume is not in the largest")
-        chosen = piece == volumes.argmax()
+        chosen = piece == numbers[volumes.argmax()]
         faces, face_source = faces[chosen], face_source[chosen]
     small, kept = compact(faces, len(vertices))
     return small, face_source, kept

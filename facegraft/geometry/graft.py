@@ -129,7 +129,9 @@ class Grafter:
         vertices = host.copy()
         for name, rim in zip(names, rims, strict=True):
             disk, donor, fit = self.disks[name], own[name], fits[name]
-            vertices[disk.seam.interior] = disk.seam.apply(fit(donor[disk.seam.loop]), fit(donor[disk.seam.interior]), host)
+            vertices[disk.seam.interior] = disk.seam.apply(
+                fit(donor[disk.seam.loop]), fit(donor[disk.seam.interior]), host
+            )
             if len(disk.followers):
                 vertices[disk.followers] = fit_similarity(*rim)(donor[disk.followers])
         return Graft(vertices, fits)
@@ -149,6 +151,8 @@ class Grafter:
                 determinant=fit.determinant,
                 seam_excess_rms=float(np.sqrt((excess**2).mean())),
                 seam_excess_max=float(excess.max()),
-                flips=flipped_faces(graft.vertices[disk.skin_vertices], fit(donor[disk.skin_vertices]), disk.skin_faces),
+                flips=flipped_faces(
+                    graft.vertices[disk.skin_vertices], fit(donor[disk.skin_vertices]), disk.skin_faces
+                ),
             )
         return figures

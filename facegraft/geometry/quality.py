@@ -63,7 +63,9 @@ def dihedral_excess(composite: Floats, donor: Floats, host: Floats) -> Floats:
 
 def flipped_faces(composite: Floats, mapped_donor: Floats, faces: Ints) -> int:
     """Number of faces of a part whose normal turns by more than 90° against the donor's mapped part."""
-    return int(np.count_nonzero(np.einsum("ij,ij->i", face_cross(composite, faces), face_cross(mapped_donor, faces)) < 0.0))
+    return int(
+        np.count_nonzero(np.einsum("ij,ij->i", face_cross(composite, faces), face_cross(mapped_donor, faces)) < 0.0)
+    )
 
 
 def self_intersecting_faces(vertices: Floats, faces: Ints) -> int:

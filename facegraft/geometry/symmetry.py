@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from facegraft.geometry.topology import directed_edges, unique_edges, vertex_components
 
@@ -25,7 +26,9 @@ MIRROR = np.array([-1.0, 1.0, 1.0])
 _SEED_EDGES = 12  # places at which a propagation is tried
 _SEED_CANDIDATES = 12  # nearest mirrored vertices considered for each end of a seed edge
 _TRIAL_VERTICES = 200  # how far a trial propagation runs before seeds are compared
-_MAX_CONFLICTS = 0.02  # share of contradictory faces beyond which a topology counts as asymmetric
+_MAX_CONFLICTS = 0.005  # share of contradictory faces beyond which a topology counts as asymmetric
+_CLEAR_CONFLICTS = 0.0005  # share at which the search for a better seed stops
+_SMALL_PIECE = 0.2  # share of the vertices below which a piece is small
 _MAX_LEFTOVER = 0.005  # share of vertices that may be paired by position alone
 
 
@@ -34,7 +37,8 @@ def mirror_map(vertices: ArrayLike, faces: ArrayLike) -> Ints | None:
 
     `vertices` [V, 3] in any unit, symmetric about x = 0 up to the natural asymmetry of a face. Connected pieces
     are paired first (an eyeball with the other eyeball, the skin with itself), then their vertices: by nearest
-    mirrored position where that already preserves every edge, else by propagation over the faces.
+    mirrored position where that already preserves every edge, else by propagation over the faces. A small piece
+    whose triangles are not mirrored (an eyeball copied to the other side) is paired by position, one to one.
     """
     v = np.asarray(vertices, dtype=np.float64)
     f = np.asarray(faces, dtype=np.int64)
@@ -50,6 +54,8 @@ def mirror_map(vertices: ArrayLike, faces: ArrayLike) -> Ints | None:
         found = _by_position(v, piece, own, other)
         if found is None:
             found = _by_propagation(v, piece, own, other)
+        if found is None and here != there and len(own) < _SMALL_PIECE * len(v):
+            found = other[linear_sum_assignment(cdist(v[own] * MIRROR, v[other]))[1]]
         if found is None:
             return None
         mirror[own] = found
@@ -126,7 +132,7 @@ def _by_propagation(v: Floats, piece: Ints, own: Ints, other: Ints) -> Ints | No
         share = conflicts / max(visited, 1)
         if share <= _MAX_CONFLICTS and len(assigned) > (1 - _MAX_LEFTOVER) * len(own) and (best is None or share < best[0]):
             best = share, assigned
-            if conflicts == 0:
+            if share <= _CLEAR_CONFLICTS:
                 break
     if best is None:
         return None

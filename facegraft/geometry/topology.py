@@ -50,7 +50,9 @@ def boundary_loops(faces: ArrayLike) -> list[Ints]:
     follower = dict(zip(edges[:, 0].tolist(), edges[:, 1].tolist(), strict=True))
     if len(follower) != len(edges):
         starts, counts = np.unique(edges[:, 0], return_counts=True)
-        raise TopologyError(f"boundary passes {counts.max()} times through vertex {starts[counts.argmax()]}: not a manifold boundary")
+        raise TopologyError(
+            f"boundary passes {counts.max()} times through vertex {starts[counts.argmax()]}: not a manifold boundary"
+        )
     loops = []
     while follower:
         start = min(follower)

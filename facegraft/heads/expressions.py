@@ -29,7 +29,11 @@ class Expression:
     @property
     def shapes(self) -> dict[str, float]:
         """Weight of every shape, sides written out, in alphabetical order."""
-        sides = {s: w for name, w in self.weights.items() for s in ([name + "L", name + "R"] if name.endswith("_") else [name])}
+        sides = {
+            s: w
+            for name, w in self.weights.items()
+            for s in ([name + "L", name + "R"] if name.endswith("_") else [name])
+        }
         return dict(sorted(sides.items()))
 
 
@@ -37,7 +41,9 @@ EXPRESSIONS = (
     Expression(1, "neutral", {}, (1.0, 1.0)),
     Expression(2, "smile", {"mouthSmile_": 0.9, "cheekSquint_": 0.5, "mouthDimple_": 0.2}),
     Expression(3, "mouth_stretch", {"jawOpen": 0.85, "mouthStretch_": 0.3}),
-    Expression(4, "anger", {"browDown_": 1.0, "noseSneer_": 0.7, "eyeSquint_": 0.5, "mouthPress_": 0.6, "mouthUpperUp_": 0.2}),
+    Expression(
+        4, "anger", {"browDown_": 1.0, "noseSneer_": 0.7, "eyeSquint_": 0.5, "mouthPress_": 0.6, "mouthUpperUp_": 0.2}
+    ),
     Expression(5, "jaw_left", {"jawLeft": 1.0}),
     Expression(6, "jaw_right", {"jawRight": 1.0}),
     Expression(7, "jaw_forward", {"jawForward": 1.0}),
@@ -90,7 +96,9 @@ def choose_expressions(
     for expression in chosen:
         missing = sorted(set(expression.shapes) - there)
         if missing:
-            raise SourceError(f"{where}: expression {expression.name!r} needs {_listed(f'{s}.obj' for s in missing)}, not in the folder")
+            raise SourceError(
+                f"{where}: expression {expression.name!r} needs {_listed(f'{s}.obj' for s in missing)}, not in the folder"
+            )
     return chosen, []
 
 

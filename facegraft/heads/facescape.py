@@ -65,7 +65,9 @@ class FacescapeSource:
             )
         for names, what in ((empty, "folders hold no mesh"), (strange, "meshes are not named <n>_<expression>")):
             if names:
-                log.warning("%s: left out: %d %s (%s%s)", self.path, len(names), what, names[0], ", …" if len(names) > 1 else "")
+                log.warning(
+                    "%s: left out: %d %s (%s%s)", self.path, len(names), what, names[0], ", …" if len(names) > 1 else ""
+                )
         return found
 
     def _region_map(self, mesh: RawMesh, where: str) -> RegionMap:

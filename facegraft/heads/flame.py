@@ -41,13 +41,19 @@ class FlameSource(MeshesSource):
         if self.path.is_dir():
             return super().plan()
         if self.path.suffix.lower() != ".npz":
-            raise SourceError(f"{self.path}: kind flame reads a folder of .obj and .ply meshes, or one .npz of vertices")
+            raise SourceError(
+                f"{self.path}: kind flame reads a folder of .obj and .ply meshes, or one .npz of vertices"
+            )
         region_map = self.region_map()
         arrays = read_vertex_arrays(self.path, region_map.vertex_count)
         faces = self._faces(arrays, region_map)
         heads = self._heads(arrays)
         scale = self.options.mm_per_unit or region_map.mm_per_unit
-        complaints = [c for c in (_complaint(arrays.vertices[h.spec["row"]], region_map, scale, str(self.path)) for h in heads[:20]) if c]
+        complaints = [
+            c
+            for c in (_complaint(arrays.vertices[h.spec["row"]], region_map, scale, str(self.path)) for h in heads[:20])
+            if c
+        ]
         if len(complaints) == min(len(heads), 20):
             raise SourceError(complaints[0])
         return SourcePlan(region_map, faces, heads)
@@ -83,14 +89,18 @@ class FlameSource(MeshesSource):
             )
         polygons = np.full((len(arrays.faces), 4), -1, dtype=np.int32)
         polygons[:, :3] = arrays.faces
-        return match_faces(RawMesh(np.asarray(arrays.vertices[0], dtype=np.float64), polygons), region_map, f"{self.path}: faces")
+        return match_faces(
+            RawMesh(np.asarray(arrays.vertices[0], dtype=np.float64), polygons), region_map, f"{self.path}: faces"
+        )
 
     def _heads(self, arrays: VertexArrays) -> list[Head]:
         count = len(arrays.vertices)
         subjects = arrays.subjects or [subject_name(i + 1) for i in range(count)]
         expressions = arrays.expressions or ["neutral"] * count
         named = [split_number(name) for name in expressions]
-        found = [Found(s, e, number, str(row)) for row, (s, (number, e)) in enumerate(zip(subjects, named, strict=True))]
+        found = [
+            Found(s, e, number, str(row)) for row, (s, (number, e)) in enumerate(zip(subjects, named, strict=True))
+        ]
         heads = choose_heads(found, self.options, str(self.path))
         # What the folder kinds call the file is here the row of the array.
         return [Head(h.subject, h.expression, h.number, {"row": int(h.spec["file"])}, self.path.name) for h in heads]

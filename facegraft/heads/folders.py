@@ -42,7 +42,10 @@ class Found:
 def list_folder(path: Path) -> list[Path]:
     """Entries of a folder in natural order, hidden ones left out; raises SourceError where it cannot be listed."""
     try:
-        return sorted((entry for entry in path.iterdir() if not entry.name.startswith(".")), key=lambda entry: natural_key(entry.name))
+        return sorted(
+            (entry for entry in path.iterdir() if not entry.name.startswith(".")),
+            key=lambda entry: natural_key(entry.name),
+        )
     except OSError as error:
         raise SourceError(f"{path}: cannot be listed ({error.strerror}); name a folder that you may read") from error
 
@@ -91,12 +94,18 @@ def choose_heads(found: Sequence[Found], options: SourceOptions, where: str) -> 
         head = Head(subjects[f.subject], expression, number, {"file": f.source}, f.source)
         other = heads.setdefault((head.subject, expression if number is None else f"{number}"), head)
         if other is not head:
-            raise SourceError(f"{where}: {other.source} and {f.source} are both {expression!r} of subject {f.subject}; rename one")
+            raise SourceError(
+                f"{where}: {other.source} and {f.source} are both {expression!r} of subject {f.subject}; rename one"
+            )
     return _choose_expressions(list(heads.values()), options.expressions, where)
 
 
 def _choose_expressions(heads: list[Head], wanted: int | tuple[str, ...] | None, where: str) -> list[Head]:
-    order = {h.expression: min(g.number or 10**6 for g in heads if g.expression == h.expression) for h in heads} if wanted else {}
+    order = (
+        {h.expression: min(g.number or 10**6 for g in heads if g.expression == h.expression) for h in heads}
+        if wanted
+        else {}
+    )
     names = sorted(order, key=lambda name: (name != "neutral", order[name], natural_key(name)))
     if wanted is None:
         return heads

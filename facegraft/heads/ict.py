@@ -26,7 +26,16 @@ from facegraft.heads.folders import list_folder, match_faces
 from facegraft.heads.obj import parse_obj, parse_obj_vertices
 from facegraft.heads.rawmesh import Floats, RawMesh, read_bytes
 from facegraft.heads.sanity import check_head
-from facegraft.heads.source import DEFAULT_EXPRESSIONS, DEFAULT_SUBJECTS, Head, Loader, SourceOptions, SourcePlan, subject_name, subject_rng
+from facegraft.heads.source import (
+    DEFAULT_EXPRESSIONS,
+    DEFAULT_SUBJECTS,
+    Head,
+    Loader,
+    SourceOptions,
+    SourcePlan,
+    subject_name,
+    subject_rng,
+)
 from facegraft.regions.regionmap import RegionMap, load_region_map
 
 log = logging.getLogger("facegraft")
@@ -47,7 +56,11 @@ def identity_coefficients(seed: int, subject: int, modes: int, sigma: float, cli
 def expression_intensity(seed: int, subject: int, expression: Expression) -> float:
     """How strongly this subject makes this expression: uniform in the expression's range."""
     low, high = expression.intensity
-    return float(subject_rng(seed, "ict", subject, f"expression {expression.name}").uniform(low, high)) if low < high else high
+    return (
+        float(subject_rng(seed, "ict", subject, f"expression {expression.name}").uniform(low, high))
+        if low < high
+        else high
+    )
 
 
 class IctSource:
@@ -65,16 +78,24 @@ class IctSource:
         names = self._names()
         modes = sorted((int(match[1]), name) for name in names if (match := _IDENTITY.fullmatch(name)))
         if not modes:
-            raise SourceError(f"{self.path}: there are no identity modes (identity000.obj …); unpack the whole FaceXModel folder")
+            raise SourceError(
+                f"{self.path}: there are no identity modes (identity000.obj …); unpack the whole FaceXModel folder"
+            )
         shape_files = {Path(name).stem for name in names if name.endswith(".obj")}
-        chosen, left_out = choose_expressions(self.options.expressions, DEFAULT_EXPRESSIONS, shape_files, str(self.path))
+        chosen, left_out = choose_expressions(
+            self.options.expressions, DEFAULT_EXPRESSIONS, shape_files, str(self.path)
+        )
         if left_out:
-            log.warning("%s: left out for want of shapes: expressions %s", self.path, ", ".join(e.name for e in left_out))
+            log.warning(
+                "%s: left out for want of shapes: expressions %s", self.path, ", ".join(e.name for e in left_out)
+            )
         shapes = sorted({shape for expression in chosen for shape in expression.shapes})
 
         region_map = load_region_map(self.options.region_map or "ict")
         if self.options.symmetrise > 0 and region_map.symmetry is None:
-            raise SourceError(f"symmetrise={self.options.symmetrise:g} needs a region map with a symmetry; {region_map.name} has none")
+            raise SourceError(
+                f"symmetrise={self.options.symmetrise:g} needs a region map with a symmetry; {region_map.name} has none"
+            )
         scale, where = self._scale(region_map), str(self.path / NEUTRAL_FILE)
         data = read_bytes(self.path / NEUTRAL_FILE)
         neutral = parse_obj(data, where)
@@ -88,7 +109,9 @@ class IctSource:
             "ict_shapes": self._deltas(neutral, _after_vertices(data), [f"{shape}.obj" for shape in shapes], scale),
         }
         first, count = self.options.first_subject, self.options.subjects or DEFAULT_SUBJECTS
-        heads = [self._head(number, expression, shapes) for number in range(first, first + count) for expression in chosen]
+        heads = [
+            self._head(number, expression, shapes) for number in range(first, first + count) for expression in chosen
+        ]
         files = (NEUTRAL_FILE, *(name for _, name in modes), *(f"{shape}.obj" for shape in shapes))
         return SourcePlan(region_map, faces, heads, shared, files, columns={"intensity": "float64"})
 
@@ -107,7 +130,9 @@ class IctSource:
             return head
 
         def load(spec: Mapping[str, Any]) -> Floats:
-            return identity(spec["number"]) + _combine(((w, shared["ict_shapes"][i]) for i, w in spec["shapes"]), neutral.shape)
+            return identity(spec["number"]) + _combine(
+                ((w, shared["ict_shapes"][i]) for i, w in spec["shapes"]), neutral.shape
+            )
 
         return load
 
@@ -133,7 +158,9 @@ class IctSource:
             same = _after_vertices(data) == rest
             vertices = parse_obj_vertices(data, str(path)) if same else parse_obj(data, str(path)).vertices
             if vertices.shape != neutral.vertices.shape:
-                raise MeshError(f"{path}: {len(vertices)} vertices, but {NEUTRAL_FILE} has {len(neutral.vertices)}; unpack the model again")
+                raise MeshError(
+                    f"{path}: {len(vertices)} vertices, but {NEUTRAL_FILE} has {len(neutral.vertices)}; unpack the model again"
+                )
             if not same and not np.array_equal(parse_obj(data, str(path)).polygons, neutral.polygons):
                 raise MeshError(f"{path}: its faces are not those of {NEUTRAL_FILE}; unpack the model again")
             delta[:] = scale * (vertices - neutral.vertices)

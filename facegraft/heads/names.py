@@ -42,7 +42,9 @@ def clean_names(names: Iterable[str], what: str, where: str) -> dict[str, str]:
         if not new:
             raise SourceError(f"{where}: {what} {name!r} has no letter or digit in its name; rename it")
         if new in taken:
-            raise SourceError(f"{where}: {what}s {taken[new]!r} and {name!r} would both be called {new!r}; rename one of them")
+            raise SourceError(
+                f"{where}: {what}s {taken[new]!r} and {name!r} would both be called {new!r}; rename one of them"
+            )
         clean[name] = new
         taken[new] = name
     return clean

@@ -113,9 +113,13 @@ class _Text:
 
     def refuse(self, i: int, what: str, remedy: str) -> MeshError:
         quoted = self.line(i)
-        return MeshError(f"{self.where}: line {i + 1}: {what} ({quoted[:57] + '...' if len(quoted) > 60 else quoted!r}); {remedy}")
+        return MeshError(
+            f"{self.where}: line {i + 1}: {what} ({quoted[:57] + '...' if len(quoted) > 60 else quoted!r}); {remedy}"
+        )
 
-    def numbers(self, words: bytes, counts: _Ints, dtype: type[np.float64] | type[np.int64], lines: _Ints, what: str) -> NDArray[Any]:
+    def numbers(
+        self, words: bytes, counts: _Ints, dtype: type[np.float64] | type[np.int64], lines: _Ints, what: str
+    ) -> NDArray[Any]:
         """All numbers, in order; where that fails, the words are tried one by one for the message."""
         try:
             values: NDArray[Any] = np.fromstring(words, dtype=dtype, sep=" ")
@@ -141,10 +145,16 @@ def _vertices(text: _Text, lines: _Ints) -> Floats:
     if len(short):
         raise text.refuse(int(lines[short[0]]), f"a vertex with {counts[short[0]]} coordinates instead of 3", _CUT)
     flat = text.numbers(words, counts, np.float64, lines, "a vertex coordinate is not a number")
-    vertices: Floats = flat[(np.cumsum(counts) - counts)[:, None] + np.arange(3)]  # colours and weights follow the first three
+    vertices: Floats = flat[
+        (np.cumsum(counts) - counts)[:, None] + np.arange(3)
+    ]  # colours and weights follow the first three
     bad = np.flatnonzero(~np.isfinite(vertices).all(axis=1))
     if len(bad):
-        what = f"vertex {bad[0]} is not finite, nor are {len(bad) - 1} others" if len(bad) > 1 else f"vertex {bad[0]} is not finite"
+        what = (
+            f"vertex {bad[0]} is not finite, nor are {len(bad) - 1} others"
+            if len(bad) > 1
+            else f"vertex {bad[0]} is not finite"
+        )
         raise text.refuse(int(lines[bad[0]]), what, "repair or leave out this mesh")
     return vertices
 

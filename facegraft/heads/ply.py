@@ -49,7 +49,9 @@ def read_ply(path: Path, where: str | None = None) -> RawMesh:
     encoding, elements, start = _header(data, where)
     columns: dict[str, NDArray[np.float64]] = {}
     corners = counts = None
-    source: _Text | _Binary = _Text(data[start:], where) if encoding == "ascii" else _Binary(data[start:], where, encoding)
+    source: _Text | _Binary = (
+        _Text(data[start:], where) if encoding == "ascii" else _Binary(data[start:], where, encoding)
+    )
     for element in elements:
         lists, scalars = source.read(element)
         if element.name == "vertex":
@@ -64,7 +66,9 @@ def read_ply(path: Path, where: str | None = None) -> RawMesh:
     vertices = np.column_stack([columns[axis] for axis in "xyz"]).astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(vertices).all(axis=1))
     if len(bad):
-        raise MeshError(f"{where}: vertex {bad[0]} is not finite ({len(bad)} such vertices); repair or leave out this mesh")
+        raise MeshError(
+            f"{where}: vertex {bad[0]} is not finite ({len(bad)} such vertices); repair or leave out this mesh"
+        )
     odd = np.flatnonzero((counts < 3) | (counts > 4))
     if len(odd):
         raise MeshError(
@@ -73,7 +77,9 @@ def read_ply(path: Path, where: str | None = None) -> RawMesh:
         )
     if corners.min() < 0 or corners.max() >= len(vertices):
         worst = corners.min() if corners.min() < 0 else corners.max()
-        raise MeshError(f"{where}: a face names vertex {worst}, but the file has {len(vertices)} vertices; the file is damaged")
+        raise MeshError(
+            f"{where}: a face names vertex {worst}, but the file has {len(vertices)} vertices; the file is damaged"
+        )
     return RawMesh(vertices, pad_polygons(corners, counts))
 
 
@@ -117,7 +123,9 @@ class _Text:
         try:
             self.numbers = np.fromstring(body, dtype=np.float64, sep=" ") if body.strip() else np.empty(0)
         except ValueError:
-            raise MeshError(f"{where}: the PLY body holds something that is not a number; the file is damaged") from None
+            raise MeshError(
+                f"{where}: the PLY body holds something that is not a number; the file is damaged"
+            ) from None
         self.at = 0
 
     def take(self, n: int) -> NDArray[np.float64]:

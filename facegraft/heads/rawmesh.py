@@ -41,7 +41,9 @@ def read_bytes(path: Path, where: str | None = None) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise MeshError(f"{where or path}: cannot be read ({error.strerror or error}); check its permissions") from error
+        raise MeshError(
+            f"{where or path}: cannot be read ({error.strerror or error}); check its permissions"
+        ) from error
 
 
 def read_mesh(path: str | Path, where: str | None = None) -> RawMesh:

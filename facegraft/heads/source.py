@@ -101,7 +101,9 @@ def make_source(kind: str, path: Path | None, options: SourceOptions, seed: int)
     if kind not in KINDS:
         raise SourceError(f"there is no kind of heads {kind!r}; kinds are {', '.join(KINDS)}")
     if kind != "synthetic" and path is None:
-        raise SourceError(f"kind {kind} reads heads from disk: name its folder, as in `facegraft ingest FOLDER --kind {kind} -o heads`")
+        raise SourceError(
+            f"kind {kind} reads heads from disk: name its folder, as in `facegraft ingest FOLDER --kind {kind} -o heads`"
+        )
     if path is not None and kind != "synthetic" and not path.exists():
         raise SourceError(f"{path}: there is no such folder or file")
     module, _, name = KINDS[kind].partition(":")

@@ -37,7 +37,9 @@ def split_at_random(subjects: Iterable[str], test_fraction: float, seed: int) ->
     names = sorted(set(subjects), key=natural_key)
     count = round(test_fraction * len(names))
     count = min(max(count, 2), len(names) - 2) if test_fraction > 0 and len(names) >= 4 else 0
-    chosen = set(sorted(names, key=lambda name: hashlib.sha256(json.dumps([int(seed), name]).encode()).digest())[:count])
+    chosen = set(
+        sorted(names, key=lambda name: hashlib.sha256(json.dumps([int(seed), name]).encode()).digest())[:count]
+    )
     return {name: TEST if name in chosen else TRAIN for name in names}
 
 
@@ -63,7 +65,9 @@ def split_imface(subjects: Iterable[str]) -> dict[str, str]:
     side = {str(n): TEST for n in IMFACE_TEST} | {str(n): TRAIN for n in IMFACE_TRAIN}
     split = {name: side[name.lstrip("0")] for name in names if name.lstrip("0") in side}
     if not split:
-        raise SourceError("split=imface is for FaceScape's subjects, named by their numbers 1, 2, …; none of them is here")
+        raise SourceError(
+            "split=imface is for FaceScape's subjects, named by their numbers 1, 2, …; none of them is here"
+        )
     there = list(split.values())
     log.warning(
         "split imface: %d of %d training and %d of %d test subjects are here; %d others are left out",
@@ -80,7 +84,9 @@ def read_subject_list(value: str | Sequence[str | int]) -> list[str]:
         text = Path(value).read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise SourceError(f"{value}: cannot read the list of subjects ({reason}); give a text file with one subject a line") from error
+        raise SourceError(
+            f"{value}: cannot read the list of subjects ({reason}); give a text file with one subject a line"
+        ) from error
     names = [name for line in text.splitlines() for name in line.split("#", 1)[0].replace(",", " ").split()]
     if not names:
         raise SourceError(f"{value}: the list of subjects is empty")
@@ -92,5 +98,11 @@ def _match(name: str, names: Sequence[str], what: str) -> str:
     if clean in names:
         return clean
     near = difflib.get_close_matches(clean, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {len(names)}, such as {names[0]!r}" if names else "there are none"
+    hint = (
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"there are {len(names)}, such as {names[0]!r}"
+        if names
+        else "there are none"
+    )
     raise SourceError(f"{name!r} on the {what} list is not a subject here; {hint}")

@@ -36,18 +36,28 @@ def read_vertex_arrays(path: Path, vertex_count: int) -> VertexArrays:
     except OSError as error:
         raise MeshError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = "it holds Python objects, which are not loaded" if "pickle" in str(error) else "not an npz file, or damaged"
+        reason = (
+            "it holds Python objects, which are not loaded" if "pickle" in str(error) else "not an npz file, or damaged"
+        )
         raise MeshError(f"{path}: {reason}; save plain arrays with numpy.savez") from error
     except AttributeError as error:  # numpy.load gives a bare array for an npy file
-        raise MeshError(f"{path}: a single array, not an npz file; save it with numpy.savez(..., vertices=array)") from error
-    fitting = [name for name, a in arrays.items() if a.dtype.kind == "f" and a.ndim in (2, 3) and a.shape[-2:] == (vertex_count, 3)]
+        raise MeshError(
+            f"{path}: a single array, not an npz file; save it with numpy.savez(..., vertices=array)"
+        ) from error
+    fitting = [
+        name
+        for name, a in arrays.items()
+        if a.dtype.kind == "f" and a.ndim in (2, 3) and a.shape[-2:] == (vertex_count, 3)
+    ]
     preferred = [name for name in _USUAL if name in fitting] or fitting
     if not preferred:
         shapes = ", ".join(f"{name} {list(a.shape)}" for name, a in arrays.items()) or "nothing"
         hint = "; FLAME parameters (betas) alone are not enough: export vertices" if "betas" in arrays else ""
         raise MeshError(f"{path}: no array of registered vertices [N, {vertex_count}, 3]; it holds {shapes}{hint}")
     if len(preferred) > 1 and preferred[0] not in _USUAL:
-        raise MeshError(f"{path}: several arrays could be the vertices ({', '.join(preferred)}); name the right one `vertices`")
+        raise MeshError(
+            f"{path}: several arrays could be the vertices ({', '.join(preferred)}); name the right one `vertices`"
+        )
     vertices = arrays[preferred[0]].reshape(-1, vertex_count, 3)
     if not len(vertices):
         raise MeshError(f"{path}: the array {preferred[0]!r} holds no heads")

@@ -59,7 +59,11 @@ class Group:
 
     @property
     def vertices(self) -> Ints:
-        return np.concatenate([np.arange(a, b, dtype=np.int64) for a, b in self.ranges]) if self.ranges else np.empty(0, np.int64)
+        return (
+            np.concatenate([np.arange(a, b, dtype=np.int64) for a, b in self.ranges])
+            if self.ranges
+            else np.empty(0, np.int64)
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,9 @@ class RegionMap:
     def parts(self, set_name: str) -> Mapping[str, Part]:
         """The parts of a region set; raises RegionMapError naming the sets there are."""
         if set_name not in self.regions:
-            raise RegionMapError(f"topology {self.name} has no region set {set_name!r}; it has {', '.join(sorted(self.regions))}")
+            raise RegionMapError(
+                f"topology {self.name} has no region set {set_name!r}; it has {', '.join(sorted(self.regions))}"
+            )
         return self.regions[set_name]
 
     def vertex_labels(self, set_name: str) -> NDArray[np.uint8]:

@@ -19,5 +19,7 @@ def stage_path_of(folder: Path) -> str:
     """Which of facegraft's own stages made a folder; a folder never decides which code is run."""
     stage = read_run(folder).stage
     if stage not in STAGE_PATHS:
-        raise FacegraftError(f"{folder}: made by stage {stage!r}, which is not one of facegraft's own; run it again from Python")
+        raise FacegraftError(
+            f"{folder}: made by stage {stage!r}, which is not one of facegraft's own; run it again from Python"
+        )
     return stage

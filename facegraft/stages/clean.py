@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,12 +19,12 @@ from pydantic import Field
 
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError
-from facegraft.geometry.clipping import clip_to_ball
+from facegraft.geometry.clipping import BallClipper
 from facegraft.geometry.closing import HeadCloser
 from facegraft.geometry.frame import frontal_origin, head_origin, to_mm_matrix, to_unit
-from facegraft.geometry.topology import face_areas, faces_within
-from facegraft.geometry.visibility import height_field
-from facegraft.regions.regionmap import RegionMap
+from facegraft.geometry.topology import face_areas, faces_within, is_watertight
+from facegraft.geometry.visibility import visible_sheet
+from facegraft.regions.regionmap import PART_LABELS, RegionMap
 from facegraft.stages.graft import choose_stage_vertices, neutral_keys
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
@@ -55,15 +56,30 @@ class CleanParameters(StageParameters):
         "paper": {"mode": "frontal", "height_field": True, "frame": "own"},
     }
 
-    preset: str = Field("facegraft", description="facegraft, or paper (frontal height field as ImFace publishes it, scan's own nose tip)")
-    mode: Literal["head", "frontal"] = Field("head", description="whole closed head, or closed head ∩ ball around the face")
-    height_field: bool = Field(False, description="frontal only: keep the sheet visible from +z instead of a solid (not watertight)")
-    frame: Literal["recipient", "own"] = Field("recipient", description="whose landmarks fix the origin: the subject's neutral head, or the item")
+    preset: str = Field(
+        "facegraft",
+        description="facegraft, or paper (frontal height field as ImFace publishes it, scan's own nose tip)",
+    )
+    mode: Literal["head", "frontal"] = Field(
+        "head", description="whole closed head, or closed head ∩ ball around the face"
+    )
+    height_field: bool = Field(
+        False, description="frontal only: keep the sheet visible from +z instead of a solid (not watertight)"
+    )
+    frame: Literal["recipient", "own"] = Field(
+        "recipient", description="whose landmarks fix the origin: the subject's neutral head, or the item"
+    )
     radius_mm: float = Field(100.0, gt=0, description="frontal only: radius of the ball; it is also the unit")
     tip_depth: float = Field(40.0, description="frontal only: mm of the ball's centre behind the nose tip")
-    mm_per_unit: float | None = Field(None, gt=0, description="head only: the scale; default: largest neutral head + 5 %, rounded up to 5 mm")
-    region_set: Literal["eyes", "goggles"] = Field("eyes", description="parts for labels where only heads are given; composites bring theirs")
-    stage_points: int = Field(4096, ge=16, description="skin points kept where only heads are given; composites bring theirs")
+    mm_per_unit: float | None = Field(
+        None, gt=0, description="head only: the scale; default: largest neutral head + 5 %, rounded up to 5 mm"
+    )
+    region_set: Literal["eyes", "goggles"] = Field(
+        "eyes", description="parts for labels where only heads are given; composites bring theirs"
+    )
+    stage_points: int = Field(
+        4096, ge=16, description="skin points kept where only heads are given; composites bring theirs"
+    )
     shard_items: int = Field(32, ge=1, description="surfaces a shard")
 
 
@@ -90,9 +106,15 @@ def plan_clean(inputs: Sequence[Dataset], parameters: CleanParameters, seed: int
     if not items:
         raise CleanError("the inputs hold no items")
     shared = _shared_arrays(inputs, composites, region_map, parameters)
-    mm_per_unit = parameters.radius_mm if parameters.mode == "frontal" else parameters.mm_per_unit or _automatic_scale(inputs, references, region_map)
+    mm_per_unit = (
+        parameters.radius_mm
+        if parameters.mode == "frontal"
+        else parameters.mm_per_unit or _automatic_scale(inputs, references, region_map)
+    )
     shared["mm_per_unit"] = np.array([mm_per_unit])
-    columns = {name: "string" for name in ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin")}
+    columns = dict.fromkeys(
+        ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin"), "string"
+    )
     columns |= {"closed": "bool", "vertex_count": "int64", "face_count": "int64", "area_mm2": "float64"}
     schema = DatasetSchema(
         kind="surfaces",
@@ -140,21 +162,34 @@ def _references(inputs: Sequence[Dataset]) -> tuple[dict[str, list[Any]], dict[s
 
 
 def _planned(
-    number: int, kind: str, row: Mapping[str, Any], references: Mapping[str, list[Any]], morphs: Mapping[str, list[Any]], with_morph: bool
+    number: int,
+    kind: str,
+    row: Mapping[str, Any],
+    references: Mapping[str, list[Any]],
+    morphs: Mapping[str, list[Any]],
+    with_morph: bool,
 ) -> PlannedItem:
     subject = row["recipient"] if kind == "composites" else row["subject"]
     if subject not in references:
-        raise CleanError(f"item {row['key']}: the inputs hold neither subject {subject}'s neutral head nor its graft onto itself, which fix its frame")
+        raise CleanError(
+            f"item {row['key']}: the inputs hold neither subject {subject}'s neutral head nor its graft onto itself, which fix its frame"
+        )
     morph = None
     if with_morph:
         if kind == "heads" and subject not in morphs:
-            raise CleanError(f"item {row['key']}: no composite of subject {subject} with itself, which holds its template morph; graft these heads first")
+            raise CleanError(
+                f"item {row['key']}: no composite of subject {subject} with itself, which holds its template morph; graft these heads first"
+            )
         morph = [number, row["key"]] if kind == "composites" else morphs[subject]
-    people = {"recipient": subject} | {f"donor_{part}": row.get(f"donor_{part}", subject) for part in ("nose", "eyes", "mouth")}
+    people = {"recipient": subject} | {
+        f"donor_{part}": row.get(f"donor_{part}", subject) for part in ("nose", "eyes", "mouth")
+    }
     origin = "composite" if kind == "composites" else "scan"
     columns = {"subject": subject, "expression": row["expression"], "split": row["split"], **people, "origin": origin}
     return PlannedItem(
-        key=row["key"], row=columns, spec={"source": [number, row["key"]], "reference": references[subject], "morph": morph}
+        key=row["key"],
+        row=columns,
+        spec={"source": [number, row["key"]], "reference": references[subject], "morph": morph},
     )
 
 
@@ -172,8 +207,13 @@ def _shared_arrays(
         stage_vertices = np.asarray(composites[0].shared["stage_vertices"], dtype=np.int64)
         template = np.asarray(composites[0].shared["template"], dtype=np.float64)
         for other in composites[1:]:
-            if not all(np.array_equal(other.shared[name], composites[0].shared[name]) for name in ("template", "stage_vertices", "stage_parts")):
-                raise CleanError("the composites were made with different templates or regions: clean them into separate folders")
+            if not all(
+                np.array_equal(other.shared[name], composites[0].shared[name])
+                for name in ("template", "stage_vertices", "stage_parts")
+            ):
+                raise CleanError(
+                    "the composites were made with different templates or regions: clean them into separate folders"
+                )
         labels = _labels_of(composites[0], region_map, stage_vertices)
     return {
         "faces": np.asarray(inputs[0].faces, dtype=np.int32),
@@ -201,15 +241,26 @@ def _automatic_scale(inputs: Sequence[Dataset], references: Mapping[str, list[An
     radius = 0.0
     for number, key in references.values():
         head = inputs[number][key]
-        radius = max(radius, float(np.linalg.norm(head["vertices"][skin] - head_origin(head["landmarks"].astype(np.float64)), axis=1).max()))
+        radius = max(
+            radius,
+            float(
+                np.linalg.norm(head["vertices"][skin] - head_origin(head["landmarks"].astype(np.float64)), axis=1).max()
+            ),
+        )
     return float(5.0 * np.ceil(SCALE_MARGIN * radius / 5.0))
 
 
-def make_closer(template: NDArray[np.float64], faces: NDArray[np.int64], region_map: RegionMap, labels: NDArray[np.uint8]) -> HeadCloser:
+def make_closer(
+    template: NDArray[np.float64], faces: NDArray[np.int64], region_map: RegionMap, labels: NDArray[np.uint8]
+) -> HeadCloser:
     """The closer of a topology: its skin, openings, neck crop and eyeballs, from the region map."""
     skin = np.zeros(region_map.vertex_count, dtype=bool)
     skin[region_map.vertices_of("surface")] = True
-    eyeballs = {g.follows: g.vertices for name, g in region_map.groups.items() if name.startswith("eyeball") and g.follows in region_map.openings}
+    eyeballs = {
+        g.follows: g.vertices
+        for name, g in region_map.groups.items()
+        if name.startswith("eyeball") and g.follows in region_map.openings
+    }
     return HeadCloser(
         template,
         faces[faces_within(faces, skin)],
@@ -219,6 +270,29 @@ def make_closer(template: NDArray[np.float64], faces: NDArray[np.int64], region_
         neck_drop=region_map.neck_crop_drop,
         eyeballs={str(name): vertices for name, vertices in eyeballs.items()},
     )
+
+
+def cut_faces(closer: HeadCloser, region_map: RegionMap) -> NDArray[np.bool_]:
+    """Mask [F] of a closed head's faces that close the neck."""
+    loop = (
+        region_map.neck_crop_loop
+        if region_map.neck_crop_loop is not None
+        else region_map.openings.get("neck", np.empty(0, np.int64))
+    )
+    on_neck = np.isin(closer.source, loop)
+    own = (closer.source < 0) & (closer.vertex_labels == PART_LABELS["remainder"])
+    return np.asarray((on_neck | own)[closer.faces].all(axis=1))
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A cleaned head: vertices [v, 3] in unit coordinates, faces [f, 3], part labels [v], mask [f] of faces made by cutting."""
+
+    vertices: NDArray[np.float64]
+    faces: NDArray[np.int64]
+    labels: NDArray[np.uint8]
+    cut: NDArray[np.bool_]
+    closed: bool = True
 
 
 class CleanStage:
@@ -237,6 +311,8 @@ class CleanStage:
             self.region_map,
             np.asarray(context.shared["vertex_labels"]),
         )
+        self.cut = cut_faces(self.closer, self.region_map)
+        self.clipper = BallClipper(1.0)
         self._landmarks = lru_cache(maxsize=1024)(self._read_landmarks)
 
     def _read_landmarks(self, number: int, key: str) -> NDArray[np.float64]:
@@ -259,8 +335,8 @@ class CleanStage:
             mesh = self._surface(to_unit(source["vertices"].astype(np.float64), origin, self.mm_per_unit))
         except FacegraftError as error:
             raise ItemRejected(str(error)) from error
-        radius = float(np.linalg.norm(mesh["vertices"], axis=1).max())
-        if radius > 1.0 + 1e-6:
+        radius = float(np.linalg.norm(mesh.vertices, axis=1).max())
+        if self.parameters.mode == "head" and radius > 1.0:
             raise ItemRejected(
                 f"the head leaves the unit ball (radius {radius:.3f}); use a larger clean.mm_per_unit (now {self.mm_per_unit:g}, "
                 f"needed {np.ceil(radius * self.mm_per_unit):g})"
@@ -268,25 +344,53 @@ class CleanStage:
         origins = np.repeat(origin[None], len(landmarks), axis=0)
         if len(landmarks) > 1:  # the last stage is the template, in its own frame
             origins[-1] = self.origin(landmarks[-1])
-        fields = {
-            "vertices": mesh["vertices"].astype(np.float32),
-            "faces": mesh["faces"].astype(np.int32),
-            "vertex_parts": mesh["labels"].astype(np.uint8),
-            "face_cut": mesh["cut"].astype(np.uint8),
+        fields: dict[str, NDArray[Any]] = {
+            "vertices": mesh.vertices.astype(np.float32),
+            "faces": mesh.faces.astype(np.int32),
+            "vertex_parts": mesh.labels,
+            "face_cut": mesh.cut.astype(np.uint8),
             "landmarks": to_unit(landmarks, origins[:, None], self.mm_per_unit).astype(np.float32),
             "stage_points": to_unit(points, origins[:, None], self.mm_per_unit).astype(np.float32),
             "to_mm": to_mm_matrix(origin, self.mm_per_unit),
         }
-        area = float(face_areas(mesh["vertices"], mesh["faces"]).sum()) * self.mm_per_unit**2
-        row = {"closed": not self.parameters.height_field, "vertex_count": len(mesh["vertices"]), "face_count": len(mesh["faces"]), "area_mm2": area}
+        area = float(face_areas(mesh.vertices, mesh.faces).sum()) * self.mm_per_unit**2
+        row = {
+            "closed": mesh.closed,
+            "vertex_count": len(mesh.vertices),
+            "face_count": len(mesh.faces),
+            "area_mm2": area,
+        }
         return ItemOutput(fields=fields, row=row)
 
-    def _stages(self, item: PlannedItem, source: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _surface(self, vertices: NDArray[np.float64]) -> Surface:
+        """Close one head [V, 3] in unit coordinates, and cut it to the ball where the mode asks for it."""
+        head = self.closer.close(vertices)
+        if self.parameters.mode == "head":
+            surface = Surface(head.vertices, head.faces, head.vertex_labels, self.cut)
+        elif self.parameters.height_field:
+            sheet = visible_sheet(head.vertices, head.faces, head.vertex_labels, 1.0)
+            surface = Surface(
+                sheet.vertices, sheet.faces, sheet.vertex_labels, np.zeros(len(sheet.faces), dtype=bool), closed=False
+            )
+        else:
+            solid = self.clipper.clip(head.vertices, head.faces, head.vertex_labels)
+            made = solid.face_source < 0
+            cut = made | self.cut[np.where(made, 0, solid.face_source)]
+            surface = Surface(solid.vertices, solid.faces, solid.vertex_labels, cut)
+        if surface.closed and not is_watertight(surface.faces):
+            raise CleanError("the closed surface has open edges")
+        return surface
+
+    def _stages(
+        self, item: PlannedItem, source: Mapping[str, NDArray[Any]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Landmarks [S, 68, 3] and skin points [S, M, 3] in mm: S is 6 along the template morph, 1 where there is none."""
         landmarks = source["landmarks"][None].astype(np.float64)
         points = source["vertices"][self.stage_vertices][None].astype(np.float64)
         if item.spec["morph"] is None:
             return landmarks, points
         number, key = item.spec["morph"]
-        later = [self.inputs[number].read(key, name)[1:].astype(np.float64) for name in ("stage_landmarks", "stage_points")]
+        later = [
+            self.inputs[number].read(key, name)[1:].astype(np.float64) for name in ("stage_landmarks", "stage_points")
+        ]
         return np.concatenate([landmarks, later[0]]), np.concatenate([points, later[1]])

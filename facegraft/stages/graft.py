@@ -51,10 +51,16 @@ class GraftParameters(StageParameters):
     }
 
     preset: str = Field("facegraft", description="facegraft, paper (plain affine, hard switch) or similarity")
-    region_set: Literal["eyes", "goggles"] = Field("eyes", description="two lid disks, or brows and both eyes in one disk")
+    region_set: Literal["eyes", "goggles"] = Field(
+        "eyes", description="two lid disks, or brows and both eyes in one disk"
+    )
     donors: int = Field(16, ge=0, description="donors of every recipient, beside itself")
-    independent: float = Field(0.0, ge=0, le=1, description="share of composites whose parts come from different donors")
-    stiffness: float = Field(0.1, ge=0, description="pull of the affine towards the similarity; 0 plain affine, inf similarity")
+    independent: float = Field(
+        0.0, ge=0, le=1, description="share of composites whose parts come from different donors"
+    )
+    stiffness: float = Field(
+        0.1, ge=0, description="pull of the affine towards the similarity; 0 plain affine, inf similarity"
+    )
     rings: int = Field(2, ge=0, le=4, description="rings of skin on each side of the loop that join the fit")
     seam: Literal["blend", "harmonic", "hard"] = Field("blend", description="how the part is carried into the host")
     seam_width: float = Field(8.0, gt=0, description="mm of the part over which it is blended with the host")
@@ -80,12 +86,20 @@ def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StageP
     for split, subjects in sorted(splits.items()):
         donors = min(parameters.donors, len(subjects) - 1)
         if donors < parameters.donors:
-            log.warning("split %s has %d subjects: each gets %d donors instead of %d", split, len(subjects), donors, parameters.donors)
+            log.warning(
+                "split %s has %d subjects: each gets %d donors instead of %d",
+                split,
+                len(subjects),
+                donors,
+                parameters.donors,
+            )
         rng = item_rng(seed, "graft-plan", split)
         for pairing in plan_pairings(subjects, donors, parameters.independent, rng):
             items.append(_planned(pairing, split, neutral))
     template = _mean_head(heads, neutral)
-    columns = {name: "string" for name in ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "flags")}
+    columns = dict.fromkeys(
+        ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "flags"), "string"
+    )
     for part in parts:
         columns |= {f"{part}_{figure}": "int64" if figure == "flips" else "float64" for figure in QUALITY_COLUMNS}
     stage_vertices = choose_stage_vertices(region_map, parameters.stage_points)
@@ -97,7 +111,7 @@ def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StageP
         fields=composites_fields(),
         columns=columns,
     )
-    shared = {
+    shared: dict[str, NDArray[Any]] = {
         "faces": np.asarray(heads.faces, dtype=np.int32),
         "template": template,
         "stage_vertices": stage_vertices.astype(np.int32),
@@ -116,11 +130,18 @@ def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StageP
 def neutral_keys(heads: Dataset) -> dict[str, tuple[str, str]]:
     """subject → (key of its neutral head, split); raises GraftError for a subject without one."""
     index = heads.index.to_pydict()
-    rows = [row for row in zip(index["subject"], index["expression"], index["key"], index["split"], index["status"], strict=True)]
+    rows = [
+        row
+        for row in zip(
+            index["subject"], index["expression"], index["key"], index["split"], index["status"], strict=True
+        )
+    ]
     neutral = {s: (key, split) for s, e, key, split, status in rows if e == "neutral" and status == "written"}
     without = sorted({s for s, _, _, _, status in rows if status == "written"} - set(neutral))
     if without:
-        raise GraftError(f"no neutral head for {len(without)} subjects ({', '.join(without[:5])} …); parts are grafted between neutral heads")
+        raise GraftError(
+            f"no neutral head for {len(without)} subjects ({', '.join(without[:5])} …); parts are grafted between neutral heads"
+        )
     if not neutral:
         raise GraftError("the dataset holds no heads")
     return neutral
@@ -136,7 +157,9 @@ def choose_stage_vertices(region_map: RegionMap, count: int) -> NDArray[np.int64
     return np.sort(rng.permutation(skin)[:count])
 
 
-def make_grafter(template: NDArray[np.float64], faces: NDArray[np.int64], region_map: RegionMap, parameters: GraftParameters) -> Grafter:
+def make_grafter(
+    template: NDArray[np.float64], faces: NDArray[np.int64], region_map: RegionMap, parameters: GraftParameters
+) -> Grafter:
     """The grafter of a topology, with its template and these parameters."""
     skin = np.zeros(region_map.vertex_count, dtype=bool)
     skin[region_map.vertices_of("surface")] = True
@@ -172,7 +195,9 @@ class GraftStage:
         faces = np.asarray(context.shared["faces"], dtype=np.int64)
         self.grafter = make_grafter(self.template, faces, self.region_map, self.parameters)
         labels = self.region_map.vertex_labels(self.parameters.region_set)
-        self.followed = np.concatenate([self.region_map.landmarks68, np.asarray(context.shared["stage_vertices"], dtype=np.int64)])
+        self.followed = np.concatenate(
+            [self.region_map.landmarks68, np.asarray(context.shared["stage_vertices"], dtype=np.int64)]
+        )
         self.followed_labels = labels[self.followed]
         self._head = lru_cache(maxsize=256)(self._read_head)
 
@@ -183,7 +208,9 @@ class GraftStage:
         """Make one composite; see `composites_fields` for what it holds."""
         host32 = self._head(item.spec["recipient"])
         host = host32.astype(np.float64)
-        own = {part: self._head(item.spec["donors"][donor_slot(part)]).astype(np.float64) for part in self.grafter.disks}
+        own = {
+            part: self._head(item.spec["donors"][donor_slot(part)]).astype(np.float64) for part in self.grafter.disks
+        }
         try:
             graft = self.grafter.graft(own, host)
             quality = self.grafter.quality(graft, own, host)
@@ -233,7 +260,9 @@ def _planned(pairing: Pairing, split: str, neutral: Mapping[str, tuple[str, str]
 
 def _mean_head(heads: Dataset, neutral: Mapping[str, tuple[str, str]]) -> NDArray[np.float64]:
     """Mean [V, 3] of the neutral training heads (of all, where no subject is for training)."""
-    keys = sorted(key for key, split in neutral.values() if split == "train") or sorted(key for key, _ in neutral.values())
+    keys = sorted(key for key, split in neutral.values() if split == "train") or sorted(
+        key for key, _ in neutral.values()
+    )
     total = np.zeros(heads[keys[0]]["vertices"].shape)
     for key in keys:
         total += heads[key]["vertices"]
@@ -243,7 +272,14 @@ def _mean_head(heads: Dataset, neutral: Mapping[str, tuple[str, str]]) -> NDArra
 def _quality_row(quality: Mapping[str, PartQuality]) -> dict[str, object]:
     row: dict[str, object] = {"flags": ",".join(name for name, figures in quality.items() if figures.flagged)}
     for name, q in quality.items():
-        values = (q.loop_residual, q.singular_values[-1], q.singular_values[0], q.determinant, q.seam_excess_rms, q.seam_excess_max)
+        values = (
+            q.loop_residual,
+            q.singular_values[-1],
+            q.singular_values[0],
+            q.determinant,
+            q.seam_excess_rms,
+            q.seam_excess_max,
+        )
         row |= {f"{name}_{figure}": float(value) for figure, value in zip(QUALITY_COLUMNS, values, strict=False)}
         row[f"{name}_flips"] = q.flips
     return row

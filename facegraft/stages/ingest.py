@@ -50,21 +50,38 @@ class IngestParameters(StageParameters):
     STAGE: ClassVar[str] = "ingest"
 
     kind: Literal["synthetic", "ict", "facescape", "flame", "meshes"] = Field(description="where the heads come from")
-    subjects: int | None = Field(None, ge=1, description="how many subjects (default: 40 of a computed family, all of a folder)")
-    expressions: int | tuple[str, ...] | None = Field(
-        None, description="the first so many expressions, or their names (default: 3 of a computed family, all of a folder)"
+    subjects: int | None = Field(
+        None, ge=1, description="how many subjects (default: 40 of a computed family, all of a folder)"
     )
-    first_subject: int = Field(1, ge=1, description="number of the first subject of a computed family; other numbers, other heads")
-    test_fraction: float = Field(0.1, ge=0, lt=1, description="share of subjects for testing: at least 2 where there are 4 or more")
-    test_subjects: tuple[str | int, ...] | str | None = Field(None, description="test subjects by name, or a text file of them")
+    expressions: int | tuple[str, ...] | None = Field(
+        None,
+        description="the first so many expressions, or their names (default: 3 of a computed family, all of a folder)",
+    )
+    first_subject: int = Field(
+        1, ge=1, description="number of the first subject of a computed family; other numbers, other heads"
+    )
+    test_fraction: float = Field(
+        0.1, ge=0, lt=1, description="share of subjects for testing: at least 2 where there are 4 or more"
+    )
+    test_subjects: tuple[str | int, ...] | str | None = Field(
+        None, description="test subjects by name, or a text file of them"
+    )
     train_subjects: tuple[str | int, ...] | str | None = Field(
         None, description="training subjects, beside test_subjects: those on neither list are left out"
     )
-    split: Literal["imface"] | None = Field(None, description="imface: its published 355/10 subjects of FaceScape, others left out")
-    sigma: float = Field(1.0, ge=0, description="spread of the identity coefficients, in standard deviations of the family")
+    split: Literal["imface"] | None = Field(
+        None, description="imface: its published 355/10 subjects of FaceScape, others left out"
+    )
+    sigma: float = Field(
+        1.0, ge=0, description="spread of the identity coefficients, in standard deviations of the family"
+    )
     clip: float = Field(2.5, gt=0, description="largest identity coefficient, in the same unit")
-    symmetrise: float = Field(0.0, ge=0, le=1, description="pull of ICT heads to their mirror average: 0 as drawn, 1 symmetric")
-    region_map: str | None = Field(None, description="region map of the meshes: a file, or the name of a shipped topology")
+    symmetrise: float = Field(
+        0.0, ge=0, le=1, description="pull of ICT heads to their mirror average: 0 as drawn, 1 symmetric"
+    )
+    region_map: str | None = Field(
+        None, description="region map of the meshes: a file, or the name of a shipped topology"
+    )
     mm_per_unit: float | None = Field(None, gt=0, description="unit of the meshes, where it is not the region map's")
     template: str | None = Field(None, description="FLAME npz files only: a mesh with FLAME's triangles")
     shard_items: int = Field(64, ge=1, description="heads a shard")
@@ -120,7 +137,11 @@ def plan_ingest(source: Path | None, parameters: IngestParameters, seed: int) ->
     region_map = plan.region_map
     schema = DatasetSchema(
         kind="heads",
-        topology={"name": region_map.name, "vertex_count": region_map.vertex_count, "faces_sha256": region_map.faces_sha256},
+        topology={
+            "name": region_map.name,
+            "vertex_count": region_map.vertex_count,
+            "faces_sha256": region_map.faces_sha256,
+        },
         mm_per_unit=1.0,
         frame=FRAME,
         fields=heads_fields(),
@@ -170,10 +191,14 @@ def _split(heads: list[Head], parameters: IngestParameters, seed: int) -> dict[s
 
 
 def _warn_without_neutral(heads: list[Head]) -> None:
-    without = sorted({head.subject for head in heads} - {head.subject for head in heads if head.expression == "neutral"})
+    without = sorted(
+        {head.subject for head in heads} - {head.subject for head in heads if head.expression == "neutral"}
+    )
     if without:
         more = ", …" if len(without) > 3 else ""
-        log.warning("%d subjects have no neutral head and cannot be grafted: %s%s", len(without), ", ".join(without[:3]), more)
+        log.warning(
+            "%d subjects have no neutral head and cannot be grafted: %s%s", len(without), ", ".join(without[:3]), more
+        )
 
 
 def _check_keys(items: list[PlannedItem]) -> None:

@@ -50,7 +50,11 @@ class StageParameters(BaseModel):
         name = ".".join(str(part) for part in detail["loc"][:1])
         if detail["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.4)
-            hint = f"did you mean {cls.STAGE}.{near[0]}?" if near else f"{cls.STAGE} has: {', '.join(sorted(cls.model_fields))}"
+            hint = (
+                f"did you mean {cls.STAGE}.{near[0]}?"
+                if near
+                else f"{cls.STAGE} has: {', '.join(sorted(cls.model_fields))}"
+            )
             return f"unknown parameter {cls.STAGE}.{name}; {hint}"
         message = detail["msg"].removeprefix("Value error, ")
         if not name:

@@ -17,7 +17,8 @@ from pydantic import Field, field_validator
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError
 from facegraft.geometry.distance import signed_distance
-from facegraft.geometry.sampling import face_labels, free_points, near_points, sample_surface
+from facegraft.geometry.sampling import SurfaceSamples, face_labels, free_points, near_points, sample_surface
+from facegraft.geometry.topology import face_areas
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.schema import samples_fields
@@ -34,14 +35,22 @@ class SampleParameters(StageParameters):
         "paper": {"surface": 235_000, "near": 0, "free": 15_000, "balanced": 0.0},
     }
 
-    preset: str = Field("facegraft", description="facegraft, or paper (235,000 on the surface, 15,000 free, no near band)")
+    preset: str = Field(
+        "facegraft", description="facegraft, or paper (235,000 on the surface, 15,000 free, no near band)"
+    )
     surface: int = Field(150_000, ge=1, description="points on the surface")
     near: int = Field(62_500, ge=0, description="points near the surface")
     free: int = Field(37_500, ge=0, description="points uniform in the unit ball")
-    near_sigmas: tuple[float, ...] = Field((1.0, 5.0), description="standard deviations of the near points in mm, in equal shares")
+    near_sigmas: tuple[float, ...] = Field(
+        (1.0, 5.0), description="standard deviations of the near points in mm, in equal shares"
+    )
     balanced: float = Field(0.5, ge=0, le=1, description="share of surface points spread equally over the four parts")
-    cut_share: float = Field(0.1, ge=0, le=1, description="at most this share of surface points lies on faces made by cutting")
-    backend: Literal["auto", "winding", "height_field", "mesh-to-sdf"] = Field("auto", description="how the signed distance is found")
+    cut_share: float = Field(
+        0.1, ge=0, le=1, description="at most this share of surface points lies on faces made by cutting"
+    )
+    backend: Literal["auto", "winding", "height_field", "mesh-to-sdf"] = Field(
+        "auto", description="how the signed distance is found"
+    )
     shard_items: int = Field(16, ge=1, description="items a shard")
 
     @field_validator("near_sigmas")
@@ -59,7 +68,9 @@ class SampleError(FacegraftError):
 def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> StagePlan:
     """One item of samples for every surface. Raises SampleError for a dataset of another kind."""
     if surfaces.kind != "surfaces":
-        raise SampleError(f"sample needs a dataset of kind 'surfaces', not {surfaces.kind!r}; make one with `facegraft clean`")
+        raise SampleError(
+            f"sample needs a dataset of kind 'surfaces', not {surfaces.kind!r}; make one with `facegraft clean`"
+        )
     names = [name for name in surfaces.schema.columns if name not in ("vertex_count", "face_count", "area_mm2")]
     items = [
         PlannedItem(key=row["key"], row={name: row[name] for name in names}, spec={})
@@ -77,7 +88,11 @@ def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> S
     return StagePlan(
         schema=schema,
         items=items,
-        shared={name: np.asarray(array) for name, array in surfaces.shared.items() if name in ("stage_vertices", "stage_parts")},
+        shared={
+            name: np.asarray(array)
+            for name, array in surfaces.shared.items()
+            if name in ("stage_vertices", "stage_parts")
+        },
         region_map=surfaces.region_map,
         shard_items=parameters.shard_items,
         input_fingerprint={"surfaces": surfaces.fingerprint},
@@ -95,7 +110,9 @@ class SampleStage:
         """Sample one surface."""
         surface = self.surfaces[item.key]
         try:
-            fields = sample_item(surface, self.parameters, self.surfaces.mm_per_unit, bool(item.row.get("closed", True)), rng)
+            fields = sample_item(
+                surface, self.parameters, self.surfaces.mm_per_unit, bool(item.row.get("closed", True)), rng
+            )
         except FacegraftError as error:
             raise ItemRejected(str(error)) from error
         return ItemOutput(fields=fields, row={})
@@ -115,19 +132,16 @@ def sample_item(
     if backend == "auto":
         backend = "winding" if closed else "height_field"
     labels = face_labels(surface["vertex_parts"], faces)
-    weights = surface_weights(vertices, faces, labels, surface["face_cut"].astype(bool), parameters.balanced, parameters.cut_share)
-
-    def on_surface(count: int) -> Any:
-        return sample_surface(vertices, faces, count, rng, face_weights=weights, face_labels=labels)
-
-    points = on_surface(parameters.surface)
+    cut = surface["face_cut"].astype(bool)
+    points = sample_shared(vertices, faces, labels, cut, parameters, parameters.surface, rng)
     fields: dict[str, NDArray[Any]] = {
         "surface_points": points.points.astype(np.float32),
         "surface_normals": points.normals.astype(np.float32),
         "surface_parts": points.parts,
     }
     sigmas = np.array(parameters.near_sigmas) / mm_per_unit
-    near = near_points(on_surface(parameters.near).points, sigmas, rng).astype(np.float32)
+    seeds = sample_shared(vertices, faces, labels, cut, parameters, parameters.near, rng)
+    near = near_points(seeds.points, sigmas, rng)[0].astype(np.float32)
     free = free_points(parameters.free, rng).astype(np.float32)
     # Distances are taken at the float32 positions that are stored, so that rounding costs no accuracy.
     both = signed_distance(vertices, faces, np.concatenate([near, free]).astype(np.float64), backend=backend)
@@ -138,3 +152,33 @@ def sample_item(
     fields["near_parts"] = labels[both.face_index[: len(near)]]
     fields |= {name: surface[name] for name in ("landmarks", "stage_points", "to_mm")}
     return fields
+
+
+def sample_shared(
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    labels: NDArray[np.uint8],
+    cut: NDArray[np.bool_],
+    parameters: SampleParameters,
+    count: int,
+    rng: np.random.Generator,
+) -> SurfaceSamples:
+    """Points on the surface in random order: at most `cut_share` of them on faces made by cutting, the rest on the skin.
+
+    Cut faces (a frontal solid's ball, a neck's cap) close the solid but show nobody; where they have less than their
+    share of the area, they get their share of the area.
+    """
+    areas = face_areas(vertices, faces)
+    on_cut = round(count * min(parameters.cut_share, float(areas[cut].sum() / areas.sum())))
+    skin = sample_surface(
+        vertices, faces, count - on_cut, rng, labels=labels, balanced=parameters.balanced, face_mask=~cut
+    )
+    if on_cut == 0:
+        return skin
+    rest = sample_surface(vertices, faces, on_cut, rng, labels=labels, face_mask=cut)
+    order = rng.permutation(count)
+    together = (
+        np.concatenate([getattr(skin, name), getattr(rest, name)])[order]
+        for name in ("points", "normals", "parts", "face_index")
+    )
+    return SurfaceSamples(*together)

@@ -257,8 +257,8 @@ def read_index(folder: Path, document: dict[str, Any], schema: DatasetSchema) ->
     table = table_from_bytes(data, str(path))
     if not table.schema.equals(index_schema(schema.columns)):
         raise StoreError(f"{path} has other columns than {DATASET_FILE} says; {REBUILD}")
-    keys = table["key"].to_pylist()
-    if any(check_key(key) <= before for before, key in pairwise(keys)):
+    keys = [check_key(key) for key in table["key"].to_pylist()]
+    if any(key <= before for before, key in pairwise(keys)):
         raise StoreError(f"{path}: keys are not sorted and unique; {REBUILD}")
     items: dict[str, int] = {shard["name"]: 0 for shard in document["shards"]}
     for key, shard, status in zip(keys, table["shard"].to_pylist(), table["status"].to_pylist(), strict=True):

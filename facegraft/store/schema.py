@@ -238,8 +238,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; there are {', '.join(sorted(names)[:12])}{', …' if len(names) > 12 else ''}"
 
 
-_ITEM_FRAME = "of the dataset: +y up, +z out of the face, +x the subject's left"
-_UNIT_FRAME = "unit ball: to_mm takes it to the frame of the input mesh"
+_ITEM_FRAME = "head: +y up, +z out of the face, +x the subject's left"
+_UNIT_FRAME = "unit ball, axes as head"
 _STAGES = "at each stage of the template morph: as scanned, neutral, with the template's nose, + eyes, + mouth, template"
 _STAGE_LANDMARKS = f"the 68 landmarks {_STAGES}"
 _STAGE_POINTS = f"M registered skin vertices {_STAGES}"
@@ -272,6 +272,7 @@ def surfaces_fields() -> dict[str, FieldSpec]:
         "vertices": FieldSpec("float32", ("v", 3), "unit", _UNIT_FRAME, "vertices of the watertight mesh"),
         "faces": FieldSpec("int32", ("f", 3), "index", "", "triangles, counter-clockwise seen from outside"),
         "vertex_parts": FieldSpec("uint8", ("v",), "label", "", f"part of each vertex: {_PARTS}"),
+        "face_cut": FieldSpec("uint8", ("f",), "label", "", "1 for triangles made by cutting (the neck's cap, the ball of a frontal solid), 0 for all others"),
         "landmarks": FieldSpec("float32", ("S", 68, 3), "unit", _UNIT_FRAME, _STAGE_LANDMARKS),
         "stage_points": FieldSpec("float32", ("S", "M", 3), "unit", _UNIT_FRAME, _STAGE_POINTS),
         "to_mm": FieldSpec("float64", (4, 4), "mm per unit", _UNIT_FRAME, _TO_MM),

@@ -26,7 +26,11 @@ def grid_faces() -> NDArray[np.int64]:
 def bump_surface(rng: np.random.Generator) -> NDArray[np.float64]:
     """A curved 80 mm sheet with two bumps of random height: two "parts" on a face."""
     x, y = np.meshgrid(np.linspace(-40, 40, N), np.linspace(-40, 40, N), indexing="ij")
-    z = -0.004 * rng.uniform(0.6, 1.4) * x**2 - 0.003 * rng.uniform(0.6, 1.4) * y**2 + 1.5 * np.sin(x / 17 + rng.uniform(0, 6))
+    z = (
+        -0.004 * rng.uniform(0.6, 1.4) * x**2
+        - 0.003 * rng.uniform(0.6, 1.4) * y**2
+        + 1.5 * np.sin(x / 17 + rng.uniform(0, 6))
+    )
     for centre in (-18.0, 18.0):
         z = z + rng.uniform(4, 14) * np.exp(-((x - centre) ** 2 + y**2) / rng.uniform(30, 60))
     scale = rng.uniform(0.9, 1.1)
@@ -34,7 +38,9 @@ def bump_surface(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def disk_part(centre: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    flat = np.stack(np.meshgrid(np.linspace(-40, 40, N), np.linspace(-40, 40, N), indexing="ij"), axis=-1).reshape(-1, 2)
+    flat = np.stack(np.meshgrid(np.linspace(-40, 40, N), np.linspace(-40, 40, N), indexing="ij"), axis=-1).reshape(
+        -1, 2
+    )
     inside = np.hypot(flat[:, 0] - centre, flat[:, 1]) <= 13
     faces = grid_faces()
     loop = boundary_loops(faces[faces_within(faces, inside)])[0]

@@ -40,7 +40,11 @@ def test_loops_do_not_depend_on_face_order(seed: int) -> None:
 
 def test_sphere_and_torus() -> None:
     sphere, torus = trimesh.creation.icosphere(2), trimesh.creation.torus(3, 1)
-    assert tp.is_watertight(sphere.faces) and tp.euler_characteristic(sphere.faces) == 2 and tp.boundary_loops(sphere.faces) == []
+    assert (
+        tp.is_watertight(sphere.faces)
+        and tp.euler_characteristic(sphere.faces) == 2
+        and tp.boundary_loops(sphere.faces) == []
+    )
     assert tp.is_watertight(torus.faces) and tp.euler_characteristic(torus.faces) == 0
     assert tp.signed_volume(sphere.vertices, sphere.faces) == pytest.approx(sphere.volume)
     flipped = sphere.faces.copy()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import pickle
 import shutil
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +37,6 @@ def test_what_a_dataset_offers(toy) -> None:
     np.testing.assert_array_equal(ds.faces, [[0, 1, 2], [2, 3, 4]])
     assert not ds.faces.flags.writeable
     assert ds.region_map == {"name": "toy"}
-    import hashlib
-
     assert ds.fingerprint == hashlib.sha256((toy.folder / "dataset.json").read_bytes()).hexdigest()
     assert "heads, 4 items in 2 shards" in repr(ds)
 
@@ -228,25 +226,18 @@ def test_a_pickled_dataset_opens_by_path_and_notices_a_change(toy, monkeypatch: 
 def test_threads_may_share_a_dataset(toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "OPEN_SHARDS", 1)
     ds = toy.open()
-    wrong: list[str] = []
 
-    def read() -> None:
-        for _ in range(50):
-            wrong.extend(key for key in ds if not np.array_equal(ds.read(key, "vertices"), toy.items[key]["vertices"]))
+    def wrong_reads() -> int:
+        return sum(not np.array_equal(ds.read(key, "vertices"), toy.items[key]["vertices"]) for _ in range(50) for key in ds)
 
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    with ThreadPoolExecutor(4) as pool:
+        assert [future.result() for future in [pool.submit(wrong_reads) for _ in range(4)]] == [0, 0, 0, 0]
 
 
 def test_an_unreadable_file_is_told(toy) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
-    (toy.folder / "index.parquet").chmod(0)
-    with pytest.raises(StoreError, match="cannot read .*index.parquet: Permission denied"):
+    (toy.folder / "index.parquet").unlink()
+    (toy.folder / "index.parquet").mkdir()
+    with pytest.raises(StoreError, match="cannot read .*index.parquet: Is a directory"):
         toy.open()
 
 

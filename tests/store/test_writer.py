@@ -26,6 +26,7 @@ from facegraft.store import (
     withdraw_dataset,
     write_shard,
 )
+from facegraft.store.atomic import _host
 
 PLAN = "5" * 64
 SHARD = shard_name(0, 2)
@@ -150,8 +151,6 @@ def test_a_withdrawn_dataset_can_be_changed_and_finished_again(toy) -> None:
 
 def test_what_dead_attempts_left_is_gone_when_the_run_is_finished(toy) -> None:
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True).stdout.strip()
-    from facegraft.store.atomic import _host
-
     (toy.folder / "shards" / f"{SHARD}.tmp-{_host()}-{dead}-ff").write_bytes(b"half")
     assert len(toy.open()) == 4
     assert verify_dataset(toy.folder) == []
@@ -179,12 +178,21 @@ except StoreError as error:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
 
 
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
-    """/dev/full refuses every byte with the error of a full disk."""
+def test_a_full_disk_is_told_and_the_same_command_goes_on(new_toy: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/full takes the place of the new file: it refuses every byte as a full disk does."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
-    from facegraft.store import atomic
-
-    with pytest.raises(OSError, match="No space left") as error, open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123
-        full.write(b"x")
-    assert "disk full while writing" in str(atomic.unwritable(tmp_path / "x", error.value))
+    toy = new_toy("new")
+    toy.write_shard(SHARD)
+    real = os.open
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", lambda path, flags, *mode: real("/dev/full", os.O_WRONLY) if flags & os.O_CREAT else real(path, flags))
+        with pytest.raises(StoreError) as error:
+            toy.write_shard(shard_name(1, 2))
+    path = toy.folder / "shards" / shard_name(1, 2)
+    assert str(error.value) == f"disk full while writing {path}; free space and run the same command again: finished shards are kept"
+    assert read_commit(toy.folder, SHARD, PLAN) is not None
+    assert not path.exists()
+    toy.write_shard(shard_name(1, 2))
+    toy.finish()
+    assert verify_dataset(toy.folder) == []

@@ -41,20 +41,20 @@ def smooth_min(a: Floats, b: Floats, k: float) -> Floats:
 # centre x, y | widths (sd) along and across | turn of the long axis in degrees | displacement x, y, z
 RELIEF = np.array(
     [
-        [25, 20.5, 15, 6, -8, 0.5, 0, 3.4],  # brow ridge
+        [25, 21.5, 15, 6.5, -8, 0.5, 0, 2.6],  # brow ridge
         [0, 19, 9, 8, 0, 0, 0, 1.4],  # glabella
-        [31, 5, 15, 8, 0, 0, 0, -4.5],  # orbit
-        [15.5, 4, 5, 8.0, 0, 0, 0, -5.5],  # inner orbit, beside the nasal root
+        [31, 5, 15, 8, 0, 0, 0, -3.8],  # orbit
+        [15.5, 4, 5, 8.0, 0, 0, 0, -4.6],  # inner orbit, beside the nasal root
         [49, -1, 6, 8, 0, 0, 0, -2.0],  # outer rim of the orbit
         [30, -13, 13, 5.5, 0, 0, 0, 1.6],  # under the lower lid
         [44, -24, 14, 10, -25, 2.0, 0, 5.0],  # cheekbone
         [30, -33, 11, 11, 0, 0, 0, 2.5],  # cheek, front
-        [45, -62, 12, 15, 20, -1.5, 0, -1.5],  # hollow under the cheekbone
+        [45, -62, 12, 15, 20, -0.8, 0, -0.6],  # hollow under the cheekbone
         [61, 22, 9, 16, 0, -2.5, 0, -2.5],  # temple
         [0, -66, 19, 14, 0, 0, 0, 4.5],  # muzzle over the teeth
         [0, -87, 13, 4.6, 0, 0, 0, -3.2],  # groove between lip and chin
         [0, -99, 11, 9, 0, 0, -1.0, 5.0],  # chin
-        [42, -94, 14, 11, 30, -2.5, 1.5, -3.0],  # beside the chin
+        [42, -94, 14, 11, 30, -2.0, 1.5, -2.2],  # beside the chin
         [0, -55, 2.6, 6, 0, 0, 0, -1.2],  # philtrum
         [5.2, -56, 2.2, 6, 14, 0, 0, 0.6],  # its columns
         [25.5, -57, 4.5, 14, -30, 0, 0, -1.6],  # nasolabial furrow
@@ -149,13 +149,13 @@ def nose(points: Floats) -> Floats:
 
 def nostrils(points: Floats) -> Floats:
     """Dent the underside of the nose: a slanted oval pushed up into the nose."""
-    centre = np.array([6.4, -46.2, 108.5])
-    along = np.array([-0.42, 0.12, 0.9])
-    along /= np.linalg.norm(along)
-    depth = np.array([0.05, 0.93, -0.36])
+    centre = np.array([6.4, -46.0, 110.5])
+    along = np.array([-0.40, 0.28, 0.87])
+    depth = np.array([0.05, 0.93, -0.30])
+    along, depth = along / np.linalg.norm(along), depth / np.linalg.norm(depth)
     across = np.cross(along, depth)
     d = points - centre
-    q = ((d @ along) / 5.2) ** 2 + ((d @ across) / 3.0) ** 2 + ((d @ depth) / 5.0) ** 2
+    q = ((d @ along) / 4.6) ** 2 + ((d @ across) / 2.9) ** 2 + ((d @ depth) / 4.0) ** 2
     return points + (5.0 * np.exp(-(q**1.5)))[:, None] * depth
 
 

@@ -43,6 +43,7 @@ class Layout:
     crown: Ints  # [CROWN_HALF_WIDTH + 1, depth + 1] places of the crown patch, midline first, front to back
     midline: Ints  # vertices on the plane x = 0
     quads: Ints  # [Q, 4] outward (counter-clockwise seen from outside)
+    odd: NDArray[np.bool_]  # [Q] every other quad, like the dark squares of a chess board
 
 
 def _outline_closed(block: Block) -> list[tuple[int, int]]:
@@ -93,26 +94,32 @@ def build_layout(rows: int, eye: Block, mouth: Block) -> Layout:
     cells[mouth.bottom : mouth.top, : mouth.outer] = False
     i, j = np.nonzero(cells)
     quads = [np.column_stack([grid[i, j], grid[i, j + 1], grid[i + 1, j + 1], grid[i + 1, j]])]
+    turns = [(i + j) % 2]
     around = np.roll(eye_rings, -1, axis=1)
     quads.append(np.column_stack([a.ravel() for a in (eye_rings[:-1], around[:-1], around[1:], eye_rings[1:])]))
+    turns.append(np.add(*np.indices((eye.rings, eye_rings.shape[1]))).ravel() % 2)
     m = mouth_rings
     quads.append(np.column_stack([a.ravel() for a in (m[:-1, :-1], m[:-1, 1:], m[1:, 1:], m[1:, :-1])]))
+    turns.append(np.add(*np.indices((mouth.rings, m.shape[1] - 1))).ravel() % 2)
     c = crown
     quads.append(np.column_stack([a.ravel() for a in (c[:-1, :-1], c[1:, :-1], c[1:, 1:], c[:-1, 1:])]))
 
+    turns.append(np.add(*np.indices((CROWN_HALF_WIDTH, depth))).ravel() % 2)
+
     on_midline = np.concatenate([grid[:, 0], grid[:, -1], mouth_rings[1:, 0], mouth_rings[1:, -1], crown[0, 1:-1]])
     midline = np.unique(on_midline[on_midline >= 0])
-    return Layout(count, grid, eye_rings, mouth_rings, crown, midline, np.concatenate(quads))
+    return Layout(count, grid, eye_rings, mouth_rings, crown, midline, np.concatenate(quads), np.concatenate(turns) == 1)
 
 
-def split_quads(quads: Ints, vertices: NDArray[np.float64]) -> Ints:
-    """Two triangles per quad along the shorter diagonal; the first wins unless the second is 3 % shorter.
+def split_quads(layout: Layout, vertices: NDArray[np.float64]) -> Ints:
+    """Two triangles per quad: diagonals alternate, except where one of them is 10 % shorter than the other.
 
-    The margin keeps rounding from ever deciding: a tie in exact arithmetic is no tie here.
+    Alternation keeps shading free of a bias toward one side. The margin keeps rounding from ever deciding.
     """
+    quads = layout.quads
     corner = vertices[quads]
     first = np.linalg.norm(corner[:, 0] - corner[:, 2], axis=1)
     second = np.linalg.norm(corner[:, 1] - corner[:, 3], axis=1)
-    by_second = second < 0.97 * first
+    by_second = second < np.where(layout.odd, 1 / 0.9037, 0.9037) * first
     turned = np.where(by_second[:, None], np.roll(quads, -1, axis=1), quads)
     return turned[:, [[0, 1, 2], [0, 2, 3]]].reshape(-1, 3)

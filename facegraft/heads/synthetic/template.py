@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from facegraft.heads.synthetic import features as feat
 from facegraft.heads.synthetic.base import CROWN_TOP, SECTIONS, BareHead
+from facegraft.heads.synthetic.landmarks import landmarks, sphere
 from facegraft.heads.synthetic.layout import COLUMNS, CROWN_HALF_WIDTH, Block, Layout, build_layout, split_quads
 
 Floats = NDArray[np.float64]
@@ -139,24 +140,47 @@ def _lips(points: Floats, layout: Layout, plan: feat.LipPlan) -> None:
         points[ring, 2] += bulge * plan.thickness - back
 
 
+Group = tuple[list[list[int]], str, str | None]
+
+
 @dataclass(frozen=True)
 class SyntheticTemplate:
-    vertices: Floats
-    faces: Ints
-    layout: Layout
-    symmetry: Ints
+    """The mean neutral head and everything that all heads of the family share."""
+
+    vertices: Floats  # [V, 3] mm
+    faces: Ints  # [F, 3]
+    landmarks68: Ints  # [68] iBUG order
+    symmetry: Ints  # [V] mirror image of every vertex
+    groups: dict[str, Group]  # name -> ([start, stop] ranges, role, part that it follows)
+    layout: Layout  # vertex numbers of the left half's grid and rings
+    twin: Ints  # [half] mirror image of every vertex of the left half
 
 
 @lru_cache(maxsize=1)
 def template() -> SyntheticTemplate:
+    """The template; made once, its arrays are read-only."""
     layout = build_layout(ROWS, EYE, MOUTH)
     half = half_vertices(layout)
-    triangles = split_quads(layout.quads, half)
+    triangles = split_quads(layout, half)
     twin = np.arange(layout.count)
     off = np.setdiff1d(np.arange(layout.count), layout.midline)
     twin[off] = layout.count + np.arange(len(off))
-    vertices = np.concatenate([half, half[off] * [-1, 1, 1]])
-    faces = np.concatenate([triangles, twin[triangles][:, ::-1]])
+    skin = layout.count + len(off)
+    ball, ball_faces = sphere(feat.EYE_CENTRE, feat.EYE_RADIUS)
+    mirror = np.array([-1.0, 1.0, 1.0])
+    vertices = np.concatenate([half, half[off] * mirror, ball, ball * mirror])
+    left, right = skin + ball_faces, skin + len(ball) + ball_faces[:, ::-1]
+    faces = np.concatenate([triangles, twin[triangles][:, ::-1], left, right])
     symmetry = np.arange(len(vertices))
     symmetry[off], symmetry[twin[off]] = twin[off], off
-    return SyntheticTemplate(vertices, faces, layout, symmetry)
+    balls = skin + np.arange(len(ball))
+    symmetry[balls], symmetry[balls + len(ball)] = balls + len(ball), balls
+    groups: dict[str, Group] = {
+        "skin": ([[0, skin]], "surface", None),
+        "eyeball_left": ([[skin, skin + len(ball)]], "inner", "eye_left"),
+        "eyeball_right": ([[skin + len(ball), len(vertices)]], "inner", "eye_right"),
+    }
+    marks = landmarks(half, layout, twin, len(MOUTH_STEPS))
+    for array in (vertices, faces, marks, symmetry, twin):
+        array.setflags(write=False)
+    return SyntheticTemplate(vertices, faces, marks, symmetry, groups, layout, twin)

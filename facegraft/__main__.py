@@ -1,0 +1,5 @@
+"""`python -m facegraft`."""
+
+from facegraft.cli import main
+
+main()

@@ -1,0 +1,196 @@
+"""The 68 face landmarks (iBUG/Multi-PIE order) on a template: reading, checking, and the frame they give.
+
+0-16 jaw from the subject's right ear to the left, 17-26 brows, 27-30 nose bridge to tip, 31-35 nose base,
+36-41 right eye, 42-47 left eye, 48-59 outer lip, 60-67 inner lip.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from facegraft.errors import FacegraftError
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+class LandmarkError(FacegraftError):
+    """A landmark set that cannot be read, or that does not fit its mesh."""
+
+
+def _mirror68() -> Ints:
+    swap = np.arange(68)
+    pairs = [(i, 16 - i) for i in range(8)] + [(17 + i, 26 - i) for i in range(5)] + [(31, 35), (32, 34)]
+    pairs += [(36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)]
+    pairs += [(48, 54), (49, 53), (50, 52), (59, 55), (58, 56), (60, 64), (61, 63), (67, 65)]
+    for a, b in pairs:
+        swap[a], swap[b] = b, a
+    return swap
+
+
+MIRROR68 = _mirror68()
+"""Landmark on the other side of the face of every landmark."""
+
+CANTHI_MM = (80.0, 100.0)
+"""Range of the distance between the outer eye corners of adults that is taken as plausible."""
+
+UNITS = (1.0, 10.0, 1000.0)
+"""Millimetres per unit of the usual mesh units: mm, cm, m."""
+
+
+def read_landmarks(path: str | Path, key: str | None = None, faces: ArrayLike | None = None) -> Ints:
+    """68 vertex indices from a .npy, .npz, .json or .txt file.
+
+    `key` names the entry of an .npz or of a JSON object that holds several sets. A barycentric embedding (an .npz with
+    `lmk_face_idx` [68] and `lmk_b_coords` [68, 3]) becomes the heaviest vertex of each face, for which `faces` is needed.
+    Raises LandmarkError naming the file and, where a key is wrong or missing, the keys there are.
+    """
+    path = Path(path)
+    try:
+        content = _load(path)
+    except FileNotFoundError as error:
+        raise LandmarkError(f"{path}: there is no such landmark file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise LandmarkError(f"{path}: cannot read landmarks ({error})") from error
+    if isinstance(content, Mapping):
+        if key is None and {"lmk_face_idx", "lmk_b_coords"} <= set(content):
+            return _from_barycentric(path, content, faces)
+        if key is None and len(content) == 1:
+            key = next(iter(content))
+        if key is None or key not in content:
+            what = "holds several sets" if key is None else f"has no key {key!r}"
+            raise LandmarkError(f"{path}: {what}; choose one with --key: {', '.join(sorted(content))}")
+        content = content[key]
+    array = np.asarray(content)
+    if array.dtype.kind == "f" and array.shape == (68,) and np.array_equal(array, np.round(array)):
+        array = array.astype(np.int64)
+    if array.shape != (68,) or array.dtype.kind not in "iu":
+        raise LandmarkError(f"{path}: expected 68 vertex indices, found {array.dtype} of shape {array.shape}")
+    return array.astype(np.int64)
+
+
+def _load(path: Path) -> object:
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    if suffix == ".npy":
+        return np.load(path, allow_pickle=False)
+    if suffix == ".json":
+        return json.loads(path.read_text())
+    if suffix == ".txt":
+        return np.array([float(word) for word in path.read_text().replace(",", " ").split()])
+    raise ValueError(f"unknown suffix {path.suffix!r}; use .npz, .npy, .json or .txt")
+
+
+def _from_barycentric(path: Path, content: Mapping[str, ArrayLike], faces: ArrayLike | None) -> Ints:
+    if faces is None:
+        raise LandmarkError(f"{path}: a barycentric embedding needs the mesh's faces")
+    face, weight = np.asarray(content["lmk_face_idx"]).astype(np.int64), np.asarray(content["lmk_b_coords"])
+    f = np.asarray(faces, dtype=np.int64)
+    if face.shape != (68,) or weight.shape != (68, 3):
+        raise LandmarkError(f"{path}: expected lmk_face_idx [68] and lmk_b_coords [68, 3], found {face.shape} and {weight.shape}")
+    if face.min() < 0 or face.max() >= len(f):
+        raise LandmarkError(f"{path}: names face {face.max()}, but the mesh has {len(f)} faces; it belongs to another topology")
+    return np.asarray(f[face, weight.argmax(axis=1)])
+
+
+def guess_mm_per_unit(vertices: ArrayLike, landmarks: ArrayLike) -> float:
+    """Millimetres per unit, from the outer eye corners (36, 45): 1, 10 or 1000. Raises LandmarkError if none fits."""
+    v, lm = np.asarray(vertices, dtype=np.float64), np.asarray(landmarks)
+    canthi = float(np.linalg.norm(v[lm[36]] - v[lm[45]]))
+    for unit in UNITS:
+        if CANTHI_MM[0] <= canthi * unit <= CANTHI_MM[1]:
+            return unit
+    raise LandmarkError(
+        f"outer eye corners (landmarks 36, 45) lie {canthi:.4g} units apart, which is 80-100 mm neither in mm, cm nor m; "
+        "either the landmark set belongs to another topology, or pass the unit with --mm-per-unit"
+    )
+
+
+def check_landmarks(vertices: ArrayLike, landmarks: ArrayLike, mm_per_unit: float, surface: ArrayLike | None = None) -> None:
+    """Refuse a landmark set that does not fit its mesh, with one LandmarkError that names everything that is off.
+
+    A set made for another topology of similar size (FaceScape's v10 on a v16 mesh) has valid indices everywhere; it shows
+    only in the geometry. `surface`: vertices that count as skin (default all).
+    """
+    v, lm = np.asarray(vertices, dtype=np.float64), np.asarray(landmarks, dtype=np.int64)
+    if lm.shape != (68,):
+        raise LandmarkError(f"expected 68 landmark indices, got shape {lm.shape}")
+    if lm.min() < 0 or lm.max() >= len(v):
+        raise LandmarkError(f"landmark {int(lm.argmax())} is vertex {lm.max()}, but the mesh has {len(v)} vertices: another topology's set")
+    p = v[lm] * mm_per_unit
+    skin = v[np.asarray(surface)] * mm_per_unit if surface is not None else v * mm_per_unit
+    off = []
+    canthi = float(np.linalg.norm(p[36] - p[45]))
+    if not CANTHI_MM[0] <= canthi <= CANTHI_MM[1]:
+        off.append(f"outer eye corners {canthi:.1f} mm apart (expected 80-100)")
+    across = p[[45, 42, 54, 26, 16]] - p[[36, 39, 48, 17, 0]]
+    if (across[:, 0] <= 0).any():
+        off.append("left and right are swapped, or +x is not the subject's left (landmark 36 must have x < 0)")
+    if not p[27, 1] > p[33, 1] > p[57, 1] > p[8, 1] or p[19, 1] < p[37, 1]:
+        off.append("brow, eye, nose, mouth and chin do not follow each other downward (+y must be up)")
+    if p[30, 2] < p[[36, 45, 27, 48, 54], 2].max():
+        off.append("the nose tip (30) does not stand out toward +z")
+    else:
+        near = skin[np.linalg.norm(skin - p[30], axis=1) < 15.0]
+        if near[:, 2].max() - p[30, 2] > 5.0:
+            off.append(f"the nose tip (30) lies {near[:, 2].max() - p[30, 2]:.1f} mm behind the most forward skin around it")
+    lopsided, worst = _asymmetry(p)
+    if lopsided > 6.0:
+        off.append(f"landmarks {worst} and {int(MIRROR68[worst])} are {lopsided:.0f} mm from being mirror images")
+    spread = _disorder(p)
+    if spread:
+        off.append(spread)
+    if off:
+        raise LandmarkError("landmarks do not fit this mesh: " + "; ".join(off) + "; the set may belong to another topology")
+
+
+def _asymmetry(p: Floats) -> tuple[float, int]:
+    """Largest distance of an inner landmark (17-67) to its partner's mirror image after removing the pose, and which."""
+    local = FaceFrame.of(p).apply(p)
+    gap = np.linalg.norm(local - local[MIRROR68] * [-1.0, 1.0, 1.0], axis=1)
+    gap[:17] = 0.0
+    return float(gap.max()), int(gap.argmax())
+
+
+def _disorder(p: Floats) -> str:
+    """What is out of order within a chain of landmarks, or an empty text."""
+    for name, chain in (("right brow", range(17, 22)), ("left brow", range(22, 27)), ("nose base", range(31, 36))):
+        if (np.diff(p[list(chain), 0]) <= 0).any():
+            return f"the landmarks of the {name} ({chain[0]}-{chain[-1]}) are not in order from right to left"
+    if (np.diff(p[27:31, 1]) >= 0).any():
+        return "the nose bridge (27-30) does not run downward"
+    return ""
+
+
+@dataclass(frozen=True)
+class FaceFrame:
+    """A frame in which the face's midline plane is x = 0: x toward the subject's left, y up, z forward."""
+
+    rotation: Floats
+    origin: Floats
+
+    @classmethod
+    def of(cls, points68: ArrayLike) -> FaceFrame:
+        """From the 68 landmark positions [68, 3]: lateral axis = mean pair direction; the given vertical is kept."""
+        p = np.asarray(points68, dtype=np.float64)
+        left = np.flatnonzero(p[:, 0] >= p[MIRROR68, 0])
+        left = left[MIRROR68[left] != left]
+        lateral = (p[left] - p[MIRROR68[left]]).sum(axis=0)
+        x = lateral / np.linalg.norm(lateral)
+        y = np.array([0.0, 1.0, 0.0]) - x[1] * x
+        y /= np.linalg.norm(y)
+        origin = 0.5 * (p[left] + p[MIRROR68[left]]).mean(axis=0)
+        origin = x * (x @ origin)  # only the lateral place matters
+        return cls(np.stack([x, y, np.cross(x, y)]), origin)
+
+    def apply(self, points: ArrayLike) -> Floats:
+        """Points [N, 3] in this frame."""
+        return np.asarray((np.asarray(points, dtype=np.float64) - self.origin) @ self.rotation.T)

@@ -1,0 +1,177 @@
+"""From an outline in the chart to a part of the mesh: a loop of edges and the faces that it encloses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+
+from facegraft.geometry.chart import CylinderChart, outer_skin
+from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
+from facegraft.geometry.outline import crosses
+from facegraft.geometry.symmetry import MIRROR
+from facegraft.geometry.topology import boundary_loops, grow_rings, unique_edges, vertex_adjacency
+from facegraft.regions.outlines import PartOutline
+from facegraft.regions.regionmap import Part, RegionMapError
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+BAND = 4.0  # half width of the band around the outline in which a loop may run, in edges
+NEAR = 1.0  # distance, in edges, at which leaving the outline doubles an edge's price
+ALONG = 0.5  # price of an edge across the outline, on top of its length
+TURN = 0.8  # price of a right-angled turn, in edges
+GAP = 3  # fewest edges between two parts of a set
+
+
+@dataclass(frozen=True)
+class FaceSurface:
+    """A template's skin and sockets in mm, with the face's midline plane at x = 0; faces index all vertices.
+
+    Where `mirror` is known the vertices are exactly symmetric and `edges` only holds edges with a mirror image.
+    """
+
+    vertices: Floats
+    faces: Ints
+    edges: Ints
+    chart: CylinderChart
+    flat: Floats
+    mirror: Ints | None
+
+    @classmethod
+    def build(cls, vertices: Floats, faces: Ints, chart: CylinderChart, mirror: Ints | None) -> FaceSurface:
+        edges = unique_edges(faces)
+        if mirror is not None:
+            size = len(vertices)
+            image = np.sort(mirror[edges], axis=1)
+            edges = edges[np.isin(image[:, 0] * size + image[:, 1], edges[:, 0] * size + edges[:, 1])]
+        return cls(vertices, faces, edges, chart, chart.flatten(vertices), mirror)
+
+
+def trace_loop(surface: FaceSurface, part: PartOutline, blocked: Mask) -> Ints:
+    """The cheapest loop of mesh edges along a part's outline, over outer skin and past blocked vertices [V].
+
+    Midline parts on a symmetric topology: the cheapest path from midline to midline over the left half, and its mirror
+    image. Other parts: the cheapest closed loop around the medial line. Raises NoPath naming the part.
+    """
+    half = part.midline and surface.mirror is not None
+    edges, price, edge_length = _priced_edges(surface, part, blocked, half)
+    graph = TurnGraph.build(edges, surface.vertices, price, TURN * edge_length)
+    try:
+        loop = _half_loop(surface, part, graph) if half else _whole_loop(surface, part, graph)
+    except NoPath as error:
+        raise NoPath(f"part {part.name}: {error}; are the landmarks right, and is the mesh fine enough?") from error
+    if not is_simple(loop):
+        raise NoPath(f"part {part.name}: the cheapest loop touches itself; the mesh is too coarse there")
+    return loop
+
+
+def _priced_edges(surface: FaceSurface, part: PartOutline, blocked: Mask, half: bool) -> tuple[Ints, Floats, float]:
+    """Directed edges [E, 2] near the outline with their prices [E], and the median edge length there.
+
+    Price = length · (1 + (distance / edge)²) · (1 + ALONG · (1 - |cos to the outline's tangent|)).
+    """
+    v, flat = surface.vertices, surface.flat
+    reach = 0.25 * np.ptp(part.outline.points, axis=0).max()
+    used = np.zeros(len(v), dtype=bool)
+    used[surface.edges] = True
+    low, high = part.outline.points.min(axis=0) - reach, part.outline.points.max(axis=0) + reach
+    candidates = np.flatnonzero(used & ~blocked & (flat >= low).all(axis=1) & (flat <= high).all(axis=1))
+    distance = part.outline.nearest(flat[candidates])[0]
+    candidates = candidates[distance < reach]
+    skin = np.zeros(len(v), dtype=bool)
+    skin[candidates[outer_skin(v, surface.faces, surface.chart, candidates)]] = True
+    if half and surface.mirror is not None:
+        midline = surface.mirror == np.arange(len(v))
+        skin &= midline | (flat[:, 0] > 0)
+    edges = surface.edges[skin[surface.edges].all(axis=1)]
+    if half and surface.mirror is not None:
+        edges = edges[~midline[edges].all(axis=1)]
+    if not len(edges):
+        raise NoPath(f"part {part.name}: no outer skin lies along its outline")
+    length = np.linalg.norm(v[edges[:, 0]] - v[edges[:, 1]], axis=1)
+    middle = flat[edges].mean(axis=1)
+    distance, tangent, _ = part.outline.nearest(middle)
+    edge_length = float(np.median(length[distance < 0.25 * reach])) if (distance < 0.25 * reach).any() else float(np.median(length))
+    near = distance < BAND * NEAR * edge_length
+    ends = flat[edges]
+    clear = crosses(ends[:, 0], ends[:, 1], part.medial) == 0
+    edges, length, distance, tangent = edges[near & clear], length[near & clear], distance[near & clear], tangent[near & clear]
+    step = flat[edges[:, 1]] - flat[edges[:, 0]]
+    step /= np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-12)
+    aligned = np.abs(np.einsum("ij,ij->i", step, tangent))
+    price = length * (1 + (distance / (NEAR * edge_length)) ** 2) * (1 + ALONG * (1 - aligned))
+    return np.concatenate([edges, edges[:, ::-1]]), np.concatenate([price, price]), edge_length
+
+
+def _half_loop(surface: FaceSurface, part: PartOutline, graph: TurnGraph) -> Ints:
+    """Cheapest path over the left half between midline vertices at the outline's top and bottom, and its mirror image."""
+    assert surface.mirror is not None
+    midline = surface.mirror == np.arange(len(surface.vertices))
+    along = part.outline.nearest(surface.flat)[2]
+    upper = (along < 0.25) | (along > 0.75)
+    bend = turn_price(graph.vectors * MIRROR * -1.0, graph.vectors, graph.turn_weight)  # from the mirror image onto the edge
+    start = np.where(midline[graph.edges[:, 0]] & upper[graph.edges[:, 0]], 0.5 * bend, np.inf)
+    end = np.where(midline[graph.edges[:, 1]] & ~upper[graph.edges[:, 1]], 0.5 * bend, np.inf)
+    path, _ = cheapest_path(graph, start, end)
+    return np.concatenate([path, surface.mirror[path[-2:0:-1]]])
+
+
+def _whole_loop(surface: FaceSurface, part: PartOutline, graph: TurnGraph) -> Ints:
+    """Cheapest closed loop around the medial line, through one edge of a cut from its outer end to the band's rim."""
+    far = 2.0 * np.ptp(part.outline.points, axis=0).max()
+    tip, inward = part.medial[-1], part.medial[-2]
+    ray = np.stack([tip, tip + far * (tip - inward) / np.linalg.norm(tip - inward)])
+    ends = surface.flat[graph.edges]
+    crossing = crosses(ends[:, 0], ends[:, 1], ray)
+    keep = crossing >= 0
+    inner = TurnGraph.build(graph.edges[keep], surface.vertices, graph.price[keep], graph.turn_weight)
+    return cheapest_loop(inner, crossing[keep] > 0)[0]
+
+
+def enclosed_part(faces: Ints, vertex_count: int, loop: Ints, seed: int, name: str) -> Part:
+    """The part that a loop cuts off around a seed vertex, its loop turned so that the part lies to its left.
+
+    Flooded over the faces without crossing the loop: lids' insides, nostrils and the mouth sac come along.
+    Raises RegionMapError when the loop does not separate the seed from the rest of the skin.
+    """
+    if seed in set(loop.tolist()):
+        raise RegionMapError(f"part {name}: its loop runs through its own landmark (vertex {seed})")
+    inside = _flood(faces, vertex_count, loop, seed)
+    if 2 * inside.sum() > len(faces):
+        raise RegionMapError(f"part {name}: its loop does not close around the part")
+    loops = [found for found in boundary_loops(faces[inside]) if set(found.tolist()) == set(loop.tolist())]
+    if len(loops) != 1:
+        raise RegionMapError(f"part {name}: the faces around vertex {seed} are not bounded by its loop")
+    turned = np.roll(loops[0], -int(np.argmin(loops[0])))
+    return Part(turned, np.setdiff1d(np.unique(faces[inside]), loop))
+
+
+def _flood(faces: Ints, vertex_count: int, loop: Ints, seed: int) -> Mask:
+    """Mask [F] of the faces that can be reached from a seed vertex without crossing the loop's edges."""
+    corner = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    corner = np.sort(corner, axis=1)
+    key = corner[:, 0] * vertex_count + corner[:, 1]
+    ring = np.sort(np.column_stack([loop, np.roll(loop, -1)]), axis=1)
+    open_edge = ~np.isin(key, ring[:, 0] * vertex_count + ring[:, 1])
+    face = np.tile(np.arange(len(faces)), 3)[open_edge]
+    _, edge = np.unique(key[open_edge], return_inverse=True)
+    incidence = sp.csr_matrix((np.ones(len(face)), (face, edge.ravel())), shape=(len(faces), int(edge.max()) + 1))
+    label = connected_components(incidence @ incidence.T, directed=False)[1]
+    touching = np.flatnonzero((faces == seed).any(axis=1))
+    return np.asarray(label == label[touching[0]])
+
+
+def keep_clear(faces: Ints, vertex_count: int, part: Part, rings: int = GAP) -> Mask:
+    """Vertices [V] that another part's loop must leave free: the part itself and `rings - 1` rings around it."""
+    adjacency = vertex_adjacency(faces, vertex_count)
+    mask = np.zeros(vertex_count, dtype=bool)
+    mask[part.interior] = True
+    mask[part.loop] = True
+    for ring in grow_rings(adjacency, part.loop, rings - 1):
+        mask[ring] = True
+    return mask

@@ -1,0 +1,101 @@
+"""What dies on the way must not change what comes out: kill -9 of everything, of workers, Ctrl-C, two runs at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_runs import dataset_hash, options, run
+from toy_stages import toy_plan
+
+from facegraft.engine import EngineError, start_client
+
+SLOW_PLAN = "toy_plan(40, 2, {9: 'refuse'}, seconds=0.1)"
+Script = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    run(toy_plan(40, 2, {9: "refuse"}, seconds=0.1) and toy_plan(40, 2, {9: "refuse"}, seconds=0.1), output, scheduler="sync")
+    return dataset_hash(output)
+
+
+def commits(output: Path) -> list[Path]:
+    return sorted((output / "shards").glob("*.json"))
+
+
+def wait_for_commits(output: Path, count: int, process: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.monotonic() + 60
+    while len(commits(output)) < count:
+        assert time.monotonic() < deadline, "the run makes no progress"
+        assert process is None or process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
+def test_everything_killed_half_way(tmp_path: Path, script: Script, undisturbed: dict[str, str], cluster: Any) -> None:
+    output = tmp_path / "out"
+    process = script(f"run({SLOW_PLAN}, Path({str(output)!r}), workers=2)")
+    wait_for_commits(output, 5, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (output / "dataset.json").exists()
+    time.sleep(0.3)
+    before = {path: path.stat().st_mtime_ns for path in commits(output)}
+    assert 5 <= len(before) < 20
+    summary = run(toy_plan(40, 2, {9: "refuse"}, seconds=0.1), output, cluster)
+    assert summary.kept == 2 * len(before)
+    assert dataset_hash(output) == undisturbed
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "a committed shard was made again"
+
+
+def test_ctrl_c_keeps_what_is_committed_and_says_how_to_go_on(tmp_path: Path, script: Script, undisturbed: dict[str, str], cluster: Any) -> None:
+    output = tmp_path / "out"
+    process = script(f"run({SLOW_PLAN}, Path({str(output)!r}), workers=2)")
+    wait_for_commits(output, 4, process)
+    start = time.monotonic()
+    # As a terminal does it: the whole foreground group gets the signal.
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - start < 15
+    assert process.returncode == 130
+    assert errors.strip() == f"stopped; what was committed in {output} is kept: run the same command again to go on"
+    assert len(commits(output)) >= 4 and not (output / "dataset.json").exists()
+    assert run(toy_plan(40, 2, {9: "refuse"}, seconds=0.1), output, cluster).kept >= 8
+    assert dataset_hash(output) == undisturbed
+
+
+def test_a_second_run_on_the_folder_is_refused_while_the_first_is_at_work(tmp_path: Path, script: Script) -> None:
+    output = tmp_path / "out"
+    first = script(f"run({SLOW_PLAN}, Path({str(output)!r}), workers=1)")
+    wait_for_commits(output, 1, first)
+    second = script(f"run({SLOW_PLAN}, Path({str(output)!r}), workers=1)")
+    _, errors = second.communicate(timeout=30)
+    assert second.returncode == 1
+    assert f"{output} is in use by another run (process {first.pid} on " in errors
+    assert first.poll() is None
+
+
+def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
+    plan = toy_plan(24, 3, {4: "kill_worker"}, seconds=0.05)
+    run(plan, tmp_path / "out", workers=2)
+    assert (tmp_path / "worker_killed").exists()
+    # The mark is there now, so that the same plan runs undisturbed.
+    run(plan, tmp_path / "again", scheduler="sync")
+    assert dataset_hash(tmp_path / "out") == dataset_hash(tmp_path / "again")
+
+
+@pytest.mark.slow
+def test_a_shard_that_kills_its_worker_every_time_ends_the_run(tmp_path: Path) -> None:
+    with start_client(options(workers=2)) as client:
+        with pytest.raises(EngineError, match=r"shard 1 of \S+ was lost 3 times.*run the same command again"):
+            run(toy_plan(12, 3, {4: "kill_worker_always"}), tmp_path / "out", client)
+        # Its neighbours are committed, and the cluster goes on to serve.
+        assert len(commits(tmp_path / "out")) == 3
+        assert run(toy_plan(4), tmp_path / "other", client).written == 4

@@ -1,0 +1,179 @@
+"""Poison items and the child that takes them: right reasons, fair blame, nothing left running."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_runs import STAGE
+from toy_stages import toy_plan
+
+from facegraft.engine.errors import EngineError, StageSetupError
+from facegraft.engine.fingerprint import run_record, write_run
+from facegraft.engine.folder import furnish
+from facegraft.engine.order import StageOrder
+from facegraft.engine.plan import shard_plan
+from facegraft.engine.sandbox import InProcessRunner, Limits, Sandbox
+from facegraft.engine.stage import ItemResult, PlannedItem
+
+Runner = Callable[..., list[ItemResult]]
+
+
+def prepare(tmp_path: Path, faults: dict[int, str], count: int = 4, stage: str = STAGE) -> tuple[StageOrder, tuple[PlannedItem, ...]]:
+    plan = toy_plan(count, count, faults)
+    sharded = shard_plan(plan)
+    record = run_record(stage, plan, sharded, [str(tmp_path)], {"scale": 2.0}, 0)
+    output = tmp_path / "out"
+    output.mkdir(exist_ok=True)
+    write_run(output, record)
+    furnish(output, plan)
+    return StageOrder(stage, str(output), record.inputs, record.commit_sha256(), record.code_version), sharded.items
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Runner]:
+    """Run four items, some with faults, in one sandbox."""
+    sandboxes = []
+
+    def run(faults: dict[int, str], timeout_s: float = 30.0, memory_gb: float = 1.0) -> list[ItemResult]:
+        order, items = prepare(tmp_path, faults)
+        sandbox = Sandbox(order, Limits(timeout_s, int(memory_gb * 1e9)))
+        sandboxes.append(sandbox)
+        return [sandbox.run(item) for item in items]
+
+    yield run
+    for sandbox in sandboxes:
+        sandbox.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("segfault", "crashed: signal 11 (SIGSEGV)"),
+        ("exit", "crashed: exit code 3"),
+        ("memory", "killed: memory limit 1 GB"),
+        ("exception", "error: ValueError: bad object at 0x…"),
+        ("refuse", "too few faces"),
+        ("outside_always", "killed: signal 9 (SIGKILL), most likely the machine's memory was full"),
+    ],
+)
+def test_a_poison_item_is_rejected_with_its_reason_and_nobody_else(process: Runner, fault: str, reason: str) -> None:
+    results = process({2: fault})
+    assert [result.reason for result in results] == [None, None, reason, None]
+    assert results[3].fields["vertices"].shape == (4, 3)
+
+
+def test_a_hanging_item_is_killed_on_time(process: Runner) -> None:
+    start = time.monotonic()
+    results = process({1: "hang"}, timeout_s=2.0)
+    assert [result.reason for result in results] == [None, "timeout after 2 s", None, None]
+    assert time.monotonic() - start < 20
+
+
+def test_an_item_killed_from_outside_is_not_blamed(process: Runner) -> None:
+    assert [result.reason for result in process({2: "outside_once"})] == [None] * 4
+
+
+def test_an_item_is_not_blamed_for_what_the_one_before_broke(process: Runner) -> None:
+    assert [result.reason for result in process({1: "poisons_next"})] == [None] * 4
+
+
+def test_noise_on_stdout_does_not_get_between_the_messages(process: Runner) -> None:
+    assert [result.reason for result in process({1: "noise"})] == [None] * 4
+
+
+def test_a_crash_leaves_its_last_words(process: Runner) -> None:
+    # faulthandler in the child tells where in the stage it was.
+    assert "in misbehave" in process({2: "segfault"})[2].traceback
+
+
+def test_a_refusal_keeps_its_offending_arrays(process: Runner) -> None:
+    result = process({0: "refuse"})[0]
+    assert result.offending["vertices"].shape == (4, 3) and not result.fields
+
+
+def test_child_and_process_give_the_same_values(process: Runner, tmp_path: Path) -> None:
+    results = process({})
+    order, items = prepare(tmp_path, {})
+    runner = InProcessRunner(order)
+    for item, result in zip(items, results, strict=True):
+        here = runner.run(item)
+        assert here.row == result.row
+        for name in here.fields:
+            np.testing.assert_array_equal(here.fields[name], result.fields[name])
+
+
+def test_in_process_rejects_exceptions_too(tmp_path: Path) -> None:
+    order, items = prepare(tmp_path, {1: "exception", 2: "refuse"})
+    runner = InProcessRunner(order)
+    assert [runner.run(item).reason for item in items] == [None, "error: ValueError: bad object at 0x…", "too few faces", None]
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("toy_stages:BrokenStage", "stage toy_stages:BrokenStage cannot be set up: RuntimeError: the template is missing"),
+        ("toy_stages:NoStage", "AttributeError"),
+        ("no_such_module:Stage", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+)
+def test_a_stage_that_cannot_be_built_is_no_items_fault(tmp_path: Path, stage: str, message: str) -> None:
+    order, items = prepare(tmp_path, {}, stage=stage)
+    with pytest.raises(StageSetupError, match=message):
+        Sandbox(order, Limits(30.0, 10**9)).run(items[0])
+
+
+def test_a_worker_with_another_version_is_refused_by_name(tmp_path: Path) -> None:
+    order, items = prepare(tmp_path, {})
+    other = StageOrder(**{**order.__dict__, "code_version": "99.0"})
+    with pytest.raises(EngineError, match=r"worker on \S+ has facegraft \S+, this run needs 99.0"):
+        Sandbox(other, Limits(30.0, 10**9)).run(items[0])
+
+
+def test_damaged_shared_arrays_are_noticed(tmp_path: Path) -> None:
+    order, items = prepare(tmp_path, {})
+    shared = Path(order.output) / "shared.safetensors"
+    raw = bytearray(shared.read_bytes())
+    raw[-1] ^= 1
+    shared.write_bytes(raw)
+    with pytest.raises(EngineError, match="shared.safetensors is damaged"):
+        Sandbox(order, Limits(30.0, 10**9)).run(items[0])
+
+
+def test_the_child_dies_with_its_worker(tmp_path: Path) -> None:
+    """Also in the middle of an endless item, and when the worker is killed without a chance to tidy up."""
+    order, items = prepare(tmp_path, {0: "hang"})
+    code = f"""
+import sys; sys.path[:0] = {sys.path!r}
+from facegraft.engine.order import StageOrder
+from facegraft.engine.sandbox import Limits, Sandbox
+from facegraft.engine.stage import PlannedItem
+sandbox = Sandbox(StageOrder(**{order.__dict__!r}), Limits(60.0, 10**9))
+print(sandbox._ready_child().pid, flush=True)
+sandbox.run(PlannedItem({items[0].key!r}, {items[0].row!r}, {items[0].spec!r}))
+"""
+    worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None
+    child = int(worker.stdout.readline())
+    time.sleep(0.5)
+    assert Path(f"/proc/{child}").exists()
+    worker.kill()
+    worker.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and is_running(child):
+        time.sleep(0.05)
+    assert not is_running(child)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
