@@ -217,7 +217,7 @@ def invariants(table: Table, grafter: Grafter, heads: Floats, pairs: list[tuple[
     table.row("vertices outside the parts (loops included) that changed", outside, 0)
     table.row("order of the parts, max change, mm", order, 0)
     low, high = np.inf, 0.0
-    for name, disk in grafter.disks.items():
+    for disk in grafter.disks.values():
         for noise in (0.0, 1e-3, 1e-2, 1e-1):
             donor, host = heads[0][disk.rim].copy(), heads[1][disk.rim].copy()
             for rim in (donor, host):
@@ -231,7 +231,6 @@ def invariants(table: Table, grafter: Grafter, heads: Floats, pairs: list[tuple[
             )
             relative = values.singular_values / np.cbrt(fit_similarity(donor, host).determinant)
             low, high = min(low, float(relative.min())), max(high, float(relative.max()))
-            del name
     table.row("planar rims with 0 to 0.1 mm noise: smallest singular value", low, 0.8, at_most=False)
     table.row("planar rims with 0 to 0.1 mm noise: largest singular value", high, 1.25)
 

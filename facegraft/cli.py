@@ -61,7 +61,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except FacegraftError as error:
         click.echo(f"facegraft: error: {error}", err=True)
-        sys.exit(getattr(error, "exit_code", 1))
+        sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("facegraft: interrupted; finished shards are kept, the same command goes on from there", err=True)
         sys.exit(130)

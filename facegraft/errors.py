@@ -6,4 +6,7 @@ class FacegraftError(Exception):
 
     The command line prints the message and exits; anything that is not a FacegraftError is a defect of ours
     and keeps its traceback.
+    `exit_code` is what the command exits with: 1 for a failed run, 2 for wrong usage.
     """
+
+    exit_code = 1

@@ -19,6 +19,8 @@ STAGES = ("ingest", "graft", "clean", "sample")
 class RecipeError(FacegraftError):
     """A recipe or an override that cannot be read."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -2,6 +2,7 @@
 
 from facegraft.engine.client import ShardClient, start_client
 from facegraft.engine.errors import EngineError, ItemRejected, RunInterrupted, StageSetupError
+from facegraft.engine.fingerprint import RunRecord, read_run
 from facegraft.engine.options import EngineOptions
 from facegraft.engine.plan import StagePlan
 from facegraft.engine.run import RunSummary, execute, retry
@@ -15,6 +16,7 @@ __all__ = [
     "ItemRejected",
     "PlannedItem",
     "RunInterrupted",
+    "RunRecord",
     "RunStatus",
     "RunSummary",
     "ShardClient",
@@ -23,6 +25,7 @@ __all__ = [
     "StagePlan",
     "StageSetupError",
     "execute",
+    "read_run",
     "retry",
     "start_client",
     "status",

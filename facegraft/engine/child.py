@@ -151,7 +151,9 @@ class Child:
         except ValueError:
             name = "unknown"
         if -code in _OUTSIDE:
-            return ChildDied(f"killed: signal {-code} ({name}), most likely the machine's memory was full", outside=True)
+            return ChildDied(
+                f"killed: signal {-code} ({name}), most likely the machine's memory was full", outside=True
+            )
         return ChildDied(f"crashed: signal {-code} ({name})", outside=False)
 
     def _keep_noise(self, stderr: IO[bytes]) -> None:

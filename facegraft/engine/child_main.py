@@ -93,7 +93,10 @@ def _serve(requests: int, replies: int, memory_reason: str) -> None:
 def _reply_setup_failure(replies: int, error: Exception) -> None:
     known = isinstance(error, FacegraftError) and not isinstance(error, StageSetupError)
     message = str(error) or type(error).__name__
-    _write_buffers(replies, wire.encode({"status": "failed", "message": message, "known": known, "traceback": traceback.format_exc()}))
+    _write_buffers(
+        replies,
+        wire.encode({"status": "failed", "message": message, "known": known, "traceback": traceback.format_exc()}),
+    )
 
 
 def _reply_item(replies: int, result: ItemResult, memory_reason: str) -> None:

@@ -93,7 +93,7 @@ class DaskClient:
         self._futures: dict[str, tuple[int, Any]] = {}
         self._done: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._threads = 1
-        self._asked = -_ASK_EVERY_S
+        self._asked: float | None = None
         self._without_workers_s = 0.0
 
     def capacity(self) -> int:
@@ -129,12 +129,14 @@ class DaskClient:
     def _look_at_cluster(self) -> None:
         """Count the workers now and then. Raises EngineError when there have been none for a while, or no scheduler."""
         now = time.monotonic()
-        since = now - self._asked
-        if since < _ASK_EVERY_S:
+        since = 0.0 if self._asked is None else now - self._asked
+        if self._asked is not None and since < _ASK_EVERY_S:
             return
         self._asked = now
         if self._client.status not in ("running", "connecting"):
-            raise EngineError(f"the connection to the Dask scheduler is lost; what was committed is kept; {self._remedy}")
+            raise EngineError(
+                f"the connection to the Dask scheduler is lost; what was committed is kept; {self._remedy}"
+            )
         try:
             threads = self._client.sync(self._client.scheduler.ncores, callback_timeout=_ASK_S)
         except (OSError, TimeoutError):
@@ -143,15 +145,20 @@ class DaskClient:
         self._without_workers_s = 0.0 if threads else self._without_workers_s + min(since, _ASK_S + _ASK_EVERY_S)
         self._threads = max(1, sum(threads.values()))
         if self._without_workers_s > NO_WORKERS_S:
-            raise EngineError(f"no Dask worker has been there for {NO_WORKERS_S:g} s; what was committed is kept; {self._remedy}")
+            raise EngineError(
+                f"no Dask worker has been there for {NO_WORKERS_S:g} s; what was committed is kept; {self._remedy}"
+            )
 
 
 def _outcome(shard: int, future: Any) -> Outcome:
     if future.status != "finished":
         error = future.exception(timeout=_CONNECT_S) if future.status == "error" else None
-        if error is not None and not isinstance(error, _module("distributed").KilledWorker):
-            return Outcome(shard, ShardResult(shard, error=f"a Dask worker cannot run facegraft: {type(error).__name__}: {error}"))
-        return Outcome(shard, None, lost="its worker died several times" if error else f"Dask reports it as {future.status}")
+        # run_shard lets no exception out, so this one is Dask's: the network's, a dead worker's, or that of an import that fails.
+        if error is not None and not isinstance(error, (_module("distributed").KilledWorker, OSError, TimeoutError)):
+            return Outcome(
+                shard, ShardResult(shard, error=f"a Dask worker cannot run facegraft: {type(error).__name__}: {error}")
+            )
+        return Outcome(shard, None, lost=f"Dask reports: {type(error).__name__ if error else future.status}")
     try:
         return Outcome(shard, future.result(timeout=_CONNECT_S))
     except (OSError, TimeoutError) as error:
@@ -166,7 +173,9 @@ def start_client(options: EngineOptions) -> Iterator[ShardClient]:
             yield SyncClient()
         return
     dask, distributed = _module("dask"), _module("distributed")
-    with dask.config.set({"distributed.diagnostics.nvml": False, "distributed.comm.timeouts.connect": f"{_CONNECT_S:g}s"}):
+    with dask.config.set(
+        {"distributed.diagnostics.nvml": False, "distributed.comm.timeouts.connect": f"{_CONNECT_S:g}s"}
+    ):
         if options.scheduler is None:
             count = options.workers or dask.system.CPU_COUNT
             with (
@@ -181,13 +190,16 @@ def start_client(options: EngineOptions) -> Iterator[ShardClient]:
                     # Memory is the business of the child: Dask would pause or kill the worker for what the child does.
                     memory_limit=0,
                     env=SINGLE_THREAD,
+                    preload=["facegraft.engine.worker_setup"],
                 ) as cluster,
                 distributed.Client(cluster, set_as_default=False) as client,
             ):
                 yield DaskClient(client, "run the same command again to go on")
         else:
             with _connect(options.scheduler) as client:
-                yield DaskClient(client, f"look after the cluster at {options.scheduler}, then run the same command again to go on")
+                yield DaskClient(
+                    client, f"look after the cluster at {options.scheduler}, then run the same command again to go on"
+                )
 
 
 def _connect(scheduler: str) -> Any:
@@ -197,7 +209,9 @@ def _connect(scheduler: str) -> Any:
     elif "://" in scheduler or re.fullmatch(r"[\w.-]+:\d+", scheduler):
         where = {"address": scheduler}
     else:
-        raise EngineError(f"--scheduler {scheduler!r} is neither an address (tcp://host:8786), nor an existing scheduler file, nor 'sync'")
+        raise EngineError(
+            f"--scheduler {scheduler!r} is neither an address (tcp://host:8786), nor an existing scheduler file, nor 'sync'"
+        )
     try:
         return _module("distributed").Client(**where, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:

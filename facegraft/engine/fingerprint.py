@@ -56,7 +56,9 @@ class RunRecord:
         return hashlib.sha256(canonical_json(same)).hexdigest()
 
 
-def run_record(stage: str, plan: StagePlan, sharded: ShardedPlan, inputs: list[str], parameters: Mapping[str, Any], seed: int) -> RunRecord:
+def run_record(
+    stage: str, plan: StagePlan, sharded: ShardedPlan, inputs: list[str], parameters: Mapping[str, Any], seed: int
+) -> RunRecord:
     """Describe a run. Raises EngineError for parameters or a fingerprint that JSON cannot hold."""
     return RunRecord(
         stage=stage,
@@ -94,7 +96,9 @@ def read_run(folder: Path) -> RunRecord:
         record = RunRecord(**document)
         record.dataset_schema()
     except (TypeError, StoreError) as error:
-        raise EngineError(f"{path} is not a run record ({error}); delete the folder and run the command again") from error
+        raise EngineError(
+            f"{path} is not a run record ({error}); delete the folder and run the command again"
+        ) from error
     return record
 
 

@@ -32,7 +32,9 @@ def locked(folder: Path) -> Iterator[None]:
                 f"{folder} is in use by another run ({_holder(descriptor)}); wait for it or stop it, or choose another folder"
             ) from None
         except OSError as error:
-            raise EngineError(f"{path} cannot be locked ({error.strerror}); choose a folder on a file system that has locks") from error
+            raise EngineError(
+                f"{path} cannot be locked ({error.strerror}); choose a folder on a file system that has locks"
+            ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         yield

@@ -39,7 +39,9 @@ def read_ordered_run(order: StageOrder) -> RunRecord:
         )
     output = Path(order.output)
     if not output.is_dir():
-        raise EngineError(f"the worker on {host} does not see {output}; workers need the output folder on a file system that they share")
+        raise EngineError(
+            f"the worker on {host} does not see {output}; workers need the output folder on a file system that they share"
+        )
     run = read_run(output)
     if run.commit_sha256() != order.commit_sha256:
         raise EngineError(f"{output} was changed by another run while this one was going on; run the command again")
@@ -56,7 +58,9 @@ def open_stage(order: StageOrder) -> tuple[Stage, int]:
         try:
             shared = read_only(load(data))
         except SafetensorError as error:
-            raise EngineError(f"{output / SHARED_FILE} cannot be read ({error}); run the command again: it is written anew") from error
+            raise EngineError(
+                f"{output / SHARED_FILE} cannot be read ({error}); run the command again: it is written anew"
+            ) from error
     if run.region_map_sha256 is not None:
         region_map = json.loads(_checked(output / REGION_MAP_FILE, run.region_map_sha256))
     context = StageContext(output, list(order.inputs), run.parameters, shared, region_map, run.seed)
@@ -66,5 +70,7 @@ def open_stage(order: StageOrder) -> tuple[Stage, int]:
 def _checked(path: Path, sha256: str) -> bytes:
     data = read_bytes(path)
     if sha256_bytes(data) != sha256:
-        raise EngineError(f"{path} is damaged (its checksum is not that in run.json); run the command again: it is written anew")
+        raise EngineError(
+            f"{path} is damaged (its checksum is not that in run.json); run the command again: it is written anew"
+        )
     return data

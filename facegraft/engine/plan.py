@@ -77,7 +77,9 @@ def shard_plan(plan: StagePlan) -> ShardedPlan:
     if plan.shard_items < 1:
         raise EngineError(f"a shard must have at least 1 item, not {plan.shard_items}")
     if not plan.items:
-        raise EngineError("nothing to do: the plan has no items; check the inputs and the parameters that select from them")
+        raise EngineError(
+            "nothing to do: the plan has no items; check the inputs and the parameters that select from them"
+        )
     if {"spec"} & set(plan.schema.columns):
         raise EngineError("an index column must not be called 'spec': plan.parquet has a column of that name")
     known = {name for item in plan.items for name in item.row}
@@ -149,7 +151,9 @@ def _present(folder: Path) -> Path:
 
 def _damaged(folder: Path, error: Exception) -> EngineError:
     what = (str(error).splitlines() or [type(error).__name__])[0]
-    return EngineError(f"{folder / PLAN_FILE} is damaged ({what}); run the command that made this dataset again: it is written anew")
+    return EngineError(
+        f"{folder / PLAN_FILE} is damaged ({what}); run the command that made this dataset again: it is written anew"
+    )
 
 
 def _item(row: dict[str, Any], folder: Path) -> PlannedItem:
@@ -172,4 +176,6 @@ def _as_json(item: PlannedItem) -> dict[str, Any]:
 
 
 def _line(value: object) -> bytes:
-    return (json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (
+        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
+    ).encode()

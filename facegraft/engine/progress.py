@@ -79,7 +79,9 @@ def _bar(title: str, planned: int) -> Iterator[Progress]:
             def update(self, done: int, rejected: int, kept: int) -> None:
                 rate = (done - kept) / max(time.monotonic() - start, 1e-9)
                 left = f"{_clock((planned - done) / rate)} to go" if rate > 0 else ""
-                display.update(task, completed=done, rejected=rejected, rate=f"{rate:.3g}/s" if rate > 0 else "", left=left)
+                display.update(
+                    task, completed=done, rejected=rejected, rate=f"{rate:.3g}/s" if rate > 0 else "", left=left
+                )
 
         yield Bar()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,8 @@ from facegraft.store.atomic import remove_file_durably
 from facegraft.store.schema import commit_name
 from facegraft.store.writer import REJECT_FOLDER, SHARD_FOLDER
 
-_LOSSES_ALLOWED = 3
+# Dask itself has tried a shard four times by then, and the second loss is of a shard that ran alone.
+_LOSSES_ALLOWED = 2
 _TICK_S = 0.5
 
 
@@ -90,30 +92,41 @@ def retry(output: str | Path, stage_path: str, options: EngineOptions, client: S
     if record.stage != stage_path:
         raise EngineError(f"{folder} was made by stage {record.stage}, not {stage_path}")
     if record.code_version != facegraft.__version__:
-        raise EngineError(f"{folder} was made by facegraft {record.code_version}, this is {facegraft.__version__}; use that version")
+        raise EngineError(
+            f"{folder} was made by facegraft {record.code_version}, this is {facegraft.__version__}; use that version"
+        )
     with locked(folder):
         sharded = read_plan(folder, record.dataset_schema().columns)
         if sharded.sha256() != record.plan_sha256:
-            raise EngineError(f"{folder}/plan.parquet is damaged (its items are not those of run.json); run the command that made it again")
-        again = [name for name, commit in commit_records(folder, record) if any(row["status"] == "rejected" for row in commit["rows"])]
-        if not again and finished_counts(folder) is not None:
+            raise EngineError(
+                f"{folder}/plan.parquet is damaged (its items are not those of run.json); run the command that made it again"
+            )
+        rejected = {name: n for name, commit in commit_records(folder, record) if (n := _rejected_in(commit))}
+        if not rejected and finished_counts(folder) is not None:
             return _summary_of_finished(folder, record, start)
         with _resumable(folder):
             # From here on the dataset is incomplete, which is the truth until it is finished again.
             withdraw_dataset(folder)
-            for name in again:
+            for name in rejected:
                 remove_file_durably(folder / SHARD_FOLDER / commit_name(name))
-            return _make_and_finish(folder, record, sharded, options, client, start)
+            # What was accepted before is accepted again, or a retry could only lose a finished dataset.
+            return _make_and_finish(folder, record, sharded, options, client, start, accepted=sum(rejected.values()))
 
 
 def _make_and_finish(
-    folder: Path, record: RunRecord, sharded: ShardedPlan, options: EngineOptions, client: ShardClient | None, start: float
+    folder: Path,
+    record: RunRecord,
+    sharded: ShardedPlan,
+    options: EngineOptions,
+    client: ShardClient | None,
+    start: float,
+    accepted: int = 0,
 ) -> RunSummary:
     order = StageOrder(record.stage, str(folder), record.inputs, record.commit_sha256(), record.code_version)
     limits = Limits(options.item_timeout_s, int(options.item_memory_gb * 1e9))
     plan_sha256 = write_plan(folder, sharded)
     tasks = [ShardTask(order, number, plan_sha256, limits) for number in range(sharded.shard_count)]
-    tally = _Tally(folder, record.planned, options)
+    tally = _Tally(folder, record.planned, options, accepted)
     if client is None:
         with start_client(options) as own:
             _drive(own, tasks, tally)
@@ -159,6 +172,10 @@ def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally) -> None:
                     raise _given_up(tally.folder, outcome)
                 suspects.append(task)
         finished = True
+    except KeyboardInterrupt:
+        if tally.options.progress:
+            print("stopping; the workers are being closed", file=sys.stderr, flush=True)
+        raise
     finally:
         if not finished:
             client.abandon()
@@ -171,7 +188,7 @@ def _submit(client: ShardClient, task: ShardTask, in_flight: dict[int, ShardTask
 
 def _given_up(folder: Path, outcome: Outcome) -> EngineError:
     return EngineError(
-        f"shard {outcome.shard} of {folder} was lost {_LOSSES_ALLOWED} times, the last times alone ({outcome.lost}); its items run in processes "
+        f"shard {outcome.shard} of {folder} was lost {_LOSSES_ALLOWED} times, then alone ({outcome.lost}); its items run in processes "
         "of their own, so look at the workers (memory, disk, who kills them), then run the same command again: what was committed is kept"
     )
 
@@ -179,8 +196,9 @@ def _given_up(folder: Path, outcome: Outcome) -> EngineError:
 class _Tally:
     """Counts what comes back, and stops the run when it should not go on."""
 
-    def __init__(self, folder: Path, planned: int, options: EngineOptions) -> None:
+    def __init__(self, folder: Path, planned: int, options: EngineOptions, accepted: int) -> None:
         self.folder, self.planned, self.options = folder, planned, options
+        self.limit = max(options.reject_limit(planned), accepted)
         self.done = self.kept = 0
         self.reasons: Counter[str] = Counter()
 
@@ -196,10 +214,9 @@ class _Tally:
         self.done += items
         self.kept += items if result.kept else 0
         self.reasons.update(result.reasons)
-        limit = self.options.reject_limit(self.planned)
-        if self.rejected > limit:
+        if self.rejected > self.limit:
             raise EngineError(
-                f"{self.folder}: {self.rejected} of {self.planned} items rejected, more than the {limit} that --max-rejects "
+                f"{self.folder}: {self.rejected} of {self.planned} items rejected, more than the {self.limit} that --max-rejects "
                 f"{self.options.max_rejects:g} allows ({_listed(self.reasons)}); see {self.folder / REJECT_FOLDER}; then run `facegraft retry`, "
                 "or the same command with a higher --max-rejects: what was committed is kept"
             )
@@ -222,12 +239,23 @@ def _resumable(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise RunInterrupted(f"stopped; what was committed in {folder} is kept: run the same command again to go on") from None
+        raise RunInterrupted(
+            f"stopped; what was committed in {folder} is kept: run the same command again to go on"
+        ) from None
+
+
+def _rejected_in(commit: Mapping[str, Any]) -> int:
+    return sum(row["status"] == "rejected" for row in commit["rows"])
 
 
 def _summary_of_finished(folder: Path, record: RunRecord, start: float) -> RunSummary:
     reasons = Counter(
-        row["reason"] for _, commit in commit_records(folder, record) for row in commit["rows"] if row["status"] == "rejected"
+        row["reason"]
+        for _, commit in commit_records(folder, record)
+        for row in commit["rows"]
+        if row["status"] == "rejected"
     )
     written = record.planned - reasons.total()
-    return RunSummary(folder, record.planned, written, reasons.total(), dict(reasons), record.planned, True, time.monotonic() - start)
+    return RunSummary(
+        folder, record.planned, written, reasons.total(), dict(reasons), record.planned, True, time.monotonic() - start
+    )

@@ -70,7 +70,9 @@ class Sandbox:
                 answer, arrays = child.exchange(request, self._limits.item_timeout_s)
             except ChildTimeout:
                 self.close()
-                return ItemResult(item.key, reason=f"timeout after {self._limits.item_timeout_s:g} s", traceback=child.noise())
+                return ItemResult(
+                    item.key, reason=f"timeout after {self._limits.item_timeout_s:g} s", traceback=child.noise()
+                )
             except ChildDied as death:
                 self.close()
                 result = ItemResult(item.key, reason=death.reason, traceback=child.noise())
@@ -111,13 +113,17 @@ class Sandbox:
             try:
                 answer, _ = child.exchange({"op": "open", "order": asdict(self._order)}, _SETUP_LIMIT_S)
             except ChildTimeout as error:
-                raise StageSetupError(f"stage {self._order.stage} was not set up within {_SETUP_LIMIT_S:g} s") from error
+                raise StageSetupError(
+                    f"stage {self._order.stage} was not set up within {_SETUP_LIMIT_S:g} s"
+                ) from error
             except ChildDied as death:
                 if attempt + 1 < _ATTEMPTS:
                     continue
                 noise = child.noise().strip().splitlines()
                 last = f"; its last words: {noise[-1]}" if noise else ""
-                raise StageSetupError(f"stage {self._order.stage} cannot be set up: its process {death.reason}{last}") from death
+                raise StageSetupError(
+                    f"stage {self._order.stage} cannot be set up: its process {death.reason}{last}"
+                ) from death
             if answer["status"] == "ready":
                 child.base_memory = answer["memory"]
                 return child

@@ -70,7 +70,11 @@ def run_shard(task: ShardTask, runner_for: RunnerMaker = thread_sandbox) -> Shar
     except FacegraftError as error:
         return ShardResult(task.shard, error=str(error))
     except Exception as error:
-        return ShardResult(task.shard, error=f"shard {task.shard} failed: {type(error).__name__}: {error}", defect=traceback.format_exc())
+        return ShardResult(
+            task.shard,
+            error=f"shard {task.shard} failed: {type(error).__name__}: {error}",
+            defect=traceback.format_exc(),
+        )
 
 
 def _make(task: ShardTask, runner_for: RunnerMaker) -> ShardResult:

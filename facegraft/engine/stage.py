@@ -95,20 +95,30 @@ def build_stage(stage_path: str, context: StageContext) -> Stage:
     return stage
 
 
-def process_item(stage: Stage, item: PlannedItem, rng: np.random.Generator, memory_reason: str = "killed: out of memory") -> ItemResult:
+def process_item(
+    stage: Stage, item: PlannedItem, rng: np.random.Generator, memory_reason: str = "killed: out of memory"
+) -> ItemResult:
     """Call the item function and turn whatever happens into a result. Only a KeyboardInterrupt goes through."""
     try:
         output = stage.process(item, rng)
         if not isinstance(output, ItemOutput):
-            raise TypeError(f"process() of {type(stage).__name__} must return an ItemOutput, not {type(output).__name__}")
+            raise TypeError(
+                f"process() of {type(stage).__name__} must return an ItemOutput, not {type(output).__name__}"
+            )
         fields = {str(name): _plain_array(name, array) for name, array in output.fields.items()}
-        row = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in output.row.items()}
+        row = {
+            str(name): value.item() if isinstance(value, np.generic) else value for name, value in output.row.items()
+        }
     except ItemRejected as refusal:
-        return ItemResult(item.key, reason=short_reason(str(refusal)), traceback=traceback.format_exc(), offending=refusal.offending)
+        return ItemResult(
+            item.key, reason=short_reason(str(refusal)), traceback=traceback.format_exc(), offending=refusal.offending
+        )
     except MemoryError:
         return ItemResult(item.key, reason=memory_reason, traceback=traceback.format_exc(), out_of_memory=True)
     except (Exception, SystemExit) as error:
-        return ItemResult(item.key, reason=short_reason(f"error: {type(error).__name__}: {error}"), traceback=traceback.format_exc())
+        return ItemResult(
+            item.key, reason=short_reason(f"error: {type(error).__name__}: {error}"), traceback=traceback.format_exc()
+        )
     return ItemResult(item.key, fields, row)
 
 

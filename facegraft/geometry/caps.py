@@ -29,6 +29,13 @@ EYE_RADIUS_PER_WIDTH = 0.6
 """Eyeball radius over the largest width of the lid opening, for topologies without eyeballs (0.61 on the ICT template)."""
 
 
+MOST_NEW = 400
+"""A planar cap has about this many new vertices at most."""
+
+SHUT = 0.01
+"""Lids are shut where twice the area of their opening is less than this times the rim's mean squared extent (open eyes: about 4)."""
+
+
 class CapError(FacegraftError):
     """An opening that cannot be capped."""
 
@@ -100,7 +107,7 @@ def minimal_area_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = (), even
 def planar_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = ()) -> CapPattern | None:
     """Well-shaped cap of a rim [n, 3] that is nearly planar: constrained Delaunay triangles of the rim and a grid inside it.
 
-    The grid is hexagonal, its spacing the rim's mean edge. New vertices are placed by harmonic (cotangent) weights, which are
+    The grid is hexagonal, its spacing the rim's mean edge (or what makes about MOST_NEW vertices, if that is wider). New vertices are placed by harmonic (cotangent) weights, which are
     non-negative on a Delaunay mesh and reproduce affine maps: a rim that is scaled or sheared takes its grid along.
     Where the rim doubles back on itself in its plane (corners of lids), its triangles are left as least area makes them.
     `taken` as in `minimal_area_cap`. Returns None for a rim that is too thin or too tangled for new vertices (use that one).
@@ -108,7 +115,9 @@ def planar_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = ()) -> CapPatt
     points = np.asarray(rim, dtype=np.float64)
     n = len(points)
     flat = _project_to_plane(points)
-    spacing = float(np.linalg.norm(np.roll(flat, -1, axis=0) - flat, axis=1).mean())
+    following = np.roll(flat, -1, axis=0)
+    area = 0.5 * float(_cross2(flat, following).sum())
+    spacing = max(float(np.linalg.norm(following - flat, axis=1).mean()), float(np.sqrt(max(area, 0.0) / (np.sqrt(0.75) * MOST_NEW))))
     inside = _hexagonal_grid(flat.min(axis=0), flat.max(axis=0), spacing)
     inside = inside[_in_polygon(inside, flat) & (_distance_to_polygon(inside, flat) > 0.6 * spacing)]
     if len(inside) == 0:
@@ -132,10 +141,13 @@ def place_on_sphere(pattern: CapPattern, rim: ArrayLike, radius: float) -> Float
 
     The sphere of the given radius (unit of the rim) is fitted to the rim, its centre behind it. A lid's rim never lies
     on a sphere exactly: distances from the centre are carried from the rim into the cap harmonically, so that it
-    meets the lids without a step. Raises CapError where the rim has no extent.
+    meets the lids without a step. Lids that are shut (see SHUT) get a film between them.
+    Raises CapError where the rim has no extent.
     """
     points = np.asarray(rim, dtype=np.float64)
     film = place_flat(pattern, points)
+    if np.linalg.norm(_double_area(points)) < SHUT * ((points - points.mean(axis=0)) ** 2).sum(axis=1).mean():
+        return film
     centre = sphere_centre(points, radius)
     depth = np.linalg.norm(points - centre, axis=1)
     rays = film - centre
@@ -151,13 +163,11 @@ def sphere_centre(rim: ArrayLike, radius: float) -> Floats:
     points = np.asarray(rim, dtype=np.float64)
     middle = points.mean(axis=0)
     arms = points - middle
-    outward = -np.cross(arms, np.roll(arms, -1, axis=0)).sum(axis=0)
+    outward = -_double_area(points)
     length = np.linalg.norm(outward)
     spread = float(np.sqrt((arms**2).sum(axis=1).mean()))
-    if spread == 0.0 or not np.isfinite(length):
-        raise CapError("the lid rim has no extent or holds a number that is not finite: no sphere can be fitted to it")
-    if length < 1e-6 * spread**2:  # closed lids: the rim encloses no area and shows no direction
-        return np.asarray(middle - _across(arms) * max(radius, spread))
+    if not (np.isfinite(length) and length > 1e-9 * spread**2):
+        raise CapError("the lid rim encloses no area or holds a number that is not finite: no sphere can be fitted to it")
     outward /= length
     radius = max(radius, 1.05 * float(np.linalg.norm(arms - np.outer(arms @ outward, outward), axis=1).max()))
     centre = middle - outward * np.sqrt(radius**2 - spread**2)
@@ -190,18 +200,17 @@ def estimated_eye_radius(rim: ArrayLike) -> float:
     return EYE_RADIUS_PER_WIDTH * float(np.sqrt(((p[:, None] - p[None]) ** 2).sum(axis=2).max()))
 
 
-def _across(arms: Floats) -> Floats:
-    """Direction of least extent of points around their mean, towards +z: outward for eyes in the project's frame."""
-    direction = np.linalg.svd(arms, full_matrices=False)[2][2]
-    return np.asarray(direction if direction[2] >= 0 else -direction)
+def _double_area(rim: Floats) -> Floats:
+    """Twice the area vector [3] of a loop: along the normal about which it runs counter-clockwise."""
+    arms = rim - rim.mean(axis=0)
+    return np.asarray(np.cross(arms, np.roll(arms, -1, axis=0)).sum(axis=0))
 
 
 def _project_to_plane(points: Floats) -> Floats:
     """Coordinates [n, 2] of a rim in the plane of its area vector, running counter-clockwise."""
     arms = points - points.mean(axis=0)
-    normal = np.cross(arms, np.roll(arms, -1, axis=0)).sum(axis=0)
-    length = np.linalg.norm(normal)
-    normal = normal / length if length > 0 else _across(arms)
+    normal = _double_area(points)
+    normal = normal / (np.linalg.norm(normal) or 1.0)
     along = np.linalg.svd(arms - np.outer(arms @ normal, normal), full_matrices=False)[2][0]
     return np.column_stack([arms @ along, arms @ np.cross(normal, along)])
 

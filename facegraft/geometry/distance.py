@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facegraft.errors import FacegraftError
-from facegraft.geometry.topology import face_cross
+from facegraft.geometry.topology import face_cross, signed_volume
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -122,7 +122,7 @@ def _near_together(points: Floats) -> Ints:
 
 
 def _winding(v: Floats, f: Ints, p: Floats) -> SignedDistance:
-    _refuse_open(f)
+    _refuse_open(v, f)
     distance, index, closest = nearest_on_surface(v, f, p)
     size = float(np.linalg.norm(np.ptp(v, axis=0)))
     centre = 0.5 * (v.min(axis=0) + v.max(axis=0))  # float32 inside: keep the numbers small
@@ -148,7 +148,7 @@ def _mesh_to_sdf(v: Floats, f: Ints, p: Floats) -> SignedDistance:
 
     The cloud is drawn with numpy's global generator (the package's own habit), so it is seeded here and put back after.
     """
-    _refuse_open(f)
+    _refuse_open(v, f)
     try:
         import trimesh
         from mesh_to_sdf import get_surface_point_cloud
@@ -177,10 +177,13 @@ BACKENDS: dict[str, Callable[[Floats, Ints, Floats], SignedDistance]] = {
 }
 
 
-def _refuse_open(faces: Ints) -> None:
+def _refuse_open(vertices: Floats, faces: Ints) -> None:
     count = open_edge_count(faces)
     if count:
         raise DistanceError(f"the mesh has {count} open (or multiply used) edges, so it has no inside: close it first (facegraft clean)")
+    volume = signed_volume(vertices, faces)
+    if not volume > 0.0:
+        raise DistanceError(f"the mesh encloses a volume of {volume:.3g}, so its faces point inward: reverse them")
 
 
 def _gradient(

@@ -22,16 +22,21 @@ def refine_delaunay(points: ArrayLike, faces: ArrayLike, barred: Collection[tupl
     counter-clockwise, or None where a point lies in no triangle or the flips do not settle (overlapping input).
     """
     xy = np.asarray(points, dtype=np.float64)
-    mesh = [tuple(int(v) for v in face) for face in np.asarray(faces)]
-    for p in np.setdiff1d(np.arange(len(xy)), np.asarray(faces)).tolist():
-        home = _triangle_around(xy, np.array(mesh), p)
+    start = np.asarray(faces, dtype=np.int64)
+    new = np.setdiff1d(np.arange(len(xy)), start)
+    mesh = np.zeros((len(start) + 2 * len(new), 3), dtype=np.int64)
+    mesh[: len(start)] = start
+    count = len(start)
+    for p in new.tolist():
+        home = _triangle_around(xy, mesh[:count], p)
         if home is None:
             return None
         a, b, c = mesh[home]
         mesh[home] = (a, b, p)
-        mesh += [(b, c, p), (c, a, p)]
+        mesh[count : count + 2] = [(b, c, p), (c, a, p)]
+        count += 2
     # third[a, b] is the last vertex of the triangle that runs a -> b
-    third = {edge: c for a, b, c in mesh for edge, c in (((a, b), c), ((b, c), a), ((c, a), b))}
+    third = {edge: c for a, b, c in mesh.tolist() for edge, c in (((a, b), c), ((b, c), a), ((c, a), b))}
     queue = sorted(edge for edge in third if edge[0] < edge[1])
     tolerance = 1e-10 * float(np.ptp(xy, axis=0).max()) ** 4
     for _ in range(100 * len(third)):

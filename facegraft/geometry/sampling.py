@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import chdtrc
 
 from facegraft.errors import FacegraftError
 from facegraft.geometry.topology import face_cross
@@ -135,6 +136,23 @@ def free_points(n: int, rng: np.random.Generator, radius: float = 1.0) -> Floats
     directions = rng.standard_normal((n, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return np.asarray(directions * (radius * np.cbrt(rng.random(n)))[:, None])
+
+
+def window_uniformity(categories: ArrayLike, start: int, stop: int) -> float:
+    """p-value of the claim that the window [start, stop) of a pre-shuffled set is a uniform random subset of it.
+
+    `categories` [n] are small whole numbers (part labels, octants, bands). Pearson's chi-square of the window's counts
+    against the whole set's shares, with the finite-population correction of drawing without replacement.
+    """
+    values = np.unique(np.asarray(categories), return_inverse=True)[1].ravel()
+    total = np.bincount(values).astype(np.float64)
+    n, size = len(values), stop - start
+    if not 0 <= start < stop <= n or size == n or len(total) < 2:
+        raise SamplingError(f"window [{start}, {stop}) of {n} values in {len(total)} categories cannot be tested")
+    expected = total * (size / n)
+    seen = np.bincount(values[start:stop], minlength=len(total))
+    statistic = float(((seen - expected) ** 2 / expected).sum()) / (1.0 - size / n) * (n - 1) / n
+    return float(chdtrc(len(total) - 1, statistic))
 
 
 def _equal_shares(total: int, parts: int) -> list[int]:

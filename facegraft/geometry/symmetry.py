@@ -209,22 +209,30 @@ def _complete(v: Floats, assigned: dict[int, int], own: Ints, other: Ints) -> In
     """The involution nearest to a partial map: contradictory and unreached vertices are paired by position."""
     self_mirror = bool(own[0] == other[0])
     found = np.full(len(v), -1, dtype=np.int64)
-    claims: dict[int, list[int]] = defaultdict(list)
+    claims: dict[int, int] = defaultdict(int)
+    for b in assigned.values():
+        claims[b] += 1
     for a, b in assigned.items():
-        claims[b].append(a)
-    for b, claimants in claims.items():
-        if len(claimants) == 1 and (not self_mirror or assigned.get(b) == claimants[0]):
-            found[claimants[0]] = b
+        if (self_mirror and assigned.get(b) == a) or (not self_mirror and claims[b] == 1):
+            found[a] = b
     left = own[found[own] < 0]
-    taken = np.zeros(len(v), dtype=bool)
-    taken[found[own[found[own] >= 0]]] = True
-    free = other[~taken[other]]
-    if len(left) > _MAX_LEFTOVER * len(own) or len(left) != len(free):
+    free = np.setdiff1d(other, found[own])
+    if len(left) > _MAX_LEFTOVER * len(own):
         return None
-    if len(left):
-        cost = np.linalg.norm(v[left][:, None] * MIRROR - v[free][None], axis=2)
-        partner = linear_sum_assignment(0.5 * (cost + cost.T) if self_mirror else cost)[1]
-        if self_mirror and (partner[partner] != np.arange(len(left))).any():
-            return None
-        found[left] = free[partner]
+    if not len(left):
+        return found[own]
+    cost = cdist(v[left] * MIRROR, v[free])
+    if not self_mirror:
+        found[left] = free[linear_sum_assignment(cost)[1]]
+        return found[own]
+    cost = 0.5 * (cost + cost.T)
+    partner = linear_sum_assignment(cost)[1]
+    if np.array_equal(partner[partner], np.arange(len(left))):
+        found[left] = left[partner]
+        return found[own]
+    cost = np.triu(cost) + np.tril(np.full(cost.shape, np.inf), -1)
+    for flat in np.argsort(np.round(cost, 9), axis=None, kind="stable"):  # nearest pairs first: always an involution
+        i, j = divmod(int(flat), len(left))
+        if i <= j and found[left[i]] < 0 and found[left[j]] < 0:
+            found[left[i]], found[left[j]] = left[j], left[i]
     return found[own]

@@ -8,10 +8,11 @@ expression reads as its name at intensity 1 and stays free of self-intersections
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from facegraft.heads.errors import SourceError
+from facegraft.heads.source import subject_rng
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ EXPRESSIONS = (
 BY_NAME = {expression.name: expression for expression in EXPRESSIONS}
 
 
+def expression_intensity(seed: int, family: str, subject: int, expression: Expression) -> float:
+    """How strongly this computed subject makes this expression: uniform in the expression's range."""
+    low, high = expression.intensity
+    rng = subject_rng(seed, family, subject, f"expression {expression.name}")
+    return float(rng.uniform(low, high)) if low < high else high
+
+
 def choose_expressions(
     wanted: int | Sequence[str] | None, default: int, available: Iterable[str], where: str
 ) -> tuple[list[Expression], list[Expression]]:
@@ -87,11 +95,7 @@ def choose_expressions(
             )
         chosen = possible[:count]
         return chosen, [e for e in EXPRESSIONS if chosen and e.number < chosen[-1].number and e not in chosen]
-    unknown = [name for name in wanted if name not in BY_NAME]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], BY_NAME, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(BY_NAME)}"
-        raise SourceError(f"there is no expression {unknown[0]!r}; {hint}")
+    check_names(wanted, BY_NAME)
     chosen = [e for e in EXPRESSIONS if e.name in set(wanted)]
     for expression in chosen:
         missing = sorted(set(expression.shapes) - there)
@@ -100,6 +104,15 @@ def choose_expressions(
                 f"{where}: expression {expression.name!r} needs {_listed(f'{s}.obj' for s in missing)}, not in the folder"
             )
     return chosen, []
+
+
+def check_names(wanted: Iterable[str], known: Collection[str]) -> None:
+    """Raise SourceError for the first wanted expression that is not known, with the nearest right name."""
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(known)}"
+            raise SourceError(f"there is no expression {name!r}; {hint}")
 
 
 def _listed(names: Iterable[str], most: int = 8) -> str:

@@ -37,7 +37,7 @@ class FacescapeSource:
         """Find the meshes and the topology; raises SourceError."""
         heads = choose_heads(self._find(), self.options, str(self.path))
         names = [head.source for head in heads if head.source is not None]
-        template = find_template(self.path, names, self._region_map, self.options.mm_per_unit)
+        template = find_template(self.path, names, self._region_map, self.options)
         return SourcePlan(template.region_map, template.faces, heads, {"polygons": template.polygons})
 
     def loader(self, shared: Mapping[str, NDArray[Any]], region_map: RegionMap) -> Loader:

@@ -20,13 +20,14 @@ from facegraft.heads.names import clean_name, clean_names, natural_key, split_nu
 from facegraft.heads.rawmesh import Floats, Ints, RawMesh, read_mesh
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import Head, Loader, SourceOptions
-from facegraft.heads.triangulate import triangulate
+from facegraft.heads.triangulate import split_quads, triangulate
 from facegraft.regions.regionmap import RegionMap
 
 log = logging.getLogger("facegraft")
 
 MESH_SUFFIXES = (".obj", ".ply")
 _PROBES = 20
+_UNNUMBERED = 10**9
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,9 @@ def choose_heads(found: Sequence[Found], options: SourceOptions, where: str) -> 
     an expression that no subject has, two files for one head, or names that become equal.
     """
     subjects = clean_names((f.subject for f in found), "subject", where)
-    kept = list(subjects)
-    if options.subjects is not None:
-        if options.subjects > len(kept):
-            raise SourceError(f"{where}: subjects={options.subjects}, but the folder holds {len(kept)}")
-        kept = kept[: options.subjects]
+    if options.subjects is not None and options.subjects > len(subjects):
+        raise SourceError(f"{where}: subjects={options.subjects}, but the folder holds {len(subjects)}")
+    kept = set(list(subjects)[: options.subjects])
     heads: dict[tuple[str, str], Head] = {}
     for f in found:
         if f.subject not in kept:
@@ -101,14 +100,12 @@ def choose_heads(found: Sequence[Found], options: SourceOptions, where: str) -> 
 
 
 def _choose_expressions(heads: list[Head], wanted: int | tuple[str, ...] | None, where: str) -> list[Head]:
-    order = (
-        {h.expression: min(g.number or 10**6 for g in heads if g.expression == h.expression) for h in heads}
-        if wanted
-        else {}
-    )
-    names = sorted(order, key=lambda name: (name != "neutral", order[name], natural_key(name)))
     if wanted is None:
         return heads
+    order: dict[str, int] = {}  # expression -> smallest number it has
+    for head in heads:
+        order[head.expression] = min(order.get(head.expression, _UNNUMBERED), head.number or _UNNUMBERED)
+    names = sorted(order, key=lambda name: (name != "neutral", order[name], natural_key(name)))
     if isinstance(wanted, int):
         if wanted > len(names):
             raise SourceError(f"{where}: expressions={wanted}, but the folder holds {len(names)}: {', '.join(names)}")
@@ -132,13 +129,15 @@ class Template:
 
 
 def find_template(
-    root: Path, names: Sequence[str], region_map_of: Callable[[RawMesh, str], RegionMap], mm_per_unit: float | None
+    root: Path, names: Sequence[str], region_map_of: Callable[[RawMesh, str], RegionMap], options: SourceOptions
 ) -> Template:
-    """The topology of the first of these meshes that is a sound head.
+    """The topology of the template that the user named, or of the first of these meshes that is a sound head.
 
     A damaged mesh must not stop the others, so up to 20 are tried; if none will do, SourceError tells what is wrong
     with the first. `region_map_of(mesh, where)` names the topology; its SourceError stops at once.
     """
+    if options.template is not None:
+        names = [str(Path(options.template).absolute())]
     complaint: FacegraftError | None = None
     tried = names[:_PROBES]
     for name in tried:
@@ -147,7 +146,7 @@ def find_template(
             mesh = read_mesh(root / name)
             region_map = region_map_of(mesh, where)
             faces = match_faces(mesh, region_map, where)
-            scale = mm_per_unit or region_map.mm_per_unit
+            scale = options.mm_per_unit or region_map.mm_per_unit
             check_head(mesh.vertices * scale, region_map.landmarks68, scale, where)
             return Template(faces, mesh.polygons, region_map)
         except SourceError:
@@ -159,24 +158,28 @@ def find_template(
 
 
 def match_faces(mesh: RawMesh, region_map: RegionMap, where: str) -> Ints:
-    """The topology's triangles [F, 3] from one of its meshes; raises RegionMapError for a mesh of another topology.
+    """The topology's triangles [F, 3] from one of its meshes; raises MeshError or RegionMapError for another topology.
 
-    Triangles are taken as they are. Quads are split by the shorter diagonal of this mesh, mirror-averaged where the
-    region map has a symmetry; the result must be the triangles that the region map was made for.
+    Triangles are taken as they are. Quads are split by the shorter diagonal of this mesh (mirror-averaged where the region
+    map has a symmetry), or all from corner 0 to corner 2: whichever gives the triangles that the region map was made for.
     """
-    if mesh.is_triangles:
-        faces = np.ascontiguousarray(mesh.polygons[:, :3])
-    else:
+    _check_complete(mesh, region_map, where)
+    candidates = [np.ascontiguousarray(mesh.polygons[:, :3])]
+    if not mesh.is_triangles:
         symmetry = region_map.symmetry if len(mesh.vertices) == region_map.vertex_count else None
-        faces = triangulate(mesh.polygons, mesh.vertices, symmetry)
-    _check_complete(mesh, len(faces), region_map, where)
-    if mesh.polygons_sha256 == region_map.polygons_sha256 and faces_sha256(faces) != region_map.faces_sha256:
-        raise MeshError(
-            f"{where}: this head's shape splits the quads of topology {region_map.name} otherwise than its region map does: put the mesh "
-            "from which the map was built first in the folder, or triangulate all meshes on export"
-        )
-    region_map.check_mesh(len(mesh.vertices), faces, where)
-    return faces
+        candidates = [triangulate(mesh.polygons, mesh.vertices, symmetry), split_quads(mesh.polygons)]
+        if faces_sha256(candidates[1]) == region_map.faces_sha256:
+            candidates.reverse()
+        elif (
+            faces_sha256(candidates[0]) != region_map.faces_sha256
+            and mesh.polygons_sha256 == region_map.polygons_sha256
+        ):
+            raise MeshError(
+                f"{where}: this head's shape splits the quads of topology {region_map.name} otherwise than its region map does; "
+                "give the mesh from which the map was built as `--set ingest.template=MESH.obj`, or export all meshes triangulated"
+            )
+    region_map.check_mesh(len(mesh.vertices), candidates[0], where)
+    return candidates[0]
 
 
 def mesh_loader(root: Path, region_map: RegionMap, polygons: NDArray[Any], mm_per_unit: float | None) -> Loader:
@@ -198,9 +201,10 @@ def mesh_loader(root: Path, region_map: RegionMap, polygons: NDArray[Any], mm_pe
     return load
 
 
-def _check_complete(mesh: RawMesh, face_count: int, region_map: RegionMap, where: str) -> None:
-    if len(mesh.vertices) == region_map.vertex_count and face_count < region_map.face_count:
+def _check_complete(mesh: RawMesh, region_map: RegionMap, where: str) -> None:
+    triangles = len(mesh.polygons) + int((mesh.polygons[:, 3] >= 0).sum())
+    if len(mesh.vertices) == region_map.vertex_count and triangles < region_map.face_count:
         raise MeshError(
-            f"{where}: {face_count} triangles, but topology {region_map.name} has {region_map.face_count}; "
+            f"{where}: {triangles} triangles, but topology {region_map.name} has {region_map.face_count}; "
             "the file is probably truncated: copy or export it again"
         )

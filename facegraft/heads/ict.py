@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from facegraft.geometry.symmetry import symmetrised
 from facegraft.heads.errors import MeshError, SourceError
-from facegraft.heads.expressions import Expression, choose_expressions
+from facegraft.heads.expressions import Expression, choose_expressions, expression_intensity
 from facegraft.heads.folders import list_folder, match_faces
 from facegraft.heads.obj import parse_obj, parse_obj_vertices
 from facegraft.heads.rawmesh import Floats, RawMesh, read_bytes
@@ -51,16 +51,6 @@ def identity_coefficients(seed: int, subject: int, modes: int, sigma: float, cli
     """
     drawn = subject_rng(seed, "ict", subject, "identity").standard_normal(modes)
     return np.clip(sigma * drawn, -clip, clip)
-
-
-def expression_intensity(seed: int, subject: int, expression: Expression) -> float:
-    """How strongly this subject makes this expression: uniform in the expression's range."""
-    low, high = expression.intensity
-    return (
-        float(subject_rng(seed, "ict", subject, f"expression {expression.name}").uniform(low, high))
-        if low < high
-        else high
-    )
 
 
 class IctSource:
@@ -167,7 +157,7 @@ class IctSource:
         return deltas
 
     def _head(self, number: int, expression: Expression, shapes: list[str]) -> Head:
-        intensity = expression_intensity(self.seed, number, expression)
+        intensity = expression_intensity(self.seed, "ict", number, expression)
         weights = [[shapes.index(shape), intensity * weight] for shape, weight in expression.shapes.items()]
         return Head(
             subject=subject_name(number),
@@ -180,9 +170,10 @@ class IctSource:
 
 def _combine(terms: Iterable[tuple[float, NDArray[np.float32]]], shape: tuple[int, ...]) -> Floats:
     """Σ weight · displacement in float64, in the given order: a BLAS product may round differently on each machine."""
-    total = np.zeros(shape)
+    total, scaled = np.zeros(shape), np.empty(shape)
     for weight, delta in terms:
-        total += weight * delta.astype(np.float64)
+        np.multiply(delta, weight, out=scaled, dtype=np.float64)
+        total += scaled
     return total
 
 

@@ -41,7 +41,7 @@ class MeshesSource:
         region_map = self.region_map()
         heads = choose_heads(find_subject_meshes(self.path, self.kind), self.options, str(self.path))
         names = [head.source for head in heads if head.source is not None]
-        template = find_template(self.path, names, lambda mesh, where: region_map, self.options.mm_per_unit)
+        template = find_template(self.path, names, lambda mesh, where: region_map, self.options)
         return SourcePlan(region_map, template.faces, heads, {"polygons": template.polygons})
 
     def loader(self, shared: Mapping[str, NDArray[Any]], region_map: RegionMap) -> Loader:

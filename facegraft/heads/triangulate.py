@@ -26,9 +26,16 @@ def triangulate(polygons: ArrayLike, vertices: ArrayLike, symmetry: ArrayLike | 
     quad = p[:, 3] >= 0
     d02, d13 = _squared(v, p[:, 0], p[:, 2]), _squared(v, p[:, 1], p[:, 3])
     low02, low13 = np.minimum(name[p[:, 0]], name[p[:, 2]]), np.minimum(name[p[:, 1]], name[p[:, 3]])
-    other = quad & ((d13 < d02) | ((d13 == d02) & (low13 < low02)))
+    return split_quads(p, quad & ((d13 < d02) | ((d13 == d02) & (low13 < low02))))
+
+
+def split_quads(polygons: ArrayLike, other: NDArray[np.bool_] | None = None) -> Ints:
+    """Triangles [F, 3] of polygons [P, 4]: quads cut between corners 1 and 3 where `other` [P] is true, else between 0 and 2."""
+    p = np.asarray(polygons, dtype=np.int64)
+    quad = p[:, 3] >= 0
     triangles = np.stack([p[:, [0, 1, 2]], p[:, [0, 2, 3]]], axis=1)
-    triangles[other] = np.stack([p[other][:, [0, 1, 3]], p[other][:, [1, 2, 3]]], axis=1)
+    if other is not None:
+        triangles[other] = np.stack([p[other][:, [0, 1, 3]], p[other][:, [1, 2, 3]]], axis=1)
     keep = np.stack([np.ones_like(quad), quad], axis=1)
     return triangles[keep].astype(np.int32)
 

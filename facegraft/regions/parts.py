@@ -11,9 +11,10 @@ from scipy.sparse.csgraph import connected_components
 
 from facegraft.geometry.chart import CylinderChart, outer_skin
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
-from facegraft.geometry.outline import crosses
+from facegraft.geometry.outline import Outline, crosses
 from facegraft.geometry.symmetry import MIRROR
 from facegraft.geometry.topology import boundary_loops, grow_rings, unique_edges, vertex_adjacency
+from facegraft.regions.landmarks import MIRROR68
 from facegraft.regions.outlines import PartOutline
 from facegraft.regions.regionmap import Part, RegionMapError
 
@@ -21,10 +22,11 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-BAND = 4.0  # half width of the band around the outline in which a loop may run, in edges
-NEAR = 1.0  # distance, in edges, at which leaving the outline doubles an edge's price
+NEAR = 2.5  # distance, in edges, at which leaving the outline doubles an edge's price, ...
+NEAR_MM = 5.0  # ... but no more than this on a coarse mesh (and no less than one edge)
+BAND = 3.0  # half width of the band in which a loop may run, in those distances
 ALONG = 0.5  # price of an edge across the outline, on top of its length
-TURN = 0.8  # price of a right-angled turn, in edges
+TURN = 2.0  # price of a right-angled turn, in edges: loops follow the mesh's own lines rather than climb in stairs
 GAP = 3  # fewest edges between two parts of a set
 
 
@@ -52,6 +54,12 @@ class FaceSurface:
         return cls(vertices, faces, edges, chart, chart.flatten(vertices), mirror)
 
 
+def mirrored_outline(part: PartOutline, name: str) -> PartOutline:
+    """The same outline on the other side of the face."""
+    flip = np.array([-1.0, 1.0])
+    return PartOutline(name, Outline(part.outline.points[::-1] * flip), part.medial * flip, part.midline, int(MIRROR68[part.seed]))
+
+
 def trace_loop(surface: FaceSurface, part: PartOutline, blocked: Mask) -> Ints:
     """The cheapest loop of mesh edges along a part's outline, over outer skin and past blocked vertices [V].
 
@@ -73,7 +81,7 @@ def trace_loop(surface: FaceSurface, part: PartOutline, blocked: Mask) -> Ints:
 def _priced_edges(surface: FaceSurface, part: PartOutline, blocked: Mask, half: bool) -> tuple[Ints, Floats, float]:
     """Directed edges [E, 2] near the outline with their prices [E], and the median edge length there.
 
-    Price = length · (1 + (distance / edge)²) · (1 + ALONG · (1 - |cos to the outline's tangent|)).
+    Price = length · (1 + (distance / near)²) · (1 + ALONG · (1 - |cos to the outline's tangent|)).
     """
     v, flat = surface.vertices, surface.flat
     reach = 0.25 * np.ptp(part.outline.points, axis=0).max()
@@ -97,14 +105,15 @@ def _priced_edges(surface: FaceSurface, part: PartOutline, blocked: Mask, half: 
     middle = flat[edges].mean(axis=1)
     distance, tangent, _ = part.outline.nearest(middle)
     edge_length = float(np.median(length[distance < 0.25 * reach])) if (distance < 0.25 * reach).any() else float(np.median(length))
-    near = distance < BAND * NEAR * edge_length
+    near_length = min(NEAR * edge_length, max(NEAR_MM, edge_length))
+    near = distance < BAND * near_length
     ends = flat[edges]
     clear = crosses(ends[:, 0], ends[:, 1], part.medial) == 0
     edges, length, distance, tangent = edges[near & clear], length[near & clear], distance[near & clear], tangent[near & clear]
     step = flat[edges[:, 1]] - flat[edges[:, 0]]
     step /= np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-12)
     aligned = np.abs(np.einsum("ij,ij->i", step, tangent))
-    price = length * (1 + (distance / (NEAR * edge_length)) ** 2) * (1 + ALONG * (1 - aligned))
+    price = length * (1 + (distance / near_length) ** 2) * (1 + ALONG * (1 - aligned))
     return np.concatenate([edges, edges[:, ::-1]]), np.concatenate([price, price]), edge_length
 
 
@@ -141,7 +150,7 @@ def enclosed_part(faces: Ints, vertex_count: int, loop: Ints, seed: int, name: s
     """
     if seed in set(loop.tolist()):
         raise RegionMapError(f"part {name}: its loop runs through its own landmark (vertex {seed})")
-    inside = _flood(faces, vertex_count, loop, seed)
+    inside = flood(faces, vertex_count, loop, seed)
     if 2 * inside.sum() > len(faces):
         raise RegionMapError(f"part {name}: its loop does not close around the part")
     loops = [found for found in boundary_loops(faces[inside]) if set(found.tolist()) == set(loop.tolist())]
@@ -151,7 +160,7 @@ def enclosed_part(faces: Ints, vertex_count: int, loop: Ints, seed: int, name: s
     return Part(turned, np.setdiff1d(np.unique(faces[inside]), loop))
 
 
-def _flood(faces: Ints, vertex_count: int, loop: Ints, seed: int) -> Mask:
+def flood(faces: Ints, vertex_count: int, loop: Ints, seed: int) -> Mask:
     """Mask [F] of the faces that can be reached from a seed vertex without crossing the loop's edges."""
     corner = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     corner = np.sort(corner, axis=1)

@@ -36,11 +36,11 @@ _COMPUTED = ("synthetic", "ict")
 _ONLY_FOR = {
     "first_subject": _COMPUTED,
     "sigma": _COMPUTED,
-    "clip": _COMPUTED,
-    "symmetrise": ("ict",),
+    "clip": ("ict",),
+    "symmetrise": _COMPUTED,
     "region_map": ("ict", "facescape", "flame", "meshes"),
     "mm_per_unit": ("ict", "facescape", "flame", "meshes"),
-    "template": ("flame",),
+    "template": ("facescape", "flame", "meshes"),
 }
 
 
@@ -77,13 +77,13 @@ class IngestParameters(StageParameters):
     )
     clip: float = Field(2.5, gt=0, description="largest identity coefficient, in the same unit")
     symmetrise: float = Field(
-        0.0, ge=0, le=1, description="pull of ICT heads to their mirror average: 0 as drawn, 1 symmetric"
+        0.0, ge=0, le=1, description="pull of computed heads to mirror symmetry: 0 as drawn, 1 symmetric"
     )
     region_map: str | None = Field(
         None, description="region map of the meshes: a file, or the name of a shipped topology"
     )
     mm_per_unit: float | None = Field(None, gt=0, description="unit of the meshes, where it is not the region map's")
-    template: str | None = Field(None, description="FLAME npz files only: a mesh with FLAME's triangles")
+    template: str | None = Field(None, description="a mesh that shows the topology's triangles, where the heads do not")
     shard_items: int = Field(64, ge=1, description="heads a shard")
 
     @model_validator(mode="after")

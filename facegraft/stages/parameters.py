@@ -18,6 +18,8 @@ from facegraft.errors import FacegraftError
 class ParameterError(FacegraftError):
     """A parameter that does not exist or cannot have the given value."""
 
+    exit_code = 2
+
 
 class StageParameters(BaseModel):
     """Base of all stage parameters. Subclasses set STAGE, and PRESETS where they have any."""

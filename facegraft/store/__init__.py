@@ -3,7 +3,13 @@
 Needs numpy, safetensors and pyarrow only, so that a machine that trains needs nothing else of facegraft's.
 """
 
-from facegraft.store.atomic import canonical_json, sha256_file, write_arrays_atomic, write_bytes_atomic, write_json_atomic
+from facegraft.store.atomic import (
+    canonical_json,
+    sha256_file,
+    write_arrays_atomic,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from facegraft.store.errors import DamagedError, FieldError, IncompleteError, StoreError, UnknownKeyError
 from facegraft.store.index import write_table_atomic
 from facegraft.store.reader import Dataset, open_dataset

@@ -22,7 +22,15 @@ from facegraft.store.atomic import read_bytes, sha256_bytes, sha256_file
 from facegraft.store.document import unseal
 from facegraft.store.errors import DamagedError, IncompleteError, StoreError, UnknownKeyError
 from facegraft.store.index import index_schema, table_from_bytes
-from facegraft.store.schema import FORMAT_NAME, FORMAT_VERSION, DatasetSchema, check_key, check_shard_name, commit_name, nearest
+from facegraft.store.schema import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    DatasetSchema,
+    check_key,
+    check_shard_name,
+    commit_name,
+    nearest,
+)
 from facegraft.store.writer import DATASET_FILE, INDEX_FILE, REGION_MAP_FILE, RUN_FILE, SHARD_FOLDER, SHARED_FILE
 
 OPEN_SHARDS = 16

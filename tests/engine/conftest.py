@@ -44,8 +44,13 @@ def script(tmp_path: Path) -> Iterator[Script]:
             f"if __name__ == '__main__':\n    try:\n{lines}\n"
             "    except EngineError as error:\n        print(error, file=sys.stderr)\n        sys.exit(error.exit_code)\n"
         )
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])}
-        process = subprocess.Popen([sys.executable, str(path)], stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
+        process = subprocess.Popen(
+            [sys.executable, str(path)], stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+        )
         started.append(process)
         return process
 

@@ -14,7 +14,9 @@ from facegraft.store import DamagedError
 
 def record(plan: StagePlan | None = None, **parameters: object) -> RunRecord:
     plan = plan or toy_plan()
-    return run_record("toy_stages:ToyStage", plan, shard_plan(plan), ["in"], {"near": 5000, "sigmas": (1, 2.5), **parameters}, 0)
+    return run_record(
+        "toy_stages:ToyStage", plan, shard_plan(plan), ["in"], {"near": 5000, "sigmas": (1, 2.5), **parameters}, 0
+    )
 
 
 def test_disk_and_back(tmp_path: Path) -> None:
@@ -25,14 +27,23 @@ def test_disk_and_back(tmp_path: Path) -> None:
 
 def test_the_diff_names_fields_and_both_values(tmp_path: Path) -> None:
     now = replace(record(near=8000, mode={"name": "head"}), seed=1)
-    assert differences(record(), now) == ["parameters.near: 5000 there, 8000 now", 'parameters.mode.name: absent there, "head" now', "seed: 0 there, 1 now"]
-    with pytest.raises(EngineError, match=r"holds a different run \(parameters.near: 5000 there, 8000 now; .*choose another output folder \(-o\) or delete"):
+    assert differences(record(), now) == [
+        "parameters.near: 5000 there, 8000 now",
+        'parameters.mode.name: absent there, "head" now',
+        "seed: 0 there, 1 now",
+    ]
+    with pytest.raises(
+        EngineError,
+        match=r"holds a different run \(parameters.near: 5000 there, 8000 now; .*choose another output folder \(-o\) or delete",
+    ):
         refuse_other_run(tmp_path, record(), now)
 
 
 def test_every_cause_is_compared() -> None:
     base = record()
-    assert differences(base, replace(base, code_version="9.9")) == [f'code_version: "{base.code_version}" there, "9.9" now']
+    assert differences(base, replace(base, code_version="9.9")) == [
+        f'code_version: "{base.code_version}" there, "9.9" now'
+    ]
     changed = replace(toy_plan(), input_fingerprint={"toy": "2"})
     assert differences(base, record(changed)) == ['input_fingerprint.toy: "1" there, "2" now']
     assert "shard_items: 4 there, 5 now" in differences(base, record(toy_plan(shard_items=5)))
@@ -44,7 +55,13 @@ def test_every_cause_is_compared() -> None:
 
 def test_whatever_makes_a_difference_changes_what_commits_carry() -> None:
     base = record()
-    for other in (record(near=1), replace(base, seed=1), record(toy_plan(21)), replace(base, code_version="9"), record(replace(toy_plan(), region_map=None))):
+    for other in (
+        record(near=1),
+        replace(base, seed=1),
+        record(toy_plan(21)),
+        replace(base, code_version="9"),
+        record(replace(toy_plan(), region_map=None)),
+    ):
         assert other.commit_sha256() != base.commit_sha256()
     assert replace(base, inputs=["elsewhere"]).commit_sha256() == base.commit_sha256()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,11 @@ def test_poison_items_are_rejected_with_the_right_reason_and_no_other(tmp_path: 
     rejects = sorted(path.stem for path in (tmp_path / "out" / "rejects").glob("*.json"))
     assert rejects == sorted(REASONS)
     record = json.loads((tmp_path / "out" / "rejects" / "item_009.json").read_text())
-    assert record["reason"] == REASONS["item_009"] and "Traceback" in record["traceback"] and record["spec"]["fault"] == "exception"
+    assert (
+        record["reason"] == REASONS["item_009"]
+        and "Traceback" in record["traceback"]
+        and record["spec"]["fault"] == "exception"
+    )
     assert (tmp_path / "out" / "rejects" / "item_019.safetensors").is_file()
 
 
@@ -104,7 +110,10 @@ def test_only_what_is_missing_or_damaged_is_made_again(tmp_path: Path, cluster: 
 def test_another_run_in_the_folder_is_refused_with_the_difference(tmp_path: Path) -> None:
     run(toy_plan(4), tmp_path / "out", scheduler="sync")
     before = dataset_hash(tmp_path / "out")
-    with pytest.raises(EngineError, match=r"out holds a different run \(parameters.scale: 1.0 there, 2.0 now\); choose another output folder"):
+    with pytest.raises(
+        EngineError,
+        match=r"out holds a different run \(parameters.scale: 1.0 there, 2.0 now\); choose another output folder",
+    ):
         run(toy_plan(4), tmp_path / "out", scheduler="sync", scale=2.0)
     with pytest.raises(EngineError, match=r"seed: 0 there, 7 now"):
         run(toy_plan(4), tmp_path / "out", scheduler="sync", seed=7)
@@ -143,7 +152,10 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
 
 def test_too_many_rejects_stop_the_run_and_a_higher_limit_goes_on(tmp_path: Path, cluster: Any) -> None:
     plan = toy_plan(20, 4, {2: "refuse", 3: "refuse", 11: "exception"})
-    with pytest.raises(EngineError, match=r"of 20 items rejected, more than the 1 that --max-rejects 0.02 allows .*× too few faces.*rejects"):
+    with pytest.raises(
+        EngineError,
+        match=r"of 20 items rejected, more than the 1 that --max-rejects 0.02 allows .*× too few faces.*rejects",
+    ):
         run(plan, tmp_path / "out", cluster, max_rejects=0.02)
     assert not (tmp_path / "out" / "dataset.json").exists()
     summary = run(plan, tmp_path / "out", cluster, max_rejects=0.2)
@@ -157,7 +169,10 @@ def test_one_reject_does_not_stop_a_small_run_unless_none_is_allowed(tmp_path: P
         run(toy_plan(4, 4, {1: "refuse"}), tmp_path / "b", scheduler="sync", max_rejects=0.0)
 
 
-@pytest.mark.parametrize(("share", "planned", "limit"), [(0.02, 10, 1), (0.02, 100, 2), (0.02, 149, 2), (0.29, 100, 29), (1.0, 7, 7), (0.0, 7, 0)])
+@pytest.mark.parametrize(
+    ("share", "planned", "limit"),
+    [(0.02, 10, 1), (0.02, 100, 2), (0.02, 149, 2), (0.29, 100, 29), (1.0, 7, 7), (0.0, 7, 0)],
+)
 def test_reject_limit(share: float, planned: int, limit: int) -> None:
     assert EngineOptions(max_rejects=share).reject_limit(planned) == limit
 
@@ -174,6 +189,14 @@ def test_retry_makes_the_rejected_again(tmp_path: Path, cluster: Any) -> None:
     assert not verify_dataset(tmp_path / "out")
     assert (tmp_path / "out" / "shards" / "00001-of-00003.safetensors").stat().st_mtime_ns == untouched
     assert [path.name for path in (tmp_path / "out" / "rejects").glob("*.json")] == ["item_003.json"]
+
+
+def test_a_retry_in_vain_does_not_lose_the_dataset(tmp_path: Path) -> None:
+    plan = toy_plan(12, 4, {2: "refuse", 3: "refuse", 9: "refuse"})
+    run(plan, tmp_path / "out", scheduler="sync", max_rejects=0.5)
+    before = dataset_hash(tmp_path / "out")
+    assert retry(tmp_path / "out", STAGE, options(scheduler="sync", max_rejects=0.02)).rejected == 3
+    assert dataset_hash(tmp_path / "out") == before
 
 
 def test_retry_asks_for_the_stage(tmp_path: Path) -> None:
@@ -200,7 +223,9 @@ def test_status_tells_from_the_folder_alone(tmp_path: Path) -> None:
 
 
 def test_a_broken_stage_stops_the_run_at_once(tmp_path: Path, cluster: Any) -> None:
-    with pytest.raises(EngineError, match="stage toy_stages:BrokenStage cannot be set up: RuntimeError: the template is missing"):
+    with pytest.raises(
+        EngineError, match="stage toy_stages:BrokenStage cannot be set up: RuntimeError: the template is missing"
+    ):
         run(toy_plan(8), tmp_path / "out", cluster, stage="toy_stages:BrokenStage")
     with pytest.raises(StageSetupError, match="must be named as 'package.module:Class'"):
         run(toy_plan(8), tmp_path / "other", cluster, stage="toy stages")
@@ -222,7 +247,10 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_later(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(EngineError, match=r"disk full while writing .*00001-of-00003.safetensors"):
         run(toy_plan(12, 4), tmp_path / "out", scheduler="sync")
-    assert sorted(path.name for path in (tmp_path / "out" / "shards").iterdir()) == ["00000-of-00003.json", "00000-of-00003.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "out" / "shards").iterdir()) == [
+        "00000-of-00003.json",
+        "00000-of-00003.safetensors",
+    ]
     fail[0] = False
     assert run(toy_plan(12, 4), tmp_path / "out", scheduler="sync").kept == 4
 
@@ -243,10 +271,19 @@ def test_options_are_checked(changes: dict[str, Any], message: str) -> None:
 
 def test_an_unreachable_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facegraft.engine.client._CONNECT_S", 1.0)
-    with pytest.raises(EngineError, match="no Dask scheduler answers at tcp://127.0.0.1:9"), start_client(options(scheduler="tcp://127.0.0.1:9")):
+    with (
+        pytest.raises(EngineError, match="no Dask scheduler answers at tcp://127.0.0.1:9"),
+        start_client(options(scheduler="tcp://127.0.0.1:9")),
+    ):
         pass
     with pytest.raises(EngineError, match="neither an address"), start_client(options(scheduler="cluster.json")):
         pass
+
+
+def test_dask_is_imported_only_when_it_is_needed() -> None:
+    """A child that has to import Dask starts twice as slowly, and one is started after every crash."""
+    code = "import sys, facegraft.engine, facegraft.engine.child_main; sys.exit(any(m.split('.')[0] in ('dask', 'distributed') for m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_progress_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

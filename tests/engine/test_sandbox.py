@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from toy_runs import STAGE
 from toy_stages import toy_plan
 
+from facegraft.engine.child import ChildTimeout, _PatientClock
 from facegraft.engine.errors import EngineError, StageSetupError
 from facegraft.engine.fingerprint import run_record, write_run
 from facegraft.engine.folder import furnish
@@ -25,7 +27,9 @@ from facegraft.engine.stage import ItemResult, PlannedItem
 Runner = Callable[..., list[ItemResult]]
 
 
-def prepare(tmp_path: Path, faults: dict[int, str], count: int = 4, stage: str = STAGE) -> tuple[StageOrder, tuple[PlannedItem, ...]]:
+def prepare(
+    tmp_path: Path, faults: dict[int, str], count: int = 4, stage: str = STAGE
+) -> tuple[StageOrder, tuple[PlannedItem, ...]]:
     plan = toy_plan(count, count, faults)
     sharded = shard_plan(plan)
     record = run_record(stage, plan, sharded, [str(tmp_path)], {"scale": 2.0}, 0)
@@ -84,6 +88,26 @@ def test_an_item_is_not_blamed_for_what_the_one_before_broke(process: Runner) ->
     assert [result.reason for result in process({1: "poisons_next"})] == [None] * 4
 
 
+def test_a_child_that_has_grown_is_replaced_before_an_innocent_item_pays(process: Runner) -> None:
+    assert [result.reason for result in process({0: "leak", 1: "leak", 2: "leak"})] == [None] * 4
+
+
+def test_a_pause_of_the_worker_does_not_use_up_the_items_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-Z, a suspended laptop, a jump of the clock: every wait counts for a second at most."""
+    clock = iter(range(0, 10**9, 3600))
+    monkeypatch.setattr("facegraft.engine.child.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("facegraft.engine.child._SLICE_S", 0.01)
+    receive, send = os.pipe()
+    try:
+        patient = _PatientClock(0.055)
+        with pytest.raises(ChildTimeout):
+            patient.wait(receive, select.POLLIN)
+        assert next(clock) == 2 * 6 * 3600
+    finally:
+        os.close(receive)
+        os.close(send)
+
+
 def test_noise_on_stdout_does_not_get_between_the_messages(process: Runner) -> None:
     assert [result.reason for result in process({1: "noise"})] == [None] * 4
 
@@ -112,13 +136,21 @@ def test_child_and_process_give_the_same_values(process: Runner, tmp_path: Path)
 def test_in_process_rejects_exceptions_too(tmp_path: Path) -> None:
     order, items = prepare(tmp_path, {1: "exception", 2: "refuse"})
     runner = InProcessRunner(order)
-    assert [runner.run(item).reason for item in items] == [None, "error: ValueError: bad object at 0x…", "too few faces", None]
+    assert [runner.run(item).reason for item in items] == [
+        None,
+        "error: ValueError: bad object at 0x…",
+        "too few faces",
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        ("toy_stages:BrokenStage", "stage toy_stages:BrokenStage cannot be set up: RuntimeError: the template is missing"),
+        (
+            "toy_stages:BrokenStage",
+            "stage toy_stages:BrokenStage cannot be set up: RuntimeError: the template is missing",
+        ),
         ("toy_stages:NoStage", "AttributeError"),
         ("no_such_module:Stage", "ModuleNotFoundError: No module named 'no_such_module'"),
     ],

@@ -13,7 +13,9 @@ STAGE = "toy_stages:ToyStage"
 
 
 def options(**changes: Any) -> EngineOptions:
-    return EngineOptions(**{"progress": False, "item_timeout_s": 30.0, "item_memory_gb": 1.0, "max_rejects": 1.0, **changes})
+    return EngineOptions(
+        **{"progress": False, "item_timeout_s": 30.0, "item_memory_gb": 1.0, "max_rejects": 1.0, **changes}
+    )
 
 
 def run(
@@ -26,7 +28,9 @@ def run(
     **changes: Any,
 ) -> RunSummary:
     """The folder that holds the output is the input: faults leave their marks there."""
-    return execute(stage, plan, [str(output.parent)], output, {"scale": scale, "near": 3}, seed, options(**changes), client=client)
+    return execute(
+        stage, plan, [str(output.parent)], output, {"scale": scale, "near": 3}, seed, options(**changes), client=client
+    )
 
 
 def dataset_hash(folder: Path) -> dict[str, str]:

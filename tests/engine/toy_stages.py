@@ -27,10 +27,15 @@ SCHEMA = DatasetSchema(
 )
 
 
-def toy_plan(count: int = 20, shard_items: int = 4, faults: dict[int, str] | None = None, seconds: float = 0.0) -> StagePlan:
+def toy_plan(
+    count: int = 20, shard_items: int = 4, faults: dict[int, str] | None = None, seconds: float = 0.0
+) -> StagePlan:
     """`faults`: number of the item -> what it does."""
     items = [
-        PlannedItem(f"item_{i:03d}", {"subject": i}, {"size": i % 5, "seconds": seconds, "fault": (faults or {}).get(i)}) for i in range(count)
+        PlannedItem(
+            f"item_{i:03d}", {"subject": i}, {"size": i % 5, "seconds": seconds, "fault": (faults or {}).get(i)}
+        )
+        for i in range(count)
     ]
     return StagePlan(
         schema=SCHEMA,
@@ -58,7 +63,9 @@ class ToyStage:
         vertices = (self.scale * rng.normal(size=(4, 3))).astype(np.float32)
         if item.spec["fault"] is not None:
             vertices = self.misbehave(item.spec["fault"], vertices)
-        return ItemOutput({"vertices": vertices, "extra": rng.integers(0, 9, item.spec["size"])}, {"mean": vertices.mean()})
+        return ItemOutput(
+            {"vertices": vertices, "extra": rng.integers(0, 9, item.spec["size"])}, {"mean": vertices.mean()}
+        )
 
     def misbehave(self, fault: str, vertices: np.ndarray) -> np.ndarray:
         if fault == "segfault":
@@ -95,6 +102,8 @@ class ToyStage:
             # Fails until somebody mends the input.
             if not (Path(self.inputs[0]) / "mended").exists():
                 raise ValueError("not mended yet")
+        elif fault == "leak":
+            self.leaked = np.ones(700_000_000, np.uint8)
         elif fault == "poisons_next":
             # Harmless itself; the process that ran it dies with the next item.
             self.process = self.die  # type: ignore[method-assign]

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facegraft.geometry.symmetry import mirror_map
 from facegraft.geometry.topology import faces_sha256
 from facegraft.heads.errors import MeshError, SourceError
 from facegraft.heads.expressions import BY_NAME
@@ -167,34 +166,19 @@ def published(data_dir: Path, tmp_path_factory):
 def test_the_published_model_is_reproduced(published, tmp_path):
     folder, model = published
     path = tmp_path / "ict.json"
-    RegionMap(
-        "ict",
-        26719,
-        52220,
-        faces_sha256(model["faces"]),
-        10.0,
-        model["lm68"],
-        {},
-        {},
-        symmetry=mirror_map(model["neutral"], model["faces"]),
-    ).save(path)
-    options = SourceOptions(subjects=2, expressions=2, region_map=str(path))
-    plan, heads = heads_of(IctSource(folder, options, seed=0))
+    RegionMap("ict", 26719, 52220, faces_sha256(model["faces"]), 10.0, model["lm68"], {}, {}).save(path)
+    plan, heads = heads_of(IctSource(folder, SourceOptions(subjects=2, expressions=2, region_map=str(path)), seed=0))
     assert np.array_equal(plan.faces, model["faces"])
     neutral = 10 * model["neutral"].astype(np.float64)
+    modes = 10 * model["id_delta"][:6].astype(np.float64)
+    names, deltas = [str(n) for n in model["ex_names"]], model["ex_delta"]
+    cheeks = sum(10 * w * deltas[names.index(s)].astype(np.float64) for s, w in BY_NAME["cheek_blowing"].shapes.items())
     assert np.abs(plan.shared["ict_neutral"] - neutral).max() < 1e-4
-    assert np.abs(plan.shared["ict_identity"] - 10 * modes).max() < 1e-4
-    names, deltas, modes = (
-        [str(n) for n in model["ex_names"]],
-        model["ex_delta"],
-        model["id_delta"][:6].astype(np.float64),
-    )
-    shapes = sum(w * deltas[names.index(s)].astype(np.float64) for s, w in BY_NAME["cheek_blowing"].shapes.items())
+    assert np.abs(plan.shared["ict_identity"] - modes).max() < 1e-4
     for head in plan.heads:
-        c = identity_coefficients(0, head.spec["number"], 6, 1.0, 2.5)
-        expected = neutral + 10 * np.einsum("k,kvc->vc", c, modes)
+        expected = neutral + np.einsum("k,kvc->vc", identity_coefficients(0, head.spec["number"], 6, 1.0, 2.5), modes)
         if head.expression == "cheek_blowing":
-            expected += 10 * head.row["intensity"] * shapes
+            expected += head.row["intensity"] * cheeks
         assert np.abs(heads[head.subject, head.expression].astype(np.float32) - expected).max() < 1e-4
 
 

@@ -8,11 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facegraft.store import DatasetSchema, RejectedItem, ShardItem, finish_dataset, samples_fields, shard_name, write_shard
+from facegraft.store import (
+    DatasetSchema,
+    RejectedItem,
+    ShardItem,
+    finish_dataset,
+    samples_fields,
+    shard_name,
+    write_shard,
+)
 
-COLUMNS = {
-    name: "string" for name in ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin")
-}
+COLUMNS = dict.fromkeys(("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin"), "string")
 SIZES = {"surface": 50, "near": 20, "free": 10}
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from facegraft_model.data import POINT_SETS, WHOLE_FIELDS, DataError, IdTable, SampleWindows
 from torch.utils.data import DataLoader
 
 from facegraft.store import DamagedError, open_dataset, samples_fields
-from facegraft_model.data import POINT_SETS, WHOLE_FIELDS, DataError, IdTable, SampleWindows
 
 WINDOWS = {"surface": 16, "near": 8, "free": 4}
 TRAIN_KEYS = ["anna-bert", "anna_neutral", "anna_smile", "bert_neutral", "cleo_neutral"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +18,16 @@ from facegraft.store import StoreError, write_arrays_atomic, write_bytes_atomic,
 from facegraft.store.atomic import _host, arrays_to_bytes, canonical_json, sha256_file
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_writes_into_missing_folders_and_replaces(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file.bin"
     write_bytes_atomic(path, b"first")
     write_bytes_atomic(path, b"second")
     assert path.read_bytes() == b"second"
-    assert os.listdir(path.parent) == ["file.bin"]
+    assert names_in(path.parent) == ["file.bin"]
     assert sha256_file(path) == "16367aacb67a4a017c8da8ab95682ccb390863780f7114dda0a0e0c55644c7c4"
 
 
@@ -50,7 +57,7 @@ def test_a_failing_step_leaves_the_old_file_and_one_clear_line(
             write_bytes_atomic(path, b"new")
     assert words.format(path=path) in str(error.value)
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file.bin"]
+    assert names_in(tmp_path) == ["file.bin"]
 
 
 def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +74,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_bytes_atomic(tmp_path / "file.bin", b"new")
-    assert os.listdir(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_only_dead_attempts_at_the_same_file_are_removed(tmp_path: Path) -> None:
@@ -107,3 +114,36 @@ def test_arrays_have_one_spelling_whatever_their_order_and_layout(tmp_path: Path
     assert arrays_to_bytes(first) == arrays_to_bytes(second) == arrays_to_bytes(third)
     write_arrays_atomic(tmp_path / "x.safetensors", first)
     assert (tmp_path / "x.safetensors").read_bytes() == arrays_to_bytes(second)
+
+
+def test_the_order_of_writing_is_the_one_that_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data must be on the disk before the name is, and the name before the next file is begun."""
+    calls: list[str] = []
+
+    def recorded(name: str, what: Callable[..., str]) -> None:
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args: (calls.append(f"{name} {what(*args)}"), real(*args))[1])
+
+    recorded("write", lambda descriptor, data: "file")
+    recorded("fsync", lambda descriptor: "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+    recorded("replace", lambda source, target: Path(target).name)
+    write_bytes_atomic(tmp_path / "x", b"data")
+    assert calls == ["write file", "fsync file", "replace x", "fsync folder"]
+    calls.clear()
+    write_bytes_atomic(tmp_path / "new" / "x", b"data")
+    assert calls == ["fsync folder", "write file", "fsync file", "replace x", "fsync folder"]
+
+
+def test_attempts_at_the_same_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Dask may run a task twice at once; both must succeed and the file must be one of the two."""
+
+    def attempt(number: int) -> None:
+        for _ in range(20):
+            write_bytes_atomic(tmp_path / "shard", bytes([number]) * 10_000)
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(attempt, number) for number in range(4)]:
+            future.result()
+    assert names_in(tmp_path) == ["shard"]
+    data = (tmp_path / "shard").read_bytes()
+    assert data == data[:1] * 10_000

@@ -206,7 +206,7 @@ class CrashingRun(RuleBasedStateMachine):
             assert ds.row(REJECTED)["reason"] == "poison"
 
 
-CrashingRun.TestCase.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+CrashingRun.TestCase.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)
 TestCrashingRun = CrashingRun.TestCase
 
 
@@ -232,3 +232,31 @@ def test_killed_at_every_step_and_started_again_gives_the_same_bytes(tmp_path: P
         step += 1
     # 3 shards with records, index and dataset.json: 8 files of open, write, fsync, replace and the folder's open and fsync.
     assert step >= 8 * 6
+
+
+def test_a_real_kill(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """SIGKILL while another process writes the same shards over and over; then the rerun."""
+    folder = tmp_path / "run"
+    program = f"""
+import importlib.util, pathlib
+spec = importlib.util.spec_from_file_location("crashes", {__file__!r})
+crashes = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(crashes)
+while True:
+    for shard in crashes.SHARDS:
+        crashes.write(pathlib.Path({str(folder)!r}), shard)
+    print("round", flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"round\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    for shard in SHARDS:
+        path = folder / "shards" / shard
+        assert load_file(path).keys() == {f"{key}/points" for key in ITEMS_OF[shard] if key != REJECTED}
+        if read_commit(folder, shard, PLAN) is None:
+            write(folder, shard)
+    finish_dataset(folder, SCHEMA, ITEMS_OF, PLAN)
+    assert files(folder) == undisturbed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import re
@@ -61,13 +62,11 @@ def test_the_documents_have_the_parts_that_are_listed(toy) -> None:
     assert names([row[0] for row in table("dataset.json")]) == set(document)
     record = json.loads((toy.folder / "shards" / "00000-of-00002.json").read_text())
     assert names([row[0] for row in table("Commit records")]) == set(record)
-    listed = {name for name in re.findall(r"^(\S+) ", re.search(r"```\n(.*?)```", TEXT, re.DOTALL)[1], re.MULTILINE)}
+    listed = set(re.findall(r"^(\S+) ", re.search(r"```\n(.*?)```", TEXT, re.DOTALL)[1], re.MULTILINE))
     assert {re.sub(r"\d{5}-of-\d{5}", "00012-of-00400", name) for name in toy.files()} <= listed
 
 
 def test_the_checksum_can_be_computed_as_the_document_says(toy) -> None:
-    import hashlib
-
     text = (toy.folder / "dataset.json").read_text()
     document = json.loads(text)
     stated = document.pop("document_sha256")

@@ -71,7 +71,7 @@ def test_what_is_no_dataset(tmp_path: Path, toy) -> None:
     with pytest.raises(StoreError, match="no such folder"):
         open_dataset(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(StoreError, match="is no facegraft dataset: it has no dataset.json"):
+    with pytest.raises(StoreError, match=r"is no facegraft dataset: it has no dataset.json"):
         open_dataset(tmp_path / "empty")
     reseal(toy.folder, lambda document: document.update(format="other"))
     with pytest.raises(StoreError, match="is no facegraft-dataset"):
@@ -82,10 +82,10 @@ def test_versions(toy) -> None:
     reseal(toy.folder, lambda document: document.update(version="1.7", something_new=1))
     assert len(toy.open()) == 4
     reseal(toy.folder, lambda document: document.update(must_understand=["packed_normals"]))
-    with pytest.raises(StoreError, match="needs .'packed_normals'., which this facegraft does not know"):
+    with pytest.raises(StoreError, match=r"needs .'packed_normals'., which this facegraft does not know"):
         toy.open()
     reseal(toy.folder, lambda document: document.update(version="2.0"))
-    with pytest.raises(StoreError, match="has format version 2.0, this facegraft reads 1.0: install a newer one"):
+    with pytest.raises(StoreError, match=r"has format version 2.0, this facegraft reads 1.0: install a newer one"):
         toy.open()
 
 
@@ -150,10 +150,10 @@ def test_missing_files_are_named(toy) -> None:
     toy.write()
     (toy.folder / "region_map.json").unlink()
     ds = toy.open()
-    with pytest.raises(StoreError, match="region_map.json is missing; run the command"):
+    with pytest.raises(StoreError, match=r"region_map.json is missing; run the command"):
         _ = ds.region_map
     (toy.folder / "index.parquet").unlink()
-    with pytest.raises(StoreError, match="index.parquet is missing; run the command"):
+    with pytest.raises(StoreError, match=r"index.parquet is missing; run the command"):
         toy.open()
 
 
@@ -237,7 +237,7 @@ def test_threads_may_share_a_dataset(toy, monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_unreadable_file_is_told(toy) -> None:
     (toy.folder / "index.parquet").unlink()
     (toy.folder / "index.parquet").mkdir()
-    with pytest.raises(StoreError, match="cannot read .*index.parquet: Is a directory"):
+    with pytest.raises(StoreError, match=r"cannot read .*index.parquet: Is a directory"):
         toy.open()
 
 

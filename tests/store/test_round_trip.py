@@ -14,7 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from facegraft.store import DatasetSchema, FieldSpec, RejectedItem, ShardItem, finish_dataset, open_dataset, shard_name, verify_dataset, write_shard
+from facegraft.store import (
+    DatasetSchema,
+    FieldSpec,
+    RejectedItem,
+    ShardItem,
+    finish_dataset,
+    open_dataset,
+    shard_name,
+    verify_dataset,
+    write_shard,
+)
 from facegraft.store.index import index_table, table_to_bytes
 from facegraft.store.schema import DTYPES
 
@@ -54,7 +64,7 @@ def datasets(draw: st.DrawFn) -> tuple[DatasetSchema, dict[str, dict[str, np.nda
     return schema, items, rejected, plan
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(datasets(), st.randoms(use_true_random=False))
 def test_any_dataset_comes_back_and_is_spelled_one_way(dataset: tuple, shuffler: random.Random) -> None:
     schema, items, rejected, plan = dataset
@@ -91,9 +101,9 @@ def test_any_dataset_comes_back_and_is_spelled_one_way(dataset: tuple, shuffler:
     assert spellings[0] == spellings[1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_a_window_is_the_slice(tmp_path_factory: object, data: st.DataObject) -> None:
+def test_a_window_is_the_slice(data: st.DataObject) -> None:
     array = data.draw(hnp.arrays("float32", st.tuples(st.integers(0, 9), st.integers(0, 3)), elements={"allow_nan": False, "allow_infinity": False}))
     start = data.draw(st.integers(0, len(array)))
     stop = data.draw(st.integers(start, len(array)))

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facegraft.store import DatasetSchema, FieldError, FieldSpec, StoreError, check_key, fields_of, heads_fields, shard_name
+from facegraft.store import (
+    DatasetSchema,
+    FieldError,
+    FieldSpec,
+    StoreError,
+    check_key,
+    fields_of,
+    heads_fields,
+    shard_name,
+)
 from facegraft.store.schema import KINDS, check_fields, check_row, check_shard_name, commit_name
 
 TOPOLOGY = {"name": "toy", "vertex_count": 5, "faces_sha256": None}
@@ -100,7 +109,7 @@ def test_wrong_arrays_name_item_field_and_both_sides(changes: dict[str, Any], wo
 def test_v_stands_for_the_vertices_of_the_topology() -> None:
     schema = DatasetSchema("heads", TOPOLOGY, 1.0, "", heads_fields(), {})
     arrays = {"vertices": np.zeros((6, 3), np.float32), "landmarks": np.zeros((68, 3), np.float32)}
-    with pytest.raises(FieldError, match="item k, field vertices: .* and V is 5 by the topology"):
+    with pytest.raises(FieldError, match=r"item k, field vertices: .* and V is 5 by the topology"):
         check_fields("k", arrays, schema)
     check_fields("k", {**arrays, "vertices": np.zeros((5, 3), np.float32)}, schema)
 
@@ -147,5 +156,5 @@ def test_names_of_shards() -> None:
 
 @pytest.mark.parametrize("name", ["../00000-of-00001.safetensors", "00000-of-00001", "/etc/passwd", "0-of-1.safetensors", "00000-of-00001.safetensors\n"])
 def test_bad_shard_names_are_refused(name: str) -> None:
-    with pytest.raises(StoreError, match="must look like 00012-of-00400.safetensors"):
+    with pytest.raises(StoreError, match=r"must look like 00012-of-00400.safetensors"):
         check_shard_name(name)

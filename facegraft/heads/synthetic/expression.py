@@ -102,7 +102,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "cheek_blowing": Recipe(
         (
-            Shift((44, -62, 76), (14, 15, 24), (9.0, 0, 7.0)),
+            Shift((44, -62, 76), (17, 18, 28), (8.0, 0, 6.0)),
             Shift((16, -56, 101), (12, 7, 16), (1.0, 0, 2.6)),
             Shift((16, -84, 96), (12, 7, 16), (1.0, 0, 2.6)),
             Shift((0, -69, 104), (14, 8, 14), (0, 0, 1.5)),
@@ -115,7 +115,7 @@ RECIPES: dict[str, Recipe] = {
             Shift((0, 22, 101), (10, 10, 18), (0, 2.0, 0)),
             Shift((24, 47, 97), (22, 8, 20), (0, 1.0, 1.2)),
         ),
-        lids=-0.18,
+        lids=-0.08,
     ),
     "brow_lower": Recipe(
         (
@@ -143,16 +143,19 @@ def jaw_weight(head: SyntheticTemplate) -> Floats:
     x, y, z = head.vertices.T
     rings = head.layout.mouth
     corner = rings.shape[1] // 2
-    lower, upper = rings[len(MOUTH_STEPS) - 1 :, : corner - 2], rings[len(MOUTH_STEPS) - 1 :, corner + 3 :]
-    follows = np.zeros(len(x), dtype=bool)
-    follows[lower] = follows[head.symmetry[lower]] = True
-    follows |= (y < -84) & (y > -112) & (np.abs(x) < 26) & (z > 72)
+    follows = (y < -83) & (y > -113) & (z > 42)  # the body of the jaw
     stays = (y > -46) | (z < -15) | (y < -128)
-    stays[upper] = stays[head.symmetry[upper]] = True
-    stays |= (y > -60) & (np.abs(x) < 18) & (z > 60)
+    stays |= (y > -58) & (np.abs(x) < 16) & (z > 60)
     fixed = follows | stays
-    laplacian = _skin_laplacian(head)
     weight = follows.astype(np.float64)
+    # the lips part gradually from the corner, where both follow half way
+    away = (np.arange(rings.shape[1]) - corner) / corner  # -1 lower midline, 0 corner, 1 upper midline
+    oval = (np.abs(away) * (2 - np.abs(away))) ** 0.75
+    lip = 0.5 - 0.5 * np.sign(away) * oval
+    for ring in rings[len(MOUTH_STEPS) :]:
+        for vertices in (ring, head.symmetry[ring]):
+            weight[vertices], fixed[vertices] = lip, True
+    laplacian = _skin_laplacian(head)
     free = ~fixed
     weight[free] = spsolve(laplacian[free][:, free].tocsc(), -laplacian[free][:, fixed] @ weight[fixed])
     weight = 0.5 * (weight + weight[head.symmetry])

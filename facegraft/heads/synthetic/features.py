@@ -19,7 +19,7 @@ EYE_CENTRE = np.array([30.9, -0.4, 78.6])
 EYE_RADIUS = 14.3
 CANTHUS_INNER = np.array([17.0, -2.2])
 CANTHUS_OUTER = np.array([44.6, 0.6])
-LID_UPPER, LID_LOWER = 5.9, 4.0  # height of the lid margins above and below the line through the canthi
+LID_UPPER, LID_LOWER = 5.5, 4.0  # height of the lid margins above and below the line through the canthi
 MOUTH_HALF_WIDTH = 25.4
 LIP_LINE = -69.4
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.interpolate import RBFInterpolator
 
 from facegraft.heads.synthetic import features as feat
 from facegraft.heads.synthetic.base import CROWN_TOP, SECTIONS, BareHead
@@ -79,41 +80,48 @@ def half_vertices(layout: Layout) -> Floats:
     points = feat.nose(points)
     points = feat.nostrils(points)
     points = feat.ear(points)
-    _relax(points, layout, np.hypot(*feat.ear_frame(points)) < 46, rounds=2)
+    _relax(points, layout, (np.hypot(*feat.ear_frame(points)) < 46) & (points[:, 0] > 40), rounds=2)
     points[layout.midline, 0] = 0.0
     return points
 
 
 def _crown(points: Floats, layout: Layout) -> None:
-    """Fill the crown patch: Coons interpolation of its rim, raised to a dome."""
+    """Fill the crown patch: its plan is the Coons patch of its rim, its height goes on smoothly from the rows around it."""
     c = layout.crown
     n, m = c.shape[0] - 1, c.shape[1] - 1
     s, t = np.meshgrid(np.linspace(0, 1, n + 1), np.linspace(0, 1, m + 1), indexing="ij")
-    side, front, back = points[c[-1]], points[c[:, 0]], points[c[:, -1]]
-    middle = np.column_stack([np.zeros(m + 1), np.linspace(front[0, 1], back[0, 1], m + 1), np.linspace(front[0, 2], back[0, 2], m + 1)])
     s, t = s[..., None], t[..., None]
+    side, front, back = points[c[-1]], points[c[:, 0]], points[c[:, -1]]
+    middle = front[0] + np.linspace(0, 1, m + 1)[:, None] * (back[0] - front[0])
     coons = (1 - s) * middle + s * side[None] + (1 - t) * front[:, None] + t * back[:, None]
     coons -= (1 - s) * (1 - t) * front[0] + (1 - s) * t * back[0] + s * (1 - t) * front[-1] + s * t * back[-1]
-    coons = coons.reshape(n + 1, m + 1, 3)
-    centre = 0.5 * (front[0, 2] + back[0, 2])
-    rho2 = (coons[..., 0] / side[:, 0].max()) ** 2 + ((coons[..., 2] - centre) / (front[0, 2] - centre)) ** 2
-    inner = c[:-1, 1:-1]
-    rise = CROWN_TOP - SECTIONS[-1, 0]
-    dome = coons[..., 1] + rise * np.clip(1 - rho2, 0, 1) ** 0.9
-    coons[..., 1] = dome
-    points[inner] = coons[:-1, 1:-1]
+    around = points[layout.grid[-4:]].reshape(-1, 3)
+    known = np.concatenate([around, around[around[:, 0] > 1e-6] * [-1, 1, 1], [[0, CROWN_TOP, 0.5 * (front[0, 2] + back[0, 2])]]])
+    dome = RBFInterpolator(known[:, [0, 2]], known[:, 1], kernel="cubic")
+    inner = coons[:-1, 1:-1].reshape(-1, 3)
+    inner[:, 1] = dome(inner[:, [0, 2]])
+    points[c[:-1, 1:-1].ravel()] = inner
 
 
-def _relax(points: Floats, layout: Layout, chosen: NDArray[np.bool_], rounds: int) -> None:
-    """Move the chosen vertices half way to the mean of their quad neighbours, a few times."""
+def _averaging(layout: Layout) -> sp.csr_matrix:
+    """Mean of the quad neighbours of every vertex [count, count]; beyond the midline lies the mirror image."""
     q = layout.quads
     rows, cols = np.concatenate([q, np.roll(q, -1, axis=1)]).ravel(), np.concatenate([np.roll(q, -1, axis=1), q]).ravel()
     around = sp.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=(layout.count, layout.count))
     around.data[:] = 1.0
-    degree = np.asarray(around.sum(axis=1))
-    chosen = chosen & (points[:, 0] > 40)
+    middle = np.zeros(layout.count)
+    middle[layout.midline] = 1.0
+    both = sp.diags(middle) @ around @ sp.diags(1 - middle)  # a neighbour off the midline counts twice there
+    around = (around + both).tocsr()
+    return sp.diags(1 / np.asarray(around.sum(axis=1)).ravel()) @ around
+
+
+def _relax(points: Floats, layout: Layout, chosen: NDArray[np.bool_], rounds: int) -> None:
+    """Move the chosen vertices half way to the mean of their neighbours, a few times."""
+    mean = _averaging(layout)
     for _ in range(rounds):
-        points[chosen] += 0.5 * ((around @ points) / degree - points)[chosen]
+        points[chosen] += 0.5 * (mean @ points - points)[chosen]
+        points[layout.midline, 0] = 0.0
 
 
 def _lids(points: Floats, layout: Layout) -> None:

@@ -1,0 +1,237 @@
+"""Charts as inline SVG, in the page's own ink: text and lines follow its light or dark colours."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from facegraft.report.clay import CLAY, PART_COLOURS
+from facegraft.report.thresholds import (
+    FLIPS_PER_COMPOSITE,
+    SANE_RANGE,
+    SEAM_MAX_MEDIAN_DEG,
+    SEAM_RMS_MEDIAN_DEG,
+    SEAM_RMS_P95_DEG,
+    SURE_RANGE,
+    residual_thresholds,
+)
+
+Floats = NDArray[np.float64]
+
+# Colours that nothing else has; in the SVG they become the page's.
+INK, FAINT, ALARM = "#010203", "#040506", "#070809"
+_PAGE_COLOURS = {INK: "currentColor", FAINT: "var(--rule)", ALARM: "var(--alarm)"}
+
+STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": FAINT,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+DISK_COLOURS = {
+    "nose": PART_COLOURS["nose"],
+    "eye_left": PART_COLOURS["eyes"],
+    "eye_right": "#7cc0e8",
+    "goggles": PART_COLOURS["eyes"],
+    "mouth": PART_COLOURS["mouth"],
+}
+
+HEAT = LinearSegmentedColormap.from_list("heat", [CLAY, "#f0b44c", "#d8533f", "#7a1f5c"])
+"""From clay (nothing) to dark red."""
+
+DISTANCE = LinearSegmentedColormap.from_list(
+    "distance", ["#8c2f23", "#d9694c", "#f3b99b", "#fbf6f0", "#a9cbdc", "#4b88ad", "#1d4668"]
+)
+"""Signed distance: warm inside, white on the surface, blue outside."""
+
+
+def gradient(colours: Colormap, stops: int = 12) -> str:
+    """A CSS gradient of a colour map, for a colour bar."""
+    listed = [matplotlib.colors.to_hex(colours(i / (stops - 1))) for i in range(stops)]
+    return f"linear-gradient(to right, {', '.join(listed)})"
+
+
+def to_svg(figure: Figure, name: str, label: str) -> str:
+    """The figure as an SVG element for a page; `name` keeps its ids apart from those of other figures."""
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", text)
+    for colour, page in _PAGE_COLOURS.items():
+        text = text.replace(colour, page)
+    # matplotlib names its own fonts; the page's are as good and already there.
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--sans)", text)
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{label}">', text, count=1)
+    return text
+
+
+def figure_of(width: float, height: float) -> Figure:
+    """An empty figure of inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def quality_histograms(columns: Mapping[str, Floats], disks: Sequence[str], stiffness: float) -> str:
+    """Histograms of the quality figures of composites, one line a disk, thresholds as dashed verticals."""
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(11.2, 5.4)
+        axes = figure.subplots(2, 3)
+        residual = residual_thresholds(stiffness)
+        drawn = [
+            ("residual_mm", "residual on the loop, RMS (mm)", [(v, f"{v:g} median, {_group(residual, v)}") for v in sorted(set(residual.values()))]),
+            ("seam_excess_rms_deg", "seam excess, RMS (°)", [(SEAM_RMS_MEDIAN_DEG, "median"), (SEAM_RMS_P95_DEG, "95th percentile")]),
+            ("seam_excess_max_deg", "seam excess, largest edge (°)", [(SEAM_MAX_MEDIAN_DEG, "median")]),
+            ("sv_min", "smallest singular value", [(SURE_RANGE[0], "flagged below"), (SANE_RANGE[0], "rejected below")]),
+            ("sv_max", "largest singular value", [(SURE_RANGE[1], "flagged above"), (SANE_RANGE[1], "rejected above")]),
+        ]
+        for axis, (name, title, lines) in zip(axes.ravel(), drawn, strict=False):
+            values = {disk: columns[f"{disk}_{name}"] for disk in disks}
+            _histogram(axis, values, [value for value, _ in lines])
+            _thresholds(axis, lines)
+            axis.set_title(title)
+        _flips(axes.ravel()[5], columns, disks)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("composites")
+        handles = [matplotlib.lines.Line2D([], [], color=DISK_COLOURS[disk], lw=2) for disk in disks]
+        figure.legend(handles, [disk.replace("_", " ") for disk in disks], loc="outside lower center", ncols=len(disks))
+        return to_svg(figure, "quality", "Histograms of the quality figures of composites")
+
+
+def _group(residual: Mapping[str, float], value: float) -> str:
+    return ", ".join(dict.fromkeys(disk.split("_")[0] for disk, limit in residual.items() if limit == value))
+
+
+def _histogram(axis: Axes, values: Mapping[str, Floats], marks: Sequence[float]) -> None:
+    everything = np.concatenate([*values.values(), np.asarray(marks, dtype=float)])
+    everything = everything[np.isfinite(everything)]
+    low, high = float(everything.min()), float(everything.max())
+    pad = 0.06 * (high - low) or 0.5
+    bins = np.linspace(low - pad, high + pad, 25)
+    for disk, found in values.items():
+        colour = DISK_COLOURS[disk]
+        axis.hist(found, bins=bins.tolist(), histtype="stepfilled", color=colour, alpha=0.16)
+        axis.hist(found, bins=bins.tolist(), histtype="step", color=colour, lw=1.5)
+    axis.yaxis.get_major_locator().set_params(integer=True)
+
+
+def _thresholds(axis: Axes, lines: Sequence[tuple[float, str]]) -> None:
+    top = axis.get_ylim()[1]
+    axis.set_ylim(0, 1.28 * top)
+    low, high = axis.get_xlim()
+    for number, (value, label) in enumerate(lines):
+        axis.axvline(value, color=ALARM, ls=(0, (4, 3)), lw=1.1)
+        right = value < (low + high) / 2
+        axis.annotate(
+            f"threshold: {label}",
+            (value, (1.22 - 0.10 * number) * top),
+            xytext=(4 if right else -4, 0),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="center",
+            fontsize=7.5,
+            color=ALARM,
+        )
+
+
+def _flips(axis: Axes, columns: Mapping[str, Floats], disks: Sequence[str]) -> None:
+    """Composites by flipped faces a disk: bars side by side at 0, 1, 2, … and a last one for all above."""
+    most = 6
+    width = 0.8 / len(disks)
+    for number, disk in enumerate(disks):
+        flips = np.minimum(columns[f"{disk}_flips"], most).astype(int)
+        axis.bar(np.arange(most + 1) + (number - (len(disks) - 1) / 2) * width, np.bincount(flips, minlength=most + 1), width, color=DISK_COLOURS[disk], alpha=0.85)
+    axis.set_xticks(range(most + 1), [*map(str, range(most)), f"{most}+"])
+    axis.set_title("flipped faces of a part")
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    _thresholds(axis, [(FLIPS_PER_COMPOSITE + 0.5, f"mean of all parts together ≤ {FLIPS_PER_COMPOSITE:g}")])
+
+
+def distance_slices(slices: Sequence[tuple[str, tuple[str, str], Floats, float]], limit_mm: float) -> str:
+    """Slices of a signed distance: (title, (across, up), sdf [n, n] in mm over ±half, half in mm); NaN where not computed."""
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(11.2, 4.9)
+        axes = figure.subplots(1, len(slices), squeeze=False)[0]
+        image = None
+        for axis, (title, (across, up), sdf, half) in zip(axes, slices, strict=True):
+            extent = (-half, half, -half, half)
+            image = axis.imshow(sdf, origin="lower", extent=extent, cmap=DISTANCE, norm=Normalize(-limit_mm, limit_mm), interpolation="bilinear")
+            steps = np.linspace(-half, half, len(sdf))
+            levels = [level for level in np.arange(-200, 201, 10) if level]
+            axis.contour(steps, steps, sdf, levels=levels, colors="#40506066", linewidths=0.5, linestyles="solid")
+            axis.contour(steps, steps, sdf, levels=[0.0], colors="#1b1b1f", linewidths=1.8)
+            axis.set_title(title)
+            axis.set_xlabel(f"{across} (mm)")
+            axis.set_ylabel(f"{up} (mm)")
+            axis.set_aspect("equal")
+            for spine in axis.spines.values():
+                spine.set_visible(False)
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02, label="signed distance (mm), negative inside", extend="both")
+        bar.outline.set_visible(False)
+        return to_svg(figure, "slices", "Slices of the signed distance with its zero level line")
+
+
+def distance_agreement(pairs: Mapping[str, tuple[Floats, Floats]]) -> str:
+    """Stored against recomputed signed distances in mm, and their difference."""
+    colours = {"near": PART_COLOURS["nose"], "free": PART_COLOURS["eyes"]}
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(11.2, 3.3)
+        left, right = figure.subplots(1, 2)
+        for name, (stored, again) in pairs.items():
+            left.plot(again, stored, ".", ms=2.5, alpha=0.5, color=colours[name], label=f"{name} points", rasterized=True)
+            right.plot(again, 1e6 * (stored - again), ".", ms=2.5, alpha=0.5, color=colours[name], rasterized=True)
+        ends = left.get_xlim()
+        left.plot(ends, ends, color=INK, lw=0.7, alpha=0.6)
+        left.set_title("stored against recomputed (mm)")
+        left.set_xlabel("recomputed from the surface (mm)")
+        left.set_ylabel("stored (mm)")
+        left.legend(loc="upper left", markerscale=3)
+        right.set_title("stored − recomputed (nanometres: what rounding to float32 leaves)")
+        right.set_xlabel("recomputed from the surface (mm)")
+        right.set_ylabel("difference (nm)")
+        return to_svg(figure, "agreement", "Stored against recomputed signed distances")
+
+
+def item_times(stages: Mapping[str, Sequence[float]]) -> str:
+    """Seconds an item, by stage, on a logarithmic axis: one dot an item, the median as a bar."""
+    with matplotlib.rc_context(STYLE):
+        figure = figure_of(11.2, 0.7 + 0.42 * len(stages))
+        axis = figure.subplots()
+        for row, seconds in enumerate(stages.values()):
+            times = np.maximum(np.asarray(seconds), 1e-6)
+            # A fixed low-discrepancy jitter: the same data give the same picture.
+            jitter = (np.arange(len(times)) * 0.6180339887) % 1 - 0.5
+            axis.plot(times, row + 0.5 * jitter, ".", ms=3, alpha=0.45, color=PART_COLOURS["eyes"], rasterized=True)
+            axis.plot([np.median(times)] * 2, [row - 0.36, row + 0.36], color=ALARM, lw=2)
+        axis.set_xscale("log")
+        axis.set_yticks(range(len(stages)), list(stages))
+        axis.invert_yaxis()
+        axis.set_xlabel("seconds an item (red: median)")
+        axis.grid(axis="x", lw=0.5)
+        axis.tick_params(axis="y", length=0)
+        return to_svg(figure, "times", "Seconds an item by stage")

@@ -1,0 +1,153 @@
+"""How heads look: clay with the light that reaches each vertex baked in, tinted parts, eyes and teeth in their own colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+from numpy.typing import NDArray
+
+from facegraft.geometry.topology import faces_within, vertex_adjacency, vertex_normals
+from facegraft.regions.regionmap import PART_LABELS, RegionMap
+from facegraft.report.studio import Body
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Labels = NDArray[np.uint8]
+
+CLAY = "#dccdc0"
+PART_COLOURS = {"remainder": CLAY, "nose": "#e0913f", "eyes": "#4a8fd0", "mouth": "#cf5b78"}
+EYEBALL, IRIS, TEETH, GUMS = "#f4f2ee", "#5b6a76", "#f1ece0", "#c79a92"
+SOCKET_SHADE = 0.72
+INNER_LIGHT = 0.80
+TINT = 0.62
+"""How far a tinted part goes from clay to its colour."""
+
+IRIS_DEG = 25.0
+"""Half angle of the iris as seen from the centre of the eyeball: 5.5 to 6 mm on a radius of 12 to 13 mm."""
+
+# Overlays that renderers make transparent; drawn as clay they would cover the eyes.
+LEFT_OUT = ("lash", "occ", "blend", "lacrimal")
+
+OCCLUSION_RAYS = 48
+
+
+def rgb(colour: str) -> Floats:
+    """"#rrggbb" → [3] in 0..1."""
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+
+
+def part_palette() -> Floats:
+    """Colours [4, 3] by part label."""
+    return np.stack([rgb(PART_COLOURS[name]) for name in sorted(PART_LABELS, key=lambda n: PART_LABELS[n])])
+
+
+@dataclass(frozen=True)
+class HeadLook:
+    """What all heads of one topology share: faces drawn [f, 3], colours [V, 3], light [V] in 0..1, part labels [V]."""
+
+    faces: Ints
+    colours: Floats
+    light: Floats
+    labels: Labels
+
+    def body(self, vertices: Floats, tinted: tuple[str, ...] = ()) -> Body:
+        """A head [V, 3] in clay, with some of nose, eyes, mouth tinted."""
+        colours = self.colours.copy()
+        palette = part_palette()
+        for name in tinted:
+            chosen = self.labels == PART_LABELS[name]
+            colours[chosen] += TINT * (palette[PART_LABELS[name]] - colours[chosen])
+        return self.painted(vertices, colours)
+
+    def painted(self, vertices: Floats, colours: Floats) -> Body:
+        """A head [V, 3] in colours [V, 3], shaded by the light that reaches it."""
+        return Body(
+            points=vertices,
+            colours=colours * self.light[:, None],
+            faces=self.faces,
+            normals=vertex_normals(vertices, self.faces),
+        )
+
+
+def head_look(vertices: Floats, faces: Ints, region_map: RegionMap | None, labels: Labels | None) -> HeadLook:
+    """The look of a topology, its light taken on one typical head [V, 3]."""
+    count = len(vertices)
+    colours = np.tile(rgb(CLAY), (count, 1))
+    drawn = np.ones(count, dtype=bool)
+    tintable = np.ones(count, dtype=bool)
+    shade = np.ones(count)
+    for name, group in (region_map.groups if region_map else {}).items():
+        members = group.vertices
+        if group.role == "socket":
+            shade[members] = SOCKET_SHADE
+        if group.role != "inner":
+            continue
+        tintable[members] = False
+        if any(word in name for word in LEFT_OUT):
+            drawn[members] = False
+        elif name.startswith("eyeball"):
+            colours[members] = _eyeball(vertices[members])
+        else:
+            colours[members] = rgb(TEETH if "teeth" in name else GUMS)
+    shown = faces[faces_within(faces, drawn)]
+    light = shade * _opened(ambient_light(vertices, shown))
+    # The typical head has its lips closed: its teeth would stay dark in an open mouth.
+    light[~tintable] = np.maximum(light[~tintable], INNER_LIGHT)
+    parts = np.zeros(count, dtype=np.uint8) if labels is None else np.where(tintable, labels, 0).astype(np.uint8)
+    return HeadLook(shown, colours, light, parts)
+
+
+def surface_look(vertices: Floats, faces: Ints, labels: Labels) -> HeadLook:
+    """The look of one mesh with part labels [v], for itself alone."""
+    return HeadLook(faces, np.tile(rgb(CLAY), (len(vertices), 1)), _opened(ambient_light(vertices, faces)), labels)
+
+
+def _eyeball(vertices: Floats) -> Floats:
+    """Colours of an eyeball that looks along +z."""
+    centre = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    out = vertices - centre
+    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+    iris = out[:, 2] > np.cos(np.radians(IRIS_DEG))
+    return np.where(iris[:, None], rgb(IRIS), rgb(EYEBALL))
+
+
+def _opened(light: Floats) -> Floats:
+    """Ambient light as a factor on the colour: never black, and full where half a sphere is open."""
+    return np.asarray(0.36 + 0.64 * np.clip(1.15 * light, 0, 1) ** 0.8)
+
+
+def ambient_light(vertices: Floats, faces: Ints, rays: int = OCCLUSION_RAYS) -> Floats:
+    """Share [V] of the light of a uniform sky that reaches each vertex (ambient occlusion by rays, cosine weighted).
+
+    The same directions serve every vertex, and the result is smoothed once over the edges, so that few rays suffice.
+    """
+    size = float(np.linalg.norm(np.ptp(vertices, axis=0))) or 1.0
+    normals = vertex_normals(vertices, faces)
+    scene = EmbreeScene()
+    TriangleMesh(scene, (vertices / size).astype(np.float32), faces.astype(np.int32))
+    starts = (vertices / size + 2e-3 * normals).astype(np.float32)
+    open_light, all_light = np.zeros(len(vertices)), np.zeros(len(vertices))
+    for direction in fibonacci_sphere(2 * rays):
+        weight = normals @ direction
+        facing = np.flatnonzero(weight > 0.05)
+        ways = np.tile(direction.astype(np.float32), (len(facing), 1))
+        hit = np.asarray(scene.run(starts[facing], ways))
+        open_light[facing] += weight[facing] * (hit < 0)
+        all_light[facing] += weight[facing]
+    light = np.divide(open_light, all_light, out=np.ones(len(vertices)), where=all_light > 0)
+    around = vertex_adjacency(faces, len(vertices)).astype(np.float64) + sp.identity(len(vertices))
+    return np.asarray((around @ light) / np.asarray(around.sum(axis=1)).ravel())
+
+
+def fibonacci_sphere(count: int) -> Floats:
+    """Nearly uniform directions [count, 3]."""
+    i = np.arange(count) + 0.5
+    z = 1 - 2 * i / count
+    turn = np.pi * (1 + 5**0.5) * i
+    r = np.sqrt(1 - z * z)
+    return np.column_stack([r * np.cos(turn), r * np.sin(turn), z])
+

@@ -1,0 +1,74 @@
+"""Where grafting changed the heads, and how much the seams show: averages over composites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facegraft.geometry.quality import dihedral_angles, dihedral_excess, loop_edges
+from facegraft.geometry.topology import faces_within
+from facegraft.regions.regionmap import RegionMap
+from facegraft.report.gather import Gathered
+from facegraft.stages.graft import donor_slot
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SeamMap:
+    """Means over `count` composites: displacement [V] in mm against the recipient, its maximum outside the parts, and for
+    each disk the loop [n] with the seam excess [n] in degrees of the edge from each vertex to the next."""
+
+    count: int
+    displacement: Floats
+    largest_outside: float
+    loops: Mapping[str, NDArray[np.int64]]
+    excess: Mapping[str, Floats]
+
+
+def seam_map(found: Gathered, region_map: RegionMap, faces: NDArray[np.int64], rows: Sequence[Mapping[str, Any]]) -> SeamMap | None:
+    """Measure the composites of these index rows; None where none of them has its recipient and donors at hand."""
+    dataset = found.dataset("composites")
+    assert dataset is not None
+    surface = np.zeros(region_map.vertex_count, dtype=bool)
+    surface[region_map.vertices_of("surface")] = True
+    skin_faces = faces[faces_within(faces, surface)]
+    parts = region_map.parts(found.region_set)
+    edges = {name: loop_edges(skin_faces, part.loop) for name, part in parts.items()}
+    kept = surface.copy()
+    for part in parts.values():
+        kept[part.interior] = False
+    total = np.zeros(region_map.vertex_count)
+    excess = {name: np.zeros(len(part.loop)) for name, part in parts.items()}
+    count, outside = 0, 0.0
+    heads: dict[str, Floats | None] = {}
+
+    def vertices_of(subject: str) -> Floats | None:
+        if subject not in heads:
+            head = found.neutral_head(subject)
+            heads[subject] = None if head is None else head["vertices"]
+        return heads[subject]
+
+    for row in rows:
+        host = vertices_of(row["recipient"])
+        donors = {name: vertices_of(row[f"donor_{donor_slot(name)}"]) for name in parts}
+        if host is None or any(donor is None for donor in donors.values()):
+            continue
+        composite = dataset.read(row["key"], "vertices").astype(np.float64)
+        moved = np.linalg.norm(composite - host, axis=1)
+        outside = max(outside, float(moved[kept].max()))
+        total += moved
+        for name, seam in edges.items():
+            donor = donors[name]
+            assert donor is not None
+            angles = [dihedral_angles(vertices, skin_faces, seam) for vertices in (composite, donor, host)]
+            excess[name] += dihedral_excess(*angles)
+        count += 1
+    if count == 0:
+        return None
+    loops = {name: part.loop for name, part in parts.items()}
+    return SeamMap(count, total / count, outside, loops, {name: value / count for name, value in excess.items()})

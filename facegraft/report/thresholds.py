@@ -1,0 +1,67 @@
+"""What a good graft measures: the thresholds that the histograms draw. Measured on pairs of random ICT heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facegraft.geometry.graft import SANE_RANGE, SURE_RANGE
+
+SEAM_RMS_MEDIAN_DEG, SEAM_RMS_P95_DEG, SEAM_MAX_MEDIAN_DEG = 2.5, 5.0, 9.0
+FLIPS_PER_COMPOSITE = 1.0
+_RESIDUAL_MM = {"nose": 1.3, "mouth": 1.3, "eye_left": 1.0, "eye_right": 1.0}
+_RESIDUAL_PLAIN_MM = {"nose": 1.1, "mouth": 1.1, "eye_left": 1.0, "eye_right": 1.0}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One measured figure beside its threshold."""
+
+    what: str
+    measured: float
+    threshold: float
+    unit: str
+
+    @property
+    def within(self) -> bool:
+        return self.measured <= self.threshold
+
+
+def residual_thresholds(stiffness: float) -> dict[str, float]:
+    """disk → largest good median of the loop residual in mm; empty for a stiffness for which none was measured."""
+    if stiffness == 0.0:
+        return dict(_RESIDUAL_PLAIN_MM)
+    return dict(_RESIDUAL_MM) if stiffness <= 0.1 else {}
+
+
+def checks(columns: Mapping[str, NDArray[np.float64]], disks: list[str], parameters: Mapping[str, Any]) -> list[Check]:
+    """Every figure that has a threshold; `columns` are those of the composites' index, without self-grafts."""
+    residual = residual_thresholds(float(parameters.get("stiffness", 0.1)))
+
+    def p95(values: NDArray[np.float64]) -> float:
+        return float(np.percentile(values, 95))
+
+    def median(values: NDArray[np.float64]) -> float:
+        return float(np.median(values))
+
+    found: list[Check] = []
+    for disk in disks:
+        if disk in residual:
+            found.append(Check(f"{disk}: residual on the loop, median", median(columns[f"{disk}_residual_mm"]), residual[disk], "mm"))
+        wanted: list[tuple[str, str, Callable[[NDArray[np.float64]], float], float]] = [
+            ("seam_excess_rms_deg", "seam excess RMS, median", median, SEAM_RMS_MEDIAN_DEG),
+            ("seam_excess_rms_deg", "seam excess RMS, 95th percentile", p95, SEAM_RMS_P95_DEG),
+            ("seam_excess_max_deg", "largest seam excess, median", median, SEAM_MAX_MEDIAN_DEG),
+        ]
+        found += [Check(f"{disk}: {what}", measure(columns[f"{disk}_{name}"]), limit, "°") for name, what, measure, limit in wanted]
+    flips = [columns[f"{disk}_flips"] for disk in disks if disk != "goggles"]
+    if flips:
+        found.append(Check("flipped faces per composite, mean", float(np.sum(flips, axis=0).mean()), FLIPS_PER_COMPOSITE, ""))
+    return found
+
+
+__all__ = ["SANE_RANGE", "SURE_RANGE", "Check", "checks", "residual_thresholds"]

@@ -1,0 +1,252 @@
+"""The ingest stage: parameters, plan, item function, and a whole run through the engine."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facegraft.engine import EngineOptions, ItemRejected, StageContext, execute
+from facegraft.errors import FacegraftError
+from facegraft.heads.errors import SourceError
+from facegraft.stages.ingest import STAGE_PATH, IngestParameters, IngestStage, plan_ingest
+from facegraft.stages.parameters import ParameterError
+from facegraft.store import open_dataset
+
+
+@pytest.fixture(scope="session")
+def toy():
+    path = Path(__file__).parents[1] / "heads" / "toy_head.py"
+    spec = importlib.util.spec_from_file_location("facegraft_toy_head", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def toy_map(toy, tmp_path):
+    path = tmp_path / "toy.json"
+    toy.region_map().save(path)
+    return str(path)
+
+
+@pytest.fixture
+def folder(toy, tmp_path):
+    """Six subjects with two expressions each, of which one mesh has a NaN and one is truncated."""
+    root = tmp_path / "raw"
+    rng = np.random.default_rng(1)
+    for i in range(1, 7):
+        for name in ("1_neutral", "2_smile"):
+            toy.write_obj(root / f"p{i}" / f"{name}.obj", toy.vertices() * rng.uniform(0.9, 1.1))
+    bad = toy.vertices()
+    bad[3, 2] = np.nan
+    toy.write_obj(root / "p2" / "2_smile.obj", bad)
+    cut = root / "p5" / "2_smile.obj"
+    cut.write_text(cut.read_text()[:-300])
+    return root
+
+
+def parameters(**values):
+    return IngestParameters.parse(values)
+
+
+def stage_of(plan, inputs, chosen, seed=0):
+    context = StageContext(
+        Path("unused"), [str(i) for i in inputs], chosen.as_json(), plan.shared, plan.region_map, seed
+    )
+    return IngestStage(context)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"kind": "meshes", "subject": 3}, "unknown parameter ingest.subject; did you mean ingest.subjects?"),
+        ({"kind": "basel"}, "ingest.kind='basel'"),
+        ({}, "ingest.kind"),
+        ({"kind": "ict", "subjects": 0}, "ingest.subjects=0"),
+        ({"kind": "ict", "expressions": 0}, "expressions must be 1 or more"),
+        ({"kind": "ict", "test_fraction": 1.0}, "ingest.test_fraction=1.0"),
+        ({"kind": "meshes", "sigma": 0.8}, "sigma is for kind synthetic, ict, not meshes"),
+        ({"kind": "ict", "split": "imface"}, "split=imface is for kind facescape, not ict"),
+        ({"kind": "facescape", "split": "imface", "test_subjects": ["1"]}, "either split or test_subjects"),
+        ({"kind": "facescape", "train_subjects": ["1"]}, "train_subjects needs test_subjects"),
+    ],
+)
+def test_wrong_parameters_are_named(values, says):
+    with pytest.raises(ParameterError) as caught:
+        IngestParameters.parse(values)
+    assert says in str(caught.value)
+
+
+def test_parameters_survive_json():
+    chosen = parameters(kind="ict", expressions=["neutral", "smile"], test_subjects=["s0001", 7], sigma=0.8)
+    assert IngestParameters.parse(chosen.as_json()) == chosen
+
+
+def test_the_plan(folder, toy, toy_map):
+    plan = plan_ingest(folder, parameters(kind="meshes", region_map=toy_map), 0)
+    assert [item.key for item in plan.items] == [f"p{i}_e{e:02d}" for i in range(1, 7) for e in (1, 2)]
+    assert np.array_equal(plan.shared["faces"], toy.faces())
+    assert plan.shared["faces"].dtype == np.int32
+    assert plan.region_map["name"] == plan.schema.topology["name"] == "toy"
+    sides = {(item.row["subject"], item.row["split"]) for item in plan.items}
+    assert len(sides) == 6, "all heads of a subject lie on one side"
+    assert sum(side == "test" for _, side in sides) == 2
+    row = plan.items[1].row
+    assert (row["subject"], row["expression"], row["source"]) == ("p1", "smile", "p1/2_smile.obj")
+    assert len(row["source_sha256"]) == 64
+    assert plan.input_fingerprint["files"] == 12
+
+
+def test_the_fingerprint_tells_every_change(folder, toy, toy_map):
+    def fingerprint():
+        return plan_ingest(folder, parameters(kind="meshes", region_map=toy_map), 0).input_fingerprint
+
+    before = fingerprint()
+    assert fingerprint() == before
+    path = folder / "p3" / "1_neutral.obj"
+    text = path.read_text()
+    path.write_text(text + "# touched\n")
+    changed = fingerprint()
+    assert changed["sha256"] != before["sha256"]
+    path.write_text(text)
+    path.rename(folder / "p3" / "3_anger.obj")
+    renamed = fingerprint()
+    assert renamed["bytes"] == before["bytes"]
+    assert renamed["sha256"] != before["sha256"]
+
+
+def test_items_are_read_or_rejected_with_the_reason(folder, toy, toy_map):
+    chosen = parameters(kind="meshes", region_map=toy_map)
+    plan = plan_ingest(folder, chosen, 0)
+    stage = stage_of(plan, [folder], chosen)
+    reasons = {}
+    for item in plan.items:
+        try:
+            output = stage.process(item, np.random.default_rng(0))
+        except ItemRejected as refusal:
+            reasons[item.key] = str(refusal)
+            continue
+        assert output.fields["vertices"].dtype == np.float32
+        assert output.fields["vertices"].shape == (81, 3)
+        assert np.array_equal(output.fields["landmarks"], output.fields["vertices"][toy.landmarks()])
+    assert set(reasons) == {"p2_e02", "p5_e02"}
+    assert reasons["p2_e02"].startswith("p2/2_smile.obj: line 4: vertex 3 is not finite")
+    assert reasons["p5_e02"].startswith("p5/2_smile.obj: ")
+
+
+def test_splits_by_list(folder, toy_map, tmp_path, caplog):
+    listed = tmp_path / "test.txt"
+    listed.write_text("p1\np3\n")
+    plan = plan_ingest(
+        folder, parameters(kind="meshes", region_map=toy_map, test_subjects=str(listed), train_subjects=["p4"]), 0
+    )
+    assert {(i.row["subject"], i.row["split"]) for i in plan.items} == {("p1", "test"), ("p3", "test"), ("p4", "train")}
+    with pytest.raises(SourceError, match="'p9' on the test list is not a subject here"):
+        plan_ingest(folder, parameters(kind="meshes", region_map=toy_map, test_subjects=["p9"]), 0)
+    with caplog.at_level(logging.WARNING, "facegraft"):
+        plan = plan_ingest(folder, parameters(kind="meshes", region_map=toy_map, subjects=3), 0)
+    assert {i.row["split"] for i in plan.items} == {"train"}
+    assert "only 3 subjects: all are for training" in caplog.text
+
+
+def test_heads_without_a_neutral_are_announced(folder, toy_map, caplog):
+    with caplog.at_level(logging.WARNING, "facegraft"):
+        plan_ingest(folder, parameters(kind="meshes", region_map=toy_map, expressions=["smile"]), 0)
+    assert "6 subjects have no neutral head and cannot be grafted: p1, p2, p3, …" in caplog.text
+
+
+def test_imface_split_of_facescape(toy, toy_map, tmp_path):
+    for subject in ("1", "122", "360", "359"):
+        toy.write_obj(tmp_path / "fs" / subject / "1_neutral.obj")
+    plan = plan_ingest(tmp_path / "fs", parameters(kind="facescape", split="imface", region_map=toy_map), 0)
+    assert {(i.row["subject"], i.row["split"]) for i in plan.items} == {
+        ("1", "train"),
+        ("122", "test"),
+        ("359", "train"),
+    }
+    assert [i.key for i in plan.items] == ["1_e01", "122_e01", "359_e01"]
+
+
+def test_keys_that_would_be_equal(toy, toy_map, tmp_path):
+    toy.write_obj(tmp_path / "h" / "a" / "b_wink.obj")
+    toy.write_obj(tmp_path / "h" / "a_b" / "wink.obj")
+    with pytest.raises(SourceError, match=r"a/b_wink\.obj and a_b/wink\.obj would both be called a_b_wink; rename one"):
+        plan_ingest(tmp_path / "h", parameters(kind="meshes", region_map=toy_map), 0)
+
+
+def test_an_unreadable_file_is_an_item_not_the_end(folder, toy_map, tmp_path):
+    (folder / "p6" / "3_anger.obj").symlink_to(tmp_path / "nowhere")
+    chosen = parameters(kind="meshes", region_map=toy_map)
+    plan = plan_ingest(folder, chosen, 0)
+    item = next(i for i in plan.items if i.key == "p6_e03")
+    assert item.row["source_sha256"] is None
+    with pytest.raises(ItemRejected, match=r"p6/3_anger\.obj: cannot be read \(No such file"):
+        stage_of(plan, [folder], chosen).process(item, np.random.default_rng(0))
+
+
+def test_synthetic_needs_no_folder_and_takes_none(tmp_path):
+    with pytest.raises(SourceError, match="kind synthetic reads no files; leave the folder out"):
+        plan_ingest(tmp_path, parameters(kind="synthetic"), 0)
+    chosen = parameters(kind="synthetic", subjects=3, expressions=2)
+    plan = plan_ingest(None, chosen, 5)
+    assert [i.key for i in plan.items] == ["s0001_e01", "s0001_e02", "s0002_e01", "s0002_e02", "s0003_e01", "s0003_e02"]
+    assert set(plan.shared) == {"faces"}
+    assert plan.input_fingerprint == {"kind": "synthetic", "family": "synthetic", "version": 1}
+    stage = stage_of(plan, [], chosen, seed=5)
+    heads = [stage.process(item, np.random.default_rng(0)).fields["vertices"] for item in plan.items]
+    assert all(np.isfinite(v).all() for v in heads)
+    assert np.abs(heads[0] - heads[1]).max() > 1, "an expression moves the face"
+    assert np.abs(heads[0] - heads[2]).max() > 1, "subjects differ"
+    alone = parameters(kind="synthetic", subjects=1, expressions=["smile"], first_subject=2)
+    plan = plan_ingest(None, alone, 5)
+    assert np.array_equal(
+        stage_of(plan, [], alone, seed=5).process(plan.items[0], np.random.default_rng(0)).fields["vertices"], heads[3]
+    )
+    with pytest.raises(SourceError, match="no expression 'smlie'; did you mean 'smile'"):
+        plan_ingest(None, parameters(kind="synthetic", expressions=["smlie"]), 0)
+    with pytest.raises(SourceError, match="expressions=99: the synthetic family has"):
+        plan_ingest(None, parameters(kind="synthetic", expressions=99), 0)
+
+
+def test_a_run_through_the_engine(folder, toy, toy_map, tmp_path):
+    chosen = parameters(kind="meshes", region_map=toy_map, shard_items=5)
+    plan = plan_ingest(folder, chosen, 3)
+    options = EngineOptions(scheduler="sync", max_rejects=0.5, progress=False)
+    execute(STAGE_PATH, plan, [str(folder)], tmp_path / "heads", chosen.as_json(), 3, options)
+    heads = open_dataset(tmp_path / "heads")
+    assert heads.kind == "heads"
+    assert heads.mm_per_unit == 1.0
+    assert len(heads) == 10
+    assert np.array_equal(heads.faces, toy.faces())
+    table = heads.index.to_pydict()
+    rejected = {k: r for k, r, s in zip(table["key"], table["reason"], table["status"], strict=True) if s == "rejected"}
+    assert set(rejected) == {"p2_e02", "p5_e02"}
+    assert "p2/2_smile.obj: line 4: vertex 3 is not finite" in rejected["p2_e02"]
+    assert heads["p1_e02"]["landmarks"].shape == (68, 3)
+    assert set(table["split"]) == {"train", "test"}
+
+
+def test_an_ict_run_is_the_same_whoever_makes_it(toy, tmp_path):
+    toy.write_ict(tmp_path / "FaceXModel", ["cheekPuff_L", "cheekPuff_R"])
+    toy.region_map(mm_per_unit=10.0).save(tmp_path / "cm.json")
+    chosen = parameters(kind="ict", subjects=4, expressions=2, region_map=str(tmp_path / "cm.json"))
+    for name in ("one", "two"):
+        plan = plan_ingest(tmp_path / "FaceXModel", chosen, 0)
+        options = EngineOptions(scheduler="sync", progress=False)
+        execute(STAGE_PATH, plan, [str(tmp_path / "FaceXModel")], tmp_path / name, chosen.as_json(), 0, options)
+    one, two = open_dataset(tmp_path / "one"), open_dataset(tmp_path / "two")
+    assert one.fingerprint == two.fingerprint
+    assert one.keys() == [f"s{n:04d}_e{e}" for n in range(1, 5) for e in ("01", "17")]
+    intensity = one.index.to_pydict()["intensity"]
+    assert intensity[0] is None
+    assert 0.7 <= intensity[1] <= 1.0
+
+
+def test_a_region_map_that_is_not_there(tmp_path):
+    (tmp_path / "h").mkdir()
+    with pytest.raises(FacegraftError, match=r"none\.json: cannot read the region map"):
+        plan_ingest(tmp_path / "h", parameters(kind="meshes", region_map=str(tmp_path / "none.json")), 0)

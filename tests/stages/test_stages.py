@@ -1,0 +1,205 @@
+"""What the four stages write, checked against independent computations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import igl
+import numpy as np
+import pytest
+import trimesh
+
+from facegraft.engine import EngineOptions
+from facegraft.geometry.frame import frontal_origin, head_origin
+from facegraft.pipeline import clean, graft, sample
+from facegraft.regions.regionmap import RegionMap
+from facegraft.stages.clean import CleanError
+from facegraft.stages.graft import GraftError
+from facegraft.stages.sample import SampleError
+from facegraft.store import Dataset, open_dataset, verify_dataset
+
+
+@pytest.fixture(scope="module")
+def sets(small_run: Path) -> dict[str, Dataset]:
+    return {name: open_dataset(small_run / name) for name in ("heads", "composites", "surfaces", "samples")}
+
+
+def test_every_stage_is_whole(small_run: Path) -> None:
+    for name in ("heads", "composites", "surfaces", "samples"):
+        assert verify_dataset(small_run / name) == []
+
+
+def test_counts_keys_and_columns(sets: dict[str, Dataset]) -> None:
+    assert len(sets["heads"]) == 12
+    index = sets["composites"].index.to_pylist()
+    train = {row["subject"] for row in sets["heads"].index.to_pylist() if row["split"] == "train"}
+    test = {row["subject"] for row in sets["heads"].index.to_pylist() if row["split"] == "test"}
+    assert len(train) == 4 and len(test) == 2
+    assert len(index) == 4 * 4 + 2 * 2
+    for row in index:
+        group = train if row["recipient"] in train else test
+        assert {row["donor_nose"], row["donor_eyes"], row["donor_mouth"]} <= group
+        assert row["subject"] == row["recipient"] and row["expression"] == "neutral"
+    for part in ("nose", "eyes", "mouth"):
+        to_others = Counter(r[f"donor_{part}"] for r in index if r[f"donor_{part}"] != r["recipient"])
+        assert {to_others[s] for s in train} == {3} and {to_others[s] for s in test} == {1}
+    assert sets["composites"].keys() == sorted(sets["composites"].keys())
+    assert set(sets["surfaces"].keys()) == set(sets["heads"].keys()) | set(sets["composites"].keys()) == set(sets["samples"].keys())
+    wanted = {"key", "shard", "status", "subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth"}
+    for name in ("composites", "surfaces", "samples"):
+        assert wanted <= set(sets[name].index.column_names)
+
+
+def test_heads_share_faces_and_carry_landmarks(sets: dict[str, Dataset]) -> None:
+    for name in ("heads", "composites"):
+        ds = sets[name]
+        region_map = RegionMap.from_json(ds.region_map)
+        region_map.check_mesh(len(ds[ds.keys()[0]]["vertices"]), ds.faces, name)
+        assert ds.mm_per_unit == 1.0
+        for key in ds.keys()[:4]:
+            item = ds[key]
+            assert item["vertices"].dtype == np.float32
+            assert np.array_equal(item["landmarks"], item["vertices"][region_map.landmarks68])
+
+
+def test_composites_keep_the_host_and_the_morph_is_stepwise(sets: dict[str, Dataset]) -> None:
+    heads, composites = sets["heads"], sets["composites"]
+    region_map = RegionMap.from_json(composites.region_map)
+    labels = region_map.vertex_labels("eyes")
+    followed, parts = composites.shared["stage_vertices"], composites.shared["stage_parts"]
+    assert np.array_equal(parts, labels[followed])
+    skin = np.zeros(region_map.vertex_count, dtype=bool)
+    skin[region_map.vertices_of("surface")] = True
+    for row in composites.index.to_pylist():
+        item, host = composites[row["key"]], heads[f"{row['recipient']}_e01"]
+        outside = skin & (labels == 0)
+        assert np.array_equal(item["vertices"][outside], host["vertices"][outside])
+        if {row["donor_nose"], row["donor_eyes"], row["donor_mouth"]} == {row["recipient"]}:
+            assert np.abs(item["vertices"] - host["vertices"]).max() < 2e-5
+        stages = item["stage_points"]
+        assert np.array_equal(stages[0], item["vertices"][followed]) and np.array_equal(stages[1], stages[0])
+        for step, label in ((2, 1), (3, 2), (4, 3)):
+            moved = (stages[step] != stages[step - 1]).any(axis=1)
+            assert moved.any() and (parts[moved] == label).all()
+        assert np.allclose(stages[5], composites.shared["template"][followed], atol=1e-4)
+        assert item["transforms"].shape == (4, 4, 4)
+
+
+def test_surfaces_are_watertight_and_go_back_to_mm(sets: dict[str, Dataset]) -> None:
+    surfaces = sets["surfaces"]
+    region_map = RegionMap.from_json(surfaces.region_map)
+    for key in surfaces.keys()[::4]:
+        item, row = surfaces[key], surfaces.row(key)
+        mesh = trimesh.Trimesh(item["vertices"], item["faces"], process=False)
+        assert mesh.is_watertight and mesh.is_winding_consistent and mesh.euler_number == 2 and mesh.volume > 0
+        assert np.linalg.norm(item["vertices"], axis=1).max() <= 1.0
+        source = sets["heads" if row["origin"] == "scan" else "composites"][key]
+        matrix = item["to_mm"]
+        back = item["landmarks"][0] @ matrix[:3, :3].T + matrix[:3, 3]
+        assert np.abs(back - source["landmarks"]).max() < 1e-3
+        # The frame is the recipient's neutral head's, whatever the expression or the nose.
+        neutral = sets["heads"][f"{row['recipient']}_e01"]
+        assert np.abs(matrix[:3, 3] - head_origin(neutral["landmarks"].astype(float))).max() < 1e-3
+        assert matrix[0, 0] == surfaces.mm_per_unit
+        # Skin vertices are exactly the registered ones: every one of them is found again.
+        skin = source["vertices"][np.setdiff1d(region_map.vertices_of("surface"), region_map.neck_crop_drop)]
+        distance, *_ = igl.point_mesh_squared_distance(skin.astype(float), item["vertices"] @ matrix[:3, :3].T + matrix[:3, 3], item["faces"].astype(np.int64))
+        assert np.sqrt(distance.max()) < 1e-3
+        assert set(np.unique(item["vertex_parts"]).tolist()) == {0, 1, 2, 3}
+        assert 0 < item["face_cut"].mean() < 0.2
+
+
+def test_the_template_stage_is_one_and_the_same_everywhere(sets: dict[str, Dataset]) -> None:
+    surfaces = sets["surfaces"]
+    first = surfaces[surfaces.keys()[0]]
+    for key in surfaces.keys()[1:]:
+        item = surfaces[key]
+        assert np.array_equal(item["landmarks"][5], first["landmarks"][5])
+        assert np.array_equal(item["stage_points"][5], first["stage_points"][5])
+
+
+def test_samples_lie_where_they_say(sets: dict[str, Dataset]) -> None:
+    for key in sets["samples"].keys()[::6]:
+        item, surface = sets["samples"][key], sets["surfaces"][key]
+        v, f = surface["vertices"].astype(float), surface["faces"].astype(np.int64)
+        squared, face, _ = igl.point_mesh_squared_distance(item["surface_points"].astype(float), v, f)
+        assert np.sqrt(squared.max()) < 1e-6
+        assert np.abs(np.linalg.norm(item["surface_normals"], axis=1) - 1).max() < 1e-5
+        outward = igl.winding_number(v, f, item["surface_points"] + 1e-4 * item["surface_normals"].astype(float))
+        assert (outward < 0.5).mean() > 0.999
+        for name in ("near", "free"):
+            points = item[f"{name}_points"].astype(float)
+            squared, face, _ = igl.point_mesh_squared_distance(points, v, f)
+            inside = igl.winding_number(v, f, points) > 0.5
+            assert np.abs(np.abs(item[f"{name}_sdf"]) - np.sqrt(squared)).max() < 1e-6
+            assert np.array_equal(item[f"{name}_sdf"] < 0, inside)
+            assert np.abs(np.linalg.norm(item[f"{name}_normals"], axis=1) - 1).max() < 1e-4
+            # One step along the gradient reaches the surface.
+            foot = points - item[f"{name}_sdf"][:, None] * item[f"{name}_normals"].astype(float)
+            squared, *_ = igl.point_mesh_squared_distance(foot, v, f)
+            assert np.sqrt(squared.max()) < 1e-4
+        assert np.linalg.norm(item["free_points"], axis=1).max() <= 1
+        assert all((item["surface_parts"] == label).sum() > 0.1 * 3000 for label in range(4)), "balanced half"
+
+
+def test_part_labels_of_points_are_their_places(sets: dict[str, Dataset]) -> None:
+    samples = sets["samples"]
+    item = samples[samples.keys()[0]]
+    landmarks = item["landmarks"][0]
+    centre = {1: landmarks[30], 2: landmarks[36:48].mean(0), 3: landmarks[48:68].mean(0)}
+    for label, where in centre.items():
+        points = item["surface_points"][item["surface_parts"] == label]
+        assert np.linalg.norm(np.median(points, axis=0) - where) * samples.mm_per_unit < 25
+
+
+def test_frontal_solid_and_paper_sheet(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:
+    clean([small_run / "composites"], tmp_path / "frontal", {"mode": "frontal"}, options=sync)
+    frontal = open_dataset(tmp_path / "frontal")
+    assert frontal.mm_per_unit == 100.0
+    item = frontal[frontal.keys()[0]]
+    mesh = trimesh.Trimesh(item["vertices"], item["faces"], process=False)
+    assert mesh.is_watertight and mesh.euler_number == 2
+    assert np.allclose(item["landmarks"][0, 30], [0, 0, 0.4], atol=1e-5)
+    assert 0.2 < mesh.area_faces[item["face_cut"] == 1].sum() / mesh.area < 0.8
+
+    clean([small_run / "composites"], tmp_path / "paper", {"preset": "paper"}, options=sync)
+    sample(tmp_path / "paper", tmp_path / "points", {"preset": "paper", "surface": 2000, "free": 500}, options=sync)
+    sheet = open_dataset(tmp_path / "paper")
+    row = sheet.index.to_pylist()[0]
+    assert row["closed"] is False
+    points = open_dataset(tmp_path / "points")
+    item = points[points.keys()[0]]
+    assert item["near_points"].shape == (0, 3) and (item["surface_normals"][:, 2] >= 0).all()
+    assert (item["free_sdf"] < 0).mean() > 0.05
+    own = sheet[row["key"]]
+    back = own["landmarks"][0] @ own["to_mm"][:3, :3].T + own["to_mm"][:3, 3]
+    assert np.allclose(own["to_mm"][:3, 3], frontal_origin(back, 40.0), atol=1e-3)
+
+
+def test_heads_alone_have_one_stage(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:
+    clean([small_run / "heads"], tmp_path / "s", {"stage_points": 64}, options=sync)
+    surfaces = open_dataset(tmp_path / "s")
+    item = surfaces[surfaces.keys()[0]]
+    assert item["landmarks"].shape == (1, 68, 3) and item["stage_points"].shape == (1, 64, 3)
+    assert surfaces.row(surfaces.keys()[0])["donor_nose"] == "s0001"
+
+
+def test_a_head_that_leaves_the_ball_is_rejected_with_the_scale_it_needs(small_run: Path, tmp_path: Path) -> None:
+    lenient = EngineOptions(scheduler="sync", progress=False, max_rejects=1.0)
+    clean([small_run / "composites"], tmp_path / "s", {"mm_per_unit": 100.0}, options=lenient)
+    rows = open_dataset(tmp_path / "s").index.to_pylist()
+    assert {row["status"] for row in rows} == {"rejected"}
+    assert "larger clean.mm_per_unit" in rows[0]["reason"]
+
+
+def test_stages_refuse_each_others_inputs(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:
+    with pytest.raises(GraftError, match="kind 'heads'"):
+        graft(small_run / "surfaces", tmp_path / "x", {}, options=sync)
+    with pytest.raises(CleanError, match="'composites' and 'heads'"):
+        clean([small_run / "samples"], tmp_path / "x", {}, options=sync)
+    with pytest.raises(SampleError, match="kind 'surfaces'"):
+        sample(small_run / "heads", tmp_path / "x", {}, options=sync)
+    with pytest.raises(CleanError, match="two inputs hold an item"):
+        clean([small_run / "heads", small_run / "heads"], tmp_path / "x", {}, options=sync)
+    assert not (tmp_path / "x").exists()
