@@ -66,6 +66,8 @@ def _limit_memory(memory_bytes: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    # A crash is expected now and then; gigabytes of core dumps in the user's folder are not.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _serve(requests: int, replies: int, memory_reason: str) -> None:

@@ -122,9 +122,10 @@ def _differing(there: RunRecord, now: RunRecord, names: tuple[str, ...]) -> list
     found = []
     for name in names:
         before, after = dict(_flat(name, getattr(there, name))), dict(_flat(name, getattr(now, name)))
-        for path in dict.fromkeys([*before, *after]):
-            if before.get(path, _ABSENT) != after.get(path, _ABSENT):
-                found.append(f"{path}: {_show(before, path)} there, {_show(after, path)} now")
+        differing = [
+            path for path in dict.fromkeys([*before, *after]) if before.get(path, _ABSENT) != after.get(path, _ABSENT)
+        ]
+        found += [f"{path}: {_show(before, path)} there, {_show(after, path)} now" for path in differing]
     return found
 
 

@@ -91,7 +91,9 @@ def minimal_area_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = (), even
         cost[first, last] = np.where(barred[first, last], np.inf, total[first, best])
         split[first, last] = middle[first, best]
     if not np.isfinite(cost[0, n - 1]):
-        raise CapError(f"the rim of {n} vertices cannot be capped: every triangulation needs an edge that the head already has")
+        raise CapError(
+            f"the rim of {n} vertices cannot be capped: every triangulation needs an edge that the head already has"
+        )
 
     faces, stack = [], [(0, n - 1)]
     while stack:
@@ -117,14 +119,19 @@ def planar_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = ()) -> CapPatt
     flat = _project_to_plane(points)
     following = np.roll(flat, -1, axis=0)
     area = 0.5 * float(_cross2(flat, following).sum())
-    spacing = max(float(np.linalg.norm(following - flat, axis=1).mean()), float(np.sqrt(max(area, 0.0) / (np.sqrt(0.75) * MOST_NEW))))
+    spacing = max(
+        float(np.linalg.norm(following - flat, axis=1).mean()),
+        float(np.sqrt(max(area, 0.0) / (np.sqrt(0.75) * MOST_NEW))),
+    )
     inside = _hexagonal_grid(flat.min(axis=0), flat.max(axis=0), spacing)
     inside = inside[_in_polygon(inside, flat) & (_distance_to_polygon(inside, flat) > 0.6 * spacing)]
     if len(inside) == 0:
         return None
     both = np.concatenate([flat, inside])
     barred = {(a, b) for pair in taken for a, b in (pair, pair[::-1])}
-    base = minimal_area_cap(np.column_stack([flat, np.zeros(n)]), taken, evenness=1e-7).faces[:, [0, 2, 1]]  # counter-clockwise
+    base = minimal_area_cap(np.column_stack([flat, np.zeros(n)]), taken, evenness=1e-7).faces[
+        :, [0, 2, 1]
+    ]  # counter-clockwise
     faces = refine_delaunay(both, base, barred)
     if faces is None:
         return None
@@ -167,7 +174,9 @@ def sphere_centre(rim: ArrayLike, radius: float) -> Floats:
     length = np.linalg.norm(outward)
     spread = float(np.sqrt((arms**2).sum(axis=1).mean()))
     if not (np.isfinite(length) and length > 1e-9 * spread**2):
-        raise CapError("the lid rim encloses no area or holds a number that is not finite: no sphere can be fitted to it")
+        raise CapError(
+            "the lid rim encloses no area or holds a number that is not finite: no sphere can be fitted to it"
+        )
     outward /= length
     radius = max(radius, 1.05 * float(np.linalg.norm(arms - np.outer(arms @ outward, outward), axis=1).max()))
     centre = middle - outward * np.sqrt(radius**2 - spread**2)
@@ -262,6 +271,8 @@ def _harmonic_weights(flat: Floats, faces: Ints, n: int) -> Floats:
         columns += [faces[:, k], faces[:, j]]
         values += [0.5 * cotangent, 0.5 * cotangent]
     size = len(flat)
-    weights = sp.coo_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(size, size)).tocsr()
+    weights = sp.coo_matrix(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(size, size)
+    ).tocsr()
     inner = sp.diags(np.asarray(weights.sum(axis=1)).ravel()[n:]) - weights[n:, n:]
     return np.asarray(spla.splu(inner.tocsc()).solve(weights[n:, :n].toarray()))

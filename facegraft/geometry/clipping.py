@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from manifold3d import Error, Manifold, Mesh64
 from numpy.typing import ArrayLike, NDArray
-
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -94,12 +93,16 @@ class BallClipper:
             raise ClippingError("the head has vertices that are not finite")
         solid = _manifold(head, triangles, HEAD)
         if solid.status() != Error.NoError:
-            raise ClippingError(f"the head is not a closed manifold (manifold3d says {solid.status().name}): close it first")
+            raise ClippingError(
+                f"the head is not a closed manifold (manifold3d says {solid.status().name}): close it first"
+            )
         mesh = (solid ^ self._ball).to_mesh64()
         new_vertices = np.array(mesh.vert_properties, dtype=np.float64)[:, :3]
         new_faces = np.array(mesh.tri_verts, dtype=np.int64)
         if len(new_faces) == 0:
-            raise ClippingError(f"no part of the head lies within {self.radius:g} of the origin: is it centred, and in the right unit?")
+            raise ClippingError(
+                f"no part of the head lies within {self.radius:g} of the origin: is it centred, and in the right unit?"
+            )
         face_source = np.full(len(new_faces), -1, dtype=np.int64)
         runs = np.asarray(mesh.run_index, dtype=np.int64) // 3
         for i, owner in enumerate(np.asarray(mesh.run_original_id)):
@@ -130,7 +133,9 @@ def crop_to_ball(vertices: ArrayLike, faces: ArrayLike, vertex_labels: ArrayLike
     inside = np.einsum("ij,ij->i", v, v) <= radius**2
     count = inside[f].sum(axis=1)
     if not count.any():
-        raise ClippingError(f"no part of the surface lies within {radius:g} of the origin: is it centred, and in the right unit?")
+        raise ClippingError(
+            f"no part of the surface lies within {radius:g} of the origin: is it centred, and in the right unit?"
+        )
     one, two = f[count == 1], f[count == 2]
     one = _rotate_to(one, inside[one].argmax(axis=1))  # a inside; b, c outside
     two = _rotate_to(two, (~inside[two]).argmax(axis=1))  # a outside; b, c inside
@@ -159,7 +164,9 @@ def icosphere(level: int) -> tuple[Floats, Ints]:
     corners = np.array([[0.0, s, t * golden] for s in (-1, 1) for t in (-1, 1)])
     vertices = np.concatenate([np.roll(corners, shift, axis=1) for shift in range(3)])
     edge = np.linalg.norm(vertices[:, None] - vertices[None], axis=2).round(9) == 2.0
-    faces = np.array([(i, j, k) for i in range(12) for j in range(i) for k in range(j) if edge[i, j] and edge[j, k] and edge[i, k]])
+    faces = np.array(
+        [(i, j, k) for i in range(12) for j in range(i) for k in range(j) if edge[i, j] and edge[j, k] and edge[i, k]]
+    )
     flipped = np.linalg.det(vertices[faces]) < 0
     faces[flipped] = faces[flipped][:, [0, 2, 1]]
     for _ in range(level):
@@ -188,14 +195,18 @@ def _manifold(vertices: Floats, faces: Ints, name: int) -> Manifold:
 def _main_piece(vertices: Floats, faces: Ints, face_source: Ints) -> tuple[Ints, Ints, Ints]:
     """Faces, their sources and the kept vertices of the largest connected piece; refuses large strays."""
     edges = np.concatenate([faces[:, :2], faces[:, 1:]])  # two edges a face are enough to connect it
-    links = coo_matrix((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=(len(vertices), len(vertices)))
+    links = coo_matrix(
+        (np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=(len(vertices), len(vertices))
+    )
     piece = connected_components(links, directed=False)[1][faces[:, 0]]
     numbers = np.unique(piece)
     if len(numbers) > 1:
         volumes = np.array([abs(signed_volume(vertices, faces[piece == i])) for i in numbers])
         stray = 1.0 - volumes.max() / volumes.sum()
         if stray > STRAY:
-            raise ClippingError(f"the ball cuts the head into {len(volumes)} pieces; {stray:.0%} of the volume is not in the largest")
+            raise ClippingError(
+                f"the ball cuts the head into {len(volumes)} pieces; {stray:.0%} of the volume is not in the largest"
+            )
         chosen = piece == numbers[volumes.argmax()]
         faces, face_source = faces[chosen], face_source[chosen]
     small, kept = compact(faces, len(vertices))

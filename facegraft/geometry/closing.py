@@ -117,7 +117,9 @@ class HeadCloser:
             rims[NECK] = np.asarray(neck_loop, dtype=np.int64)
         self._vertex_count = len(head)
         self._kept = np.unique(faces)
-        self._openings = _cap_openings(head, faces, rims, {k: np.asarray(v, np.int64) for k, v in (eyeballs or {}).items()})
+        self._openings = _cap_openings(
+            head, faces, rims, {k: np.asarray(v, np.int64) for k, v in (eyeballs or {}).items()}
+        )
 
         new = np.full(len(head), -1, dtype=np.int64)
         new[self._kept] = np.arange(len(self._kept))
@@ -161,11 +163,15 @@ class HeadCloser:
         """
         head = np.asarray(vertices, dtype=np.float64)
         if head.shape != (self._vertex_count, 3):
-            raise ClosingError(f"cannot close the head: its vertices have shape {head.shape}, the topology's ({self._vertex_count}, 3)")
+            raise ClosingError(
+                f"cannot close the head: its vertices have shape {head.shape}, the topology's ({self._vertex_count}, 3)"
+            )
         skin = head[self._kept]
         if not np.isfinite(skin).all():
             bad = self._kept[~np.isfinite(skin).all(axis=1)]
-            raise ClosingError(f"cannot close the head: {len(bad)} of its vertices are not finite, the first is vertex {bad[0]}")
+            raise ClosingError(
+                f"cannot close the head: {len(bad)} of its vertices are not finite, the first is vertex {bad[0]}"
+            )
         parts = [skin]
         size = float(np.linalg.norm(np.ptp(skin, axis=0)))
         for opening in self._openings:
@@ -176,18 +182,26 @@ class HeadCloser:
         closed = np.concatenate(parts)
         volume = signed_volume(closed, self._faces)
         if not volume > 0.0:
-            raise ClosingError(f"cannot close the head: it encloses a volume of {volume:.3g}; is it inside out (mirrored, or its faces reversed)?")
+            raise ClosingError(
+                f"cannot close the head: it encloses a volume of {volume:.3g}; is it inside out (mirrored, or its faces reversed)?"
+            )
         return ClosedHead(closed, self._faces, self._labels, self._source)
 
     def _check_topology(self) -> None:
         if not is_watertight(self._faces):
-            raise ClosingError(f"the caps do not close the head: {len(boundary_edges(self._faces))} open edges or an edge with more than 2 faces")
+            raise ClosingError(
+                f"the caps do not close the head: {len(boundary_edges(self._faces))} open edges or an edge with more than 2 faces"
+            )
         pieces = int(face_components(self._faces).max()) + 1
         if pieces != 1:
-            raise ClosingError(f"the surface is in {pieces} pieces, not one; are inner parts (eyeballs, teeth) among its groups?")
+            raise ClosingError(
+                f"the surface is in {pieces} pieces, not one; are inner parts (eyeballs, teeth) among its groups?"
+            )
         euler = euler_characteristic(self._faces)
         if euler != 2:
-            raise ClosingError(f"the closed head has Euler characteristic {euler}, not 2: the surface has a handle or a pinched vertex")
+            raise ClosingError(
+                f"the closed head has Euler characteristic {euler}, not 2: the surface has a handle or a pinched vertex"
+            )
 
 
 def _cap_openings(head: Floats, faces: Ints, rims: Mapping[str, Ints], eyeballs: Mapping[str, Ints]) -> list[_Opening]:
@@ -212,7 +226,9 @@ def _cap_openings(head: Floats, faces: Ints, rims: Mapping[str, Ints], eyeballs:
         openings.append(_Opening(name, loop, pattern, eye, eyeballs.get(name)))
     unmatched = [name for name in names.values() if name != NECK]
     if unmatched:
-        raise ClosingError(f"the openings {', '.join(sorted(unmatched))} are no boundary loops of the surface: wrong loops or wrong faces")
+        raise ClosingError(
+            f"the openings {', '.join(sorted(unmatched))} are no boundary loops of the surface: wrong loops or wrong faces"
+        )
     return openings
 
 
@@ -224,7 +240,9 @@ def _place(opening: _Opening, rim: Floats, head: Floats) -> Floats:
     if opening.eyeball is not None:
         ball = head[opening.eyeball]
         if not np.isfinite(ball).all():
-            raise ClosingError(f"cannot close the head: the eyeball behind {opening.name} has vertices that are not finite")
+            raise ClosingError(
+                f"cannot close the head: the eyeball behind {opening.name} has vertices that are not finite"
+            )
         radius = sphere_radius(ball)
     try:
         return place_on_sphere(opening.pattern, rim, radius)

@@ -46,10 +46,18 @@ def refine_delaunay(points: ArrayLike, faces: ArrayLike, barred: Collection[tupl
         if (a, b) not in third or (b, a) not in third:
             continue
         c, d = third[a, b], third[b, a]
-        if (c, d) in barred or (c, d) in third or (d, c) in third or _in_circle(xy[a], xy[b], xy[c], xy[d]) <= tolerance:
+        if (
+            (c, d) in barred
+            or (c, d) in third
+            or (d, c) in third
+            or _in_circle(xy[a], xy[b], xy[c], xy[d]) <= tolerance
+        ):
             continue
         # Where the polygon overlaps itself, some triangles are inverted; they and what would invert more are left alone.
-        if min(_turn(xy[a], xy[b], xy[c]), _turn(xy[b], xy[a], xy[d])) < 0.0 or min(_turn(xy[a], xy[d], xy[c]), _turn(xy[d], xy[b], xy[c])) <= 0.0:
+        if (
+            min(_turn(xy[a], xy[b], xy[c]), _turn(xy[b], xy[a], xy[d])) < 0.0
+            or min(_turn(xy[a], xy[d], xy[c]), _turn(xy[d], xy[b], xy[c])) <= 0.0
+        ):
             continue
         for edge in ((a, b), (b, c), (c, a), (b, a), (a, d), (d, b)):
             del third[edge]
@@ -78,7 +86,9 @@ def _in_circle(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.flo
     """Positive where d lies inside the circle through a, b, c (counter-clockwise)."""
     (ax, ay), (bx, by), (cx, cy) = (a - d).tolist(), (b - d).tolist(), (c - d).tolist()
     return float(
-        (ax * ax + ay * ay) * (bx * cy - cx * by) - (bx * bx + by * by) * (ax * cy - cx * ay) + (cx * cx + cy * cy) * (ax * by - bx * ay)
+        (ax * ax + ay * ay) * (bx * cy - cx * by)
+        - (bx * bx + by * by) * (ax * cy - cx * ay)
+        + (cx * cx + cy * cy) * (ax * by - bx * ay)
     )
 
 

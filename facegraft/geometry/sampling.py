@@ -50,10 +50,15 @@ class SurfaceSamples:
 
 
 def face_labels(vertex_labels: ArrayLike, faces: ArrayLike) -> Labels:
-    """Label [F] of every face: the one that at least two of its vertices carry (the middle one if all three differ)."""
-    corners = np.asarray(vertex_labels, dtype=np.uint8)[np.asarray(faces)]
+    """Part label [F] of every face: that of its part vertices (the one that two of them agree on, where they differ).
+
+    A part is what its loop encloses, and the loop's own vertices carry 0, the remainder: so a face belongs to a part as
+    soon as one of its vertices does. (Majority would leave a saw-tooth of half a ring along every loop to the remainder.)
+    """
+    corners = np.asarray(vertex_labels, dtype=np.uint8)[np.asarray(faces, dtype=np.int64)]
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    return np.asarray(np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c)))  # the median
+    middle = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
+    return np.where(middle > 0, middle, np.maximum(np.maximum(a, b), c))
 
 
 def sample_surface(

@@ -29,7 +29,7 @@ _TRIAL_VERTICES = 200  # how far a trial propagation runs before seeds are compa
 _MAX_CONFLICTS = 0.005  # share of contradictory faces beyond which a topology counts as asymmetric
 _CLEAR_CONFLICTS = 0.0005  # share at which the search for a better seed stops
 _SMALL_PIECE = 0.2  # share of the vertices below which a piece is small
-_MAX_LEFTOVER = 0.005  # share of vertices that may be paired by position alone
+_MAX_LEFTOVER = 0.01  # share of vertices that may be paired by position alone
 
 
 def mirror_map(vertices: ArrayLike, faces: ArrayLike) -> Ints | None:

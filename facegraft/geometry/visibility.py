@@ -81,4 +81,8 @@ def _height_at(points: Floats, triangles: Floats) -> Floats:
     upright = np.abs(normal[:, 2]) <= 1e-12 * np.linalg.norm(normal, axis=1)
     slope = np.where(upright, 1.0, normal[:, 2])
     z = triangles[:, 0, 2] - (to[:, 0] * normal[:, 0] + to[:, 1] * normal[:, 1]) / slope
-    return np.where(upright, triangles[:, :, 2].max(axis=1), np.clip(z, triangles[:, :, 2].min(axis=1), triangles[:, :, 2].max(axis=1)))
+    return np.where(
+        upright,
+        triangles[:, :, 2].max(axis=1),
+        np.clip(z, triangles[:, :, 2].min(axis=1), triangles[:, :, 2].max(axis=1)),
+    )

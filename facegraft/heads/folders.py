@@ -160,26 +160,26 @@ def find_template(
 def match_faces(mesh: RawMesh, region_map: RegionMap, where: str) -> Ints:
     """The topology's triangles [F, 3] from one of its meshes; raises MeshError or RegionMapError for another topology.
 
-    Triangles are taken as they are. Quads are split by the shorter diagonal of this mesh (mirror-averaged where the region
-    map has a symmetry), or all from corner 0 to corner 2: whichever gives the triangles that the region map was made for.
+    Triangles are taken as they are. Quads are split by the shorter diagonal of this mesh, mirror-averaged or as it is, or all
+    from corner 0 to corner 2: whichever gives the triangles that the region map was made for.
     """
     _check_complete(mesh, region_map, where)
-    candidates = [np.ascontiguousarray(mesh.polygons[:, :3])]
+    splits: list[Callable[[], Ints]] = [lambda: np.ascontiguousarray(mesh.polygons[:, :3])]
     if not mesh.is_triangles:
-        symmetry = region_map.symmetry if len(mesh.vertices) == region_map.vertex_count else None
-        candidates = [triangulate(mesh.polygons, mesh.vertices, symmetry), split_quads(mesh.polygons)]
-        if faces_sha256(candidates[1]) == region_map.faces_sha256:
-            candidates.reverse()
-        elif (
-            faces_sha256(candidates[0]) != region_map.faces_sha256
-            and mesh.polygons_sha256 == region_map.polygons_sha256
-        ):
-            raise MeshError(
-                f"{where}: this head's shape splits the quads of topology {region_map.name} otherwise than its region map does; "
-                "give the mesh from which the map was built as `--set ingest.template=MESH.obj`, or export all meshes triangulated"
-            )
-    region_map.check_mesh(len(mesh.vertices), candidates[0], where)
-    return candidates[0]
+        splits = [lambda: triangulate(mesh.polygons, mesh.vertices), lambda: split_quads(mesh.polygons)]
+        if region_map.symmetry is not None and len(mesh.vertices) == region_map.vertex_count:
+            splits.insert(0, lambda: triangulate(mesh.polygons, mesh.vertices, region_map.symmetry))
+    for split in splits:
+        faces = split()
+        if faces_sha256(faces) == region_map.faces_sha256:
+            return faces
+    if not mesh.is_triangles and mesh.polygons_sha256 == region_map.polygons_sha256:
+        raise MeshError(
+            f"{where}: this head's shape splits the quads of topology {region_map.name} otherwise than its region map does; "
+            "give the mesh from which the map was built as `--set ingest.template=MESH.obj`, or export all meshes triangulated"
+        )
+    region_map.check_mesh(len(mesh.vertices), faces, where)
+    return faces
 
 
 def mesh_loader(root: Path, region_map: RegionMap, polygons: NDArray[Any], mm_per_unit: float | None) -> Loader:

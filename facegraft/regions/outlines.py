@@ -103,7 +103,7 @@ def _eye_left(p: Floats) -> PartOutline:
         (middle + 0.60 * half, bottom + 0.10 * (level - bottom)),
         (middle - 0.10 * half, bottom + 0.02 * (level - bottom)),
         (middle - 0.85 * half, level - 0.62 * (level - bottom)),
-        (inner[0] - 0.34 * half, level - 0.02 * (level - bottom)),
+        (inner[0] - 0.40 * half, level - 0.02 * (level - bottom)),
         (inner[0] + 0.06 * half, level + 0.62 * (top - level)),
     ]
     medial = np.array([inner, [middle, level], outer])
@@ -132,7 +132,7 @@ def _goggles(p: Floats) -> PartOutline:
         (middle + 0.60 * half, bottom + 0.10 * (level - bottom)),
         (middle - 0.10 * half, bottom + 0.02 * (level - bottom)),
         (middle - 0.85 * half, level - 0.62 * (level - bottom)),
-        (inner[0] - 0.30 * half, level + 0.10 * (level - bottom)),
+        (inner[0] - 0.34 * half, level + 0.05 * (level - bottom)),
         (0.5 * inner[0], bridge - 0.04 * height),
         (0.0, bridge),
     ]

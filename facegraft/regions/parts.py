@@ -24,9 +24,10 @@ Mask = NDArray[np.bool_]
 
 NEAR = 2.5  # distance, in edges, at which leaving the outline doubles an edge's price, ...
 NEAR_MM = 5.0  # ... but no more than this on a coarse mesh (and no less than one edge)
+INWARD = 1.7  # how much farther a step inside the outline counts than one outside: lid and lip corners keep their margin
 BAND = 3.0  # half width of the band in which a loop may run, in those distances
 ALONG = 0.5  # price of an edge across the outline, on top of its length
-TURN = 2.0  # price of a right-angled turn, in edges: loops follow the mesh's own lines rather than climb in stairs
+TURN = 1.6  # price of a right-angled turn, in NEAR distances: loops follow the mesh's own lines, not stairs across them
 GAP = 3  # fewest edges between two parts of a set
 
 
@@ -67,8 +68,8 @@ def trace_loop(surface: FaceSurface, part: PartOutline, blocked: Mask) -> Ints:
     image. Other parts: the cheapest closed loop around the medial line. Raises NoPath naming the part.
     """
     half = part.midline and surface.mirror is not None
-    edges, price, edge_length = _priced_edges(surface, part, blocked, half)
-    graph = TurnGraph.build(edges, surface.vertices, price, TURN * edge_length)
+    edges, price, near = _priced_edges(surface, part, blocked, half)
+    graph = TurnGraph.build(edges, surface.vertices, price, TURN * near)
     try:
         loop = _half_loop(surface, part, graph) if half else _whole_loop(surface, part, graph)
     except NoPath as error:
@@ -79,7 +80,7 @@ def trace_loop(surface: FaceSurface, part: PartOutline, blocked: Mask) -> Ints:
 
 
 def _priced_edges(surface: FaceSurface, part: PartOutline, blocked: Mask, half: bool) -> tuple[Ints, Floats, float]:
-    """Directed edges [E, 2] near the outline with their prices [E], and the median edge length there.
+    """Directed edges [E, 2] near the outline with their prices [E], and the distance `near` in the unit of length.
 
     Price = length · (1 + (distance / near)²) · (1 + ALONG · (1 - |cos to the outline's tangent|)).
     """
@@ -106,6 +107,7 @@ def _priced_edges(surface: FaceSurface, part: PartOutline, blocked: Mask, half: 
     distance, tangent, _ = part.outline.nearest(middle)
     edge_length = float(np.median(length[distance < 0.25 * reach])) if (distance < 0.25 * reach).any() else float(np.median(length))
     near_length = min(NEAR * edge_length, max(NEAR_MM, edge_length))
+    distance = np.where(part.outline.contains(middle), INWARD, 1.0) * distance
     near = distance < BAND * near_length
     ends = flat[edges]
     clear = crosses(ends[:, 0], ends[:, 1], part.medial) == 0
@@ -114,7 +116,7 @@ def _priced_edges(surface: FaceSurface, part: PartOutline, blocked: Mask, half: 
     step /= np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-12)
     aligned = np.abs(np.einsum("ij,ij->i", step, tangent))
     price = length * (1 + (distance / near_length) ** 2) * (1 + ALONG * (1 - aligned))
-    return np.concatenate([edges, edges[:, ::-1]]), np.concatenate([price, price]), edge_length
+    return np.concatenate([edges, edges[:, ::-1]]), np.concatenate([price, price]), near_length
 
 
 def _half_loop(surface: FaceSurface, part: PartOutline, graph: TurnGraph) -> Ints:

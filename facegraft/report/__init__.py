@@ -1,1 +1,25 @@
+"""Reports: one self-contained HTML page of pictures and figures about a run or a dataset."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+PAGE = "index.html"
+
+
+def write_report(folder: Path, output: Path) -> Path:
+    """Write `output`/index.html about a run's folder (whatever stages it holds) or one dataset's folder; returns its path.
+
+    The page is one file: pictures, charts and styles are inside it, and it loads nothing. It is written atomically.
+    Raises ReportError where there is nothing to report on or this machine cannot draw, StoreError for damaged data.
+    """
+    # Imported here: the command line imports this package for every command, and VTK and matplotlib take seconds.
+    from facegraft.report.compose import compose_page
+    from facegraft.store.atomic import write_bytes_atomic
+
+    path = Path(output) / PAGE
+    write_bytes_atomic(path, compose_page(Path(folder)).encode("utf-8"))
+    return path
+
+
+__all__ = ["PAGE", "write_report"]

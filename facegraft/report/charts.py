@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from facegraft.report.clay import CLAY, PART_COLOURS
@@ -28,8 +30,8 @@ from facegraft.report.thresholds import (
 Floats = NDArray[np.float64]
 
 # Colours that nothing else has; in the SVG they become the page's.
-INK, FAINT, ALARM = "#010203", "#040506", "#070809"
-_PAGE_COLOURS = {INK: "currentColor", FAINT: "var(--rule)", ALARM: "var(--alarm)"}
+INK, FAINT, ALARM, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
+_PAGE_COLOURS = {INK: "currentColor", FAINT: "var(--rule)", ALARM: "var(--alarm)", PAPER: "var(--card)"}
 
 STYLE = {
     "svg.fonttype": "none",
@@ -67,6 +69,11 @@ DISTANCE = LinearSegmentedColormap.from_list(
 )
 """Signed distance: warm inside, white on the surface, blue outside."""
 
+SIGN = LinearSegmentedColormap.from_list(
+    "sign", [(0.0, "#6d1510"), (0.5, "#f0916a"), (0.5, "#74b4da"), (1.0, "#12385c")]
+)
+"""Signed distance of single points, with a step at zero: on which side a point lies is seen even beside the surface."""
+
 
 def gradient(colours: Colormap, stops: int = 12) -> str:
     """A CSS gradient of a colour map, for a colour bar."""
@@ -79,7 +86,12 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
     buffer = io.StringIO()
     FigureCanvasSVG(figure)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
@@ -88,7 +100,9 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
         text = text.replace(colour, page)
     # matplotlib names its own fonts; the page's are as good and already there.
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--sans)", text)
-    text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{label}">', text, count=1)
+    text = re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{label}">', text, count=1
+    )
     return text
 
 
@@ -104,10 +118,22 @@ def quality_histograms(columns: Mapping[str, Floats], disks: Sequence[str], stif
         axes = figure.subplots(2, 3)
         residual = residual_thresholds(stiffness)
         drawn = [
-            ("residual_mm", "residual on the loop, RMS (mm)", [(v, f"{v:g} median, {_group(residual, v)}") for v in sorted(set(residual.values()))]),
-            ("seam_excess_rms_deg", "seam excess, RMS (°)", [(SEAM_RMS_MEDIAN_DEG, "median"), (SEAM_RMS_P95_DEG, "95th percentile")]),
+            (
+                "residual_mm",
+                "residual on the loop, RMS (mm)",
+                [(v, f"{v:g} median, {_group(residual, v)}") for v in sorted(set(residual.values()))],
+            ),
+            (
+                "seam_excess_rms_deg",
+                "seam excess, RMS (°)",
+                [(SEAM_RMS_MEDIAN_DEG, "median"), (SEAM_RMS_P95_DEG, "95th percentile")],
+            ),
             ("seam_excess_max_deg", "seam excess, largest edge (°)", [(SEAM_MAX_MEDIAN_DEG, "median")]),
-            ("sv_min", "smallest singular value", [(SURE_RANGE[0], "flagged below"), (SANE_RANGE[0], "rejected below")]),
+            (
+                "sv_min",
+                "smallest singular value",
+                [(SURE_RANGE[0], "flagged below"), (SANE_RANGE[0], "rejected below")],
+            ),
             ("sv_max", "largest singular value", [(SURE_RANGE[1], "flagged above"), (SANE_RANGE[1], "rejected above")]),
         ]
         for axis, (name, title, lines) in zip(axes.ravel(), drawn, strict=False):
@@ -118,7 +144,7 @@ def quality_histograms(columns: Mapping[str, Floats], disks: Sequence[str], stif
         _flips(axes.ravel()[5], columns, disks)
         for axis in axes[:, 0]:
             axis.set_ylabel("composites")
-        handles = [matplotlib.lines.Line2D([], [], color=DISK_COLOURS[disk], lw=2) for disk in disks]
+        handles = [Line2D([], [], color=DISK_COLOURS[disk], lw=2) for disk in disks]
         figure.legend(handles, [disk.replace("_", " ") for disk in disks], loc="outside lower center", ncols=len(disks))
         return to_svg(figure, "quality", "Histograms of the quality figures of composites")
 
@@ -144,8 +170,9 @@ def _thresholds(axis: Axes, lines: Sequence[tuple[float, str]]) -> None:
     top = axis.get_ylim()[1]
     axis.set_ylim(0, 1.28 * top)
     low, high = axis.get_xlim()
-    for number, (value, label) in enumerate(lines):
+    for value, _ in lines:
         axis.axvline(value, color=ALARM, ls=(0, (4, 3)), lw=1.1)
+    for number, (value, label) in enumerate(lines):
         right = value < (low + high) / 2
         axis.annotate(
             f"threshold: {label}",
@@ -156,6 +183,7 @@ def _thresholds(axis: Axes, lines: Sequence[tuple[float, str]]) -> None:
             va="center",
             fontsize=7.5,
             color=ALARM,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.2},
         )
 
 
@@ -165,7 +193,13 @@ def _flips(axis: Axes, columns: Mapping[str, Floats], disks: Sequence[str]) -> N
     width = 0.8 / len(disks)
     for number, disk in enumerate(disks):
         flips = np.minimum(columns[f"{disk}_flips"], most).astype(int)
-        axis.bar(np.arange(most + 1) + (number - (len(disks) - 1) / 2) * width, np.bincount(flips, minlength=most + 1), width, color=DISK_COLOURS[disk], alpha=0.85)
+        axis.bar(
+            np.arange(most + 1) + (number - (len(disks) - 1) / 2) * width,
+            np.bincount(flips, minlength=most + 1),
+            width,
+            color=DISK_COLOURS[disk],
+            alpha=0.85,
+        )
     axis.set_xticks(range(most + 1), [*map(str, range(most)), f"{most}+"])
     axis.set_title("flipped faces of a part")
     axis.yaxis.get_major_locator().set_params(integer=True)
@@ -173,25 +207,41 @@ def _flips(axis: Axes, columns: Mapping[str, Floats], disks: Sequence[str]) -> N
 
 
 def distance_slices(slices: Sequence[tuple[str, tuple[str, str], Floats, float]], limit_mm: float) -> str:
-    """Slices of a signed distance: (title, (across, up), sdf [n, n] in mm over ±half, half in mm); NaN where not computed."""
+    """Slices of a signed distance: (title, (across, up), sdf [n, n] in mm over ±half, half in mm), shown within the ball."""
     with matplotlib.rc_context(STYLE):
-        figure = figure_of(11.2, 4.9)
+        figure = figure_of(11.2, 5.1)
+        figure.get_layout_engine().set(h_pad=0.12)
         axes = figure.subplots(1, len(slices), squeeze=False)[0]
         image = None
         for axis, (title, (across, up), sdf, half) in zip(axes, slices, strict=True):
             extent = (-half, half, -half, half)
-            image = axis.imshow(sdf, origin="lower", extent=extent, cmap=DISTANCE, norm=Normalize(-limit_mm, limit_mm), interpolation="bilinear")
+            image = axis.imshow(
+                sdf,
+                origin="lower",
+                extent=extent,
+                cmap=DISTANCE,
+                norm=Normalize(-limit_mm, limit_mm),
+                interpolation="bilinear",
+            )
+            ball = Circle((0, 0), half, transform=axis.transData)
+            image.set_clip_path(ball)
             steps = np.linspace(-half, half, len(sdf))
             levels = [level for level in np.arange(-200, 201, 10) if level]
-            axis.contour(steps, steps, sdf, levels=levels, colors="#40506066", linewidths=0.5, linestyles="solid")
-            axis.contour(steps, steps, sdf, levels=[0.0], colors="#1b1b1f", linewidths=1.8)
+            fine = axis.contour(
+                steps, steps, sdf, levels=levels, colors="#405060", alpha=0.4, linewidths=0.5, linestyles="solid"
+            )
+            bold = axis.contour(steps, steps, sdf, levels=[0.0], colors="#1b1b1f", linewidths=1.6)
+            for lines in (fine, bold):
+                lines.set_clip_path(ball)
             axis.set_title(title)
             axis.set_xlabel(f"{across} (mm)")
             axis.set_ylabel(f"{up} (mm)")
             axis.set_aspect("equal")
             for spine in axis.spines.values():
                 spine.set_visible(False)
-        bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02, label="signed distance (mm), negative inside", extend="both")
+        bar = figure.colorbar(
+            image, ax=axes, shrink=0.8, pad=0.02, label="signed distance (mm), negative inside", extend="both"
+        )
         bar.outline.set_visible(False)
         return to_svg(figure, "slices", "Slices of the signed distance with its zero level line")
 
@@ -203,7 +253,9 @@ def distance_agreement(pairs: Mapping[str, tuple[Floats, Floats]]) -> str:
         figure = figure_of(11.2, 3.3)
         left, right = figure.subplots(1, 2)
         for name, (stored, again) in pairs.items():
-            left.plot(again, stored, ".", ms=2.5, alpha=0.5, color=colours[name], label=f"{name} points", rasterized=True)
+            left.plot(
+                again, stored, ".", ms=2.5, alpha=0.5, color=colours[name], label=f"{name} points", rasterized=True
+            )
             right.plot(again, 1e6 * (stored - again), ".", ms=2.5, alpha=0.5, color=colours[name], rasterized=True)
         ends = left.get_xlim()
         left.plot(ends, ends, color=INK, lw=0.7, alpha=0.6)

@@ -19,7 +19,9 @@ def spread(things: Sequence[T], count: int) -> list[T]:
     return [things[i * len(things) // count] for i in range(count)]
 
 
-def heads_grid(rows: Sequence[Row], subjects: int, expressions: int) -> tuple[list[str], list[str], dict[tuple[str, str], str]]:
+def heads_grid(
+    rows: Sequence[Row], subjects: int, expressions: int
+) -> tuple[list[str], list[str], dict[tuple[str, str], str]]:
     """(subjects, expressions, {(subject, expression): key}) of a contact sheet of heads, neutral first."""
     keys = {(row["subject"], row["expression"]): row["key"] for row in rows}
     names = sorted({row["subject"] for row in rows}, key=natural_key)
@@ -38,7 +40,8 @@ def composites_shown(rows: Sequence[Row], count: int) -> list[Row]:
     single = [row for row in others if row["donor_nose"] == row["donor_eyes"] == row["donor_mouth"]]
     mixed = [row for row in others if not (row["donor_nose"] == row["donor_eyes"] == row["donor_mouth"])]
     many = min(len(mixed), max(count // 2, count - len(single)))
-    return spread(single, count - many) + spread(mixed, many)
+    all_different = [row for row in mixed if len({row["donor_nose"], row["donor_eyes"], row["donor_mouth"]}) == 3]
+    return spread(single, count - many) + spread(all_different if len(all_different) >= many else mixed, many)
 
 
 def composites_measured(rows: Sequence[Row], count: int) -> list[Row]:

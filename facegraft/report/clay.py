@@ -22,7 +22,7 @@ CLAY = "#dccdc0"
 PART_COLOURS = {"remainder": CLAY, "nose": "#e0913f", "eyes": "#4a8fd0", "mouth": "#cf5b78"}
 EYEBALL, IRIS, TEETH, GUMS = "#f4f2ee", "#5b6a76", "#f1ece0", "#c79a92"
 SOCKET_SHADE = 0.72
-INNER_LIGHT = 0.80
+TEETH_LIGHT, EYE_LIGHT = 0.80, 0.85
 TINT = 0.62
 """How far a tinted part goes from clay to its colour."""
 
@@ -36,7 +36,7 @@ OCCLUSION_RAYS = 48
 
 
 def rgb(colour: str) -> Floats:
-    """"#rrggbb" → [3] in 0..1."""
+    """ "#rrggbb" → [3] in 0..1."""
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
 
 
@@ -80,6 +80,9 @@ def head_look(vertices: Floats, faces: Ints, region_map: RegionMap | None, label
     drawn = np.ones(count, dtype=bool)
     tintable = np.ones(count, dtype=bool)
     shade = np.ones(count)
+    least = np.zeros(
+        count
+    )  # a typical head has its lips closed and its eyes behind lids: these would stay dark when they open
     for name, group in (region_map.groups if region_map else {}).items():
         members = group.vertices
         if group.role == "socket":
@@ -90,13 +93,13 @@ def head_look(vertices: Floats, faces: Ints, region_map: RegionMap | None, label
         if any(word in name for word in LEFT_OUT):
             drawn[members] = False
         elif name.startswith("eyeball"):
-            colours[members] = _eyeball(vertices[members])
+            colours[members], least[members] = _eyeball(vertices[members]), EYE_LIGHT
+        elif "teeth" in name:
+            colours[members], least[members] = rgb(TEETH), TEETH_LIGHT
         else:
-            colours[members] = rgb(TEETH if "teeth" in name else GUMS)
+            colours[members] = rgb(GUMS)
     shown = faces[faces_within(faces, drawn)]
-    light = shade * _opened(ambient_light(vertices, shown))
-    # The typical head has its lips closed: its teeth would stay dark in an open mouth.
-    light[~tintable] = np.maximum(light[~tintable], INNER_LIGHT)
+    light = np.maximum(shade * _opened(ambient_light(vertices, shown)), least)
     parts = np.zeros(count, dtype=np.uint8) if labels is None else np.where(tintable, labels, 0).astype(np.uint8)
     return HeadLook(shown, colours, light, parts)
 
@@ -150,4 +153,3 @@ def fibonacci_sphere(count: int) -> Floats:
     turn = np.pi * (1 + 5**0.5) * i
     r = np.sqrt(1 - z * z)
     return np.column_stack([r * np.cos(turn), r * np.sin(turn), z])
-

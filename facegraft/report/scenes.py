@@ -73,15 +73,36 @@ class HeadScenes:
             self._made[made] = self.studio.shoot([self.look.body(vertices, tinted)], camera, portrait(height))
         return self._made[made]
 
-    def heat(self, vertices: Floats, landmarks: Floats, values: Floats, top: float, colours: Colormap, loops: Mapping[str, Ints], turn_deg: float, height: int) -> Image.Image:
-        """Values [V] as colours on a head, 0 to `top`, with the parts' loops drawn on it."""
-        painted = np.asarray(colours(np.clip(values / top, 0, 1)))[:, :3]
+    def heat(
+        self,
+        vertices: Floats,
+        landmarks: Floats,
+        values: Floats,
+        top: float,
+        colours: Colormap,
+        loops: Mapping[str, Ints],
+        turn_deg: float,
+        height: int,
+    ) -> Image.Image:
+        """Values [V] as colours on a head, up to `top` (clay where they are 0), with the parts' loops drawn on it."""
+        painted = np.where(
+            values[:, None] > 0, np.asarray(colours(np.clip(values / top, 0, 1)))[:, :3], self.look.colours
+        )
         bodies = [self.look.painted(vertices, painted)]
         for loop in loops.values():
             bodies.append(self._curve(vertices, loop, np.tile(rgb("#3a3a42"), (len(loop), 1)), 1.1))
         return self.studio.shoot(bodies, self.framing.camera(landmarks, turn_deg), portrait(height))
 
-    def seams(self, vertices: Floats, landmarks: Floats, found: SeamMap, top: float, colours: Colormap, turn_deg: float, height: int) -> Image.Image:
+    def seams(
+        self,
+        vertices: Floats,
+        landmarks: Floats,
+        found: SeamMap,
+        top: float,
+        colours: Colormap,
+        turn_deg: float,
+        height: int,
+    ) -> Image.Image:
         """The seam excess of every loop edge as the colour of the loop, 0 to `top`."""
         bodies = [self.look.body(vertices)]
         for name, loop in found.loops.items():
@@ -95,7 +116,9 @@ class HeadScenes:
         lifted = vertices[loop] + 0.004 * self.framing.height * normals[loop]
         return Body(lifted, colours, size=width, closed_line=True)
 
-    def morph_stage(self, points: Floats, mesh: StagePointMesh, landmarks: Floats, moved: tuple[str, ...], height: int) -> Image.Image:
+    def morph_stage(
+        self, points: Floats, mesh: StagePointMesh, landmarks: Floats, moved: tuple[str, ...], height: int
+    ) -> Image.Image:
         """One stage of the template morph, its stage points [M, 3] joined to a mesh, with the parts that have moved tinted."""
         colours = np.tile(self.look.colours[0], (len(points), 1))
         palette = part_palette()
@@ -115,7 +138,9 @@ class StagePointMesh:
     parts: NDArray[np.uint8]
 
 
-def join_stage_points(template: Floats, skin_faces: Ints, stage_vertices: Ints, light: Floats, parts: NDArray[np.uint8]) -> StagePointMesh:
+def join_stage_points(
+    template: Floats, skin_faces: Ints, stage_vertices: Ints, light: Floats, parts: NDArray[np.uint8]
+) -> StagePointMesh:
     """Triangles over a subset of a mesh's vertices: the dual of the subset's geodesic Voronoi cells on the mesh.
 
     Every vertex of the mesh belongs to the nearest stage vertex along the edges; where a face of the mesh touches three
@@ -134,7 +159,9 @@ def join_stage_points(template: Floats, skin_faces: Ints, stage_vertices: Ints, 
     return StagePointMesh(faces[np.sort(first)], light[stage_vertices], parts)
 
 
-def point_cloud(studio: Studio, points: Floats, normals: Floats, colours: Floats, camera: Camera, size: tuple[int, int], dot: float) -> Image.Image:
+def point_cloud(
+    studio: Studio, points: Floats, normals: Floats, colours: Floats, camera: Camera, size: tuple[int, int], dot: float
+) -> Image.Image:
     """Lit dots [n, 3] with normals; those that face away are left out, or they would show through the gaps."""
     towards = camera.position() - camera.focus
     front = normals @ towards > 0

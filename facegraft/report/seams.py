@@ -20,8 +20,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SeamMap:
-    """Means over `count` composites: displacement [V] in mm against the recipient, its maximum outside the parts, and for
-    each disk the loop [n] with the seam excess [n] in degrees of the edge from each vertex to the next."""
+    """Means over `count` composites: displacement [V] of the skin in mm against the recipient (0 for other vertices), its
+    maximum outside the parts, and for each disk the loop [n] with the seam excess [n] in degrees of the edge from each vertex to the next."""
 
     count: int
     displacement: Floats
@@ -30,7 +30,9 @@ class SeamMap:
     excess: Mapping[str, Floats]
 
 
-def seam_map(found: Gathered, region_map: RegionMap, faces: NDArray[np.int64], rows: Sequence[Mapping[str, Any]]) -> SeamMap | None:
+def seam_map(
+    found: Gathered, region_map: RegionMap, faces: NDArray[np.int64], rows: Sequence[Mapping[str, Any]]
+) -> SeamMap | None:
     """Measure the composites of these index rows; None where none of them has its recipient and donors at hand."""
     dataset = found.dataset("composites")
     assert dataset is not None
@@ -61,7 +63,7 @@ def seam_map(found: Gathered, region_map: RegionMap, faces: NDArray[np.int64], r
         composite = dataset.read(row["key"], "vertices").astype(np.float64)
         moved = np.linalg.norm(composite - host, axis=1)
         outside = max(outside, float(moved[kept].max()))
-        total += moved
+        total[surface] += moved[surface]
         for name, seam in edges.items():
             donor = donors[name]
             assert donor is not None

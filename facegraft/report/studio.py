@@ -90,6 +90,7 @@ class Studio:
         vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
         self._pyvista = pyvista
         self._plotter = pyvista.Plotter(off_screen=True, lighting="none")
+        self._plotter.image_transparent_background = True
         self._plotter.render_window.SetMultiSamples(0)  # supersampled here, where it goes together with transparency
         for position, intensity, colour in LIGHTS:
             self._plotter.add_light(
@@ -108,8 +109,9 @@ class Studio:
         """An RGBA picture of `size` (width, height) pixels."""
         plotter = self._plotter
         plotter.clear_actors()
-        wide, high = (SUPERSAMPLING * length for length in size)
-        plotter.window_size = [wide, high]
+        window = [SUPERSAMPLING * length for length in size]
+        if list(plotter.window_size) != window:  # setting it draws the scene once more
+            plotter.window_size = window
         for body in bodies:
             self._place(body)
         plotter.camera.position = camera.position()
@@ -118,8 +120,7 @@ class Studio:
         plotter.camera.view_angle = LENS_DEG
         plotter.renderer.ResetCameraClippingRange()
         plotter.render()
-        pixels = plotter.screenshot(transparent_background=True, return_img=True)
-        return Image.fromarray(np.asarray(pixels)).reduce(SUPERSAMPLING)
+        return Image.fromarray(np.asarray(plotter.image)).reduce(SUPERSAMPLING)
 
     def _place(self, body: Body) -> None:
         colours = np.round(255 * np.clip(body.colours, 0, 1)).astype(np.uint8)

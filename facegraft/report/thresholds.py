@@ -17,11 +17,15 @@ _RESIDUAL_MM = {"nose": 1.3, "mouth": 1.3, "eye_left": 1.0, "eye_right": 1.0}
 _RESIDUAL_PLAIN_MM = {"nose": 1.1, "mouth": 1.1, "eye_left": 1.0, "eye_right": 1.0}
 
 
+ALL_PARTS = "all parts"
+
+
 @dataclass(frozen=True)
 class Check:
-    """One measured figure beside its threshold."""
+    """One measured figure of one part (a disk, or ALL_PARTS) beside its threshold."""
 
-    what: str
+    figure: str
+    part: str
     measured: float
     threshold: float
     unit: str
@@ -51,17 +55,31 @@ def checks(columns: Mapping[str, NDArray[np.float64]], disks: list[str], paramet
     found: list[Check] = []
     for disk in disks:
         if disk in residual:
-            found.append(Check(f"{disk}: residual on the loop, median", median(columns[f"{disk}_residual_mm"]), residual[disk], "mm"))
+            found.append(
+                Check(
+                    "residual on the loop, median", disk, median(columns[f"{disk}_residual_mm"]), residual[disk], " mm"
+                )
+            )
         wanted: list[tuple[str, str, Callable[[NDArray[np.float64]], float], float]] = [
             ("seam_excess_rms_deg", "seam excess RMS, median", median, SEAM_RMS_MEDIAN_DEG),
             ("seam_excess_rms_deg", "seam excess RMS, 95th percentile", p95, SEAM_RMS_P95_DEG),
             ("seam_excess_max_deg", "largest seam excess, median", median, SEAM_MAX_MEDIAN_DEG),
         ]
-        found += [Check(f"{disk}: {what}", measure(columns[f"{disk}_{name}"]), limit, "°") for name, what, measure, limit in wanted]
+        found += [
+            Check(what, disk, measure(columns[f"{disk}_{name}"]), limit, "°") for name, what, measure, limit in wanted
+        ]
     flips = [columns[f"{disk}_flips"] for disk in disks if disk != "goggles"]
     if flips:
-        found.append(Check("flipped faces per composite, mean", float(np.sum(flips, axis=0).mean()), FLIPS_PER_COMPOSITE, ""))
+        found.append(
+            Check(
+                "flipped faces per composite, mean",
+                ALL_PARTS,
+                float(np.sum(flips, axis=0).mean()),
+                FLIPS_PER_COMPOSITE,
+                "",
+            )
+        )
     return found
 
 
-__all__ = ["SANE_RANGE", "SURE_RANGE", "Check", "checks", "residual_thresholds"]
+__all__ = ["ALL_PARTS", "SANE_RANGE", "SURE_RANGE", "Check", "checks", "residual_thresholds"]

@@ -170,17 +170,9 @@ def _planned(
     with_morph: bool,
 ) -> PlannedItem:
     subject = row["recipient"] if kind == "composites" else row["subject"]
-    if subject not in references:
-        raise CleanError(
-            f"item {row['key']}: the inputs hold neither subject {subject}'s neutral head nor its graft onto itself, which fix its frame"
-        )
-    morph = None
+    reference, morph = references.get(subject), None
     if with_morph:
-        if kind == "heads" and subject not in morphs:
-            raise CleanError(
-                f"item {row['key']}: no composite of subject {subject} with itself, which holds its template morph; graft these heads first"
-            )
-        morph = [number, row["key"]] if kind == "composites" else morphs[subject]
+        morph = [number, row["key"]] if kind == "composites" else morphs.get(subject)
     people = {"recipient": subject} | {
         f"donor_{part}": row.get(f"donor_{part}", subject) for part in ("nose", "eyes", "mouth")
     }
@@ -189,7 +181,7 @@ def _planned(
     return PlannedItem(
         key=row["key"],
         row=columns,
-        spec={"source": [number, row["key"]], "reference": references[subject], "morph": morph},
+        spec={"source": [number, row["key"]], "reference": reference, "morph": morph, "with_morph": with_morph},
     )
 
 
@@ -326,6 +318,13 @@ class CleanStage:
 
     def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
         """Close one head, put it into its frame, and check that it fits."""
+        subject = item.row["subject"]
+        if item.spec["reference"] is None:
+            raise ItemRejected(f"the inputs hold no neutral head of subject {subject}, which fixes its frame")
+        if item.spec["with_morph"] and item.spec["morph"] is None:
+            raise ItemRejected(
+                f"the composites hold no graft of subject {subject} onto itself, which holds its template morph"
+            )
         number, key = item.spec["source"]
         source = self.inputs[number][key]
         own = source["landmarks"].astype(np.float64)

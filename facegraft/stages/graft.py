@@ -128,22 +128,16 @@ def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StageP
 
 
 def neutral_keys(heads: Dataset) -> dict[str, tuple[str, str]]:
-    """subject → (key of its neutral head, split); raises GraftError for a subject without one."""
-    index = heads.index.to_pydict()
-    rows = [
-        row
-        for row in zip(
-            index["subject"], index["expression"], index["key"], index["split"], index["status"], strict=True
-        )
-    ]
-    neutral = {s: (key, split) for s, e, key, split, status in rows if e == "neutral" and status == "written"}
-    without = sorted({s for s, _, _, _, status in rows if status == "written"} - set(neutral))
-    if without:
-        raise GraftError(
-            f"no neutral head for {len(without)} subjects ({', '.join(without[:5])} …); parts are grafted between neutral heads"
-        )
+    """subject → (key of its neutral head, split). A subject without one is left out, with a warning: nothing can be
+    grafted on it. Raises GraftError where no subject has one.
+    """
+    rows = [row for row in heads.index.to_pylist() if row["status"] == "written"]
+    neutral = {row["subject"]: (row["key"], row["split"]) for row in rows if row["expression"] == "neutral"}
+    without = sorted({row["subject"] for row in rows} - set(neutral))
     if not neutral:
-        raise GraftError("the dataset holds no heads")
+        raise GraftError("the heads hold no neutral expression; grafts are made between neutral heads")
+    if without:
+        log.warning("%d subjects without a neutral head are left out: %s", len(without), ", ".join(without[:10]))
     return neutral
 
 

@@ -77,7 +77,7 @@ def test_no_run_and_damaged_run(tmp_path: Path) -> None:
     raw = bytearray((tmp_path / "run.json").read_bytes())
     raw[len(raw) // 2] ^= 1
     (tmp_path / "run.json").write_bytes(raw)
-    with pytest.raises(DamagedError, match="run.json is damaged"):
+    with pytest.raises(DamagedError, match=r"run\.json is damaged"):
         read_run(tmp_path)
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_a_child_that_has_grown_is_replaced_before_an_innocent_item_pays(process
 def test_a_pause_of_the_worker_does_not_use_up_the_items_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-Z, a suspended laptop, a jump of the clock: every wait counts for a second at most."""
     clock = iter(range(0, 10**9, 3600))
-    monkeypatch.setattr("facegraft.engine.child.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("facegraft.engine.child.time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr("facegraft.engine.child._SLICE_S", 0.01)
     receive, send = os.pipe()
     try:
@@ -174,7 +175,7 @@ def test_damaged_shared_arrays_are_noticed(tmp_path: Path) -> None:
     raw = bytearray(shared.read_bytes())
     raw[-1] ^= 1
     shared.write_bytes(raw)
-    with pytest.raises(EngineError, match="shared.safetensors is damaged"):
+    with pytest.raises(EngineError, match=r"shared\.safetensors is damaged"):
         Sandbox(order, Limits(30.0, 10**9)).run(items[0])
 
 

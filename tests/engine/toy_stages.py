@@ -103,7 +103,7 @@ class ToyStage:
             if not (Path(self.inputs[0]) / "mended").exists():
                 raise ValueError("not mended yet")
         elif fault == "leak":
-            self.leaked = np.ones(700_000_000, np.uint8)
+            self.leaked = np.empty(700_000_000, np.uint8)
         elif fault == "poisons_next":
             # Harmless itself; the process that ran it dies with the next item.
             self.process = self.die  # type: ignore[method-assign]

@@ -77,10 +77,12 @@ def globe() -> OpenHead:
     openings = {}
     for loop in loops:
         middle = unit[loop].mean(axis=0)
-        name = "neck" if middle[1] < -0.7 else "mouth" if middle[1] < 0 else "eye_left" if middle[0] > 0 else "eye_right"
+        name = (
+            "neck" if middle[1] < -0.7 else "mouth" if middle[1] < 0 else "eye_left" if middle[0] > 0 else "eye_right"
+        )
         openings[name] = loop
     assert len(openings) == len(loops) == 4
-    ball, ball_faces = icosphere(2)
+    ball, _ = icosphere(2)
     eyeballs, every, count = {}, [vertices], len(vertices)
     for name in ("eye_left", "eye_right"):
         rim = vertices[openings[name]]
@@ -127,7 +129,9 @@ def ict(data_dir: Path) -> IctHeads:
     openings = {}
     for loop in topology.boundary_loops(skin):
         middle = neutral[loop].mean(axis=0)
-        name = "neck" if middle[1] < -100 else "mouth" if middle[1] < 0 else "eye_left" if middle[0] > 0 else "eye_right"
+        name = (
+            "neck" if middle[1] < -100 else "mouth" if middle[1] < 0 else "eye_left" if middle[0] > 0 else "eye_right"
+        )
         openings[name] = loop
     low = np.zeros(len(neutral), dtype=bool)
     low[:11248] = (neutral[:11248] - neutral[landmarks[8]]) @ [0.0, np.cos(0.2618), -np.sin(0.2618)] < -25.0

@@ -64,12 +64,16 @@ def test_minimal_area_is_minimal(n: int, random: object) -> None:
 def test_taken_chords_are_not_drawn() -> None:
     rim = clockwise(3.0, 1.0, 8)
     free = minimal_area_cap(rim)
-    chords = {tuple(sorted((int(a), int(b)))) for f in free.faces for a, b in ((f[0], f[1]), (f[1], f[2]), (f[2], f[0]))}
+    chords = {
+        tuple(sorted((int(a), int(b)))) for f in free.faces for a, b in ((f[0], f[1]), (f[1], f[2]), (f[2], f[0]))
+    }
     chords = {(a, b) for a, b in chords if b - a not in (1, 7)}
     taken = sorted(chords)[0]
     other = minimal_area_cap(rim, [taken])
     assert_disk(other.faces, 8)
-    assert taken not in {tuple(sorted((int(a), int(b)))) for f in other.faces for a, b in ((f[0], f[1]), (f[1], f[2]), (f[2], f[0]))}
+    assert taken not in {
+        tuple(sorted((int(a), int(b)))) for f in other.faces for a, b in ((f[0], f[1]), (f[1], f[2]), (f[2], f[0]))
+    }
     with pytest.raises(CapError, match="already has"):
         minimal_area_cap(clockwise(1.0, 1.0, 4), [(0, 2), (1, 3)])
 
@@ -105,7 +109,9 @@ def test_weights_reproduce_affine_maps() -> None:
     pattern = planar_cap(rim)
     assert pattern is not None
     matrix = np.array([[1.2, 0.3, 0.0], [-0.1, 0.8, 0.0], [0.4, 0.2, 1.0]])
-    np.testing.assert_allclose(place_flat(pattern, rim @ matrix.T + 5.0), place_flat(pattern, rim) @ matrix.T + 5.0, atol=1e-10)
+    np.testing.assert_allclose(
+        place_flat(pattern, rim @ matrix.T + 5.0), place_flat(pattern, rim) @ matrix.T + 5.0, atol=1e-10
+    )
 
 
 def test_a_corner_that_doubles_back_is_kept_a_disk() -> None:

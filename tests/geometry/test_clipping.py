@@ -12,11 +12,31 @@ import pytest
 
 from facegraft.geometry.clipping import BallClipper, ClippedSolid, ClippingError, crop_to_ball, icosphere
 from facegraft.geometry.distance import nearest_on_surface
-from facegraft.geometry.topology import boundary_loops, euler_characteristic, face_areas, face_components, is_watertight, signed_volume
+from facegraft.geometry.topology import (
+    boundary_loops,
+    euler_characteristic,
+    face_areas,
+    face_components,
+    is_watertight,
+    signed_volume,
+)
 
 CUBE = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
 CUBE_FACES = np.array(
-    [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]]
+    [
+        [0, 1, 3],
+        [0, 3, 2],
+        [4, 6, 7],
+        [4, 7, 5],
+        [0, 4, 5],
+        [0, 5, 1],
+        [2, 3, 7],
+        [2, 7, 6],
+        [0, 2, 6],
+        [0, 6, 4],
+        [1, 5, 7],
+        [1, 7, 3],
+    ]
 )
 
 
@@ -79,7 +99,9 @@ def test_ict_frontal_solids_meet_the_thresholds(ict) -> None:
         assert_solid(solid)
         skin = solid.faces[solid.face_source >= 0]
         middles = solid.vertices[skin].mean(axis=1)
-        away, _, _ = nearest_on_surface(head.vertices, head.faces, np.concatenate([solid.vertices[np.unique(skin)], middles]))
+        away, _, _ = nearest_on_surface(
+            head.vertices, head.faces, np.concatenate([solid.vertices[np.unique(skin)], middles])
+        )
         assert away.max() < 1e-9
         assert longest_edge(solid.vertices, skin) <= 1.5 * longest_edge(head.vertices, head.faces)
         inside = np.flatnonzero(np.linalg.norm(head.vertices, axis=1) <= 100.0)
@@ -102,7 +124,9 @@ def test_same_bytes_in_every_process_and_on_any_number_of_cores() -> None:
     digests = set()
     for chosen in (cores, cores[:1]):
         bind = f"import os; os.sched_setaffinity(0, {chosen})\n" if hasattr(os, "sched_setaffinity") else ""
-        run = subprocess.run([sys.executable, "-c", bind + SCRIPT], capture_output=True, text=True, check=True, timeout=120)
+        run = subprocess.run(
+            [sys.executable, "-c", bind + SCRIPT], capture_output=True, text=True, check=True, timeout=120
+        )
         digests.add(run.stdout.strip())
     assert len(digests) == 1
 
@@ -143,7 +167,9 @@ def test_small_strays_are_dropped() -> None:
 def test_a_torus_is_no_simple_solid() -> None:
     u, w = np.meshgrid(np.arange(24), np.arange(12), indexing="ij")
     a, b = 2 * np.pi * u / 24, 2 * np.pi * w / 12
-    vertices = np.stack([(0.5 + 0.2 * np.cos(b)) * np.cos(a), (0.5 + 0.2 * np.cos(b)) * np.sin(a), 0.2 * np.sin(b)], axis=-1).reshape(-1, 3)
+    vertices = np.stack(
+        [(0.5 + 0.2 * np.cos(b)) * np.cos(a), (0.5 + 0.2 * np.cos(b)) * np.sin(a), 0.2 * np.sin(b)], axis=-1
+    ).reshape(-1, 3)
 
     def at(i, j):
         return (i % 24) * 12 + j % 12

@@ -116,9 +116,9 @@ def test_core_of_the_part_is_the_mapped_donor(surfaces: list, parts: dict) -> No
     graft = g.graft(surfaces[0], surfaces[1], parts=["nose"])
     loop, interior = parts["nose"]
     depth = geodesic_depth(np.mean(surfaces, axis=0), grid_faces(), loop)[interior]
-    core = interior[depth > 11]
-    assert len(core) > 5
-    assert np.abs(graft.vertices[core] - graft.fits["nose"](surfaces[0][core])).max() < 0.01
+    core = interior[depth > 10]
+    assert len(core) >= 8
+    assert np.abs(graft.vertices[core] - graft.fits["nose"](surfaces[0][core])).max() < 0.02
 
 
 def test_operator_against_a_dense_solve(surfaces: list, parts: dict) -> None:

@@ -15,6 +15,7 @@ from facegraft.heads.facescape import FacescapeSource
 from facegraft.heads.flame import FlameSource
 from facegraft.heads.meshes import MeshesSource
 from facegraft.heads.source import SourceOptions, make_source
+from facegraft.heads.triangulate import triangulate
 from facegraft.regions.regionmap import RegionMapError
 
 
@@ -101,16 +102,28 @@ def test_quads_of_a_head_with_other_diagonals_are_still_this_topology(toy, toy_m
     assert np.allclose(load(plan.heads[0].spec), bent, atol=1e-6)
 
 
-def test_a_region_map_for_quads_all_split_alike(toy, tmp_path):
+def fan(toy):
     """As other tools triangulate: every quad from corner 0 to corner 2."""
-    p = toy.polygons()
-    fan = np.array([t for q in p.tolist() for t in ([q[:3]] if q[3] < 0 else [q[:3], [q[0], q[2], q[3]]])])
-    region_map = dataclasses.replace(toy.region_map(), faces_sha256=faces_sha256(fan))
-    region_map.save(tmp_path / "fan.json")
-    toy.write_obj(tmp_path / "h" / "a.obj")
-    plan = MeshesSource(tmp_path / "h", options(str(tmp_path / "fan.json")), 0).plan()
-    assert np.array_equal(plan.faces, fan)
-    assert not np.array_equal(plan.faces, toy.faces())
+    return np.array([t for q in toy.polygons().tolist() for t in ([q[:3]] if q[3] < 0 else [q[:3], [q[0], *q[2:]]])])
+
+
+def unsymmetric(toy):
+    """By the shorter diagonal of one lopsided head, its mirror image not considered."""
+    return triangulate(toy.polygons(), lopsided(toy))
+
+
+def lopsided(toy):
+    return toy.vertices() + np.random.default_rng(3).normal(scale=4, size=(81, 3))
+
+
+@pytest.mark.parametrize("made_by", [fan, unsymmetric])
+def test_a_region_map_whose_quads_were_split_in_another_way(toy, tmp_path, made_by):
+    faces = made_by(toy)
+    dataclasses.replace(toy.region_map(), faces_sha256=faces_sha256(faces)).save(tmp_path / "other.json")
+    toy.write_obj(tmp_path / "h" / "a.obj", lopsided(toy))
+    plan = MeshesSource(tmp_path / "h", options(str(tmp_path / "other.json")), 0).plan()
+    assert np.array_equal(plan.faces, faces)
+    assert not np.array_equal(plan.faces, triangulate(toy.polygons(), lopsided(toy), toy.symmetry()))
 
 
 def test_bad_meshes_are_refused_one_by_one(toy, toy_map, tmp_path):

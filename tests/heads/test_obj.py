@@ -152,9 +152,9 @@ def test_any_vertices_come_back_to_the_last_bit(vertices, random):
 
 def test_the_facescape_sample_keeps_its_vertices_and_faces(facescape_folder: Path):
     path = facescape_folder / "1" / "1_neutral.obj"
-    start = time.perf_counter()
+    start = time.process_time()
     mesh = read_mesh(path)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     words = [line.split() for line in path.read_text().splitlines()]
     vertices = np.array([[float(x) for x in w[1:4]] for w in words if w and w[0] == "v"])
     faces = np.array([[int(corner.split("/")[0]) - 1 for corner in w[1:]] for w in words if w and w[0] == "f"])
@@ -162,4 +162,4 @@ def test_the_facescape_sample_keeps_its_vertices_and_faces(facescape_folder: Pat
     assert np.array_equal(mesh.vertices, vertices)
     assert np.array_equal(mesh.polygons[:, :3], faces)
     assert mesh.is_triangles
-    assert seconds < 1.5  # 0.1 s on an idle core; a reader that goes line by line takes longer than this on a busy one
+    assert seconds < 1.0  # 0.1 s on an idle core; a reader that goes line by line takes several times that

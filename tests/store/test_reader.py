@@ -127,6 +127,14 @@ def test_links_that_leave_the_folder_are_refused(toy, tmp_path: Path, name: str)
     assert any("is a link or leads out" in finding for finding in verify_dataset(toy.folder))
 
 
+def test_links_within_the_folder_are_refused_too(toy) -> None:
+    shards = toy.folder / "shards"
+    (shards / shard_name(0, 2)).rename(toy.folder / "elsewhere")
+    (shards / shard_name(0, 2)).symlink_to(toy.folder / "elsewhere")
+    with pytest.raises(StoreError, match=r"00000-of-00002.safetensors is a link"):
+        toy.open()
+
+
 def test_a_link_put_in_later_is_refused_too(toy, tmp_path: Path) -> None:
     ds = toy.open()
     shard = toy.folder / "shards" / shard_name(0, 2)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 from scipy.interpolate import CubicSpline, RectBivariateSpline
+from scipy.ndimage import gaussian_filter1d
 
 Floats = NDArray[np.float64]
 

@@ -44,13 +44,13 @@ RECIPES: dict[str, Recipe] = {
         (
             Shift(_CORNER, (11, 9, 18), (5.5, 6.0, -4.0)),
             Shift((40, -42, 86), (14, 13, 22), (1.0, 4.0, 3.5)),
-            Shift((27, -56, 96), (4.5, 12, 16), (0.5, 0, -1.6)),
+            Shift((27, -55, 96), (5, 12, 16), (0.5, 0, -0.7)),
             Shift((32, -12, 91), (12, 4.5, 16), (0, 1.4, 0.8)),
             Shift((0, -63, 106), (13, 5, 14), (0, 1.0, -1.0)),
         ),
         lids=0.12,
     ),
-    "mouth_stretch": Recipe((Shift(_CORNER, (9, 9, 16), (-1.5, 0, 0)),), jaw_open=17.0),
+    "mouth_stretch": Recipe((Shift(_CORNER, (9, 9, 16), (-1.5, 0, 0)),), jaw_open=15.0),
     "anger": Recipe(
         (
             Shift((13, 19, 101), (9, 8, 16), (-2.4, -5.0, 0.8)),
@@ -143,8 +143,8 @@ def jaw_weight(head: SyntheticTemplate) -> Floats:
     x, y, z = head.vertices.T
     rings = head.layout.mouth
     corner = rings.shape[1] // 2
-    follows = (y < -83) & (y > -113) & (z > 42)  # the body of the jaw
-    stays = (y > -46) | (z < -15) | (y < -128)
+    follows = (y < -83) & (y > -113) & (z > 52)  # the body of the jaw
+    stays = (y > -46) | (z < -15) | (y < -155)
     stays |= (y > -58) & (np.abs(x) < 16) & (z > 60)
     fixed = follows | stays
     weight = follows.astype(np.float64)
@@ -182,7 +182,7 @@ def expression_fields() -> dict[str, Floats]:
     for name, recipe in RECIPES.items():
         field = total(points, recipe.terms)
         if recipe.jaw_open:
-            field += jaw * (_turned(points, recipe.jaw_open, 0) + np.array([0, 0, 0.12]) * recipe.jaw_open)
+            field += jaw * (_turned(points, recipe.jaw_open, 0) + np.array([0, -0.15, 0.5]) * recipe.jaw_open)
         if recipe.jaw_turn:
             field += jaw * _turned(points, recipe.jaw_turn, 1)
         if recipe.sideways:

@@ -25,7 +25,7 @@ LIP_LINE = -69.4
 
 
 def smoothstep(low: float, high: float, x: Floats) -> Floats:
-    """0 below low, 1 above high, 3t^2 - 2t^3 between."""
+    """0 at low and before it, 1 from high on, 3t^2 - 2t^3 between; falls where high < low."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -59,7 +59,7 @@ RELIEF = np.array(
         [5.2, -56, 2.2, 6, 14, 0, 0, 0.6],  # its columns
         [25.5, -57, 4.5, 14, -30, 0, 0, -1.6],  # nasolabial furrow
         [36, -50, 9, 12, -30, 0.5, 0, 2.0],  # cheek beside it
-        [27, -70, 5, 6, 0, 0, 0, -2.6],  # corner of the mouth
+        [27, -70, 5, 6, 0, 0, 0, -2.0],  # corner of the mouth
         [33, -70, 4, 7, 0, 0, 0, 1.2],  # beside it
         [22, 50, 16, 14, 0, 0, 0, 1.2],  # frontal eminence
     ]
@@ -252,8 +252,8 @@ def ear(points: Floats) -> Floats:
     """Raise the auricle: rim (helix), bowl (concha), lobe and tragus on a plate that stands off at the back."""
     a, b = ear_frame(points)
     side = smoothstep(45, 60, points[:, 0])
-    width = 16.5 - 6.5 * smoothstep(-6, -32, b)
-    shift = -2.0 * smoothstep(-8, -32, b)
+    width = 16.5 - 4.5 * smoothstep(-4, -34, b)
+    shift = -3.5 * smoothstep(-4, -34, b)
     rho = np.sqrt(((a - shift) / width) ** 2 + (b / 31.0) ** 2)
     plate = 2.5 + 12.5 * smoothstep(-15, 15, a)
     inside = 1 - smoothstep(0.93, 1.22, rho)
@@ -264,7 +264,7 @@ def ear(points: Floats) -> Floats:
     out -= 4.0 * scapha
     concha = np.exp(-((((a + 3.0) / 7.0) ** 2 + ((b + 5.0) / 10.0) ** 2) ** 1.5))
     out -= (plate * 0.8 + 1.5) * concha
-    out += 3.5 * np.exp(-(((a + 12.5) / 3.4) ** 2 + ((b + 7.5) / 4.5) ** 2))
+    out += 4.5 * np.exp(-(((a + 11.5) / 3.2) ** 2 + ((b + 7.5) / 4.5) ** 2))
     rim = np.exp(-(((rho - 0.97) / 0.16) ** 2)) * smoothstep(-4, 8, a)
     pushed = points.copy()
     pushed[:, 0] += side * out

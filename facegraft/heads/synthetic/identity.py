@@ -90,7 +90,7 @@ def _fullness(head: SyntheticTemplate, upper: bool) -> Floats:
     rings = head.layout.mouth
     count = rings.shape[1]
     corner = count // 2
-    share = np.concatenate([np.interp(MOUTH_STEPS, [0, 1], [0.95, 0.0]) ** 2.5, [1.0, 0.80, 0.55, 0.28, 0.10, 0.0]])[:, None]
+    share = np.concatenate([1 - smoothstep(0.0, 0.85, MOUTH_STEPS), [1.0, 0.80, 0.55, 0.28, 0.10, 0.0]])[:, None]
     forward = np.concatenate([np.zeros(len(MOUTH_STEPS)), [0.10, 0.55, 0.95, 1.0, 0.7, 0.4]])[:, None]
     away = (np.arange(count) - corner) / corner * (1 if upper else -1)
     along = smoothstep(0.02, 0.65, away)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -23,7 +25,7 @@ def landmarks(half: Floats, layout: Layout, twin: Ints, border_ring: int) -> Int
     """Vertex indices [68]. `twin` gives every half vertex its mirror image; `border_ring` is the outline of the lips."""
     tree = cKDTree(half)
 
-    def near(points: list[tuple[float, float, float]]) -> list[int]:
+    def near(points: Sequence[tuple[float, float, float]]) -> list[int]:
         return [int(v) for v in tree.query(np.array(points))[1]]
 
     front = layout.grid[:, 0]
@@ -59,13 +61,13 @@ def landmarks(half: Floats, layout: Layout, twin: Ints, border_ring: int) -> Int
     def mirrored(vertices: list[int]) -> list[int]:
         return [int(twin[v]) for v in vertices]
 
-    result = mirrored(jaw) + [gnathion] + jaw[::-1]
+    result = [*mirrored(jaw), gnathion, *jaw[::-1]]
     result += mirrored(brow[::-1]) + brow
     result += [*ridge, tip]
-    result += mirrored(wing[::-1]) + [base] + wing
+    result += [*mirrored(wing[::-1]), base, *wing]
     result += mirrored([eye[3], eye[2], eye[1], eye[0], eye[5], eye[4]]) + eye
-    result += mirrored(left_outer[::-1]) + [int(outer[-1])] + left_outer
-    result += left_lower + [int(outer[0])] + mirrored(left_lower[::-1])
+    result += [*mirrored(left_outer[::-1]), int(outer[-1]), *left_outer]
+    result += [*left_lower, int(outer[0]), *mirrored(left_lower[::-1])]
     up, low = on_ring(inner, _INNER_LIP, True), on_ring(inner, _INNER_LIP, False)
     result += [*mirrored([int(inner[corner]), up]), int(inner[-1]), up, int(inner[corner]), low, int(inner[0]), *mirrored([low])]
     return np.array(result, dtype=np.int64)

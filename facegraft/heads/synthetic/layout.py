@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-COLUMNS = 64  # cells from the front midline to the back midline
-CROWN_HALF_WIDTH = 14  # cells of the crown patch from the midline to its side; its depth is COLUMNS - 2 * this
+COLUMNS = 70  # cells from the front midline to the back midline
+CROWN_HALF_WIDTH = 16  # cells of the crown patch from the midline to its side; its depth is COLUMNS - 2 * this
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from scipy.interpolate import RBFInterpolator
 from facegraft.heads.synthetic import features as feat
 from facegraft.heads.synthetic.base import CROWN_TOP, SECTIONS, BareHead
 from facegraft.heads.synthetic.landmarks import landmarks, sphere
-from facegraft.heads.synthetic.layout import COLUMNS, CROWN_HALF_WIDTH, Block, Layout, build_layout, split_quads
+from facegraft.heads.synthetic.layout import COLUMNS, Block, Layout, build_layout, split_quads
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -38,7 +38,7 @@ _MOUTH_BOTTOM = 10 + CHIN_ROWS + 7
 _EYE_BOTTOM = _MOUTH_BOTTOM + 12 + 2 + 9 + 6
 EYE = Block(_EYE_BOTTOM, _EYE_BOTTOM + 12, 7, 21, rings=9)
 MOUTH = Block(_MOUTH_BOTTOM, _MOUTH_BOTTOM + 12, 0, 14, rings=10)
-COLUMN_MM = _runs(0, (12, 7), (54, 14), (112, 17), (152, 14))
+COLUMN_MM = _runs(0, (12, 7), (54, 14), (108, 14), (168, 21))
 EYE_STEPS = np.array([1.0, 0.80, 0.62, 0.47, 0.34, 0.235, 0.15, 0.085, 0.035, 0.0])
 MOUTH_STEPS = np.array([1.0, 0.72, 0.46, 0.24, 0.09])
 
@@ -48,8 +48,12 @@ def half_vertices(layout: Layout) -> Floats:
     bare = BareHead()
     neck, face = bare.station(NECK_ROWS), bare.station(FACE_ROWS)
     stations = np.concatenate([neck, np.linspace(neck[-1], face[0], CHIN_ROWS + 1)[1:-1], face])
-    girth = float(bare.half_girth(bare.station(0.0)))
-    columns = np.concatenate([COLUMN_MM, np.linspace(COLUMN_MM[-1], girth, COLUMNS - len(COLUMN_MM) + 2)[1:]]) / girth
+    girth = float(bare.half_girth(bare.station(np.zeros(()))))
+    behind = COLUMNS - len(COLUMN_MM) + 1
+    ahead = COLUMN_MM[-1] - COLUMN_MM[-2]  # columns behind the ear widen evenly
+    u = np.arange(1, behind + 1) / behind
+    rest = girth - COLUMN_MM[-1]
+    columns = np.concatenate([COLUMN_MM, COLUMN_MM[-1] + ahead * behind * u + (rest - ahead * behind) * u * u]) / girth
     points = np.full((layout.count, 3), np.nan)
     i, j = np.nonzero(layout.grid >= 0)
     points[layout.grid[i, j]] = bare(columns[j], stations[i])

@@ -1,0 +1,329 @@
+"""The sections with pictures: heads, composites, seams, surfaces, points, the template morph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facegraft.geometry.topology import faces_within
+from facegraft.regions.regionmap import PART_LABELS
+from facegraft.report import charts
+from facegraft.report.blocks import Block, ColourBar, Legend, Picture, Section, Sheet, Text
+from facegraft.report.choose import composites_measured, composites_shown, heads_grid, spread
+from facegraft.report.clay import PART_COLOURS, head_look, part_palette, rgb, surface_look
+from facegraft.report.gather import Gathered, is_self_graft
+from facegraft.report.scenes import (
+    FRONT,
+    SIDE,
+    THREE_QUARTER,
+    Framing,
+    HeadScenes,
+    frame_heads,
+    join_stage_points,
+    point_cloud,
+    portrait,
+)
+from facegraft.report.seams import SeamMap
+from facegraft.report.studio import Body, Camera, Studio
+from facegraft.store import Dataset
+from facegraft.store.schema import STAGE_NAMES
+
+Floats = NDArray[np.float64]
+PARTS = ("nose", "eyes", "mouth")
+PART_LEGEND = Legend([(name, PART_COLOURS[name]) for name in PARTS])
+
+HEADS_WIDE, EXPRESSIONS_HIGH, COMPOSITES_SHOWN, COMPOSITES_MEASURED = 8, 5, 8, 60
+FRAMED = 12
+REST = "#9c9691"
+"""Points of no part: clay would drown in the page behind them."""
+SMALL, LARGE = 330, 470
+STAGE_CAPTIONS = {
+    "as_scanned": "as scanned",
+    "neutral": "neutral",
+    "template_nose": "+ template's nose",
+    "template_eyes": "+ template's eyes",
+    "template_mouth": "+ template's mouth",
+    "template": "template",
+}
+
+
+class Topology:
+    """Heads of the run as they are drawn: dataset to take faces from, template, framing, look."""
+
+    def __init__(self, found: Gathered) -> None:
+        self.found = found
+        dataset = found.dataset("heads") or found.dataset("composites")
+        assert dataset is not None
+        self.faces = np.asarray(dataset.faces, dtype=np.int64)
+        self.region_map = found.region_map
+        subjects = spread(sorted(found.neutral), FRAMED)
+        heads = [head for subject in subjects if (head := found.neutral_head(subject)) is not None]
+        if not heads:  # no neutral head anywhere: any head serves for framing
+            heads = [
+                {name: dataset.read(key, name).astype(np.float64) for name in ("vertices", "landmarks")}
+                for key in spread(dataset.keys(), FRAMED)
+            ]
+        self.template = np.mean([head["vertices"] for head in heads], axis=0)
+        self.landmarks = np.mean([head["landmarks"] for head in heads], axis=0)
+        surface = self.region_map.vertices_of("surface") if self.region_map else None
+        self.framing: Framing = frame_heads([(head["vertices"], head["landmarks"]) for head in heads], surface)
+        labels = (
+            self.region_map.vertex_labels(found.region_set)
+            if self.region_map and found.region_set in self.region_map.regions
+            else None
+        )
+        self.look = head_look(self.template, self.faces, self.region_map, labels)
+
+    def scenes(self, studio: Studio) -> HeadScenes:
+        """The scenes of these heads."""
+        return HeadScenes(studio, self.look, self.framing)
+
+
+def heads(found: Gathered, scenes: HeadScenes | None) -> Section:
+    """Contact sheet: subjects across, expressions down."""
+    lead = "Subjects across, expressions down; the last row shows the first expression from the side. Every head has the same triangles."
+    dataset = found.dataset("heads")
+    if dataset is None or scenes is None:
+        return Section("heads", "Heads", lead, [Text(found.missing("heads"), missing=True)])
+    subjects, expressions, keys = heads_grid(found.stages["heads"].written, HEADS_WIDE, EXPRESSIONS_HIGH)
+    pictures = []
+    for expression, turn in [*((e, FRONT) for e in expressions), (expressions[0], THREE_QUARTER)]:
+        for subject in subjects:
+            key = keys.get((subject, expression))
+            caption = key or f"{subject}, {expression}"
+            if key is None:
+                pictures.append(Picture(None, caption, "not there"))
+                continue
+            item = _head(dataset, key)
+            image = scenes.head(f"heads/{key}", item["vertices"], item["landmarks"], turn, (), SMALL)
+            pictures.append(Picture(image, caption, expression.replace("_", " ")))
+    return Section("heads", "Heads", lead, [Sheet(pictures, len(subjects), 120)])
+
+
+def composites(found: Gathered, scenes: HeadScenes | None) -> Section:
+    """Rows of donor, recipient and composite, or of three donors, recipient and composite."""
+    lead = (
+        "Each row: where the parts come from, the recipient, and the composite from the front with the grafted parts tinted and turned "
+        "in plain clay. First composites with one donor for all parts, then such whose nose, eyes and mouth have donors of their own."
+    )
+    dataset = found.dataset("composites")
+    if dataset is None or scenes is None:
+        return Section("composites", "Composites", lead, [Text(found.missing("composites"), missing=True)])
+    pictures = []
+    for row in composites_shown(found.stages["composites"].written, COMPOSITES_SHOWN):
+        pictures += _composite_row(found, scenes, dataset, row)
+    return Section("composites", "Composites", lead, [PART_LEGEND, Sheet(pictures, 6, 130)])
+
+
+def _composite_row(found: Gathered, scenes: HeadScenes, dataset: Dataset, row: Mapping[str, Any]) -> list[Picture]:
+    donors = [row[f"donor_{part}"] for part in PARTS]
+
+    def person(subject: str, what: str, turn: float, tinted: tuple[str, ...]) -> Picture:
+        head = found.neutral_head(subject)
+        if head is None:
+            return Picture(None, subject, "head not there")
+        image = scenes.head(f"neutral/{subject}", head["vertices"], head["landmarks"], turn, tinted, LARGE)
+        return Picture(image, subject, what)
+
+    if len(set(donors)) == 1:
+        people = [
+            person(donors[0], "donor", FRONT, PARTS),
+            person(donors[0], "donor", THREE_QUARTER, ()),
+            person(row["recipient"], "recipient", FRONT, ()),
+            person(row["recipient"], "recipient", THREE_QUARTER, ()),
+        ]
+    else:
+        people = [
+            person(subject, f"donor of the {part}", FRONT, (part,)) for part, subject in zip(PARTS, donors, strict=True)
+        ]
+        people.append(person(row["recipient"], "recipient", FRONT, ()))
+    item = _head(dataset, row["key"])
+    made = [
+        Picture(
+            scenes.head(f"composites/{row['key']}", item["vertices"], item["landmarks"], turn, tinted, LARGE),
+            row["key"],
+            "composite",
+        )
+        for turn, tinted in ((FRONT, PARTS), (THREE_QUARTER, ()))
+    ]
+    return people + made
+
+
+def seams(found: Gathered, topology: Topology | None, scenes: HeadScenes | None, measured: SeamMap | None) -> Section:
+    """Displacement against the recipient as a colour map, and seam excess along the loops."""
+    lead = "What grafting did to the recipients, averaged over composites (self-grafts left out) and drawn on the mean head."
+    title = "Seams"
+    if found.dataset("composites") is None or topology is None or scenes is None:
+        return Section("seams", title, lead, [Text(found.missing("composites"), missing=True)])
+    if measured is None:
+        why = "No composite here has its recipient and donors at hand (only self-grafts, or their neutral heads are gone)."
+        return Section("seams", title, lead, [Text(why, missing=True)])
+    moved_top = _round_up(float(measured.displacement.max())) or 1.0
+    excess = np.concatenate(list(measured.excess.values()))
+    excess_top = _round_up(float(excess.max())) or 1.0
+    shown = (topology.template, topology.landmarks)
+    left = [
+        Picture(
+            scenes.heat(*shown, measured.displacement, moved_top, charts.HEAT, measured.loops, turn, LARGE),
+            "|composite − recipient|",
+            f"mean of {measured.count}, {view}",
+        )
+        for turn, view in ((FRONT, "front"), (THREE_QUARTER, "turned"))
+    ]
+    right = [
+        Picture(
+            scenes.seams(*shown, measured, excess_top, charts.HEAT, turn, LARGE),
+            "seam excess",
+            f"mean of {measured.count}, {view}",
+        )
+        for turn, view in ((FRONT, "front"), (THREE_QUARTER, "turned"))
+    ]
+    blocks: list[Block] = [
+        Sheet([*left, *right], 4, 200),
+        ColourBar(charts.gradient(charts.HEAT), _ticks(moved_top), "displacement against the recipient (mm)"),
+        ColourBar(
+            charts.gradient(charts.HEAT),
+            _ticks(excess_top),
+            "seam excess: dihedral angle outside the range of donor and host (°)",
+        ),
+        Text(f"Outside the parts, composites differ from their recipients by {measured.largest_outside:g} mm at most."),
+    ]
+    return Section("seams", title, lead, blocks)
+
+
+def surfaces(found: Gathered, studio: Studio) -> Section:
+    """One closed surface from four sides."""
+    lead = "One cleaned item as it is sampled: watertight, in the unit ball, its vertices labelled by part."
+    dataset = found.dataset("surfaces")
+    if dataset is None:
+        return Section("surfaces", "Surfaces", lead, [Text(found.missing("surfaces"), missing=True)])
+    rows = found.stages["surfaces"].written
+    grafted = [row for row in rows if row.get("origin") == "composite" and not is_self_graft(row)]
+    row = spread(grafted or rows, 2)[-1]
+    item = dataset[row["key"]]
+    vertices, faces = item["vertices"].astype(np.float64), item["faces"].astype(np.int64)
+    look = surface_look(vertices, faces, item["vertex_parts"])
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    views = {
+        "front": (FRONT, 3.0, PARTS),
+        "turned": (THREE_QUARTER, 3.0, ()),
+        "side": (SIDE, 3.0, PARTS),
+        "from below": (20.0, -50.0, ()),
+    }
+    pictures = []
+    for name, (turn, tilt, tinted) in views.items():
+        camera = Camera((low + high) / 2, 1.14 * float((high - low).max()), turn, tilt)
+        pictures.append(Picture(studio.shoot([look.body(vertices, tinted)], camera, portrait(LARGE)), row["key"], name))
+    said = f"{len(vertices):,} vertices, {len(faces):,} triangles, {'closed' if row.get('closed', True) else 'an open height field'}."
+    return Section("surfaces", "Surfaces", lead, [Sheet(pictures, 4, 200), Text(said)])
+
+
+def points(found: Gathered, studio: Studio) -> Section:
+    """Surface points by part, and the band near the surface by signed distance."""
+    lead = "One item of the samples, as the model reads it: a window of its shuffled points."
+    dataset = found.dataset("samples")
+    if dataset is None:
+        return Section("points", "Points", lead, [Text(found.missing("samples"), missing=True)])
+    rows = found.stages["samples"].written
+    grafted = [row for row in rows if row.get("origin") == "composite" and not is_self_graft(row)]
+    key = spread(grafted or rows, 2)[-1]["key"]
+    count = min(20_000, dataset.shape(key, "surface_points")[0])
+    at, normals = (
+        dataset.window(key, name, 0, count).astype(np.float64) for name in ("surface_points", "surface_normals")
+    )
+    parts = dataset.window(key, "surface_parts", 0, count)
+    low, high = at.min(axis=0), at.max(axis=0)
+    middle, tall = (low + high) / 2, 1.12 * float((high - low).max())
+    size = (LARGE, LARGE)
+    colours = np.where(parts[:, None] == PART_LABELS["remainder"], rgb(REST), part_palette()[parts])
+    pictures = [
+        Picture(
+            point_cloud(studio, at, normals, colours, Camera(middle, tall, turn, 3.0), size, 4.0),
+            key,
+            f"{count:,} surface points by part, {name}",
+        )
+        for name, turn in (("front", FRONT), ("side", SIDE))
+    ]
+    blocks: list[Block] = []
+    near = min(30_000, dataset.shape(key, "near_points")[0])
+    limit_mm = 10.0
+    if near:
+        around = dataset.window(key, "near_points", 0, near).astype(np.float64)
+        sdf = dataset.window(key, "near_sdf", 0, near).astype(np.float64) * dataset.mm_per_unit
+        painted = np.asarray(charts.SIGN(0.5 + 0.5 * np.clip(sdf / limit_mm, -1, 1)))[:, :3]
+        half = around[:, 0] < middle[0]
+        for name, chosen, turn in (
+            ("front", np.ones(near, dtype=bool), FRONT),
+            ("right half, seen from the cut", half, SIDE),
+        ):
+            bodies = [Body(around[chosen], painted[chosen], size=3.0, lit=False)]
+            pictures.append(
+                Picture(
+                    studio.shoot(bodies, Camera(middle, tall, turn, 3.0), size),
+                    key,
+                    f"{int(chosen.sum()):,} near points by distance, {name}",
+                )
+            )
+        blocks.append(
+            ColourBar(
+                charts.gradient(charts.SIGN),
+                [f"−{limit_mm:g} mm", "0", f"+{limit_mm:g} mm"],
+                "signed distance of the near points",
+            )
+        )
+    return Section("points", "Points", lead, [PART_LEGEND, Sheet(pictures, 4, 200), *blocks])
+
+
+def morph(found: Gathered, topology: Topology | None, scenes: HeadScenes | None) -> Section:
+    """The six stages from a composite to the template."""
+    lead = (
+        "The way from a composite to the template, as stored for the model: registered skin points at every stage, joined here to a mesh. "
+        "Tinted: parts that are the template's by then."
+    )
+    title = "Template morph"
+    dataset = found.dataset("composites")
+    if dataset is None or topology is None or scenes is None or topology.region_map is None:
+        return Section("morph", title, lead, [Text(found.missing("composites"), missing=True)])
+    row = composites_measured(found.stages["composites"].written, 3)[-1:] or found.stages["composites"].written[:1]
+    key = row[0]["key"]
+    shared = dataset.shared
+    stage_vertices = np.asarray(shared["stage_vertices"], dtype=np.int64)
+    surface = np.zeros(topology.region_map.vertex_count, dtype=bool)
+    surface[topology.region_map.vertices_of("surface")] = True
+    skin = topology.faces[faces_within(topology.faces, surface)]
+    mesh = join_stage_points(
+        topology.template, skin, stage_vertices, topology.look.light, np.asarray(shared["stage_parts"])
+    )
+    stages, marks = (
+        dataset.read(key, "stage_points").astype(np.float64),
+        dataset.read(key, "stage_landmarks").astype(np.float64),
+    )
+    pictures = []
+    for number, name in enumerate(STAGE_NAMES):
+        moved = tuple(part for part in PARTS if f"template_{part}" in STAGE_NAMES[: number + 1])
+        image = scenes.morph_stage(stages[number], mesh, marks[number], moved, LARGE)
+        pictures.append(Picture(image, f"{number}  {STAGE_CAPTIONS[name]}", key if number == 0 else ""))
+    said = f"{len(stage_vertices):,} points a stage. Stages 0 and 1 are the same where the item is neutral, as composites are."
+    return Section("morph", title, lead, [PART_LEGEND, Sheet(pictures, len(STAGE_NAMES), 130), Text(said)])
+
+
+def _head(dataset: Dataset, key: str) -> dict[str, Floats]:
+    return {name: dataset.read(key, name).astype(np.float64) for name in ("vertices", "landmarks")}
+
+
+def _round_up(value: float) -> float:
+    """The next of 1, 1.5, 2, 3, 4, 5, 6, 8 times a power of ten; 0 stays 0."""
+    if value <= 0:
+        return 0.0
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(step for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9)) * power)
+
+
+def _ticks(top: float) -> list[str]:
+    return [f"{top * i / 4:g}" for i in range(5)]
+
+
+__all__ = ["Topology", "composites", "heads", "morph", "points", "seams", "surfaces"]
