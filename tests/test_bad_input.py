@@ -133,7 +133,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(folder: Path, tmp_path
     foreign.mkdir()
     (foreign / "chapter1.tex").write_text("years of work")
     assert_one_line(ingest(folder, foreign), "thesis")
-    assert os.listdir(foreign) == ["chapter1.tex"]
+    assert [path.name for path in foreign.iterdir()] == ["chapter1.tex"]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small filesystem needs root")

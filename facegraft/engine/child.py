@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -65,7 +64,7 @@ class Child:
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
         # A bounded tail of what it prints; drained all the time, so that a talkative library never blocks on a full pipe.
-        self._noise: deque[bytes] = deque(maxlen=8)
+        self._noise = bytearray()
         self._drain = threading.Thread(target=self._keep_noise, args=(self._process.stderr,), daemon=True)
         self._drain.start()
         # Of the child's own accounts: how many items it has processed, and how much memory it held when its stage was ready.
@@ -99,7 +98,7 @@ class Child:
 
     def noise(self) -> str:
         """The last lines that the child (or a native library in it) wrote to stdout or stderr since the last request."""
-        return b"".join(self._noise).decode(errors="replace")[-_TAIL_BYTES:]
+        return self._noise.decode(errors="replace")
 
     def kill(self) -> None:
         """End the child and everything it started, at once."""
@@ -159,7 +158,8 @@ class Child:
     def _keep_noise(self, stderr: IO[bytes]) -> None:
         with stderr:
             while data := stderr.read(4096):
-                self._noise.append(data)
+                self._noise += data
+                del self._noise[:-_TAIL_BYTES]
 
 
 class _PatientClock:

@@ -150,7 +150,6 @@ def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally) -> None:
     """Have every task done. A shard that nobody knows the fate of is made again, alone, before anything is concluded from it."""
     waiting, suspects, in_flight = deque(tasks), deque[ShardTask](), dict[int, ShardTask]()
     losses = Counter[int]()
-    finished = False
     try:
         with show_progress(stage_name(tasks[0].order.stage), tally.planned, tally.options.progress) as progress:
             while waiting or suspects or in_flight:
@@ -171,14 +170,11 @@ def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally) -> None:
                 if losses[outcome.shard] >= _LOSSES_ALLOWED:
                     raise _given_up(tally.folder, outcome)
                 suspects.append(task)
-        finished = True
-    except KeyboardInterrupt:
-        if tally.options.progress:
+    except BaseException as stop:
+        if isinstance(stop, KeyboardInterrupt) and tally.options.progress:
             print("stopping; the workers are being closed", file=sys.stderr, flush=True)
+        client.abandon()
         raise
-    finally:
-        if not finished:
-            client.abandon()
 
 
 def _submit(client: ShardClient, task: ShardTask, in_flight: dict[int, ShardTask]) -> None:

@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 CLEAR_WINDING = 0.1
 """A fast winding number this close to 0 or 1 is taken at its word: its error was at most 0.004 on closed heads."""
 
-NEAR = 1e-5
+NEAR = 1e-6
 """Points nearer to the surface than this share of its size get an exact winding number: the fast ones are computed in float32,
 and go wrong below about 1e-8 of the size."""
 
@@ -134,11 +134,28 @@ def _winding(v: Floats, f: Ints, p: Floats) -> SignedDistance:
     winding = np.asarray(igl.fast_winding_number(v - centre, f, p - centre), dtype=np.float64)
     unclear = (distance < NEAR * size) | (np.abs(winding - np.round(winding)) > CLEAR_WINDING)
     if unclear.any():
-        winding[unclear] = igl.winding_number(v, f, np.ascontiguousarray(p[unclear]))
+        winding[unclear] = _exact_winding(v, f, p[unclear])
     sign = np.where(winding > 0.5, -1.0, 1.0)
     return SignedDistance(
         sign * distance, closest, index, _gradient(v, f, p, distance, index, closest, sign, TOUCHING * size)
     )
+
+
+def _exact_winding(v: Floats, f: Ints, p: Floats) -> Floats:
+    """Winding numbers [n] in float64: libigl's tree, or for a few points (its set-up takes as long as 30 of them) the plain
+    sum of solid angles (Van Oosterom and Strackee 1983).
+    """
+    if len(p) > 30:
+        return np.asarray(igl.winding_number(v, f, np.ascontiguousarray(p)), dtype=np.float64)
+    corners = np.ascontiguousarray(v[f].transpose(1, 2, 0))  # [corner, xyz, F]
+    winding = np.empty(len(p))
+    for i, point in enumerate(p):
+        a, b, c = corners - point[:, None]
+        la, lb, lc = (np.sqrt(np.einsum("if,if->f", x, x)) for x in (a, b, c))
+        ab, bc, ca = (np.einsum("if,if->f", x, y) for x, y in ((a, b), (b, c), (c, a)))
+        volume = np.einsum("if,if->f", a, np.cross(b, c, axis=0))
+        winding[i] = np.arctan2(volume, la * lb * lc + ab * lc + bc * la + ca * lb).sum() / (2.0 * np.pi)
+    return winding
 
 
 def _height_field(v: Floats, f: Ints, p: Floats) -> SignedDistance:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from facegraft.report.clay import CLAY, PART_COLOURS
@@ -33,7 +37,7 @@ Floats = NDArray[np.float64]
 INK, FAINT, ALARM, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 _PAGE_COLOURS = {INK: "currentColor", FAINT: "var(--rule)", ALARM: "var(--alarm)", PAPER: "var(--card)"}
 
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
@@ -108,7 +112,7 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
 
 def figure_of(width: float, height: float) -> Figure:
     """An empty figure of inches."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.08))
 
 
 def quality_histograms(columns: Mapping[str, Floats], disks: Sequence[str], stiffness: float) -> str:
@@ -163,7 +167,7 @@ def _histogram(axis: Axes, values: Mapping[str, Floats], marks: Sequence[float])
         colour = DISK_COLOURS[disk]
         axis.hist(found, bins=bins.tolist(), histtype="stepfilled", color=colour, alpha=0.16)
         axis.hist(found, bins=bins.tolist(), histtype="step", color=colour, lw=1.5)
-    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _thresholds(axis: Axes, lines: Sequence[tuple[float, str]]) -> None:
@@ -202,7 +206,7 @@ def _flips(axis: Axes, columns: Mapping[str, Floats], disks: Sequence[str]) -> N
         )
     axis.set_xticks(range(most + 1), [*map(str, range(most)), f"{most}+"])
     axis.set_title("flipped faces of a part")
-    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     _thresholds(axis, [(FLIPS_PER_COMPOSITE + 0.5, f"mean of all parts together ≤ {FLIPS_PER_COMPOSITE:g}")])
 
 
@@ -210,9 +214,7 @@ def distance_slices(slices: Sequence[tuple[str, tuple[str, str], Floats, float]]
     """Slices of a signed distance: (title, (across, up), sdf [n, n] in mm over ±half, half in mm), shown within the ball."""
     with matplotlib.rc_context(STYLE):
         figure = figure_of(11.2, 5.1)
-        figure.get_layout_engine().set(h_pad=0.12)
         axes = figure.subplots(1, len(slices), squeeze=False)[0]
-        image = None
         for axis, (title, (across, up), sdf, half) in zip(axes, slices, strict=True):
             extent = (-half, half, -half, half)
             image = axis.imshow(
@@ -240,7 +242,12 @@ def distance_slices(slices: Sequence[tuple[str, tuple[str, str], Floats, float]]
             for spine in axis.spines.values():
                 spine.set_visible(False)
         bar = figure.colorbar(
-            image, ax=axes, shrink=0.8, pad=0.02, label="signed distance (mm), negative inside", extend="both"
+            ScalarMappable(Normalize(-limit_mm, limit_mm), DISTANCE),
+            ax=axes,
+            shrink=0.8,
+            pad=0.02,
+            label="signed distance (mm), negative inside",
+            extend="both",
         )
         bar.outline.set_visible(False)
         return to_svg(figure, "slices", "Slices of the signed distance with its zero level line")

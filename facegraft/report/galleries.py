@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -206,6 +207,9 @@ def surfaces(found: Gathered, studio: Studio) -> Section:
     item = dataset[row["key"]]
     vertices, faces = item["vertices"].astype(np.float64), item["faces"].astype(np.int64)
     look = surface_look(vertices, faces, item["vertex_parts"])
+    # Drawn apart, each with its own normals, so that the rim of a cut is an edge and not a smear.
+    cut = item["face_cut"].astype(bool)
+    pieces = [replace(look, faces=faces[chosen]) for chosen in (~cut, cut) if chosen.any()]
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     views = {
         "front": (FRONT, 3.0, PARTS),
@@ -216,7 +220,13 @@ def surfaces(found: Gathered, studio: Studio) -> Section:
     pictures = []
     for name, (turn, tilt, tinted) in views.items():
         camera = Camera((low + high) / 2, 1.14 * float((high - low).max()), turn, tilt)
-        pictures.append(Picture(studio.shoot([look.body(vertices, tinted)], camera, portrait(LARGE)), row["key"], name))
+        pictures.append(
+            Picture(
+                studio.shoot([piece.body(vertices, tinted) for piece in pieces], camera, portrait(LARGE)),
+                row["key"],
+                name,
+            )
+        )
     said = f"{len(vertices):,} vertices, {len(faces):,} triangles, {'closed' if row.get('closed', True) else 'an open height field'}."
     return Section("surfaces", "Surfaces", lead, [Sheet(pictures, 4, 200), Text(said)])
 
@@ -259,7 +269,7 @@ def points(found: Gathered, studio: Studio) -> Section:
             ("front", np.ones(near, dtype=bool), FRONT),
             ("right half, seen from the cut", half, SIDE),
         ):
-            bodies = [Body(around[chosen], painted[chosen], size=3.0, lit=False)]
+            bodies = [Body(around[chosen], painted[chosen], size=3.0)]
             pictures.append(
                 Picture(
                     studio.shoot(bodies, Camera(middle, tall, turn, 3.0), size),

@@ -20,7 +20,7 @@ TEMPLATE = "template.html.j2"
 
 def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The HTML of the page, pictures embedded as WebP."""
-    uris = encode_all([picture for picture in _pictures(sections)])
+    uris = encode_all(list(_pictures(sections)))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -13,10 +13,10 @@ from PIL import Image
 from scipy.sparse.csgraph import dijkstra
 
 from facegraft.geometry.topology import unique_edges, vertex_normals
+from facegraft.regions.regionmap import PART_LABELS
 from facegraft.report.clay import TINT, HeadLook, part_palette, rgb
 from facegraft.report.seams import SeamMap
 from facegraft.report.studio import Body, Camera, Studio
-from facegraft.regions.regionmap import PART_LABELS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -89,8 +89,8 @@ class HeadScenes:
             values[:, None] > 0, np.asarray(colours(np.clip(values / top, 0, 1)))[:, :3], self.look.colours
         )
         bodies = [self.look.painted(vertices, painted)]
-        for loop in loops.values():
-            bodies.append(self._curve(vertices, loop, np.tile(rgb("#3a3a42"), (len(loop), 1)), 1.1))
+        ink = rgb("#3a3a42")
+        bodies += [self._curve(vertices, loop, np.tile(ink, (len(loop), 1)), 1.1) for loop in loops.values()]
         return self.studio.shoot(bodies, self.framing.camera(landmarks, turn_deg), portrait(height))
 
     def seams(
@@ -160,12 +160,23 @@ def join_stage_points(
 
 
 def point_cloud(
-    studio: Studio, points: Floats, normals: Floats, colours: Floats, camera: Camera, size: tuple[int, int], dot: float
+    studio: Studio,
+    points: Floats,
+    normals: Floats,
+    colours: Floats,
+    camera: Camera,
+    size: tuple[int, int],
+    dot: float,
 ) -> Image.Image:
-    """Lit dots [n, 3] with normals; those that face away are left out, or they would show through the gaps."""
-    towards = camera.position() - camera.focus
-    front = normals @ towards > 0
-    return studio.shoot([Body(points[front], colours[front], normals=normals[front], size=dot)], camera, size)
+    """Dots [n, 3], shaded by their normals; those that face away are left out, or they would show through the gaps."""
+    away = camera.position() - camera.focus
+    away /= np.linalg.norm(away)
+    right = np.cross([0.0, 1.0, 0.0], away)
+    right /= np.linalg.norm(right)
+    key = -0.55 * right + 0.5 * np.cross(away, right) + away
+    front = normals @ away > 0
+    shade = 0.42 + 0.58 * np.clip(normals[front] @ (key / np.linalg.norm(key)), 0, 1)
+    return studio.shoot([Body(points[front], colours[front] * shade[:, None], size=dot)], camera, size)
 
 
 def portrait(height: int) -> tuple[int, int]:

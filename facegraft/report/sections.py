@@ -50,9 +50,8 @@ def summary(found: Gathered) -> Section:
                 missing=True,
             )
         )
-    for facts in found.stages.values():
-        if facts.problem:
-            blocks.append(Text(f"{facts.kind}: {facts.problem}", missing=True))
+    problems = [facts for facts in found.stages.values() if facts.problem]
+    blocks += [Text(f"{facts.kind}: {facts.problem}", missing=True) for facts in problems]
     return Section("summary", "Summary", "Each stage's dataset: what it holds and how it was made.", blocks)
 
 

@@ -63,10 +63,10 @@ class Camera:
 
 @dataclass(frozen=True)
 class Body:
-    """Something to draw: points [n, 3] with colours [n, 3] in 0..1 and, of a lit surface, faces [f, 3] and normals [n, 3].
+    """Something to draw: points [n, 3] with colours [n, 3] in 0..1 and, of a surface, faces [f, 3] and normals [n, 3].
 
-    Without faces they are drawn as dots of `size` pixels, or, where `closed_line` is set, as the closed curve through them,
-    `size` pixels wide.
+    Surfaces are lit. Without faces the points are drawn as they are coloured: as dots of `size` pixels, or, where
+    `closed_line` is set, as the closed curve through them, `size` pixels wide.
     """
 
     points: Floats
@@ -75,7 +75,6 @@ class Body:
     normals: Floats | None = None
     size: float = 4.0
     closed_line: bool = False
-    lit: bool = True
 
 
 class Studio:
@@ -88,9 +87,8 @@ class Studio:
 
         # Without a display VTK warns on its way to EGL, on every machine without a screen.
         vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
-        self._pyvista = pyvista
-        self._plotter = pyvista.Plotter(off_screen=True, lighting="none")
-        self._plotter.image_transparent_background = True
+        self._pyvista: Any = pyvista
+        self._plotter: Any = self._pyvista.Plotter(off_screen=True, lighting="none")
         self._plotter.render_window.SetMultiSamples(0)  # supersampled here, where it goes together with transparency
         for position, intensity, colour in LIGHTS:
             self._plotter.add_light(
@@ -120,7 +118,8 @@ class Studio:
         plotter.camera.view_angle = LENS_DEG
         plotter.renderer.ResetCameraClippingRange()
         plotter.render()
-        return Image.fromarray(np.asarray(plotter.image)).reduce(SUPERSAMPLING)
+        pixels = np.asarray(plotter.screenshot(transparent_background=True, return_img=True))
+        return Image.fromarray(pixels).reduce(SUPERSAMPLING)
 
     def _place(self, body: Body) -> None:
         colours = np.round(255 * np.clip(body.colours, 0, 1)).astype(np.uint8)
@@ -135,7 +134,6 @@ class Studio:
                 diffuse=DIFFUSE,
                 specular=SPECULAR,
                 specular_power=SHININESS,
-                lighting=body.lit,
                 **look,
             )
             actor.prop.interpolation = "Phong"
@@ -154,16 +152,12 @@ class Studio:
         else:
             mesh = self._pyvista.PolyData(body.points.astype(np.float32))
             mesh.point_data["colours"] = colours
-            if body.normals is not None:
-                mesh.point_data.active_normals = np.asarray(body.normals, dtype=np.float32)
             self._plotter.add_mesh(
                 mesh,
                 style="points",
                 point_size=SUPERSAMPLING * body.size,
-                render_points_as_spheres=body.normals is None and body.lit,
-                ambient=AMBIENT,
-                diffuse=DIFFUSE,
-                lighting=body.lit,
+                render_points_as_spheres=False,
+                lighting=False,
                 **look,
             )
 

@@ -94,8 +94,8 @@ def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StageP
                 parameters.donors,
             )
         rng = item_rng(seed, "graft-plan", split)
-        for pairing in plan_pairings(subjects, donors, parameters.independent, rng):
-            items.append(_planned(pairing, split, neutral))
+        pairings = plan_pairings(subjects, donors, parameters.independent, rng)
+        items.extend(_planned(pairing, split, neutral) for pairing in pairings)
     template = _mean_head(heads, neutral)
     columns = dict.fromkeys(
         ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "flags"), "string"

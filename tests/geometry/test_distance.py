@@ -165,6 +165,16 @@ def test_same_bytes_on_any_number_of_threads() -> None:
     assert len(digests) == 1
 
 
+@pytest.mark.parametrize("count", [5, 100])
+def test_few_and_many_points_at_the_surface_get_the_same_signs(closed_globe, count: int) -> None:
+    """Exact winding numbers are summed directly for a few points, by libigl's tree for many."""
+    vertices, faces = closed_globe.vertices / 120.0, closed_globe.faces
+    chosen = np.random.default_rng(8).choice(len(faces), count, replace=False)
+    for side in (1.0, -1.0):
+        points = vertices[faces[chosen]].mean(axis=1) + side * 1e-9 * face_normals(vertices, faces)[chosen]
+        assert (np.sign(signed_distance(vertices, faces, points).sdf) == side).mean() > 0.95
+
+
 def test_open_edges_are_counted(closed_globe, globe) -> None:
     assert open_edge_count(closed_globe.faces) == 0
     assert open_edge_count(closed_globe.faces[1:]) == 3

@@ -123,14 +123,14 @@ def test_samples_lie_where_they_say(sets: dict[str, Dataset]) -> None:
     for key in sets["samples"].keys()[::6]:
         item, surface = sets["samples"][key], sets["surfaces"][key]
         v, f = surface["vertices"].astype(float), surface["faces"].astype(np.int64)
-        squared, face, _ = igl.point_mesh_squared_distance(item["surface_points"].astype(float), v, f)
+        squared, _, _ = igl.point_mesh_squared_distance(item["surface_points"].astype(float), v, f)
         assert np.sqrt(squared.max()) < 1e-6
         assert np.abs(np.linalg.norm(item["surface_normals"], axis=1) - 1).max() < 1e-5
         outward = igl.winding_number(v, f, item["surface_points"] + 1e-4 * item["surface_normals"].astype(float))
         assert (outward < 0.5).mean() > 0.999
         for name in ("near", "free"):
             points = item[f"{name}_points"].astype(float)
-            squared, face, _ = igl.point_mesh_squared_distance(points, v, f)
+            squared, _, _ = igl.point_mesh_squared_distance(points, v, f)
             inside = igl.winding_number(v, f, points) > 0.5
             assert np.abs(np.abs(item[f"{name}_sdf"]) - np.sqrt(squared)).max() < 1e-6
             assert np.array_equal(item[f"{name}_sdf"] < 0, inside)

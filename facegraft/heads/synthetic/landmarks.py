@@ -15,7 +15,7 @@ Ints = NDArray[np.int64]
 
 # left half, mm; the nearest vertex of the outer surface is taken
 _JAW = [(70, -5, 20), (69, -22, 21), (66.5, -39, 24), (62.5, -56, 30), (56.5, -72, 40), (47.5, -86, 55), (35.5, -97, 70), (18.5, -106, 84)]
-_BROW = [(9.5, 20, 101), (19, 23, 101), (29, 24, 99), (39.5, 22.5, 93), (49, 17, 83)]
+_BROW = [(9.5, 20), (19, 23.5), (29, 24), (39.5, 22.5), (49, 17.5)]  # in the front view
 _NOSE_WING = [(6.3, -49.0, 104.0), (12.5, -47.0, 101.5)]
 _NOSE_RIDGE = [3.0, -10.5, -24.5]  # heights on the midline above the tip
 _UPPER_LIP, _LOWER_LIP, _INNER_LIP = (5.5, 14.5), (7.5, 15.5), 9.0  # distances from the midline
@@ -36,7 +36,8 @@ def landmarks(half: Floats, layout: Layout, twin: Ints, border_ring: int) -> Int
 
     jaw = near(_JAW)  # ear to chin
     gnathion = int(front[np.argmin(np.linalg.norm(half[front] - [0, -109.0, 92.0], axis=1))])
-    brow = near(_BROW)
+    ahead = np.flatnonzero(half[:, 2] > 60)
+    brow = [int(ahead[k]) for k in cKDTree(half[ahead, :2]).query(np.array(_BROW))[1]]
     tip = int(front[np.argmax(half[front, 2])])
     ridge = [on_midline(y) for y in _NOSE_RIDGE]
     below = front[(half[front, 1] < half[tip, 1]) & (half[front, 1] > -60)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -77,6 +78,7 @@ def half_vertices(layout: Layout) -> Floats:
     mouth_points = on_face(np.array(mouth_xy[1:]))
     points[layout.mouth[1:].ravel()] = mouth_points
 
+    _round_blocks(points, layout, on_face)
     _crown(points, layout)
     points = feat.relief(points)
     _lids(points, layout)
@@ -87,6 +89,23 @@ def half_vertices(layout: Layout) -> Floats:
     _relax(points, layout, (np.hypot(*feat.ear_frame(points)) < 46) & (points[:, 0] > 40), rounds=2)
     points[layout.midline, 0] = 0.0
     return points
+
+
+def _round_blocks(points: Floats, layout: Layout, on_face: Callable[[Floats], Floats]) -> None:
+    """Round off the blocks' rectangles: even the grid out around them in the front view, on the bare surface.
+
+    Parts are cut along rings and rows; loops that run around rounded blocks are smooth.
+    """
+    loose = np.zeros(layout.count, dtype=bool)
+    for block, margin in ((EYE, 5), (MOUTH, 4)):
+        inner = max(block.inner - margin, 0)
+        patch = layout.grid[block.bottom - margin : block.top + margin + 1, inner : block.outer + margin + 1]
+        loose[patch[patch >= 0]] = True
+    loose[layout.eye[:5]] = True
+    loose[layout.mouth[:3]] = True
+    plan = points.copy()
+    _relax(plan, layout, loose, rounds=20)
+    points[loose] = on_face(plan[loose, :2])
 
 
 def _crown(points: Floats, layout: Layout) -> None:
