@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facegraft.errors import FacegraftError
+from facegraft.geometry.sampling import sample_surface
 from facegraft.geometry.topology import face_cross, signed_volume
 
 Ints = NDArray[np.int64]
@@ -168,29 +169,24 @@ def _height_field(v: Floats, f: Ints, p: Floats) -> SignedDistance:
 
 
 def _mesh_to_sdf(v: Floats, f: Ints, p: Floats) -> SignedDistance:
-    """As mesh_to_sdf with surface_point_method='sample' and sign_method='normal' (no OpenGL context is made).
+    """mesh_to_sdf's vote of normals (sign_method='normal') over a cloud of sampled points (as surface_point_method='sample').
 
-    The cloud is drawn with numpy's global generator (the package's own habit), so it is seeded here and put back after.
+    The cloud is drawn here, because the package's own is not repeatable; no OpenGL context is made, though the package
+    imports one's libraries (pyrender, PyOpenGL). Nearest points and faces are exact ones, for the part labels.
     """
     _refuse_open(v, f)
     try:
         import trimesh
-        from mesh_to_sdf import get_surface_point_cloud
+        from mesh_to_sdf.surface_point_cloud import SurfacePointCloud
     except ImportError as error:
         raise DistanceError(
             f"the backend mesh-to-sdf is not installed ({error}): pip install 'facegraft[paper]'"
         ) from error
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    try:
-        mesh = trimesh.Trimesh(v, f, process=False)
-        cloud = get_surface_point_cloud(mesh, surface_point_method="sample", sample_point_count=MESH_TO_SDF_CLOUD)
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
+    drawn = sample_surface(v, f, MESH_TO_SDF_CLOUD, np.random.default_rng(0))
+    cloud = SurfacePointCloud(trimesh.Trimesh(v, f, process=False), points=drawn.points, normals=drawn.normals)
     sdf, gradient = cloud.get_sdf_in_batches(p, return_gradients=True)
-    sdf = np.asarray(sdf, dtype=np.float64)
     _, index, closest = nearest_on_surface(v, f, p)
-    return SignedDistance(sdf, closest, index, np.asarray(gradient, dtype=np.float64))
+    return SignedDistance(np.asarray(sdf, dtype=np.float64), closest, index, np.asarray(gradient, dtype=np.float64))
 
 
 MESH_TO_SDF_CLOUD = 1_000_000

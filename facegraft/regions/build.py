@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from facegraft.geometry.chart import CylinderChart
 from facegraft.geometry.symmetry import MIRROR, mirror_map, symmetrised
 from facegraft.geometry.topology import faces_sha256, faces_within
-from facegraft.regions.groups import find_openings, group_mask, groups_by_connectivity
-from facegraft.regions.landmarks import MIRROR68, FaceFrame, check_landmarks, guess_mm_per_unit
+from facegraft.regions.groups import KNOWN_GROUPS, find_openings, group_mask, groups_by_connectivity
+from facegraft.regions.landmarks import MIRROR68, FaceFrame, check_indices, check_landmarks, guess_mm_per_unit
 from facegraft.regions.neck import neck_crop
 from facegraft.regions.outlines import PartOutline, part_outlines
 from facegraft.regions.parts import FaceSurface, enclosed_part, keep_clear, mirrored_outline, trace_loop
@@ -37,17 +37,18 @@ def build_region_map(
     """The region map of a template: `vertices` [V, 3] (+y up, +z forward, +x the subject's left), `faces` [F, 3].
 
     `landmarks68`: vertex indices. `mm_per_unit` is guessed from the outer eye corners where not given. `groups` default to
-    those by connectivity. `polygons_sha256` names the polygons as published, where `faces` triangulate them.
+    those published for the topology `name`, else those by connectivity. `polygons_sha256` names the polygons as published, where `faces` triangulate them.
     Raises LandmarkError (the landmarks do not fit), RegionMapError or NoPath (a part cannot be traced), naming the part.
     """
     v, f = _checked_mesh(vertices, faces, name)
     lm = np.asarray(landmarks68, dtype=np.int64)
-    if lm.shape == (68,) and 0 <= lm.min() and lm.max() < len(v) and mm_per_unit is None:
+    check_indices(lm, len(v))
+    if mm_per_unit is None:
         mm_per_unit = guess_mm_per_unit(v, lm)
-    groups = groups if groups is not None else (groups_by_connectivity(v, f, lm) if lm.max(initial=0) < len(v) else {})
+    if groups is None:
+        groups = KNOWN_GROUPS.get((name, len(v))) or groups_by_connectivity(v, f, lm)
     surface = group_mask(groups, len(v), "surface")
-    check_landmarks(v, lm, mm_per_unit or 1.0, np.flatnonzero(surface))
-    assert mm_per_unit is not None
+    check_landmarks(v, lm, mm_per_unit, np.flatnonzero(surface))
     in_mm = FaceFrame.of(v[lm] * mm_per_unit).apply(v * mm_per_unit)
     mirror = mirror_map(in_mm, f)
     shape = in_mm if mirror is None else symmetrised(in_mm, mirror)
@@ -101,7 +102,7 @@ def _region_sets(face: FaceSurface, outlines: dict[str, PartOutline], landmarks:
     def trace(outline: PartOutline, beside: list[Part]) -> Part:
         blocked = np.zeros(count, dtype=bool)
         for part in beside:
-            blocked |= keep_clear(face.faces, count, part)
+            blocked |= keep_clear(face, part)
         loop = trace_loop(face, outline, blocked)
         return enclosed_part(face.faces, count, loop, int(landmarks[outline.seed]), outline.name)
 

@@ -36,6 +36,9 @@ ICT_GROUPS: dict[str, Group] = {
     "lashes_right": Group(((26035, 26719),), "inner", "eye_right"),
 }
 
+KNOWN_GROUPS: dict[tuple[str, int], dict[str, Group]] = {("ict", 26719): ICT_GROUPS}
+"""Published groups by (topology name, vertex count)."""
+
 _CENTRES = {"eye_left": range(42, 48), "eye_right": range(36, 42), "mouth": range(60, 68)}
 
 

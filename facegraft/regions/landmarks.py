@@ -114,6 +114,16 @@ def guess_mm_per_unit(vertices: ArrayLike, landmarks: ArrayLike) -> float:
     )
 
 
+def check_indices(landmarks: ArrayLike, vertex_count: int) -> None:
+    """Refuse anything but 68 indices below the vertex count, naming the first that is out of range."""
+    lm = np.asarray(landmarks)
+    if lm.shape != (68,):
+        raise LandmarkError(f"expected 68 landmark indices, got shape {lm.shape}")
+    if lm.min() < 0 or lm.max() >= vertex_count:
+        bad = int(np.flatnonzero((lm < 0) | (lm >= vertex_count))[0])
+        raise LandmarkError(f"landmark {bad} is vertex {lm[bad]}, but the mesh has {vertex_count} vertices; the set belongs to another topology")
+
+
 def check_landmarks(vertices: ArrayLike, landmarks: ArrayLike, mm_per_unit: float, surface: ArrayLike | None = None) -> None:
     """Refuse a landmark set that does not fit its mesh, with one LandmarkError that names everything that is off.
 
@@ -121,10 +131,7 @@ def check_landmarks(vertices: ArrayLike, landmarks: ArrayLike, mm_per_unit: floa
     only in the geometry. `surface`: vertices that count as skin (default all).
     """
     v, lm = np.asarray(vertices, dtype=np.float64), np.asarray(landmarks, dtype=np.int64)
-    if lm.shape != (68,):
-        raise LandmarkError(f"expected 68 landmark indices, got shape {lm.shape}")
-    if lm.min() < 0 or lm.max() >= len(v):
-        raise LandmarkError(f"landmark {int(lm.argmax())} is vertex {lm.max()}, but the mesh has {len(v)} vertices: another topology's set")
+    check_indices(lm, len(v))
     p = v[lm] * mm_per_unit
     skin = v[np.asarray(surface)] * mm_per_unit if surface is not None else v * mm_per_unit
     off = []

@@ -21,7 +21,8 @@ class PartOutline:
     """The outline of one part in the chart, and the line inside it that its loop must go around.
 
     Midline parts start at their top on the midline and run down the subject's left side; `medial` is an open polyline
-    from the midline (or the inner eye corner) outward; `seed` is a landmark of the part.
+    from the midline (or the inner eye corner) outward; `seed` is a landmark of the part. No loop comes nearer than
+    `margin` to the features `core` (polygons of lid landmarks, lip corners), so that a seam keeps off their corners.
     """
 
     name: str
@@ -29,6 +30,17 @@ class PartOutline:
     medial: Floats
     midline: bool
     seed: int
+    core: tuple[Floats, ...] = ()
+    margin: float = 0.0
+
+
+def keeps_off(part: PartOutline, flat: Floats) -> NDArray[np.bool_]:
+    """Which chart points [N] lie at least the part's margin outside its features."""
+    clear = np.ones(len(flat), dtype=bool)
+    for polygon in part.core:
+        feature = Outline(polygon)
+        clear &= (feature.nearest(flat)[0] >= part.margin) & ~feature.contains(flat)
+    return clear
 
 
 def part_outlines(flat: ArrayLike) -> dict[str, PartOutline]:
@@ -83,7 +95,7 @@ def _mouth(p: Floats) -> PartOutline:
         (0.0, bottom),
     ]
     medial = np.array([[0.0, lip], [0.0, low]])
-    return PartOutline("mouth", _closed(half), medial, True, 51)
+    return PartOutline("mouth", _closed(half), medial, True, 51, (p[[54, 64]], p[[48, 60]]), 0.08 * corner[0])
 
 
 def _eye_left(p: Floats) -> PartOutline:
@@ -107,7 +119,7 @@ def _eye_left(p: Floats) -> PartOutline:
         (inner[0] + 0.06 * half, level + 0.62 * (top - level)),
     ]
     medial = np.array([inner, [middle, level], outer])
-    return PartOutline("eye_left", Outline(catmull_rom(control)), medial, False, 44)
+    return PartOutline("eye_left", Outline(catmull_rom(control)), medial, False, 44, (p[42:48],), 0.28 * half)
 
 
 def _goggles(p: Floats) -> PartOutline:
@@ -138,4 +150,4 @@ def _goggles(p: Floats) -> PartOutline:
     ]
     between = 0.5 * (bridge + p[[22, 23], 1].mean() + margin)
     medial = np.array([[0.0, between], [inner[0], level + 0.5 * (between - level)], [middle, level], outer])
-    return PartOutline("goggles", _closed(control), medial, True, 44)
+    return PartOutline("goggles", _closed(control), medial, True, 44, (p[36:42], p[42:48]), 0.28 * half)

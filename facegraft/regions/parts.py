@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from facegraft.geometry.chart import CylinderChart, outer_skin
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
@@ -15,7 +16,7 @@ from facegraft.geometry.outline import Outline, crosses
 from facegraft.geometry.symmetry import MIRROR
 from facegraft.geometry.topology import boundary_loops, grow_rings, unique_edges, vertex_adjacency
 from facegraft.regions.landmarks import MIRROR68
-from facegraft.regions.outlines import PartOutline
+from facegraft.regions.outlines import PartOutline, keeps_off
 from facegraft.regions.regionmap import Part, RegionMapError
 
 Ints = NDArray[np.int64]
@@ -28,7 +29,9 @@ INWARD = 1.7  # how much farther a step inside the outline counts than one outsi
 BAND = 3.0  # half width of the band in which a loop may run, in those distances
 ALONG = 0.5  # price of an edge across the outline, on top of its length
 TURN = 1.6  # price of a right-angled turn, in NEAR distances: loops follow the mesh's own lines, not stairs across them
-GAP = 3  # fewest edges between two parts of a set
+GAP_MM = 6.0  # wanted distance between two parts of a set, ...
+GAP_EDGES = (2, 3)  # ... but no fewer and no more edges than these, ...
+GAP_MM_LEAST = 4.0  # ... and never less than this
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ class FaceSurface:
 def mirrored_outline(part: PartOutline, name: str) -> PartOutline:
     """The same outline on the other side of the face."""
     flip = np.array([-1.0, 1.0])
-    return PartOutline(name, Outline(part.outline.points[::-1] * flip), part.medial * flip, part.midline, int(MIRROR68[part.seed]))
+    core = tuple(polygon * flip for polygon in part.core)
+    outline, seed = Outline(part.outline.points[::-1] * flip), int(MIRROR68[part.seed])
+    return PartOutline(name, outline, part.medial * flip, part.midline, seed, core, part.margin)
 
 
 def trace_loop(surface: FaceSurface, part: PartOutline, blocked: Mask) -> Ints:
@@ -91,7 +96,7 @@ def _priced_edges(surface: FaceSurface, part: PartOutline, blocked: Mask, half: 
     low, high = part.outline.points.min(axis=0) - reach, part.outline.points.max(axis=0) + reach
     candidates = np.flatnonzero(used & ~blocked & (flat >= low).all(axis=1) & (flat <= high).all(axis=1))
     distance = part.outline.nearest(flat[candidates])[0]
-    candidates = candidates[distance < reach]
+    candidates = candidates[(distance < reach) & keeps_off(part, flat[candidates])]
     skin = np.zeros(len(v), dtype=bool)
     skin[candidates[outer_skin(v, surface.faces, surface.chart, candidates)]] = True
     if half and surface.mirror is not None:
@@ -177,12 +182,16 @@ def flood(faces: Ints, vertex_count: int, loop: Ints, seed: int) -> Mask:
     return np.asarray(label == label[touching[0]])
 
 
-def keep_clear(faces: Ints, vertex_count: int, part: Part, rings: int = GAP) -> Mask:
-    """Vertices [V] that another part's loop must leave free: the part itself and `rings - 1` rings around it."""
-    adjacency = vertex_adjacency(faces, vertex_count)
-    mask = np.zeros(vertex_count, dtype=bool)
+def keep_clear(face: FaceSurface, part: Part) -> Mask:
+    """Vertices [V] that another part's loop must leave free: the part itself and the rings around it."""
+    count = len(face.vertices)
+    around = face.vertices[np.column_stack([part.loop, np.roll(part.loop, -1)])]
+    edge_length = float(np.median(np.linalg.norm(around[:, 0] - around[:, 1], axis=1)))
+    edges = int(np.clip(np.ceil(GAP_MM / edge_length), *GAP_EDGES))
+    mask = np.zeros(count, dtype=bool)
     mask[part.interior] = True
     mask[part.loop] = True
-    for ring in grow_rings(adjacency, part.loop, rings - 1):
+    for ring in grow_rings(vertex_adjacency(face.faces, count), part.loop, edges - 1):
         mask[ring] = True
-    return mask
+    near = cKDTree(face.vertices[part.loop]).query(face.vertices, distance_upper_bound=GAP_MM_LEAST)[0]
+    return mask | (near < GAP_MM_LEAST)

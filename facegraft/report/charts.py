@@ -20,14 +20,13 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from facegraft.geometry.graft import SANE_RANGE, SURE_RANGE
 from facegraft.report.clay import CLAY, PART_COLOURS
 from facegraft.report.thresholds import (
     FLIPS_PER_COMPOSITE,
-    SANE_RANGE,
     SEAM_MAX_MEDIAN_DEG,
     SEAM_RMS_MEDIAN_DEG,
     SEAM_RMS_P95_DEG,
-    SURE_RANGE,
     residual_thresholds,
 )
 

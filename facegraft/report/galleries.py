@@ -197,7 +197,7 @@ def seams(found: Gathered, topology: Topology | None, scenes: HeadScenes | None,
 
 def surfaces(found: Gathered, studio: Studio) -> Section:
     """One closed surface from four sides."""
-    lead = "One cleaned item as it is sampled: watertight, in the unit ball, its vertices labelled by part."
+    lead = "One cleaned item as it is sampled: in the unit ball, its vertices labelled by part."
     dataset = found.dataset("surfaces")
     if dataset is None:
         return Section("surfaces", "Surfaces", lead, [Text(found.missing("surfaces"), missing=True)])
@@ -334,6 +334,3 @@ def _round_up(value: float) -> float:
 
 def _ticks(top: float) -> list[str]:
     return [f"{top * i / 4:g}" for i in range(5)]
-
-
-__all__ = ["Topology", "composites", "heads", "morph", "points", "seams", "surfaces"]

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from facegraft.engine.fingerprint import RUN_FILE, RunRecord, read_run
 from facegraft.engine.shard_task import LOG_FOLDER
-from facegraft.errors import FacegraftError
 from facegraft.regions.regionmap import RegionMap
 from facegraft.report.errors import ReportError
 from facegraft.stages.parameters import ParameterError, StageParameters
@@ -104,7 +103,7 @@ class StageFacts:
         except ParameterError:  # of another version, which knew other values: show everything
             return dict(given)
         shown = {name: value for name, value in given.items() if name in fixed or value != default.get(name)}
-        if shown.get("preset") == kind.model_fields["preset"].default if "preset" in kind.model_fields else False:
+        if "preset" in shown and shown["preset"] == kind.model_fields["preset"].default:
             del shown["preset"]
         return shown
 
@@ -245,6 +244,3 @@ def _parameters_class(stage: str) -> type[StageParameters]:
     module, _, name = PARAMETERS[stage].partition(":")
     found: type[StageParameters] = getattr(importlib.import_module(module), name)
     return found
-
-
-__all__ = ["FacegraftError", "Gathered", "StageFacts", "Timings", "gather", "is_self_graft"]

@@ -13,7 +13,7 @@ from facegraft.geometry.distance import signed_distance
 from facegraft.report import charts
 from facegraft.report.blocks import Block, Chart, Code, Section, Table, Text
 from facegraft.report.choose import spread
-from facegraft.report.gather import COMMANDS, Gathered, StageFacts, is_self_graft
+from facegraft.report.gather import Gathered, StageFacts, is_self_graft
 from facegraft.report.thresholds import ALL_PARTS, Check, checks
 from facegraft.store.schema import KINDS
 
@@ -314,6 +314,3 @@ def timings(found: Gathered) -> Section:
         "From the logs of the shards; reading and writing shards counts as worker time.",
         blocks,
     )
-
-
-__all__ = ["COMMANDS", "distances", "quality", "rejects", "summary", "timings"]

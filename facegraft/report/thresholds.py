@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.geometry.graft import SANE_RANGE, SURE_RANGE
-
 SEAM_RMS_MEDIAN_DEG, SEAM_RMS_P95_DEG, SEAM_MAX_MEDIAN_DEG = 2.5, 5.0, 9.0
 FLIPS_PER_COMPOSITE = 1.0
 _RESIDUAL_MM = {"nose": 1.3, "mouth": 1.3, "eye_left": 1.0, "eye_right": 1.0}
@@ -80,6 +78,3 @@ def checks(columns: Mapping[str, NDArray[np.float64]], disks: list[str], paramet
             )
         )
     return found
-
-
-__all__ = ["ALL_PARTS", "SANE_RANGE", "SURE_RANGE", "Check", "checks", "residual_thresholds"]

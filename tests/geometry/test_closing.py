@@ -17,6 +17,7 @@ from facegraft.geometry.topology import (
     signed_volume,
     vertex_normals,
 )
+from facegraft.heads import synthetic
 from facegraft.regions.regionmap import RegionMap
 from facegraft.resources import resource_path
 
@@ -189,3 +190,28 @@ def test_ict_with_its_shipped_region_map(ict) -> None:
     assert np.ptp(head.vertices[:, 1]) < 300.0
     for label in (1, 2, 3):
         assert (head.vertex_labels == label).sum() > 200
+
+
+def test_synthetic_heads_close_whatever_the_expression() -> None:
+    """The built-in family with its shipped region map: needs no data."""
+    shape, region_map = synthetic.template(), RegionMap.from_json(resource_path("region_maps/synthetic.json"))
+    skin = np.zeros(region_map.vertex_count, dtype=bool)
+    skin[region_map.vertices_of("surface")] = True
+    closer = HeadCloser(
+        shape.vertices,
+        shape.faces[skin[shape.faces].all(axis=1)],
+        region_map.openings,
+        region_map.vertex_labels("eyes"),
+        neck_loop=region_map.neck_crop_loop,
+        neck_drop=region_map.neck_crop_drop,
+        eyeballs={
+            name: region_map.groups[name.replace("eye", "eyeball")].vertices for name in ("eye_left", "eye_right")
+        },
+    )
+    rng = np.random.default_rng(10)
+    for expression in synthetic.EXPRESSIONS:
+        head = closer.close(synthetic.head(synthetic.sample_identity(rng), expression))
+        points = head.vertices.min(axis=0) + np.ptp(head.vertices, axis=0) * rng.random((100, 3))
+        exact = igl.winding_number(head.vertices, head.faces, points)
+        np.testing.assert_allclose(exact, np.round(exact), atol=1e-6)
+    assert_closed(head)
