@@ -82,7 +82,7 @@ def test_bad_meshes_are_rejected_one_by_one(folder: Path, tmp_path: Path, good_t
     assert len(heads) == 4 and verify_dataset(tmp_path / "heads") == []
     reasons = {row["subject"]: row["reason"] for row in heads.index.to_pylist() if row["status"] == "rejected"}
     assert set(reasons) == {*bad, "truncated", "unreadable"}
-    for name, word in {"nan": "nan", "short": "vertices", "shuffled": "faces", "truncated": "vertices", "unreadable": "cannot be read"}.items():
+    for name, word in {"nan": "nan", "short": "vertices", "shuffled": "faces", "truncated": "truncated", "unreadable": "cannot be read"}.items():
         assert word in reasons[name].lower(), reasons[name]
         assert f"{name}.obj" in reasons[name], reasons[name]
         record = json.loads(next((tmp_path / "heads" / "rejects").glob(f"{name}*.json")).read_text())

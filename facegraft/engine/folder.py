@@ -33,13 +33,20 @@ def claim(folder: Path, record: RunRecord) -> None:
         if there.inputs != record.inputs:
             write_run(folder, record)
         return
+    refuse_strangers(folder)
+    write_run(folder, record)
+
+
+def refuse_strangers(folder: Path) -> None:
+    """Raises EngineError where the folder holds anything but a run of ours."""
+    if (folder / RUN_FILE).is_file():
+        return
     strangers = sorted(path.name for path in folder.iterdir() if path.name != LOCK_FILE and not is_temporary(path.name))
     if strangers:
         raise EngineError(
             f"{folder} is not empty and holds no facegraft run (there is {', '.join(strangers[:3])}{', …' if len(strangers) > 3 else ''}); "
             "choose another output folder (-o) or empty this one"
         )
-    write_run(folder, record)
 
 
 def furnish(folder: Path, plan: StagePlan) -> None:

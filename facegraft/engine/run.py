@@ -15,7 +15,7 @@ import facegraft
 from facegraft.engine.client import Outcome, ShardClient, start_client
 from facegraft.engine.errors import EngineError, RunInterrupted
 from facegraft.engine.fingerprint import RunRecord, read_run, run_record
-from facegraft.engine.folder import claim, finished_counts, furnish, make_output
+from facegraft.engine.folder import claim, finished_counts, furnish, make_output, refuse_strangers
 from facegraft.engine.lock import locked
 from facegraft.engine.options import EngineOptions
 from facegraft.engine.order import StageOrder
@@ -71,10 +71,13 @@ def execute(
     record = run_record(stage_path, plan, sharded, inputs, parameters, seed)
     stage_name(stage_path)
     make_output(folder)
+    refuse_strangers(folder)  # before the lock file is made in somebody's folder
     with locked(folder):
         claim(folder, record)
         if finished_counts(folder) is not None:
-            return _summary_of_finished(folder, record, start)
+            if _all_shards_are_there(folder, record):
+                return _summary_of_finished(folder, record, start)
+            withdraw_dataset(folder)  # somebody took shards away: make them again
         with _resumable(folder):
             furnish(folder, plan)
             return _make_and_finish(folder, record, sharded, options, client, start)
@@ -242,6 +245,10 @@ def _resumable(folder: Path) -> Iterator[None]:
 
 def _rejected_in(commit: Mapping[str, Any]) -> int:
     return sum(row["status"] == "rejected" for row in commit["rows"])
+
+
+def _all_shards_are_there(folder: Path, record: RunRecord) -> bool:
+    return sum(1 for _ in commit_records(folder, record)) == record.shards
 
 
 def _summary_of_finished(folder: Path, record: RunRecord, start: float) -> RunSummary:

@@ -31,14 +31,22 @@ def directed_edges(faces: ArrayLike) -> Ints:
 
 def unique_edges(faces: ArrayLike) -> Ints:
     """The undirected edges [E, 2], each with its smaller vertex first, in lexicographic order."""
-    return np.unique(np.sort(directed_edges(faces), axis=1), axis=0)
+    edges = np.sort(directed_edges(faces), axis=1)
+    base = _base(edges)
+    return np.stack(np.divmod(np.unique(edges @ np.array([base, 1])), base), axis=1)
+
+
+def _base(edges: Ints) -> int:
+    """A number above every vertex: a pair (a, b) is then the one number a · base + b, which sorts far faster."""
+    return int(edges.max()) + 1 if len(edges) else 1
 
 
 def boundary_edges(faces: ArrayLike) -> Ints:
     """Directed edges [B, 2] that only one face has, in the direction of that face."""
     edges = directed_edges(faces)
-    _, inverse, counts = np.unique(np.sort(edges, axis=1), axis=0, return_inverse=True, return_counts=True)
-    return edges[counts[inverse.ravel()] == 1]
+    keys = np.sort(edges, axis=1) @ np.array([_base(edges), 1])
+    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    return edges[counts[inverse] == 1]
 
 
 def boundary_loops(faces: ArrayLike) -> list[Ints]:
@@ -107,10 +115,13 @@ def euler_characteristic(faces: ArrayLike) -> int:
 def is_watertight(faces: ArrayLike) -> bool:
     """Whether every edge has exactly two faces, which run along it in opposite directions."""
     edges = directed_edges(faces)
-    keys = np.unique(edges, axis=0)
-    if len(keys) != len(edges):  # two faces run along one edge in the same direction
+    if len(edges) == 0 or (edges[:, 0] == edges[:, 1]).any():
         return False
-    return bool(np.array_equal(keys, np.unique(edges[:, ::-1], axis=0)))
+    base = _base(edges)
+    there = np.sort(edges @ np.array([base, 1]))
+    back = np.sort(edges @ np.array([1, base]))
+    # Every directed edge once, and once in the other direction.
+    return bool((there[1:] != there[:-1]).all() and np.array_equal(there, back))
 
 
 def compact(faces: ArrayLike, vertex_count: int) -> tuple[Ints, Ints]:

@@ -150,7 +150,7 @@ def check_landmarks(vertices: ArrayLike, landmarks: ArrayLike, mm_per_unit: floa
         if near[:, 2].max() - p[30, 2] > 5.0:
             off.append(f"the nose tip (30) lies {near[:, 2].max() - p[30, 2]:.1f} mm behind the most forward skin around it")
     lopsided, worst = _asymmetry(p)
-    if lopsided > 6.0:
+    if lopsided > 12.0:
         off.append(f"landmarks {worst} and {int(MIRROR68[worst])} are {lopsided:.0f} mm from being mirror images")
     spread = _disorder(p)
     if spread:

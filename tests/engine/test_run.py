@@ -137,7 +137,7 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EngineError, match="file is a file; choose another output folder"):
         run(toy_plan(4), tmp_path / "file", scheduler="sync")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "holiday.jpg"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["holiday.jpg"]
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
@@ -289,3 +289,14 @@ def test_dask_is_imported_only_when_it_is_needed() -> None:
 def test_progress_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(toy_plan(8, 4, {1: "refuse"}), tmp_path / "out", scheduler="sync", progress=True)
     assert "ToyStage: 8/8 items, 1 rejected" in capsys.readouterr().err
+
+
+def test_shards_taken_away_from_a_finished_run_are_made_again(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    run(toy_plan(6, 2), output, scheduler="sync")
+    before = dataset_hash(output)
+    for path in sorted((output / "shards").iterdir())[:2]:
+        path.unlink()
+    summary = run(toy_plan(6, 2), output, scheduler="sync")
+    assert not summary.already_complete
+    assert dataset_hash(output) == before
