@@ -34,7 +34,7 @@ from facegraft.regions.regionmap import load_region_map
 from facegraft.stages.clean import cut_faces, make_closer
 from facegraft.stages.graft import GraftParameters, choose_stage_vertices, make_grafter
 from facegraft.stages.sample import SampleParameters, sample_item
-from facegraft.store import DatasetSchema
+from facegraft.store import DatasetSchema, shard_name
 from facegraft.store.schema import samples_fields
 from facegraft.store.writer import ShardItem, write_shard
 
@@ -108,7 +108,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
 
         def write(fields: dict[str, Any]) -> None:
-            write_shard(folder, "00000-of-00001", [ShardItem("s0001--s0002", fields, {})], [], schema, "0" * 64)
+            write_shard(folder, shard_name(0, 1), [ShardItem("s0001--s0002", fields, {})], [], schema, "0" * 64)
 
         row("composite → closed surface in the unit ball, ms", f"{1e3 * median_time(options.repeat, surface):.1f}")
         row("… → 235,000 surface + 15,000 free points with SDF, ms", f"{1e3 * median_time(options.repeat, sampled):.0f}")
@@ -141,7 +141,7 @@ def against_mesh_to_sdf(surface: dict[str, Any], ready: dict[str, Any], repeat: 
     except Exception as error:
         print(f"  mesh-to-sdf: not measured ({error})")
         return
-    row("mesh-to-sdf (500,000 samples, vote of normals), s", f"{median_time(1, lambda: signed_distance(vertices, faces, points, backend='mesh-to-sdf')):.3f}")
+    row("mesh-to-sdf (1,000,000 samples, vote of normals), s", f"{median_time(1, lambda: signed_distance(vertices, faces, points, backend='mesh-to-sdf')):.3f}")
     wrong = (theirs.sdf < 0) != (ours.sdf < 0)
     row("mesh-to-sdf: wrong signs, free points", f"{100 * wrong[:15_000].mean():.2f} %")
     row("mesh-to-sdf: wrong signs, near points", f"{100 * wrong[15_000:].mean():.2f} %")

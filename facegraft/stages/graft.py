@@ -82,7 +82,7 @@ def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StageP
     splits: dict[str, list[str]] = {}
     for subject, (_, split) in sorted(neutral.items()):
         splits.setdefault(split, []).append(subject)
-    items = []
+    items: list[PlannedItem] = []
     for split, subjects in sorted(splits.items()):
         donors = min(parameters.donors, len(subjects) - 1)
         if donors < parameters.donors:
