@@ -203,7 +203,8 @@ def invariants(table: Table, grafter: Grafter, heads: Floats, pairs: list[tuple[
     )
     q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     worst, outside, order = 0.0, 0, 0.0
-    moved = np.concatenate([np.concatenate([d.seam.interior, d.followers]) for d in grafter.disks.values()])
+    behind = [d.pocket.inner for d in grafter.disks.values() if d.pocket is not None]
+    moved = np.concatenate([*(np.concatenate([d.seam.interior, d.followers]) for d in grafter.disks.values()), *behind])
     rest = np.setdiff1d(np.arange(heads.shape[1]), moved)
     for a, b in pairs[:20]:
         composite = grafter.graft(heads[a], heads[b]).vertices

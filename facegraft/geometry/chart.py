@@ -72,7 +72,7 @@ def outer_skin(vertices: ArrayLike, faces: ArrayLike, chart: CylinderChart, cand
         weight = _barycentric(flat[triangle], p[which_point])
         own = (triangle == index[block][which_point][:, None]).any(axis=1)
         in_front = (weight * depth[triangle]).sum(axis=1) > r[which_point] + 0.05 * edge
-        blocked = which_point[(weight > 1e-9).all(axis=1) & in_front & ~own]
+        blocked = which_point[(weight >= -1e-9).all(axis=1) & in_front & ~own]
         visible[block[np.unique(blocked)]] = False
     return visible
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.geometry.affine import AffineFit, fit_affines, fit_similarity
+from facegraft.geometry.pockets import PocketOperator, pocket_operator
 from facegraft.geometry.quality import LoopEdges, dihedral_angles, dihedral_excess, flipped_faces, loop_edges
 from facegraft.geometry.seam import SeamMethod, SeamOperator, seam_operator
 from facegraft.geometry.topology import compact, faces_within, grow_rings, vertex_adjacency
@@ -64,16 +65,18 @@ class _Disk:
     skin_faces: Ints
     skin_vertices: Ints
     seam_edges: LoopEdges
+    pocket: PocketOperator | None
 
 
 class Grafter:
     """The parts of one topology, ready to graft.
 
     Arguments: template [V, 3] in mm (the mean head: depths and Laplacians are taken on it); faces [F, 3]; skin mask
-    [V] of the outer surface; parts: name → (loop [n], interior [m]); followers: name → vertices (eyeballs, lashes)
-    that the part carries along by its *similarity*, since an affine map would turn eyeballs into ellipsoids;
-    stiffness: of the affine fit (0 = plain affine, inf = similarity); rings: of skin on each side of the loop that
-    join the fit; seam, width, length: see `facegraft.geometry.seam`.
+    [V] of the outer surface; parts: name → (loop [n], interior [m]), where interior vertices that are not skin lie in
+    pockets (see `facegraft.geometry.pockets`); followers: name → vertices (eyeballs, lashes) that the part carries
+    along by its *similarity*, since an affine map would turn eyeballs into ellipsoids; stiffness: of the affine fit
+    (0 = plain affine, inf = similarity); rings: of skin on each side of the loop that join the fit; seam, width,
+    length: see `facegraft.geometry.seam`.
     """
 
     def __init__(
@@ -103,13 +106,17 @@ class Grafter:
             rim = near[(owner[near] == -1) | (owner[near] == number)]
             inside = np.zeros(len(template), dtype=bool)
             inside[interior] = inside[loop] = True
-            part_faces, part_vertices = compact(skin_faces[faces_within(skin_faces, inside)], len(template))
+            own_faces = skin_faces[faces_within(skin_faces, inside)]
+            part_faces, part_vertices = compact(own_faces, len(template))
+            outer, behind = interior[skin[interior]], interior[~skin[interior]]
+            pocket = pocket_operator(template, faces, behind, 2.0 * length) if len(behind) else None
             self.disks[name] = _Disk(
                 rim=rim,
-                seam=seam_operator(template, faces, loop, interior, seam, width, length),
+                seam=seam_operator(template, skin_faces, loop, outer, seam, width, length),
                 followers=(followers or {}).get(name, np.empty(0, dtype=np.int64)),
                 skin_faces=part_faces,
                 skin_vertices=part_vertices,
+                pocket=pocket,
                 seam_edges=loop_edges(skin_faces, loop),
             )
         self._skin_faces = skin_faces
@@ -132,6 +139,8 @@ class Grafter:
             vertices[disk.seam.interior] = disk.seam.apply(
                 fit(donor[disk.seam.loop]), fit(donor[disk.seam.interior]), host
             )
+            if disk.pocket is not None:
+                disk.pocket.apply(vertices, host)
             if len(disk.followers):
                 vertices[disk.followers] = fit_similarity(*rim)(donor[disk.followers])
         return Graft(vertices, fits)
@@ -145,14 +154,15 @@ class Grafter:
             gap = host[disk.seam.loop] - fit(donor[disk.seam.loop])
             angles = [dihedral_angles(v, self._skin_faces, disk.seam_edges) for v in (graft.vertices, donor, host)]
             excess = dihedral_excess(*angles)
+            own = graft.vertices[disk.skin_vertices]
+            mapped = fit(donor[disk.skin_vertices])
+            flips = flipped_faces(own, mapped, disk.skin_faces)
             figures[name] = PartQuality(
                 loop_residual=float(np.sqrt((gap**2).sum(axis=1).mean())),
                 singular_values=fit.singular_values,
                 determinant=fit.determinant,
                 seam_excess_rms=float(np.sqrt((excess**2).mean())),
                 seam_excess_max=float(excess.max()),
-                flips=flipped_faces(
-                    graft.vertices[disk.skin_vertices], fit(donor[disk.skin_vertices]), disk.skin_faces
-                ),
+                flips=flips,
             )
         return figures

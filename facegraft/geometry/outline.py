@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -103,7 +104,7 @@ def crosses(edge_from: ArrayLike, edge_to: ArrayLike, polyline: ArrayLike) -> ND
     def side(p: Floats, q: Floats, r: Floats) -> Floats:
         return np.asarray((q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1]) - (q[..., 1] - p[..., 1]) * (r[..., 0] - p[..., 0]))
 
-    for p, q in zip(line[:-1], line[1:], strict=True):
+    for p, q in pairwise(line):
         left_a, left_b = side(p, q, a) > 0, side(p, q, b) > 0
         left_p, left_q = side(a, b, p) > 0, side(a, b, q) > 0
         total += np.where((left_a != left_b) & (left_p != left_q), np.where(left_b, 1, -1), 0).astype(np.int8)

@@ -50,7 +50,7 @@ def dihedral_angles(vertices: Floats, faces: Ints, seam: LoopEdges) -> Floats:
     cross_right = face_cross(vertices, faces[seam.right])
     along = vertices[seam.edges[:, 1]] - vertices[seam.edges[:, 0]]
     along /= np.linalg.norm(along, axis=1, keepdims=True)
-    sine = np.einsum("ij,ij->i", np.cross(cross_right, cross_left), along)
+    sine = np.einsum("ij,ij->i", np.cross(cross_left, cross_right), along)
     cosine = np.einsum("ij,ij->i", cross_left, cross_right)
     return np.degrees(np.arctan2(sine, cosine))
 
@@ -76,11 +76,7 @@ def self_intersecting_faces(vertices: Floats, faces: Ints) -> int:
     """
     corners = vertices[faces]
     low, high = corners.min(axis=1), corners.max(axis=1)
-    radius = 0.5 * np.linalg.norm(high - low, axis=1).max()
-    pairs = cKDTree((low + high) / 2).query_pairs(2 * radius, output_type="ndarray")
-    i, j = pairs[:, 0], pairs[:, 1]
-    near = ((low[i] <= high[j]) & (low[j] <= high[i])).all(axis=1)
-    i, j = i[near], j[near]
+    i, j = _overlapping_boxes(low, high)
     apart = ~(faces[i][:, :, None] == faces[j][:, None, :]).any(axis=(1, 2))
     i, j = i[apart], j[apart]
     hit = np.zeros(len(i), dtype=bool)
@@ -88,6 +84,28 @@ def self_intersecting_faces(vertices: Floats, faces: Ints) -> int:
         for k in range(3):
             hit |= _segment_crosses(corners[one][:, k], corners[one][:, (k + 1) % 3], corners[other])
     return len(np.unique(np.concatenate([i[hit], j[hit]])))
+
+
+def _overlapping_boxes(low: Floats, high: Floats) -> tuple[Ints, Ints]:
+    """Pairs (i, j) of axis-aligned boxes [n, 3] that overlap, each once.
+
+    Small boxes are paired among themselves and the few large ones with all, so that a large face on the skull does not
+    make every face in the lips a neighbour of every other.
+    """
+    centre, radius = (low + high) / 2, 0.5 * np.linalg.norm(high - low, axis=1)
+    bound = float(np.percentile(radius, 80))
+    small, large = np.flatnonzero(radius <= bound), np.flatnonzero(radius > bound)
+    pairs = [small[cKDTree(centre[small]).query_pairs(2 * bound, output_type="ndarray")]]
+    if len(large):
+        among = cKDTree(centre[large]).query_pairs(2 * float(radius[large].max()), output_type="ndarray")
+        pairs.append(large[among])
+        around = cKDTree(centre[small]).query_ball_point(centre[large], radius[large] + bound)
+        counts = np.array([len(found) for found in around])
+        if counts.sum():
+            pairs.append(np.stack([np.repeat(large, counts), small[np.concatenate(around).astype(np.int64)]], axis=1))
+    i, j = np.concatenate(pairs).T
+    near = ((low[i] <= high[j]) & (low[j] <= high[i])).all(axis=1)
+    return i[near], j[near]
 
 
 def _segment_crosses(start: Floats, end: Floats, triangle: Floats) -> NDArray[np.bool_]:

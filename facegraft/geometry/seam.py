@@ -81,7 +81,7 @@ def seam_operator(
     width, length = seam_widths(vertices, loop, width, length)
     part_vertices = vertices[kept]
     damping = 0.0 if method == "harmonic" else 1.0 / length**2
-    spread = _spread_residual(part_vertices, part_faces, local_loop, local_interior, damping)
+    spread = spread_values(part_vertices, part_faces, local_loop, local_interior, damping)
     if method == "harmonic":
         return SeamOperator(loop, interior, np.ones(count[0]), spread)
     depth = geodesic_depth(part_vertices, part_faces, local_loop)[local_interior]
@@ -89,7 +89,7 @@ def seam_operator(
     return SeamOperator(loop, interior, weight, weight[:, None] * spread)
 
 
-def _spread_residual(vertices: Floats, faces: Ints, loop: Ints, interior: Ints, damping: float) -> Floats:
+def spread_values(vertices: Floats, faces: Ints, loop: Ints, interior: Ints, damping: float) -> Floats:
     """W [m, n]: minimiser of the Dirichlet energy plus damping · ‖u‖², for given values on the loop."""
     laplacian = -igl.cotmatrix(vertices, faces).tocsr()
     areas = np.repeat(face_areas(vertices, faces) / 3.0, 3)

@@ -24,7 +24,7 @@ MIRROR = np.array([-1.0, 1.0, 1.0])
 """Reflection in the plane x = 0, as a factor on coordinates."""
 
 _SEED_EDGES = 12  # places at which a propagation is tried
-_SEED_CANDIDATES = 12  # nearest mirrored vertices considered for each end of a seed edge
+_SEED_CANDIDATES = (12, 48)  # nearest mirrored vertices considered for each end of a seed edge; more only if few fail
 _TRIAL_VERTICES = 200  # how far a trial propagation runs before seeds are compared
 _MAX_CONFLICTS = 0.005  # share of contradictory faces beyond which a topology counts as asymmetric
 _CLEAR_CONFLICTS = 0.0005  # share at which the search for a better seed stops
@@ -52,8 +52,9 @@ def mirror_map(vertices: ArrayLike, faces: ArrayLike) -> Ints | None:
         own, other = np.flatnonzero(component == here), np.flatnonzero(component == there)
         piece = f[(face_component == here) | (face_component == there)]
         found = _by_position(v, piece, own, other)
-        if found is None:
-            found = _by_propagation(v, piece, own, other)
+        for candidates in _SEED_CANDIDATES:
+            if found is None:
+                found = _by_propagation(v, piece, own, other, candidates)
         if found is None and here != there and len(own) < _SMALL_PIECE * len(v):
             found = other[linear_sum_assignment(cdist(v[own] * MIRROR, v[other]))[1]]
         if found is None:
@@ -109,24 +110,27 @@ def _by_position(v: Floats, piece: Ints, own: Ints, other: Ints) -> Ints | None:
     return found
 
 
-def _by_propagation(v: Floats, piece: Ints, own: Ints, other: Ints) -> Ints | None:
+def _by_propagation(v: Floats, piece: Ints, own: Ints, other: Ints, candidates: int) -> Ints | None:
     """Mirror `own` onto `other` by walking over the faces from the seed that contradicts itself least."""
     opposite = _opposite_vertices(piece)
     inside = set(own.tolist())
     edges = [edge for edge in opposite if edge[0] in inside]
     if not edges:
         return None
-    trials: list[tuple[float, dict[int, int], _Seed]] = []
-    for seed in _seed_candidates(v, edges, opposite, other):
+    trials: list[tuple[float, _Seed]] = []
+    consistent: list[dict[int, int]] = []
+    for seed in _seed_candidates(v, edges, opposite, other, candidates):
         p, q, p_, q_ = seed
-        if any(known.get(p) == p_ and known.get(q) == q_ for _, known, _ in trials):
+        if any(known.get(p) == p_ and known.get(q) == q_ for known in consistent):
             continue  # the same map, found from another edge
-        known, _, _ = _propagate(v, opposite, seed, _TRIAL_VERTICES)
+        known, contradictions, _ = _propagate(v, opposite, seed, _TRIAL_VERTICES)
         if len(known) >= min(_TRIAL_VERTICES, len(own)):
             offset = np.median([np.linalg.norm(v[a] * MIRROR - v[b]) for a, b in known.items()])
-            trials.append((float(offset), known, seed))
+            trials.append((float(offset), seed))
+            if not contradictions:
+                consistent.append(known)
     best: tuple[float, dict[int, int]] | None = None
-    for _, _, seed in sorted(trials, key=lambda trial: (trial[0], trial[2])):
+    for _, seed in sorted(trials):
         # A regular patch of quads is symmetric about many lines: only the whole piece tells the right one.
         assigned, conflicts, visited = _propagate(v, opposite, seed, len(own))
         share = conflicts / max(visited, 1)
@@ -149,14 +153,16 @@ def _opposite_vertices(piece: Ints) -> dict[tuple[int, int], int]:
 _Seed = tuple[int, int, int, int]
 
 
-def _seed_candidates(v: Floats, edges: list[tuple[int, int]], opposite: dict[tuple[int, int], int], other: Ints) -> list[_Seed]:
+def _seed_candidates(
+    v: Floats, edges: list[tuple[int, int]], opposite: dict[tuple[int, int], int], other: Ints, candidates: int
+) -> list[_Seed]:
     """Pairs of directed edges (p, q) and (q', p') that may be mirror images, at edges spread over the midline."""
     table = np.array(edges)
     middle = np.abs(v[table].mean(axis=1)[:, 0])
     near = np.lexsort((table[:, 1], table[:, 0], np.round(middle, 9)))[: 20 * _SEED_EDGES]
     chosen = table[near[:: max(1, len(near) // _SEED_EDGES)]]
     tree = cKDTree(v[other])
-    k = min(_SEED_CANDIDATES, len(other))
+    k = min(candidates, len(other))
     seeds: list[_Seed] = []
     for p, q in chosen.tolist():
         near_p = other[np.atleast_1d(tree.query(v[p] * MIRROR, k)[1])].tolist()
@@ -196,10 +202,9 @@ def _propagate(
         _, a, b = heapq.heappop(queue)
         new, image = opposite[a, b], opposite[assigned[b], assigned[a]]
         visited += 1
-        if new in assigned:
-            conflicts += assigned[new] != image
+        if assigned.setdefault(new, image) != image:
+            conflicts += 1
             continue
-        assigned[new] = image
         for edge in ((new, b), (b, new), (a, new), (new, a)):
             push(*edge)
     return assigned, conflicts, visited

@@ -99,7 +99,7 @@ def part_faces(faces: ArrayLike, part: Part) -> Ints:
     chosen = faces_within(f, member) & inside[f].any(axis=1)
     # A face on three loop vertices lies inside if one of its edges runs along the loop in the loop's direction.
     along = part.loop * size + np.roll(part.loop, -1)
-    corner = np.stack([f * size + np.roll(f, -1, axis=1)], axis=-1)[..., 0]
+    corner = f * size + np.roll(f, -1, axis=1)
     flat = faces_within(f, member) & ~inside[f].any(axis=1) & np.isin(corner, along).any(axis=1)
     return f[chosen | flat]
 

@@ -29,7 +29,8 @@ def show_region_map(region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike
     skin = f[faces_within(f, group_mask(dict(region_map.groups), len(v), "surface", "socket"))]
     points = v[region_map.landmarks68]
     centre = points[17:].mean(axis=0)
-    plotter = pv.Plotter(off_screen=True, shape=(len(region_map.regions), len(VIEWS)), window_size=[size * len(VIEWS), size * len(region_map.regions)])
+    white = pv.themes.DocumentTheme()  # a theme of our own: nothing global is changed
+    plotter = pv.Plotter(theme=white, off_screen=True, shape=(len(region_map.regions), len(VIEWS)), window_size=[size * len(VIEWS), size * len(region_map.regions)])
     for row, (set_name, parts) in enumerate(region_map.regions.items()):
         colour = np.tile(np.array(pv.Color(SKIN_COLOUR).int_rgb, dtype=np.uint8), (len(skin), 1))
         for name, part in parts.items():
@@ -46,7 +47,6 @@ def show_region_map(region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike
             loops.append(region_map.neck_crop_loop)
         for column, (view, angle) in enumerate(VIEWS.items()):
             plotter.subplot(row, column)
-            plotter.set_background("white")
             plotter.add_mesh(mesh, scalars="colour", rgb=True, smooth_shading=False, show_edges=True, edge_opacity=0.12, ambient=0.25, specular=0.0)
             for loop in loops:
                 plotter.add_mesh(_tube_line(v, loop), color="black", line_width=3)

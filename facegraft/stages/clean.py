@@ -22,10 +22,10 @@ from facegraft.errors import FacegraftError
 from facegraft.geometry.clipping import BallClipper
 from facegraft.geometry.closing import HeadCloser
 from facegraft.geometry.frame import frontal_origin, head_origin, to_mm_matrix, to_unit
-from facegraft.geometry.topology import face_areas, faces_within, is_watertight
+from facegraft.geometry.topology import face_areas, is_watertight
 from facegraft.geometry.visibility import visible_sheet
 from facegraft.regions.regionmap import PART_LABELS, RegionMap
-from facegraft.stages.graft import choose_stage_vertices, neutral_keys
+from facegraft.stages.graft import choose_stage_vertices, neutral_keys, skin_faces_of
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.schema import surfaces_fields
@@ -246,8 +246,6 @@ def make_closer(
     template: NDArray[np.float64], faces: NDArray[np.int64], region_map: RegionMap, labels: NDArray[np.uint8]
 ) -> HeadCloser:
     """The closer of a topology: its skin, openings, neck crop and eyeballs, from the region map."""
-    skin = np.zeros(region_map.vertex_count, dtype=bool)
-    skin[region_map.vertices_of("surface")] = True
     eyeballs = {
         g.follows: g.vertices
         for name, g in region_map.groups.items()
@@ -255,7 +253,7 @@ def make_closer(
     }
     return HeadCloser(
         template,
-        faces[faces_within(faces, skin)],
+        skin_faces_of(faces, region_map),
         region_map.openings,
         labels,
         neck_loop=region_map.neck_crop_loop,

@@ -23,6 +23,7 @@ from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext
 from facegraft.engine.seeds import item_rng
 from facegraft.errors import FacegraftError
 from facegraft.geometry.graft import Graft, Grafter, PartQuality
+from facegraft.geometry.topology import faces_within
 from facegraft.regions.regionmap import LABEL_OF_PART, PART_LABELS, RegionMap
 from facegraft.stages.pairs import Pairing, plan_pairings
 from facegraft.stages.parameters import StageParameters
@@ -151,8 +152,18 @@ def choose_stage_vertices(region_map: RegionMap, count: int) -> NDArray[np.int64
     return np.sort(rng.permutation(skin)[:count])
 
 
+def skin_faces_of(faces: NDArray[np.int64], region_map: RegionMap) -> NDArray[np.int64]:
+    """The faces [F', 3] of the outer skin."""
+    skin = np.zeros(region_map.vertex_count, dtype=bool)
+    skin[region_map.vertices_of("surface")] = True
+    return faces[faces_within(faces, skin)]
+
+
 def make_grafter(
-    template: NDArray[np.float64], faces: NDArray[np.int64], region_map: RegionMap, parameters: GraftParameters
+    template: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    region_map: RegionMap,
+    parameters: GraftParameters,
 ) -> Grafter:
     """The grafter of a topology, with its template and these parameters."""
     skin = np.zeros(region_map.vertex_count, dtype=bool)

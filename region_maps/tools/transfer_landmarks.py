@@ -32,7 +32,14 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from facegraft.geometry.symmetry import MIRROR, mirror_map, symmetrised
-from facegraft.geometry.topology import boundary_loops, compact, face_components, face_normals, unique_edges, vertex_normals
+from facegraft.geometry.topology import (
+    boundary_loops,
+    compact,
+    face_components,
+    face_normals,
+    unique_edges,
+    vertex_normals,
+)
 from facegraft.regions.landmarks import MIRROR68, FaceFrame
 
 Ints = NDArray[np.int64]

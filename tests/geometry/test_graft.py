@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import igl
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from facegraft.geometry.graft import Grafter
 from facegraft.geometry.seam import geodesic_depth, seam_operator, seam_widths, smoothstep
 from facegraft.geometry.topology import boundary_loops, faces_within, is_watertight
 from facegraft.regions.regionmap import load_region_map
+from facegraft.stages.clean import make_closer
 from facegraft.stages.graft import GraftParameters, make_grafter
 
 N = 41
@@ -199,8 +201,25 @@ def test_eyeballs_stay_spheres(ict: tuple) -> None:
 
 def test_grafts_stay_closed(ict: tuple) -> None:
     """Skin, sockets and mouth sac with a fan over the neck are watertight before and after: a graft moves vertices only."""
-    neutral, faces, heads = ict
+    neutral, faces, _ = ict
     body = faces[(faces < 14062).all(axis=1)]
     (neck,) = boundary_loops(body)
     fan = np.stack([np.roll(neck, -1), neck, np.full(len(neck), len(neutral))], axis=1)
     assert is_watertight(np.concatenate([body, fan]))
+
+
+def test_pockets_stay_inside(ict: tuple) -> None:
+    """A donor's mouth sac must not come through the host's cheeks: sockets lie inside the closed composite."""
+    neutral, faces, heads = ict
+    region_map = load_region_map("ict")
+    g = make_grafter(neutral, faces, region_map, GraftParameters())
+    closer = make_closer(neutral, faces, region_map, region_map.vertex_labels("eyes"))
+    sac = region_map.groups["mouth_socket"].vertices
+
+    def outside(head: NDArray[np.float64]) -> int:
+        closed = closer.close(head)
+        return int((igl.fast_winding_number(closed.vertices, closed.faces, head[sac]) < 0.5).sum())
+
+    for a, b in [(i, j) for i in range(6) for j in range(6) if i != j]:
+        composite = g.graft(heads[a], heads[b]).vertices
+        assert outside(composite) <= outside(heads[b]) + 10, (a, b)

@@ -45,7 +45,7 @@ def test_asymmetric_shape_is_mapped_by_its_connectivity(seed: int, size: float) 
 
 def test_two_pieces_are_swapped() -> None:
     vertices, faces, _ = mirrored_sheet(3, 6)
-    apart = vertices + [20.0, 0, 0]
+    apart = vertices + np.array([20.0, 0, 0])
     both = np.concatenate([apart, apart * MIRROR])
     found = mirror_map(both, np.concatenate([faces, faces[:, ::-1] + len(vertices)]))
     assert found is not None

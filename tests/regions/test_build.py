@@ -1,0 +1,118 @@
+"""The builder on altered templates: other vertex order, no symmetry, other units; and the checker on spoilt maps."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from facegraft.regions import build as builder
+from facegraft.regions.build import build_region_map
+from facegraft.regions.check import check_region_map
+from facegraft.regions.groups import as_ranges, groups_by_connectivity
+from facegraft.regions.landmarks import LandmarkError
+from facegraft.regions.regionmap import Part, RegionMapError
+from facegraft.regions.show import show_region_map
+
+
+def members(part: Part) -> set[int]:
+    return set(part.loop.tolist()) | set(part.interior.tolist())
+
+
+@pytest.mark.slow
+def test_map_does_not_depend_on_vertex_order_or_unit(load_template) -> None:
+    template = load_template("synthetic")
+    order = np.random.default_rng(1).permutation(len(template.vertices))
+    place = np.argsort(order)
+    shuffled = build_region_map(
+        template.vertices[order] / 1000.0, place[template.faces], place[template.region_map.landmarks68], "shuffled"
+    )
+    assert shuffled.mm_per_unit == 1000.0
+    assert shuffled.groups["skin"].role == "surface"
+    assert {g.follows for g in shuffled.groups.values() if g.role == "inner"} == {"eye_left", "eye_right"}
+    for set_name, parts in template.region_map.regions.items():
+        for name, part in parts.items():
+            ours = {int(place[i]) for i in members(part)}
+            found = members(shuffled.regions[set_name][name])
+            assert len(ours & found) / len(ours | found) > 0.99, name  # equal costs may fall the other way
+
+
+@pytest.mark.slow
+def test_a_template_without_symmetry_is_built_from_whole_loops(load_template, monkeypatch) -> None:
+    template = load_template("synthetic")
+    monkeypatch.setattr(builder, "mirror_map", lambda vertices, faces: None)
+    built = build_region_map(template.vertices, template.faces, template.region_map.landmarks68, "plain", 1.0)
+    assert built.symmetry is None
+    findings, _ = check_region_map(built, template.vertices, template.faces)
+    assert findings == []
+    for set_name, parts in template.region_map.regions.items():
+        for name, part in parts.items():
+            ours, found = members(part), members(built.regions[set_name][name])
+            assert len(ours & found) / len(ours | found) > 0.9, f"{set_name} {name}"
+
+
+def test_bad_meshes_are_refused_by_name(load_template) -> None:
+    template = load_template("synthetic")
+    v, f, marks = template.vertices, template.faces, template.region_map.landmarks68
+    hurt = v.copy()
+    hurt[7, 1] = np.nan
+    for args, message in (
+        ((hurt, f, marks), "vertex 7 is not finite"),
+        ((v, f[:, :2], marks), r"triangles \[F, 3\]"),
+        ((v[:100], f, marks), "a face names vertex"),
+    ):
+        with pytest.raises(RegionMapError, match=message):
+            build_region_map(*args, "head")
+    with pytest.raises(LandmarkError, match="another topology"):
+        build_region_map(v, f, np.arange(68), "head", 1.0)
+
+
+def test_groups_follow_the_part_they_lie_in(load_template) -> None:
+    template = load_template("synthetic")
+    groups = groups_by_connectivity(template.vertices, template.faces, template.region_map.landmarks68)
+    x = template.vertices[:, 0]
+    assert (x[groups["inside_eye_left"].vertices] > 0).all()
+    assert (x[groups["inside_eye_right"].vertices] < 0).all()
+    assert sum(len(g.vertices) for g in groups.values()) == len(template.vertices)
+
+
+def test_ranges_hold_exactly_their_indices() -> None:
+    index = np.array([9, 1, 2, 3, 7, 9, 10])
+    assert as_ranges(index) == ((1, 4), (7, 8), (9, 11))
+    assert as_ranges([]) == ()
+
+
+def test_checker_finds_spoilt_maps(load_template) -> None:
+    template = load_template("synthetic")
+    good = template.region_map
+    nose, mouth = good.regions["eyes"]["nose"], good.regions["eyes"]["mouth"]
+
+    def with_part(name: str, part: Part) -> list[str]:
+        parts = {**good.regions["eyes"], name: part}
+        spoilt = replace(good, regions={**good.regions, "eyes": parts})
+        return check_region_map(spoilt, template.vertices, template.faces)[0]
+
+    assert any("share" in finding for finding in with_part("mouth", Part(mouth.loop, np.append(mouth.interior, nose.interior[:3]))))
+    assert any("encloses to the left" in finding for finding in with_part("nose", Part(nose.loop[::-1], nose.interior)))
+    assert any("encloses" in finding for finding in with_part("nose", Part(nose.loop, nose.interior[1:])))
+    assert any("not edges" in finding for finding in with_part("nose", Part(np.delete(nose.loop, [3, 5]), nose.interior)))
+    wrong = replace(good, landmarks68=np.roll(good.landmarks68, 1))
+    assert any("landmarks do not fit" in finding for finding in check_region_map(wrong, template.vertices, template.faces)[0])
+    assert good.symmetry is not None
+    crooked = replace(good, symmetry=np.roll(good.symmetry, 1))
+    assert any("involution" in finding for finding in check_region_map(crooked, template.vertices, template.faces)[0])
+    with pytest.raises(RegionMapError, match="vertices"):
+        check_region_map(good, template.vertices[:-1], template.faces)
+
+
+def test_picture_shows_parts_loops_and_landmarks(load_template, tmp_path) -> None:
+    from PIL import Image
+
+    template = load_template("synthetic")
+    path = show_region_map(template.region_map, template.vertices, template.faces, tmp_path / "map.png", size=240)
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int).reshape(-1, 3)
+    r, g, b = pixels.T
+    assert pixels.shape[0] == 480 * 480
+    assert ((g > r + 25) & (g > b + 25)).sum() > 500  # nose
+    assert ((b > r + 40) & (b > g + 25)).sum() > 300  # mouth
+    assert ((r > g + 40) & (g > b + 40)).sum() > 800  # eyes
+    assert (pixels.max(axis=1) < 40).sum() > 200  # loops
