@@ -80,7 +80,11 @@ def main() -> None:
             bare.graft(skins[i % 12], skins[(i + 5) % 12])
 
     hundred()
-    row("composites a second, ICT skin (11,248 vertices), four disks", f"{100 / median_time(options.repeat, hundred):.0f}", "≥ 500")
+    row(
+        "composites a second, ICT skin (11,248 vertices), four disks",
+        f"{100 / median_time(options.repeat, hundred):.0f}",
+        "≥ 500",
+    )
 
     region_labels = region_map.vertex_labels("eyes")
     grafter = make_grafter(template, faces, region_map, GraftParameters())
@@ -97,8 +101,13 @@ def main() -> None:
         closed = closer.close(to_unit(composite, origin, MM_PER_UNIT))
         stages = to_unit(np.stack([composite] * 6), origin, MM_PER_UNIT).astype(np.float32)
         return {
-            "vertices": closed.vertices.astype(np.float32), "faces": closed.faces, "vertex_parts": closed.vertex_labels, "face_cut": cut,
-            "landmarks": stages[:, region_map.landmarks68], "stage_points": stages[:, followed], "to_mm": to_mm_matrix(origin, MM_PER_UNIT),
+            "vertices": closed.vertices.astype(np.float32),
+            "faces": closed.faces,
+            "vertex_parts": closed.vertex_labels,
+            "face_cut": cut,
+            "landmarks": stages[:, region_map.landmarks68],
+            "stage_points": stages[:, followed],
+            "to_mm": to_mm_matrix(origin, MM_PER_UNIT),
         }
 
     def sampled() -> dict[str, Any]:
@@ -111,8 +120,13 @@ def main() -> None:
             write_shard(folder, shard_name(0, 1), [ShardItem("s0001--s0002", fields, {})], [], schema, "0" * 64)
 
         row("composite → closed surface in the unit ball, ms", f"{1e3 * median_time(options.repeat, surface):.1f}")
-        row("… → 235,000 surface + 15,000 free points with SDF, ms", f"{1e3 * median_time(options.repeat, sampled):.0f}")
-        row("samples → written, checksummed, fsynced shard, ms", f"{1e3 * median_time(options.repeat, lambda: write(ready)):.0f}")
+        row(
+            "… → 235,000 surface + 15,000 free points with SDF, ms", f"{1e3 * median_time(options.repeat, sampled):.0f}"
+        )
+        row(
+            "samples → written, checksummed, fsynced shard, ms",
+            f"{1e3 * median_time(options.repeat, lambda: write(ready)):.0f}",
+        )
         whole = median_time(options.repeat, lambda: write(sampled()))
         row("`paper` item, composite → written shard, s", f"{whole:.3f}", "≤ 0.6")
 
@@ -121,7 +135,11 @@ def main() -> None:
 
     empty = median_time(options.repeat, lambda: run("-c", "pass"))
     row("python -c pass, s", f"{empty:.3f}")
-    row("import facegraft (interpreter start included), s", f"{median_time(options.repeat, lambda: run('-c', 'import facegraft')):.3f}", "≤ 0.3")
+    row(
+        "import facegraft (interpreter start included), s",
+        f"{median_time(options.repeat, lambda: run('-c', 'import facegraft')):.3f}",
+        "≤ 0.3",
+    )
     row("facegraft --help, s", f"{median_time(options.repeat, lambda: run('-m', 'facegraft', '--help')):.3f}", "≤ 1")
 
     against_mesh_to_sdf(surface(), ready, options.repeat)
@@ -135,17 +153,26 @@ def against_mesh_to_sdf(surface: dict[str, Any], ready: dict[str, Any], repeat: 
     points = np.concatenate([ready["free_points"].astype(np.float64), near])
     print(f"\nsigned distance of {len(points):,} points (half free, half 2 mm around the surface)")
     ours = signed_distance(vertices, faces, points)
-    row("facegraft (exact distance, winding number), s", f"{median_time(repeat, lambda: signed_distance(vertices, faces, points)):.3f}")
+    row(
+        "facegraft (exact distance, winding number), s",
+        f"{median_time(repeat, lambda: signed_distance(vertices, faces, points)):.3f}",
+    )
     try:
         theirs = signed_distance(vertices, faces, points, backend="mesh-to-sdf")
     except Exception as error:
         print(f"  mesh-to-sdf: not measured ({error})")
         return
-    row("mesh-to-sdf (1,000,000 samples, vote of normals), s", f"{median_time(1, lambda: signed_distance(vertices, faces, points, backend='mesh-to-sdf')):.3f}")
+    row(
+        "mesh-to-sdf (1,000,000 samples, vote of normals), s",
+        f"{median_time(1, lambda: signed_distance(vertices, faces, points, backend='mesh-to-sdf')):.3f}",
+    )
     wrong = (theirs.sdf < 0) != (ours.sdf < 0)
     row("mesh-to-sdf: wrong signs, free points", f"{100 * wrong[:15_000].mean():.2f} %")
     row("mesh-to-sdf: wrong signs, near points", f"{100 * wrong[15_000:].mean():.2f} %")
-    row("mesh-to-sdf: median distance error, mm", f"{MM_PER_UNIT * np.median(np.abs(np.abs(theirs.sdf) - np.abs(ours.sdf))):.4f}")
+    row(
+        "mesh-to-sdf: median distance error, mm",
+        f"{MM_PER_UNIT * np.median(np.abs(np.abs(theirs.sdf) - np.abs(ours.sdf))):.4f}",
+    )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,14 @@ from facegraft.regions.show import show_region_map
 
 REFERENCE = {"ict": "ict", "facescape_v16": "facescape", "flame": "flame"}
 REFERENCE_PART = {"nose": "nose", "mouth": "mouth", "eye_left": "eye_l", "eye_right": "eye_r", "goggles": "goggles"}
-LANDMARK_GROUPS = {"jaw": (0, 17), "brows": (17, 27), "nose": (27, 36), "eyes": (36, 48), "outer lip": (48, 60), "inner lip": (60, 68)}
+LANDMARK_GROUPS = {
+    "jaw": (0, 17),
+    "brows": (17, 27),
+    "nose": (27, 36),
+    "eyes": (36, 48),
+    "outer lip": (48, 60),
+    "inner lip": (60, 68),
+}
 
 Mesh = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64] | None]
 
@@ -77,7 +84,11 @@ def main() -> None:
         region_map = load_region_map(name)
         findings, figures = check_region_map(region_map, vertices, faces)
         complaints += [f"{name}: {finding}" for finding in findings]
-        reference = json.loads((data / "regions" / f"regions_{REFERENCE[name]}.json").read_text()) if name in REFERENCE else None
+        reference = (
+            json.loads((data / "regions" / f"regions_{REFERENCE[name]}.json").read_text())
+            if name in REFERENCE
+            else None
+        )
         for set_name, parts in figures.items():
             for part_name, row in parts.items():
                 iou = rough = turns = "-"
@@ -87,13 +98,22 @@ def main() -> None:
                     ours = set(part.loop.tolist()) | set(part.interior.tolist())
                     theirs = set(other["periphery"]) | set(other["interior"])
                     loop = vertices[other["periphery"]]
-                    iou, rough, turns = f"{len(ours & theirs) / len(ours | theirs):.3f}", f"{roughness(loop):.3f}", str(corners(loop))
+                    iou, rough, turns = (
+                        f"{len(ours & theirs) / len(ours | theirs):.3f}",
+                        f"{roughness(loop):.3f}",
+                        str(corners(loop)),
+                    )
                 print(f"{name:14}{set_name:9}{part_name:11}{row['loop']:5}{row['interior']:7}{row['mean_edge']:8.2f}{row['roughness']:7.3f}"
                       f"{rough:>7}{row['notches']:>4} ({turns:>2}){row['mirror_difference']!s:>7}{row['gap']:4}{row['gap_mm']:7.1f}"
                       f"{row['on_skin']:6.0%}{row['euler']:6}{iou:>7}")  # fmt: skip
         if published is not None:
-            gap = np.linalg.norm(vertices[region_map.landmarks68] - vertices[published], axis=1) * region_map.mm_per_unit
-            landmark_rows += [f"{name:14}{group:11}{np.median(gap[a:b]):7.1f}{gap[a:b].max():7.1f}" for group, (a, b) in LANDMARK_GROUPS.items()]
+            gap = (
+                np.linalg.norm(vertices[region_map.landmarks68] - vertices[published], axis=1) * region_map.mm_per_unit
+            )
+            landmark_rows += [
+                f"{name:14}{group:11}{np.median(gap[a:b]):7.1f}{gap[a:b].max():7.1f}"
+                for group, (a, b) in LANDMARK_GROUPS.items()
+            ]
         if options.pictures:
             print(show_region_map(region_map, vertices, faces, options.pictures / f"{name}.png"))
     if landmark_rows:

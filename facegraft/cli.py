@@ -536,11 +536,12 @@ def regions_build(
     \b
     Example: facegraft regions build 1_neutral.obj --landmarks landmark_indices.npz --key v10 --name facescape_v10 -o facescape_v10.json
     """
-    from facegraft.regions.build import build_region_map, read_landmarks
+    from facegraft.regions.build import build_region_map
     from facegraft.regions.check import check_region_map
+    from facegraft.regions.landmarks import read_landmarks
 
     vertices, faces = _read_triangles(template)
-    indices = read_landmarks(landmarks, key=key, vertices=vertices, faces=faces)
+    indices = read_landmarks(landmarks, key=key, faces=faces)
     region_map = build_region_map(vertices, faces, indices, name, mm_per_unit=mm_per_unit)
     region_map.save(output)
     click.echo(f"{output}: {name}, {len(vertices)} vertices")
@@ -593,11 +594,14 @@ def _read_triangles(path: Path, region_map: RegionMap | None = None) -> tuple[ND
     return read_triangles(path, region_map)
 
 
-def _say_check(found: tuple[list[str], Any]) -> None:
-    findings, table = found
-    for row in table:
-        click.echo("  " + "  ".join(f"{name} {value}" for name, value in row.items()))
+def _say_check(found: tuple[list[str], dict[str, dict[str, dict[str, object]]]]) -> None:
+    findings, figures = found
+    for set_name, parts in figures.items():
+        for part, values in parts.items():
+            row = "  ".join(f"{n} {v:.3g}" if isinstance(v, float) else f"{n} {v}" for n, v in values.items())
+            click.echo(f"  {set_name}.{part}: {row}")
     for finding in findings:
         click.echo(f"  NOT SOUND: {finding}")
     if findings:
         raise click.exceptions.Exit(1)
+    click.echo("  sound")

@@ -50,28 +50,30 @@ class AffineFit:
         return homogeneous
 
 
-def fit_similarity(donor_rim: Floats, host_rim: Floats) -> AffineFit:
+def fit_similarity(donor_rim: Floats, host_rim: Floats, weights: Floats | None = None) -> AffineFit:
     """Least-squares similarity: rotation, one scale > 0 and translation; never a reflection (Umeyama 1991).
 
-    Shapes: donor_rim, host_rim [n, 3], row-matched. Raises DegenerateRim for fewer than three points or a line.
+    Shapes: donor_rim, host_rim [n, 3], row-matched; weights [n]. Raises DegenerateRim for fewer than three points or a line.
     """
-    return fit_affine(donor_rim, host_rim, stiffness=np.inf)
+    return fit_affine(donor_rim, host_rim, np.inf, weights)
 
 
-def fit_affine(donor_rim: Floats, host_rim: Floats, stiffness: float) -> AffineFit:
+def fit_affine(donor_rim: Floats, host_rim: Floats, stiffness: float, weights: Floats | None = None) -> AffineFit:
     """Least-squares affine map of a donor part's rim onto the host's graft site, held near the best similarity.
 
-    Minimises ‖X Aᵀ − Y‖² + μ ‖A − sR‖² over the centred rims X, Y, with μ = stiffness · tr(XᵀX)/3 and sR the
-    least-squares similarity (Umeyama 1991); the minimiser is A = (YᵀX + μ sR)(XᵀX + μ I)⁻¹. Stiffness 0 is the plain
+    Minimises Σ wᵢ ‖A xᵢ − yᵢ‖² + μ ‖A − sR‖² over the centred rims X, Y, with μ = stiffness · tr(XᵀWX)/3 and sR the
+    least-squares similarity (Umeyama 1991); the minimiser is A = (YᵀWX + μ sR)(XᵀWX + μ I)⁻¹. Stiffness 0 is the plain
     affine of Gu & Pears (2024, section 3.4), infinity the similarity.
-    Shapes: donor_rim, host_rim [n, 3] in mm, row-matched.
+    Shapes: donor_rim, host_rim [n, 3] in mm, row-matched; weights [n] positive, all 1 if not given.
     Raises DegenerateRim for fewer than four points, a rim on a line, or a (nearly) planar rim with stiffness 0:
     there the plain affine flattens the part to a sheet or blows it up.
     """
-    return fit_affines([donor_rim], [host_rim], stiffness)[0]
+    return fit_affines([donor_rim], [host_rim], stiffness, None if weights is None else [weights])[0]
 
 
-def fit_affines(donor_rims: Sequence[Floats], host_rims: Sequence[Floats], stiffness: float) -> list[AffineFit]:
+def fit_affines(
+    donor_rims: Sequence[Floats], host_rims: Sequence[Floats], stiffness: float, weights: Sequence[Floats] | None = None
+) -> list[AffineFit]:
     """`fit_affine` of several rims at once: their 3×3 problems are solved in one batch, which is several times faster."""
     if stiffness < 0:
         raise ValueError(f"stiffness must be at least 0, not {stiffness}")
@@ -86,10 +88,13 @@ def fit_affines(donor_rims: Sequence[Floats], host_rims: Sequence[Floats], stiff
             raise DegenerateRim(
                 f"a rim of {len(donor)} points does not determine a map; a part's loop needs at least 4 vertices"
             )
-        donor_mean[i], host_mean[i] = donor.mean(axis=0), host.mean(axis=0)
+        w = np.ones(len(donor)) if weights is None else weights[i]
+        total = w.sum()
+        donor_mean[i], host_mean[i] = w @ donor / total, w @ host / total
         x, y = donor - donor_mean[i], host - host_mean[i]
-        covariance[i], cross[i] = x.T @ x, y.T @ x
-        centred.append((x, y))
+        weighted = w[:, None] * x
+        covariance[i], cross[i] = x.T @ weighted, y.T @ weighted
+        centred.append((x, y, w / total))
     if not (np.isfinite(covariance).all() and np.isfinite(cross).all()):
         raise DegenerateRim("a rim holds NaN or infinite positions; the head's mesh is damaged")
     _refuse_degenerate(np.asarray(np.linalg.eigvalsh(covariance)), plain=stiffness == 0)
@@ -102,7 +107,7 @@ def fit_affines(donor_rims: Sequence[Floats], host_rims: Sequence[Floats], stiff
     stretches = np.linalg.svd(linear, compute_uv=False)
     determinants = np.linalg.det(linear)
     fits = []
-    for i, (x, y) in enumerate(centred):
+    for i, (x, y, share) in enumerate(centred):
         residual = y - x @ linear[i].T
         fits.append(
             AffineFit(
@@ -110,7 +115,7 @@ def fit_affines(donor_rims: Sequence[Floats], host_rims: Sequence[Floats], stiff
                 translation=host_mean[i] - linear[i] @ donor_mean[i],
                 singular_values=stretches[i],
                 determinant=float(determinants[i]),
-                residual_rms=float(np.sqrt(np.vdot(residual, residual) / len(x))),
+                residual_rms=float(np.sqrt(share @ (residual * residual).sum(axis=1))),
             )
         )
     return fits

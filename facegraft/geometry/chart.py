@@ -41,7 +41,9 @@ class CylinderChart:
         return np.asarray(out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12))
 
 
-def outer_skin(vertices: ArrayLike, faces: ArrayLike, chart: CylinderChart, candidates: ArrayLike, facing: float = 0.05) -> Mask:
+def outer_skin(
+    vertices: ArrayLike, faces: ArrayLike, chart: CylinderChart, candidates: ArrayLike, facing: float = 0.05
+) -> Mask:
     """Which of the candidate vertices [N] lie on the outer skin, as a mask [N].
 
     A vertex is on it when its normal points away from the axis (cosine above `facing`) and no face lies in front

@@ -132,7 +132,9 @@ def cheapest_loop(graph: TurnGraph, gate: Mask) -> tuple[Ints, float]:
     if best is None:
         raise NoPath("the outline is interrupted: no closed edge loop follows it")
     cost, edge, path = best
-    return np.concatenate([graph.edges[[edge], 1], graph.edges[path[:-1] if path else [], 1], graph.edges[[edge], 0]]), cost
+    return np.concatenate(
+        [graph.edges[[edge], 1], graph.edges[path[:-1] if path else [], 1], graph.edges[[edge], 0]]
+    ), cost
 
 
 def is_simple(loop: ArrayLike) -> bool:

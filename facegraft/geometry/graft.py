@@ -60,6 +60,7 @@ class Graft:
 @dataclass(frozen=True)
 class _Disk:
     rim: Ints
+    rim_weights: Floats
     seam: SeamOperator
     followers: Ints
     skin_faces: Ints
@@ -90,7 +91,7 @@ class Grafter:
         stiffness: float = 0.1,
         rings: int = 2,
         seam: SeamMethod = "blend",
-        width: float = 8.0,
+        width: float = 8.5,
         length: float = 4.0,
     ) -> None:
         self.stiffness = stiffness
@@ -102,8 +103,11 @@ class Grafter:
             owner[interior] = number
         self.disks: dict[str, _Disk] = {}
         for number, (name, (loop, interior)) in enumerate(parts.items()):
-            near = np.concatenate([loop, *grow_rings(adjacency, loop, rings)])
-            rim = near[(owner[near] == -1) | (owner[near] == number)]
+            layers = [loop, *grow_rings(adjacency, loop, rings)]
+            near = np.concatenate(layers)
+            # Every ring counts half of the one before: the loop is where donor and host must meet.
+            weights = np.concatenate([np.full(len(layer), 0.5**k) for k, layer in enumerate(layers)])
+            free = (owner[near] == -1) | (owner[near] == number)
             inside = np.zeros(len(template), dtype=bool)
             inside[interior] = inside[loop] = True
             own_faces = skin_faces[faces_within(skin_faces, inside)]
@@ -111,7 +115,8 @@ class Grafter:
             outer, behind = interior[skin[interior]], interior[~skin[interior]]
             pocket = pocket_operator(template, faces, behind, 2.0 * length) if len(behind) else None
             self.disks[name] = _Disk(
-                rim=rim,
+                rim=near[free],
+                rim_weights=weights[free],
                 seam=seam_operator(template, skin_faces, loop, outer, seam, width, length),
                 followers=(followers or {}).get(name, np.empty(0, dtype=np.int64)),
                 skin_faces=part_faces,
@@ -131,7 +136,8 @@ class Grafter:
         names = list(self.disks if parts is None else parts)
         own = {name: donors[name] if isinstance(donors, Mapping) else donors for name in names}
         rims = [(own[name][self.disks[name].rim], host[self.disks[name].rim]) for name in names]
-        found = fit_affines([donor for donor, _ in rims], [rim for _, rim in rims], self.stiffness) if names else []
+        weights = [self.disks[name].rim_weights for name in names]
+        found = fit_affines([a for a, _ in rims], [b for _, b in rims], self.stiffness, weights) if names else []
         fits = dict(zip(names, found, strict=True))
         vertices = host.copy()
         for name, rim in zip(names, rims, strict=True):
@@ -142,7 +148,7 @@ class Grafter:
             if disk.pocket is not None:
                 disk.pocket.apply(vertices, host)
             if len(disk.followers):
-                vertices[disk.followers] = fit_similarity(*rim)(donor[disk.followers])
+                vertices[disk.followers] = fit_similarity(*rim, disk.rim_weights)(donor[disk.followers])
         return Graft(vertices, fits)
 
     def quality(self, graft: Graft, donors: Floats | Mapping[str, Floats], host: Floats) -> dict[str, PartQuality]:

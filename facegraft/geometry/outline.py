@@ -102,7 +102,9 @@ def crosses(edge_from: ArrayLike, edge_to: ArrayLike, polyline: ArrayLike) -> ND
     total = np.zeros(len(a), dtype=np.int8)
 
     def side(p: Floats, q: Floats, r: Floats) -> Floats:
-        return np.asarray((q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1]) - (q[..., 1] - p[..., 1]) * (r[..., 0] - p[..., 0]))
+        return np.asarray(
+            (q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1]) - (q[..., 1] - p[..., 1]) * (r[..., 0] - p[..., 0])
+        )
 
     for p, q in pairwise(line):
         left_a, left_b = side(p, q, a) > 0, side(p, q, b) > 0

@@ -134,7 +134,11 @@ def _by_propagation(v: Floats, piece: Ints, own: Ints, other: Ints, candidates: 
         # A regular patch of quads is symmetric about many lines: only the whole piece tells the right one.
         assigned, conflicts, visited = _propagate(v, opposite, seed, len(own))
         share = conflicts / max(visited, 1)
-        if share <= _MAX_CONFLICTS and len(assigned) > (1 - _MAX_LEFTOVER) * len(own) and (best is None or share < best[0]):
+        if (
+            share <= _MAX_CONFLICTS
+            and len(assigned) > (1 - _MAX_LEFTOVER) * len(own)
+            and (best is None or share < best[0])
+        ):
             best = share, assigned
             if share <= _CLEAR_CONFLICTS:
                 break

@@ -106,6 +106,17 @@ def test_lines_points_and_short_rims_are_refused() -> None:
         fit_affine(line, line, -0.1)
 
 
+def test_weights_are_repetitions() -> None:
+    rng = np.random.default_rng(5)
+    donor, host = dish(rng), dish(rng)
+    times = rng.integers(1, 4, len(donor))
+    for stiffness in (0.0, 0.1, np.inf):
+        weighted = fit_affine(donor, host, stiffness, times.astype(float))
+        repeated = fit_affine(np.repeat(donor, times, axis=0), np.repeat(host, times, axis=0), stiffness)
+        assert np.allclose(weighted.matrix(), repeated.matrix(), atol=1e-10)
+        assert weighted.residual_rms == pytest.approx(repeated.residual_rms)
+
+
 def test_batch_equals_single_fits() -> None:
     rng = np.random.default_rng(3)
     donors, hosts = [dish(rng, n) for n in (20, 60, 91)], [dish(rng, n) for n in (20, 60, 91)]

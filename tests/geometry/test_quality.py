@@ -8,7 +8,13 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facegraft.geometry.quality import dihedral_angles, dihedral_excess, flipped_faces, loop_edges, self_intersecting_faces
+from facegraft.geometry.quality import (
+    dihedral_angles,
+    dihedral_excess,
+    flipped_faces,
+    loop_edges,
+    self_intersecting_faces,
+)
 
 
 def test_dihedral_angles_of_a_cube_are_right_angles_and_flat_ones() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from facegraft.geometry.symmetry import MIRROR, mirror_map, preserved_edges, symmetrised
 
 
-def mirrored_sheet(columns: int = 9, rows: int = 14) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mirrored_sheet(columns: int = 7, rows: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A curved sheet symmetric about x = 0, its quads split alike on both sides: vertices, faces, mirror map."""
     x, y = np.meshgrid(np.arange(-columns, columns + 1), np.arange(rows), indexing="ij")
     wide = 1.0 + 0.05 * y
@@ -28,7 +28,7 @@ def test_exact_mirror_is_found_by_position() -> None:
     assert preserved_edges(mirror, faces) == 1.0
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=2, deadline=None, derandomize=True)
 @given(st.integers(0, 2**31), st.floats(0.0, 1.2))
 def test_asymmetric_shape_is_mapped_by_its_connectivity(seed: int, size: float) -> None:
     """A smooth asymmetry larger than an edge makes nearest neighbours wrong; the faces still tell. Order plays no part."""
@@ -54,11 +54,11 @@ def test_two_pieces_are_swapped() -> None:
 
 def test_no_map_without_symmetry() -> None:
     rng = np.random.default_rng(3)
-    points = rng.uniform(-1, 1, (400, 2))
+    points = rng.uniform(-1, 1, (150, 2))
     from scipy.spatial import Delaunay
 
     faces = Delaunay(points).simplices
-    assert mirror_map(np.column_stack([points, np.zeros(400)]) * [1, 1, 0], faces) is None
+    assert mirror_map(np.column_stack([points, np.zeros(150)]) * [1, 1, 0], faces) is None
 
 
 def test_symmetrised_shape_is_its_own_mirror_image() -> None:
