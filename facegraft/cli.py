@@ -225,8 +225,7 @@ def _run(
     path = find_recipe(recipe_name)
     recipe = load_recipe(path).override(settings)
     click.echo(f"recipe {recipe.name} ({path})")
-    for summary in run_recipe(recipe, source, output, seed, options, announce=click.echo):
-        say(summary)
+    run_recipe(recipe, source, output, seed, options, announce=say)
     page = write_report(output, output / "report")
     click.echo(f"report: {page}")
 

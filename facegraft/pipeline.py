@@ -15,7 +15,7 @@ from facegraft.engine import EngineOptions, RunSummary, ShardClient, StagePlan, 
 from facegraft.recipe import Recipe
 from facegraft.store import open_dataset
 
-Announce = Callable[[str], None]
+Announce = Callable[[RunSummary], None]
 
 
 def ingest(
@@ -96,11 +96,12 @@ def run_recipe(
     output: Path,
     seed: int = 0,
     options: EngineOptions | None = None,
-    announce: Announce = lambda line: None,
+    announce: Announce = lambda summary: None,
 ) -> list[RunSummary]:
     """All stages of a recipe into OUT/heads, composites, surfaces, samples; resumes what is there.
 
-    Every parameter is validated before the first stage starts. One Dask client serves all stages.
+    Every parameter is validated before the first stage starts. One Dask client serves all stages; `announce` is called
+    with each stage's summary.
     """
     from facegraft.stages.clean import CleanParameters
     from facegraft.stages.graft import GraftParameters
@@ -111,17 +112,17 @@ def run_recipe(
         kind.parse(recipe.of(kind.STAGE))
     options = options or EngineOptions()
     heads, composites, surfaces, samples = (output / name for name in ("heads", "composites", "surfaces", "samples"))
-    steps: list[tuple[str, Callable[[ShardClient], RunSummary]]] = [
-        ("ingest", lambda client: ingest(source, heads, recipe.of("ingest"), seed, options, client)),
-        ("graft", lambda client: graft(heads, composites, recipe.of("graft"), seed, options, client)),
-        ("clean", lambda client: clean([composites, heads], surfaces, recipe.of("clean"), seed, options, client)),
-        ("sample", lambda client: sample(surfaces, samples, recipe.of("sample"), seed, options, client)),
+    steps: list[Callable[[ShardClient], RunSummary]] = [
+        lambda client: ingest(source, heads, recipe.of("ingest"), seed, options, client),
+        lambda client: graft(heads, composites, recipe.of("graft"), seed, options, client),
+        lambda client: clean([composites, heads], surfaces, recipe.of("clean"), seed, options, client),
+        lambda client: sample(surfaces, samples, recipe.of("sample"), seed, options, client),
     ]
     summaries = []
     with start_client(options) as client:
-        for name, step in steps:
-            announce(f"{name} …")
+        for step in steps:
             summaries.append(step(client))
+            announce(summaries[-1])
     return summaries
 
 

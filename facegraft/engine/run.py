@@ -23,7 +23,7 @@ from facegraft.engine.plan import ShardedPlan, StagePlan, read_plan, shard_plan,
 from facegraft.engine.progress import show_progress
 from facegraft.engine.sandbox import Limits
 from facegraft.engine.shard_task import LOG_FOLDER, ShardResult, ShardTask
-from facegraft.engine.stage import stage_name
+from facegraft.engine.stage import stage_label, stage_name
 from facegraft.engine.status import commit_records
 from facegraft.store import finish_dataset, withdraw_dataset, write_bytes_atomic
 from facegraft.store.atomic import remove_file_durably
@@ -154,7 +154,7 @@ def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally) -> None:
     waiting, suspects, in_flight = deque(tasks), deque[ShardTask](), dict[int, ShardTask]()
     losses = Counter[int]()
     try:
-        with show_progress(stage_name(tasks[0].order.stage), tally.planned, tally.options.progress) as progress:
+        with show_progress(stage_label(tasks[0].order.stage), tally.planned, tally.options.progress) as progress:
             while waiting or suspects or in_flight:
                 while waiting and len(in_flight) < client.capacity():
                     _submit(client, waiting.popleft(), in_flight)

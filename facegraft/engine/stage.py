@@ -82,6 +82,11 @@ def stage_name(stage_path: str) -> str:
     return stage_path.partition(":")[2]
 
 
+def stage_label(stage_path: str) -> str:
+    """What a user calls the stage: `graft` for `facegraft.stages.graft:GraftStage`."""
+    return stage_name(stage_path).removesuffix("Stage").lower()
+
+
 def build_stage(stage_path: str, context: StageContext) -> Stage:
     """Import and construct a stage. Raises the stage's own FacegraftError, or StageSetupError with the cause in its message."""
     _check_path(stage_path)
