@@ -31,7 +31,7 @@ from facegraft.geometry.distance import signed_distance
 from facegraft.geometry.frame import head_origin, to_mm_matrix, to_unit
 from facegraft.geometry.graft import Grafter
 from facegraft.regions.regionmap import load_region_map
-from facegraft.stages.clean import cut_faces, make_closer
+from facegraft.stages.clean import make_closer
 from facegraft.stages.graft import GraftParameters, choose_stage_vertices, make_grafter
 from facegraft.stages.sample import SampleParameters, sample_item
 from facegraft.store import DatasetSchema, shard_name
@@ -89,7 +89,7 @@ def main() -> None:
     region_labels = region_map.vertex_labels("eyes")
     grafter = make_grafter(template, faces, region_map, GraftParameters())
     closer = make_closer(template, faces, region_map, region_labels)
-    cut = cut_faces(closer, region_map).astype(np.uint8)
+    cut = closer.neck_faces.astype(np.uint8)
     parameters = SampleParameters.parse({"preset": "paper"})
     followed = choose_stage_vertices(region_map, 4096)
     composite = grafter.graft(heads[0], heads[1]).vertices

@@ -5,7 +5,7 @@ capped. Closing a head is then: pick its skin vertices, place the caps' vertices
 head of a topology comes out with the same faces (its vertices keep their correspondence), in a few milliseconds.
 
 - What is not skin (eyeballs, teeth, eye sockets, mouth sac) is left out.
-- The neck is cut along a fixed loop of edges and closed with a film of well-shaped triangles.
+- The neck is cut below a fixed loop of edges, by the template's plane, and closed with a film of well-shaped triangles.
 - Eyes are closed by a cap on the sphere of the eyeball, fitted to the lid rim: it looks like an eye and leaves no pocket.
 - The mouth and any other opening get the triangulation of least area between their own vertices.
 """
@@ -29,6 +29,7 @@ from facegraft.geometry.caps import (
     planar_cap,
     sphere_radius,
 )
+from facegraft.geometry.neck import NeckCut, cut_neck
 from facegraft.geometry.topology import (
     boundary_edges,
     boundary_loops,
@@ -57,7 +58,7 @@ class ClosedHead:
     vertices        [V, 3] f64   skin vertices exactly as given, then the caps' own
     faces           [F, 3] i64   the same for every head of a closer
     vertex_labels   [V]    u8    0 remainder, 1 nose, 2 eyes, 3 mouth
-    source          [V]    i64   the vertex's index in the head that was given, -1 for a cap's own vertex
+    source          [V]    i64   the vertex's index in the head that was given, -1 for one of a cap or the neck's cut
     """
 
     vertices: Floats
@@ -85,7 +86,7 @@ class HeadCloser:
     openings        ordered rims by name, e.g. eye_left, eye_right, mouth, neck. Names that start with "eye" get
                     spherical caps, the others least-area ones. Every boundary loop that is left must be among them.
     vertex_labels   [V]     part label of every vertex (loop vertices belong to the remainder)
-    neck_loop, neck_drop    the loop of edges along which the neck is cut and the vertices below it; without them the
+    neck_loop, neck_drop    the loop of edges below which the neck is cut (see `neck`) and the vertices below it; without them the
                     opening named "neck" is closed as it is, or there is none
     eyeballs        vertices of the eyeball behind each eye opening, by the opening's name; where there are none,
                     the eyeball's radius is estimated from the width of the lids
@@ -110,12 +111,23 @@ class HeadCloser:
             raise ClosingError(f"vertex labels have shape {labels.shape}, but the template has {len(head)} vertices")
         faces = np.asarray(surface_faces, dtype=np.int64)
         rims = {name: np.asarray(loop, dtype=np.int64) for name, loop in openings.items()}
+        self._cut: NeckCut | None = None
         if neck_loop is not None:
+            drop = np.asarray(neck_drop if neck_drop is not None else [], dtype=np.int64)
+            loop = np.asarray(neck_loop, dtype=np.int64)
             dropped = np.zeros(len(head), dtype=bool)
-            dropped[np.asarray(neck_drop if neck_drop is not None else [], dtype=np.int64)] = True
-            faces = faces[~dropped[faces].any(axis=1)]
-            rims[NECK] = np.asarray(neck_loop, dtype=np.int64)
+            dropped[drop] = True
+            kept = faces[~dropped[faces].any(axis=1)]
+            if not any(set(found.tolist()) == set(loop.tolist()) for found in boundary_loops(kept)):
+                raise ClosingError(
+                    "the neck loop is no boundary of the skin above it: wrong loop, or wrong vertices to drop"
+                )
+            self._cut = cut_neck(head, faces, loop, drop)
+            faces = kept if self._cut is None else self._cut.faces
+            rims[NECK] = loop if self._cut is None else self._cut.loop
         self._vertex_count = len(head)
+        head = self._extended(head)
+        labels = np.concatenate([labels, np.zeros(len(head) - len(labels), dtype=np.uint8)])
         self._kept = np.unique(faces)
         self._openings = _cap_openings(
             head, faces, rims, {k: np.asarray(v, np.int64) for k, v in (eyeballs or {}).items()}
@@ -132,13 +144,25 @@ class HeadCloser:
             all_labels.append(np.full(added, label, dtype=np.uint8))
             count += added
         self._faces = np.concatenate(all_faces)
+        of_neck = [False, *(opening.name == NECK for opening in self._openings)]
+        self._neck = np.repeat(of_neck, [len(part) for part in all_faces])
         self._labels = np.concatenate(all_labels)
-        self._source = np.concatenate([self._kept, np.full(count - len(self._kept), -1)])
+        own = np.where(self._kept < self._vertex_count, self._kept, -1)
+        self._source = np.concatenate([own, np.full(count - len(own), -1)])
         self._faces.setflags(write=False)
         self._labels.setflags(write=False)
         self._source.setflags(write=False)
         self._check_topology()
-        self.close(head)
+        self.close(head[: self._vertex_count])
+
+    def _extended(self, head: Floats) -> Floats:
+        """The head with the vertices of the neck's cut behind its own."""
+        return head if self._cut is None else self._cut.extend(head)
+
+    @property
+    def neck_faces(self) -> NDArray[np.bool_]:
+        """Mask [F] of the faces that close the neck."""
+        return self._neck
 
     @property
     def faces(self) -> Ints:
@@ -152,7 +176,7 @@ class HeadCloser:
 
     @property
     def source(self) -> Ints:
-        """Index [V] in the given head of every closed vertex, -1 for a cap's own (read-only)."""
+        """Index [V] in the given head of every closed vertex, -1 for those of a cap or the neck's cut (read-only)."""
         return self._source
 
     def close(self, vertices: ArrayLike) -> ClosedHead:
@@ -166,6 +190,7 @@ class HeadCloser:
             raise ClosingError(
                 f"cannot close the head: its vertices have shape {head.shape}, the topology's ({self._vertex_count}, 3)"
             )
+        head = self._extended(head)
         skin = head[self._kept]
         if not np.isfinite(skin).all():
             bad = self._kept[~np.isfinite(skin).all(axis=1)]

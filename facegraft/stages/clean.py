@@ -24,7 +24,7 @@ from facegraft.geometry.closing import HeadCloser
 from facegraft.geometry.frame import frontal_origin, head_origin, to_mm_matrix, to_unit
 from facegraft.geometry.topology import face_areas, is_watertight
 from facegraft.geometry.visibility import visible_sheet
-from facegraft.regions.regionmap import PART_LABELS, RegionMap
+from facegraft.regions.regionmap import RegionMap
 from facegraft.stages.graft import choose_stage_vertices, neutral_keys, skin_faces_of
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
@@ -262,18 +262,6 @@ def make_closer(
     )
 
 
-def cut_faces(closer: HeadCloser, region_map: RegionMap) -> NDArray[np.bool_]:
-    """Mask [F] of a closed head's faces that close the neck."""
-    loop = (
-        region_map.neck_crop_loop
-        if region_map.neck_crop_loop is not None
-        else region_map.openings.get("neck", np.empty(0, np.int64))
-    )
-    on_neck = np.isin(closer.source, loop)
-    own = (closer.source < 0) & (closer.vertex_labels == PART_LABELS["remainder"])
-    return np.asarray((on_neck | own)[closer.faces].all(axis=1))
-
-
 @dataclass(frozen=True)
 class Surface:
     """A cleaned head: vertices [v, 3] in unit coordinates, faces [f, 3], part labels [v], mask [f] of faces made by cutting."""
@@ -301,7 +289,7 @@ class CleanStage:
             self.region_map,
             np.asarray(context.shared["vertex_labels"]),
         )
-        self.cut = cut_faces(self.closer, self.region_map)
+        self.cut = self.closer.neck_faces
         self.clipper = BallClipper(1.0)
         self._landmarks = lru_cache(maxsize=1024)(self._read_landmarks)
 

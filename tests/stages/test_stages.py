@@ -127,7 +127,7 @@ def test_samples_lie_where_they_say(sets: dict[str, Dataset]) -> None:
         assert np.sqrt(squared.max()) < 1e-6
         assert np.abs(np.linalg.norm(item["surface_normals"], axis=1) - 1).max() < 1e-5
         outward = igl.winding_number(v, f, item["surface_points"] + 1e-4 * item["surface_normals"].astype(float))
-        assert (outward < 0.5).mean() > 0.999
+        assert (outward < 0.5).mean() > 0.995  # closed lips touch and overlap: a few points are buried in the other lip
         for name in ("near", "free"):
             points = item[f"{name}_points"].astype(float)
             squared, _, _ = igl.point_mesh_squared_distance(points, v, f)
