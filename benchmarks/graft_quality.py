@@ -1,6 +1,6 @@
 """Quality of grafts between held-out random ICT heads, against the thresholds they must meet.
 
-    python benchmarks/graft_quality.py [--data DIR] [--pairs 150]
+    python benchmarks/graft_quality.py [--data DIR] [--pairs 450]
 
 Prints one table for the default method with its thresholds, and one each for the plain affine, the similarity, the
 harmonic seam and the hard switch, which must fail the seam test. Needs the ICT model (see docs/benchmarks.md).
@@ -93,7 +93,7 @@ def main() -> None:
         default=Path(os.environ.get("FACEGRAFT_DATA", "../shared/data")),
         help="folder that holds ict/",
     )
-    parser.add_argument("--pairs", type=int, default=150)
+    parser.add_argument("--pairs", type=int, default=450)
     parser.add_argument("--seed", type=int, default=20240)
     options = parser.parse_args()
     model = np.load(options.data / "ict" / "ict_facekit_light.npz")

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from facegraft.heads.errors import MeshError, SourceError
 from facegraft.heads.folders import Found, choose_heads, match_faces
 from facegraft.heads.meshes import MeshesSource
+from facegraft.heads.meshfile import read_mesh
 from facegraft.heads.names import split_number
-from facegraft.heads.rawmesh import Floats, RawMesh, read_mesh
+from facegraft.heads.rawmesh import Floats, RawMesh
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import Head, Loader, SourcePlan, subject_name
 from facegraft.heads.vertex_arrays import VertexArrays, read_vertex_arrays

@@ -16,8 +16,9 @@ from facegraft.errors import FacegraftError
 from facegraft.geometry.topology import faces_sha256
 from facegraft.heads.errors import MeshError, SourceError
 from facegraft.heads.expressions import BY_NAME
+from facegraft.heads.meshfile import read_mesh
 from facegraft.heads.names import clean_name, clean_names, natural_key, split_number
-from facegraft.heads.rawmesh import Floats, Ints, RawMesh, read_mesh
+from facegraft.heads.rawmesh import Floats, Ints, RawMesh
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import Head, Loader, SourceOptions
 from facegraft.heads.triangulate import split_quads, triangulate

@@ -46,19 +46,6 @@ def read_bytes(path: Path, where: str | None = None) -> bytes:
         ) from error
 
 
-def read_mesh(path: str | Path, where: str | None = None) -> RawMesh:
-    """Read one .obj or .ply file; raises MeshError (see the two readers). `where` replaces the path in messages."""
-    from facegraft.heads.obj import read_obj
-    from facegraft.heads.ply import read_ply
-
-    path = Path(path)
-    readers = {".obj": read_obj, ".ply": read_ply}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise MeshError(f"{where or path}: a mesh must be an .obj or .ply file")
-    return reader(path, where)
-
-
 def pad_polygons(corners: NDArray[np.int64], counts: NDArray[np.int64]) -> Ints:
     """Polygons [P, 4] of the flat corner list and the number of corners (3 or 4) of each polygon."""
     polygons = np.full((len(counts), 4), -1, dtype=np.int32)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.heads.rawmesh import read_mesh
+from facegraft.heads.meshfile import read_mesh
 from facegraft.heads.triangulate import triangulate
 from facegraft.regions.regionmap import RegionMap
 

@@ -66,7 +66,7 @@ def triangle_map(vertices: ArrayLike, faces: ArrayLike, landmarks: ArrayLike, na
 
 
 def _from_folder(folder: Path) -> RegionMap:
-    from facegraft.heads.rawmesh import read_mesh
+    from facegraft.heads.meshfile import read_mesh
     from facegraft.heads.triangulate import triangulate
 
     mesh = read_mesh(folder / "generic_neutral_mesh.obj")
@@ -92,7 +92,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.transfer and options.ict is None:
         parser.error("--transfer needs --ict")
-    from facegraft.heads.rawmesh import read_mesh
+    from facegraft.heads.meshfile import read_mesh
 
     maps = [synthetic_map()]
     if options.ict:

@@ -78,7 +78,7 @@ class FaceModel:
     @classmethod
     def from_folder(cls, folder: Path) -> FaceModel:
         """From the published FaceXModel folder (OBJ files and vertex_indices.json)."""
-        from facegraft.heads.rawmesh import read_mesh
+        from facegraft.heads.meshfile import read_mesh
 
         base = read_mesh(folder / "generic_neutral_mesh.obj")
         neutral = np.asarray(base.vertices, dtype=np.float64)
@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("--mm-per-unit", type=float, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True, help="landmarks as a JSON list of 68 vertex indices")
     options = parser.parse_args()
-    from facegraft.heads.rawmesh import read_mesh
+    from facegraft.heads.meshfile import read_mesh
 
     mesh = read_mesh(options.mesh)
     transfer = transfer_landmarks(FaceModel.from_folder(options.ict), mesh.vertices, np.asarray(mesh.polygons)[:, :3], options.mm_per_unit)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facegraft.heads.errors import MeshError
+from facegraft.heads.meshfile import read_mesh
 from facegraft.heads.obj import parse_obj, parse_obj_vertices
-from facegraft.heads.rawmesh import read_mesh
 
 # Two triangles over a texture seam: vertices 1 and 2 carry two texture coordinates each, vertex 5 belongs to no face.
 SEAM = """# a comment

@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from facegraft.heads.errors import MeshError
-from facegraft.heads.rawmesh import read_mesh
+from facegraft.heads.meshfile import read_mesh
 
 ASCII = """ply
 format ascii 1.0

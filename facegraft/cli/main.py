@@ -1,0 +1,40 @@
+"""The entry point: all commands, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from facegraft.cli.datasets import doctor, inspect, report, retry, status, verify
+from facegraft.cli.group import cli
+from facegraft.cli.regions import regions
+from facegraft.cli.stages import clean, demo, graft, ingest, run, sample
+from facegraft.errors import FacegraftError
+
+for command in (demo, run, ingest, graft, clean, sample, verify, status, inspect, retry, report, doctor, regions):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point: one line and exit code 1 for a failed run, 2 for wrong usage, 130 for Ctrl-C."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("facegraft: %(message)s"))
+    logger = logging.getLogger("facegraft")  # ours alone: the libraries' chatter is not for users
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except FacegraftError as error:
+        click.echo(f"facegraft: error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("facegraft: interrupted; finished shards are kept, the same command goes on from there", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)

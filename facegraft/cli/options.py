@@ -1,0 +1,117 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from facegraft.engine import RunSummary
+
+
+def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-o DIR."""
+    return click.option(
+        "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write."
+    )(command)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of everything that runs on the engine; they do not change what is written. Passed on as `options`."""
+
+    @click.option(
+        "--workers",
+        type=click.IntRange(1),
+        default=None,
+        help="Worker processes of the local cluster; default: one a core.",
+        show_default=False,
+    )
+    @click.option(
+        "--scheduler",
+        default=None,
+        metavar="ADDRESS",
+        help="Dask scheduler (tcp://… or a scheduler file), or 'sync' for this process.",
+    )
+    @click.option(
+        "--max-rejects",
+        type=click.FloatRange(0, 1),
+        default=0.02,
+        help="Share of items that may be rejected before the run stops.",
+    )
+    @click.option("--item-timeout", type=click.FloatRange(min=1), default=300.0, help="Seconds that one item may take.")
+    @click.option(
+        "--item-memory", type=click.FloatRange(min=0.25), default=6.0, help="Gigabytes that one item may use."
+    )
+    @click.option("--quiet", is_flag=True, help="No progress display.")
+    @wraps(command)
+    def wrapped(
+        *args: Any,
+        workers: int | None,
+        scheduler: str | None,
+        max_rejects: float,
+        item_timeout: float,
+        item_memory: float,
+        quiet: bool,
+        **kwargs: Any,
+    ) -> Any:
+        from facegraft.engine import EngineOptions
+
+        options = EngineOptions(
+            workers=workers,
+            scheduler=scheduler,
+            max_rejects=max_rejects,
+            item_timeout_s=item_timeout,
+            item_memory_gb=item_memory,
+            progress=not quiet,
+        )
+        return command(*args, options=options, **kwargs)
+
+    return wrapped
+
+
+def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--seed and --set of a command that runs one stage."""
+    command = click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")(command)
+    return click.option(
+        "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any parameter of the stage; repeatable."
+    )(command)
+
+
+def gathered(stage: str, settings: tuple[str, ...], **named: Any) -> dict[str, Any]:
+    """Parameters of a stage: --set values and named options (those that were given), which must not contradict each other."""
+    from facegraft.recipe import stage_settings
+
+    values = stage_settings(stage, settings)
+    for name, value in named.items():
+        if value is None:
+            continue
+        if name in values and values[name] != value:
+            raise click.UsageError(
+                f"{name} is given twice: --{name.replace('_', '-')} {value} and --set {name}={values[name]}"
+            )
+        values[name] = value
+    return values
+
+
+def say(summary: RunSummary) -> None:
+    """What was written where."""
+    if summary.already_complete:
+        click.echo(f"{summary.output}: already complete, {summary.written} items written, {summary.rejected} rejected")
+        return
+    kept = f", {summary.kept} of them kept from before" if summary.kept else ""
+    click.echo(
+        f"{summary.output}: {summary.written} items written, {summary.rejected} rejected{kept}, in {summary.seconds:.1f} s"
+    )
+    for reason, count in sorted(summary.reasons.items(), key=lambda pair: (-pair[1], pair[0]))[:5]:
+        click.echo(f"  rejected {count}: {reason}")
+
+
+def count_or_names(_: click.Context, __: click.Parameter, text: str | None) -> int | list[str] | None:
+    """A number, or names separated by commas."""
+    if text is None:
+        return None
+    return int(text) if text.isdigit() else [name.strip() for name in text.split(",")]
