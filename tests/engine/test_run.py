@@ -288,7 +288,7 @@ def test_dask_is_imported_only_when_it_is_needed() -> None:
 
 def test_progress_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(toy_plan(8, 4, {1: "refuse"}), tmp_path / "out", scheduler="sync", progress=True)
-    assert "ToyStage: 8/8 items, 1 rejected" in capsys.readouterr().err
+    assert "toy: 8/8 items, 1 rejected" in capsys.readouterr().err
 
 
 def test_shards_taken_away_from_a_finished_run_are_made_again(tmp_path: Path) -> None:
