@@ -23,10 +23,12 @@ def show_region_map(region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike
     landmarks red. Off-screen. Returns the path. Raises RegionMapError if the mesh is not of the map's topology.
     """
     import pyvista as pv
+    from vtkmodules.vtkCommonCore import vtkLogger
 
     v, f = np.asarray(vertices, dtype=np.float64) * region_map.mm_per_unit, np.asarray(faces, dtype=np.int64)
     region_map.check_mesh(len(v), f, "the mesh to show")
     skin = f[faces_within(f, group_mask(dict(region_map.groups), len(v), "surface", "socket"))]
+    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)  # it warns of every display that is not there, and goes on without
     points = v[region_map.landmarks68]
     centre = points[17:].mean(axis=0)
     white = pv.themes.DocumentTheme()  # a theme of our own: nothing global is changed

@@ -1,1 +1,1 @@
-"""The bundled model."""
+"""The model's side of facegraft: so far, reading `samples` datasets for training with torch."""

@@ -12,6 +12,7 @@ import trimesh
 
 from facegraft.engine import EngineOptions
 from facegraft.geometry.frame import frontal_origin, head_origin
+from facegraft.geometry.sampling import window_uniformity
 from facegraft.pipeline import clean, graft, sample
 from facegraft.regions.regionmap import RegionMap
 from facegraft.stages.clean import CleanError
@@ -141,6 +142,24 @@ def test_samples_lie_where_they_say(sets: dict[str, Dataset]) -> None:
             assert np.sqrt(squared.max()) < 1e-4
         assert np.linalg.norm(item["free_points"], axis=1).max() <= 1
         assert all((item["surface_parts"] == label).sum() > 0.1 * 3000 for label in range(4)), "balanced half"
+
+
+def test_any_window_is_a_uniform_random_subset(sets: dict[str, Dataset]) -> None:
+    """Parts, octants and (for near points) distance bands are spread over any contiguous window as over the whole set."""
+    worst = 1.0
+    for key in sets["samples"].keys()[::3]:
+        item = sets["samples"][key]
+        for name in ("surface", "near", "free"):
+            points = item[f"{name}_points"]
+            categories = [(points > np.median(points, axis=0)) @ np.array([1, 2, 4])]
+            if name != "free":
+                categories.append(item[f"{name}_parts"])
+            if name == "near":
+                categories.append(np.digitize(np.abs(item["near_sdf"]), np.quantile(np.abs(item["near_sdf"]), [0.25, 0.5, 0.75])))
+            for category in categories:
+                for start in range(0, len(points) - 400, 400):
+                    worst = min(worst, window_uniformity(category, start, start + 400))
+    assert worst > 1e-6
 
 
 def test_part_labels_of_points_are_their_places(sets: dict[str, Dataset]) -> None:
