@@ -91,7 +91,7 @@ class Grafter:
         stiffness: float = 0.1,
         rings: int = 2,
         seam: SeamMethod = "blend",
-        width: float = 8.25,
+        width: float = 8.0,
         length: float = 4.0,
     ) -> None:
         self.stiffness = stiffness

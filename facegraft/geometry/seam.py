@@ -62,7 +62,7 @@ def seam_operator(
     loop: Ints,
     interior: Ints,
     method: SeamMethod = "blend",
-    width: float = 8.25,
+    width: float = 8.0,
     length: float = 4.0,
 ) -> SeamOperator:
     """Build the operator of one part on the template.

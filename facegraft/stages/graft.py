@@ -64,7 +64,7 @@ class GraftParameters(StageParameters):
     )
     rings: int = Field(2, ge=0, le=4, description="rings of skin on each side of the loop that join the fit")
     seam: Literal["blend", "harmonic", "hard"] = Field("blend", description="how the part is carried into the host")
-    seam_width: float = Field(8.25, gt=0, description="mm of the part over which it is blended with the host")
+    seam_width: float = Field(8.0, gt=0, description="mm of the part over which it is blended with the host")
     seam_length: float = Field(4.0, gt=0, description="mm over which the rim's residual dies away")
     stage_points: int = Field(4096, ge=16, description="skin points followed through the template morph")
     shard_items: int = Field(64, ge=1, description="composites a shard")
