@@ -167,8 +167,10 @@ def judge(
     closing(table, grafter, faces, heads, pairs[:40])
     composite_time(table, build, heads, pairs)
     misses = table.misses
-    plain = eyes_joined(measure(build(stiffness=0.0), pairs, heads, skin))
-    table = Table(f"region set {region_set}, plain affine (stiffness 0)")
+    plain = eyes_joined(measure(build(stiffness=0.0, rings=0), pairs, heads, skin))
+    table = Table(
+        f"region set {region_set}, plain affine of the loop alone (stiffness 0, rings 0: the fit of preset paper)"
+    )
     for part, f in plain.items():
         limit = {"nose": 1.1, "mouth": 1.1, "eye": 1.0}.get(part)
         table.row(f"{part}: loop residual RMS, median, mm", float(np.median(f["residual"])), limit)

@@ -47,7 +47,7 @@ class GraftParameters(StageParameters):
     STAGE: ClassVar[str] = "graft"
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "facegraft": {},
-        "paper": {"stiffness": 0.0, "seam": "hard"},
+        "paper": {"stiffness": 0.0, "seam": "hard", "rings": 0},
         "similarity": {"stiffness": float("inf")},
     }
 
