@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from facegraft.geometry.distance import signed_distance
+from facegraft.geometry.distance import DistanceError, signed_distance
 from facegraft.geometry.frame import head_origin, to_mm_matrix, to_unit
 from facegraft.geometry.graft import Grafter
 from facegraft.regions.regionmap import load_region_map
@@ -159,7 +159,7 @@ def against_mesh_to_sdf(surface: dict[str, Any], ready: dict[str, Any], repeat: 
     )
     try:
         theirs = signed_distance(vertices, faces, points, backend="mesh-to-sdf")
-    except Exception as error:
+    except DistanceError as error:
         print(f"  mesh-to-sdf: not measured ({error})")
         return
     row(

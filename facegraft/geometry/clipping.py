@@ -16,8 +16,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from facegraft.errors import FacegraftError
-from facegraft.geometry.distance import open_edge_count
-from facegraft.geometry.topology import compact, face_normals, signed_volume
+from facegraft.geometry.topology import compact, face_normals, open_edge_count, signed_volume
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

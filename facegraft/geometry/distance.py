@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from facegraft.errors import FacegraftError
 from facegraft.geometry.sampling import sample_surface
-from facegraft.geometry.topology import face_cross, signed_volume
+from facegraft.geometry.topology import face_cross, open_edge_count, signed_volume
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -86,23 +86,6 @@ def signed_distance(
     if len(f) == 0:
         raise DistanceError("the mesh has no faces")
     return BACKENDS[backend](v, f, p)
-
-
-def open_edge_count(faces: ArrayLike) -> int:
-    """Number of edges without exactly two faces in opposite directions (0: the mesh is closed and oriented)."""
-    f = np.asarray(faces, dtype=np.int64)
-    a, b = np.concatenate([f[:, 0], f[:, 1], f[:, 2]]), np.concatenate([f[:, 1], f[:, 2], f[:, 0]])
-    # +1 for an edge that runs from its smaller vertex, -1 for the other way; balanced edges cancel
-    size = int(f.max()) + 1
-    keys = np.minimum(a, b) * size + np.maximum(a, b)
-    forward = np.sort(keys[a < b])
-    backward = np.sort(keys[a > b])
-    degenerate = int((a == b).sum())
-    if len(forward) == len(backward) and np.array_equal(forward, backward) and (forward[1:] != forward[:-1]).all():
-        return degenerate
-    values, counts = np.unique(np.concatenate([forward, backward]), return_counts=True)
-    ahead = np.searchsorted(forward, values, side="right") - np.searchsorted(forward, values, side="left")
-    return degenerate + int(((ahead != 1) | (counts != 2)).sum())
 
 
 def nearest_on_surface(vertices: Floats, faces: Ints, points: Floats) -> tuple[Floats, Ints, Floats]:

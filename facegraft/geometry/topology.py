@@ -112,16 +112,26 @@ def euler_characteristic(faces: ArrayLike) -> int:
     return len(np.unique(f)) - len(unique_edges(f)) + len(f)
 
 
+def open_edge_count(faces: ArrayLike) -> int:
+    """Number of edges without exactly two faces in opposite directions (0: the mesh is closed and oriented)."""
+    f = np.asarray(faces, dtype=np.int64)
+    a, b = np.concatenate([f[:, 0], f[:, 1], f[:, 2]]), np.concatenate([f[:, 1], f[:, 2], f[:, 0]])
+    # +1 for an edge that runs from its smaller vertex, -1 for the other way; balanced edges cancel
+    size = int(f.max()) + 1
+    keys = np.minimum(a, b) * size + np.maximum(a, b)
+    forward = np.sort(keys[a < b])
+    backward = np.sort(keys[a > b])
+    degenerate = int((a == b).sum())
+    if len(forward) == len(backward) and np.array_equal(forward, backward) and (forward[1:] != forward[:-1]).all():
+        return degenerate
+    values, counts = np.unique(np.concatenate([forward, backward]), return_counts=True)
+    ahead = np.searchsorted(forward, values, side="right") - np.searchsorted(forward, values, side="left")
+    return degenerate + int(((ahead != 1) | (counts != 2)).sum())
+
+
 def is_watertight(faces: ArrayLike) -> bool:
     """Whether every edge has exactly two faces, which run along it in opposite directions."""
-    edges = directed_edges(faces)
-    if len(edges) == 0 or (edges[:, 0] == edges[:, 1]).any():
-        return False
-    base = _base(edges)
-    there = np.sort(edges @ np.array([base, 1]))
-    back = np.sort(edges @ np.array([1, base]))
-    # Every directed edge once, and once in the other direction.
-    return bool((there[1:] != there[:-1]).all() and np.array_equal(there, back))
+    return len(np.asarray(faces)) > 0 and open_edge_count(faces) == 0
 
 
 def compact(faces: ArrayLike, vertex_count: int) -> tuple[Ints, Ints]:

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import trimesh
 
 from facegraft.geometry.clipping import BallClipper, ClippedSolid, ClippingError, crop_to_ball, icosphere
 from facegraft.geometry.distance import nearest_on_surface
@@ -21,23 +22,8 @@ from facegraft.geometry.topology import (
     signed_volume,
 )
 
-CUBE = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
-CUBE_FACES = np.array(
-    [
-        [0, 1, 3],
-        [0, 3, 2],
-        [4, 6, 7],
-        [4, 7, 5],
-        [0, 4, 5],
-        [0, 5, 1],
-        [2, 3, 7],
-        [2, 7, 6],
-        [0, 2, 6],
-        [0, 6, 4],
-        [1, 5, 7],
-        [1, 7, 3],
-    ]
-)
+_BOX = trimesh.creation.box((2.0, 2.0, 2.0))
+CUBE, CUBE_FACES = np.asarray(_BOX.vertices), np.asarray(_BOX.faces)
 
 
 def assert_solid(solid: ClippedSolid) -> None:

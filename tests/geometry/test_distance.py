@@ -9,30 +9,16 @@ import sys
 import igl
 import numpy as np
 import pytest
+import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facegraft.geometry.clipping import icosphere
-from facegraft.geometry.distance import DistanceError, nearest_on_surface, open_edge_count, signed_distance
-from facegraft.geometry.topology import face_normals, is_watertight
+from facegraft.geometry.distance import DistanceError, nearest_on_surface, signed_distance
+from facegraft.geometry.topology import face_normals, is_watertight, open_edge_count
 
-CUBE = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
-CUBE_FACES = np.array(
-    [
-        [0, 1, 3],
-        [0, 3, 2],
-        [4, 6, 7],
-        [4, 7, 5],
-        [0, 4, 5],
-        [0, 5, 1],
-        [2, 3, 7],
-        [2, 7, 6],
-        [0, 2, 6],
-        [0, 6, 4],
-        [1, 5, 7],
-        [1, 7, 3],
-    ]
-)
+_BOX = trimesh.creation.box((2.0, 2.0, 2.0))
+CUBE, CUBE_FACES = np.asarray(_BOX.vertices), np.asarray(_BOX.faces)
 
 
 def cube_distance(p):
