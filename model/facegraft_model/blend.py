@@ -1,0 +1,65 @@
+"""How the fields around K landmarks are blended: a softmax of a small network of the position (ImFace's fusion net)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+SLOPE = 0.01
+EPS = 1e-5
+
+
+class BlendTrace(NamedTuple):
+    """What the adjoint needs: blend weights [B,N,K], and normalised values and scales of the three LayerNorms."""
+
+    weights: Tensor
+    normalised: list[Tensor]
+    scales: list[Tensor]
+
+    def first(self, count: int) -> BlendTrace:
+        """The trace of the first `count` points."""
+        return BlendTrace(self.weights[:, :count], [t[:, :count] for t in self.normalised], [t[:, :count] for t in self.scales])
+
+
+class BlendNet(nn.Module):
+    """x [B,N,3] → blend weights [B,N,K]: 3-w-w-K, LayerNorm and LeakyReLU twice, LayerNorm before the softmax.
+
+    It depends on the position alone, not on any code, as in ImFace.
+    """
+
+    def __init__(self, width: int, landmarks: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, width), nn.Linear(width, width), nn.Linear(width, landmarks)])
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(landmarks)])
+
+    def forward(self, x: Tensor) -> BlendTrace:
+        normalised, scales = [], []
+        h = x
+        for index in range(3):
+            layer, norm = self.layers[index], self.norms[index]
+            z = nn.functional.linear(h, layer.weight, layer.bias)
+            centred = z - z.mean(-1, keepdim=True)
+            scale = torch.rsqrt((centred * centred).mean(-1, keepdim=True) + EPS)
+            n = centred * scale
+            normalised.append(n)
+            scales.append(scale)
+            h = n * norm.weight + norm.bias
+            h = torch.softmax(h, -1) if index == 2 else nn.functional.leaky_relu(h, SLOPE)
+        return BlendTrace(h, normalised, scales)
+
+    def adjoint(self, g: Tensor, trace: BlendTrace) -> Tensor:
+        """Cotangent g [B,N,K] of the blend weights → cotangent [B,N,3] of x."""
+        w = trace.weights
+        g = w * (g - (w * g).sum(-1, keepdim=True))
+        for index in (2, 1, 0):
+            norm, layer = self.norms[index], self.layers[index]
+            n = trace.normalised[index]
+            if index < 2:
+                positive = (n * norm.weight + norm.bias > 0).to(g.dtype)
+                g = g * (SLOPE + (1 - SLOPE) * positive)
+            g = g * norm.weight
+            g = trace.scales[index] * (g - g.mean(-1, keepdim=True) - n * (g * n).mean(-1, keepdim=True))
+            g = g @ layer.weight
+        return g

@@ -1,0 +1,143 @@
+"""The losses of the cascade. Each term is a mean over a batch's items and points, so that equal parts of a batch average exactly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from facegraft_model.config import FitConfig
+from facegraft_model.errors import ModelError
+from facegraft_model.method import Batch, Codes, Terms, mahalanobis, sampled_points, weighted
+
+if TYPE_CHECKING:
+    from facegraft_model.field import FaceField
+
+
+def eikonal(grad: Tensor) -> Tensor:
+    """| |grad| - 1 | [B,N] of gradients [B,N,3]."""
+    return (length(grad) - 1).abs()
+
+
+def normal_deviation(grad: Tensor, normals: Tensor) -> Tensor:
+    """1 - cosine of the angle between gradients and unit normals, [B,N] each of [B,N,3]."""
+    return 1 - (grad * normals).sum(-1) / length(grad).clamp_min(1e-8)
+
+
+def length(vectors: Tensor) -> Tensor:
+    """Euclidean norm over the last axis, with a finite derivative at 0."""
+    return (vectors * vectors).sum(-1).clamp_min(1e-16).sqrt()
+
+
+def robust(distance: Tensor, scale: float) -> Tensor:
+    """Geman-McClure loss s x^2 / (x^2 + s^2): quadratic near 0, bounded by `scale` for outliers (Geman and McClure 1987)."""
+    return scale * distance * distance / (distance * distance + scale * scale)
+
+
+def training_terms(field: FaceField, batch: Batch, codes: Codes) -> Terms:
+    """The weighted terms of `LossConfig`, those with weight 0 left out."""
+    loss = field.config.loss
+    points, distances, normals = sampled_points(batch)
+    landmarks, stage_points = batch["landmarks"], batch["stage_points"]
+    if landmarks.shape[1] < 6 and loss.landmark_consistency + loss.landmark_generation + loss.dense > 0:
+        raise ModelError(
+            f"the samples hold {landmarks.shape[1]} stage of the template morph, the part nets learn from 6; sample surfaces made from composites and heads together"
+        )
+    count = points.shape[1]
+    on = (~batch["is_composite"]).to(points.dtype)
+    conditioning = field.condition(codes, on)
+    dense = loss.dense > 0 and stage_points.shape[2] > 0
+    rows = [points, landmarks[:, 0]] + ([stage_points[:, 0]] if dense else [])
+    trace = field.trace(torch.cat(rows, 1), conditioning, count)
+    terms: Terms = {}
+    if loss.sdf > 0:
+        terms["sdf"] = (trace.sdf - distances).abs().mean()
+    if loss.correction > 0:
+        terms["correction"] = trace.correction.abs().mean()
+    if loss.eikonal + loss.normal + loss.eikonal_neutral > 0:
+        gradients = field.gradients(trace, conditioning)
+        if loss.eikonal > 0:
+            terms["eikonal"] = eikonal(gradients.point).mean()
+        if loss.normal > 0:
+            terms["normal"] = normal_deviation(gradients.point, normals).mean()
+        if loss.eikonal_neutral > 0:
+            terms["eikonal_neutral"] = (on[:, None] * eikonal(gradients.neutral)).mean()
+    if loss.landmark_generation > 0:
+        terms["landmark_generation"] = _landmark_generation(field, conditioning.landmarks, landmarks, on)
+    if loss.landmark_consistency > 0:
+        terms["landmark_consistency"] = torch.stack(
+            [(trace.points[i + 1][:, count : count + 68] - landmarks[:, spec.stage_to]).abs().mean() for i, spec in enumerate(field.specs)]
+        ).sum()
+    if loss.code > 0:
+        terms["code"] = code_norm(codes, on).mean()
+    if loss.neutral > 0:
+        moved = trace.displacements[0][:, : batch["surface_points"].shape[1]]
+        terms["neutral"] = (batch["is_neutral"].to(points.dtype) * moved.square().mean((1, 2))).mean()
+    if dense:
+        terms["dense"] = torch.stack(
+            [
+                (trace.displacements[i][:, count + 68 :] - (stage_points[:, spec.stage_to] - stage_points[:, spec.stage_from])).abs().mean()
+                for i, spec in enumerate(field.specs)
+            ]
+        ).sum()
+    if loss.locality > 0:
+        terms["locality"] = _locality(field, batch, trace.displacements)
+    return weighted(terms, loss)
+
+
+def _landmark_generation(field: FaceField, generated: dict[str, Tensor], landmarks: Tensor, on: Tensor) -> Tensor:
+    terms = []
+    for spec in field.specs:
+        error = (generated[spec.name] - landmarks[:, spec.stage_from][:, field.landmark_ids[spec.name]]).abs().mean((1, 2))
+        terms.append((on * error if spec.name == "exp" else error).mean())
+    return torch.stack(terms).sum()
+
+
+def _locality(field: FaceField, batch: Batch, displacements: list[Tensor]) -> Tensor:
+    """Mean length of the part nets' displacements at surface and near points of other parts."""
+    labels = torch.cat([batch["surface_parts"], batch["near_parts"]], 1)
+    terms = [
+        ((labels != spec.part) * length(displacements[i][:, : labels.shape[1]])).mean()
+        for i, spec in enumerate(field.specs)
+        if spec.part is not None
+    ]
+    return torch.stack(terms).sum() if terms else displacements[0].new_zeros(())
+
+
+def code_norm(codes: Codes, on: Tensor | None) -> Tensor:
+    """Sum over the codes of mean z^2, [B]; a composite has no expression code (`on` [B] is 0)."""
+    terms = []
+    for name, code in codes.items():
+        value = code.square().mean(1)
+        terms.append(on * value if name == "exp" and on is not None else value)
+    return torch.stack(terms).sum(0)
+
+
+def code_prior(field: FaceField, codes: Codes, fit: FitConfig) -> Terms:
+    """The regularisation of fitted codes, [B]."""
+    if fit.prior == "gaussian":
+        distance = torch.stack([mahalanobis(code, field.code_statistics(name)) for name, code in codes.items()]).sum(0)
+        return {"code": fit.gaussian * distance}
+    return {"code": fit.code * code_norm(codes, None)}
+
+
+def fit_terms(field: FaceField, batch: Batch, codes: Codes, fit: FitConfig) -> Terms:
+    """Terms [B] of Eq. 12: reconstruction (distance, eikonal, normal, correction) and codes; no landmarks."""
+    loss = field.config.loss
+    points, distances, normals = sampled_points(batch)
+    conditioning = field.condition(codes)
+    trace = field.trace(points, conditioning)
+    error = (trace.sdf - distances).abs()
+    if fit.robust_mm > 0:
+        error = robust(error, fit.robust_mm / field.mm_per_unit)
+    terms: Terms = {"sdf": loss.sdf * error.mean(1)}
+    if loss.correction > 0:
+        terms["correction"] = loss.correction * trace.correction.abs().mean(1)
+    if loss.eikonal + loss.normal > 0:
+        gradients = field.gradients(trace, conditioning)
+        # A scan without normals has zeros in their place: those points say nothing about direction.
+        known = (normals.abs().sum(-1) > 0).to(points.dtype)
+        terms["eikonal"] = loss.eikonal * eikonal(gradients.point).mean(1)
+        terms["normal"] = loss.normal * (known * normal_deviation(gradients.point, normals)).mean(1)
+    return terms | code_prior(field, codes, fit)

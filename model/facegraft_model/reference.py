@@ -1,0 +1,29 @@
+"""The oracle of the explicit adjoint: gradients by autograd, once for the point and once more for the weights.
+
+Slow and memory-hungry; the tests and benchmarks hold the adjoint against it.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from facegraft_model.field import Conditioning, FaceField, Gradients, Trace
+
+
+def double_backward_gradients(points: torch.Tensor, trace: Trace, create_graph: bool = True) -> Gradients:
+    """d sdf / d p by torch.autograd.grad; `points` [B,R,3] is the leaf that `trace` was made from (requires_grad)."""
+    count = trace.sdf.shape[1]
+    point, neutral = torch.autograd.grad(trace.sdf.sum(), [trace.points[0], trace.points[1]], create_graph=create_graph)
+    return Gradients(point[:, :count], neutral[:, :count])
+
+
+class DoubleBackwardField(FaceField):
+    """The same model with the gradients of `double_backward_gradients`: what ImFace does."""
+
+    def trace(self, points: torch.Tensor, conditioning: Conditioning, count: int | None = None) -> Trace:
+        if not points.requires_grad:
+            points = points.detach().requires_grad_(True)
+        return super().trace(points, conditioning, count)
+
+    def gradients(self, trace: Trace, conditioning: Conditioning) -> Gradients:
+        return double_backward_gradients(trace.points[0], trace)

@@ -1,0 +1,109 @@
+"""A sine network whose weights may differ from item to item, and the explicit derivative of a scalar of its output.
+
+Everything is a pure function of (x, weights): a fused kernel can take its place behind the same tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Weights = list[tuple[Tensor, Tensor]]
+"""Per layer: weight [B or 1, out, in] and bias [B or 1, out]."""
+
+
+@dataclass(frozen=True)
+class Matmul:
+    """How hidden layers are multiplied: the operands may be rounded to 16 bits, sums and phases stay in float32."""
+
+    half: bool = False
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        return _HalfProduct.apply(a, b) if self.half else torch.bmm(a, b)
+
+
+EXACT = Matmul()
+COTANGENT_SCALE = 2.0**12
+"""Gradients of a mean over 10^5..10^6 points underflow in float16; a power of two scales them without rounding."""
+
+
+class _HalfProduct(torch.autograd.Function):
+    """bmm with operands rounded to float16 and sums in float32, in both directions."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, a: Tensor, b: Tensor) -> Tensor:
+        a16, b16 = a.to(torch.float16), b.to(torch.float16)
+        ctx.save_for_backward(a16, b16)
+        return _product16(a16, b16)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        a16, b16 = ctx.saved_tensors  # type: ignore[attr-defined]
+        scaled = (grad * COTANGENT_SCALE).to(torch.float16)
+        return (
+            _product16(scaled, b16.transpose(1, 2)) / COTANGENT_SCALE,
+            _product16(a16.transpose(1, 2), scaled) / COTANGENT_SCALE,
+        )
+
+
+def _product16(a: Tensor, b: Tensor) -> Tensor:
+    if a.device.type == "cuda":
+        return torch.bmm(a, b, out_dtype=torch.float32)
+    return torch.bmm(a.float(), b.float())  # a CPU has no such product: the same rounding, the same sums
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor, matmul: Matmul = EXACT) -> Tensor:
+    """x [B,N,in] through weight [B or 1,out,in] and bias [B or 1,out] → [B,N,out]."""
+    if weight.shape[0] == 1:
+        if matmul.half:
+            return matmul(x.reshape(1, -1, x.shape[-1]), weight.transpose(1, 2)).view(*x.shape[:-1], -1) + bias[0]
+        return torch.nn.functional.linear(x, weight[0], bias[0])
+    if matmul.half:
+        return matmul(x, weight.transpose(1, 2)) + bias.unsqueeze(1)
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+
+def affine_adjoint(g: Tensor, weight: Tensor, matmul: Matmul = EXACT) -> Tensor:
+    """Cotangent g [B,N,out] of an affine layer's output → cotangent [B,N,in] of its input."""
+    if weight.shape[0] == 1:
+        if matmul.half:
+            return matmul(g.reshape(1, -1, g.shape[-1]), weight).view(*g.shape[:-1], -1)
+        return g @ weight[0]
+    return matmul(g, weight)
+
+
+def siren_forward(x: Tensor, weights: Weights, omega: float, matmul: Matmul = EXACT) -> tuple[Tensor, list[Tensor]]:
+    """y = W_n sin(omega (... sin(omega (W_1 x + b_1)) ...)) + b_n (Sitzmann et al. 2020).
+
+    x [B,N,in] → y [B,N,out] and the phases omega (W_i h + b_i) [B,N,width] of the sine layers, for the adjoint.
+    The first and the last product are never rounded.
+    """
+    phases = []
+    h = x
+    for layer, (weight, bias) in enumerate(weights[:-1]):
+        phase = omega * affine(h, weight, bias, matmul if layer else EXACT)
+        phases.append(phase)
+        h = torch.sin(phase)
+    return affine(h, *weights[-1]), phases
+
+
+def siren_adjoint(g: Tensor, weights: Weights, phases: list[Tensor], omega: float, matmul: Matmul = EXACT) -> Tensor:
+    """Cotangent g [B,N,out] of y → cotangent [B,N,in] of x, by ordinary differentiable operations."""
+    g = affine_adjoint(g, weights[-1][0])
+    for layer in range(len(phases) - 1, -1, -1):
+        g = affine_adjoint(omega * torch.cos(phases[layer]) * g, weights[layer][0], matmul if layer else EXACT)
+    return g
+
+
+def fold_landmarks(weights: Weights, landmarks: Tensor) -> Weights:
+    """The same network on x instead of on the offsets (x - l_1, …, x - l_K).
+
+    The first layer is linear in the offsets: sum_k W_k (x - l_k) + b = (sum_k W_k) x + (b - sum_k W_k l_k), exactly.
+    weights[0]: [B or 1, width, 3K]; landmarks [B or 1, K, 3] → weights whose first layer is [B, width, 3].
+    """
+    weight, bias = weights[0]
+    blocks = weight.view(weight.shape[0], weight.shape[1], -1, 3)
+    offset = (blocks * landmarks.unsqueeze(1)).sum((2, 3))
+    return [(blocks.sum(2), bias - offset), *weights[1:]]
