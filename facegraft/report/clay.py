@@ -171,7 +171,7 @@ def _sky_share(vertices: Floats, faces: Ints, points: Floats, normals: Floats, r
 
 def _smoothed_over_edges(values: Floats, faces: Ints, times: int) -> Floats:
     """Values [V], averaged `times` times over each vertex and its neighbours."""
-    # Every inner edge is there twice, in both directions or, at a border, once: a sum over corners is quick.
+    # An inner edge counts twice and a border edge once, which matters little: finding unique edges would take longer than the rays.
     ends = np.concatenate([faces.ravel(), np.roll(faces, -1, axis=1).ravel()])
     others = np.concatenate([np.roll(faces, -1, axis=1).ravel(), faces.ravel()])
     shape = (len(values), len(values))

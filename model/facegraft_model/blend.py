@@ -20,7 +20,9 @@ class BlendTrace(NamedTuple):
 
     def first(self, count: int) -> BlendTrace:
         """The trace of the first `count` points."""
-        return BlendTrace(self.weights[:, :count], [t[:, :count] for t in self.normalised], [t[:, :count] for t in self.scales])
+        return BlendTrace(
+            self.weights[:, :count], [t[:, :count] for t in self.normalised], [t[:, :count] for t in self.scales]
+        )
 
 
 class BlendNet(nn.Module):

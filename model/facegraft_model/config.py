@@ -100,6 +100,48 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class BaselineConfig:
+    """Architecture and losses of the baselines, as published; the groups model and loss mean nothing to them, but for model.method."""
+
+    deepsdf_dim: int = 256
+    """Length of DeepSDF's code of a shape."""
+    deepsdf_width: int = 512
+    deepsdf_layers: int = 8
+    """Hidden layers of DeepSDF's decoder; code and point enter again in their middle."""
+    deepsdf_dropout: float = 0.2
+    """Share of the activations that are dropped after each hidden layer, in training."""
+    deepsdf_code_init: float = 256**-0.5
+    """Standard deviation of the codes at the start."""
+    i3dmm_id_dim: int = 128
+    i3dmm_exp_dim: int = 128
+    """Lengths of i3DMM's codes; its third, of the hairstyle, has no counterpart in heads without hair."""
+    i3dmm_width: int = 1024
+    i3dmm_layers: int = 8
+    """Hidden layers of the deformation net; codes and point enter again in their middle."""
+    i3dmm_reference_width: int = 512
+    i3dmm_reference_layers: int = 3
+    """Hidden layers of the reference net."""
+    i3dmm_frequencies: int = 6
+    """Octaves of the positional encoding."""
+    i3dmm_code_init: float = 384**-0.5
+    """Standard deviation of the codes at the start."""
+    i3dmm_pretrain_epochs: float = 0.0
+    """Epochs in which the reference net learns alone, from undeformed neutral heads, before the deformation net sets in."""
+    clamp: float = 0.1
+    """Distances count up to here, in units of the ball."""
+    code: float = 1e-4
+    """Weight of |z| in training."""
+    code_warmup_epochs: float = 100.0
+    """Epochs over which that weight rises from 0."""
+    code_bound: float = 1.0
+    """Largest norm of a trained code."""
+    deformation: float = 1e-4
+    """Weight of the length of i3DMM's deformation, in training and fitting."""
+    landmark: float = 1.0
+    """Weight of the mean distance, in i3DMM's reference space, between the same landmarks of two heads of a batch."""
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """What one training step sees."""
 
@@ -184,6 +226,7 @@ class Config:
     preset: str = "paper"
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     fit: FitConfig = field(default_factory=FitConfig)
@@ -219,7 +262,26 @@ class Config:
     def checked(self) -> Config:
         """This configuration. Raises ModelError for values that cannot work."""
         for part, names in (
-            (self.model, ("width", "hyper_width", "hyper_rank", "blend_width", "landmark_width", "omega", "nose_dim", "eyes_dim", "mouth_dim", "rem_dim", "exp_dim")),
+            (
+                self.model,
+                (
+                    "width",
+                    "hyper_width",
+                    "hyper_rank",
+                    "blend_width",
+                    "landmark_width",
+                    "omega",
+                    "nose_dim",
+                    "eyes_dim",
+                    "mouth_dim",
+                    "rem_dim",
+                    "exp_dim",
+                ),
+            ),
+            (
+                self.baseline,
+                ("deepsdf_dim", "deepsdf_width", "i3dmm_id_dim", "i3dmm_exp_dim", "i3dmm_width", "i3dmm_reference_width", "i3dmm_reference_layers", "clamp", "code_bound"),
+            ),
             (self.data, ("items",)),
             (self.train, ("lr", "epochs", "accumulate", "log_every", "keep_checkpoints", "lr_every")),
             (self.fit, ("steps", "lr", "items")),
@@ -227,17 +289,29 @@ class Config:
             for name in names:
                 if getattr(part, name) <= 0:
                     raise ModelError(f"{name} must be positive, but is {getattr(part, name)}")
-        for group in (self.loss, self.data, self.train, self.fit):
+        for group in (self.loss, self.baseline, self.data, self.train, self.fit):
             for item in fields(group):
                 value = getattr(group, item.name)
-                if isinstance(value, int | float) and not isinstance(value, bool) and (value < 0 or not math.isfinite(value)):
+                if (
+                    isinstance(value, int | float)
+                    and not isinstance(value, bool)
+                    and (value < 0 or not math.isfinite(value))
+                ):
                     raise ModelError(f"{item.name} must not be negative or infinite, but is {value}")
         if self.data.surface + self.data.near + self.data.free == 0:
             raise ModelError("data: a step needs points; set data.surface, data.near or data.free")
+        if min(self.baseline.deepsdf_layers, self.baseline.i3dmm_layers) < 2:
+            raise ModelError("baseline: deepsdf_layers and i3dmm_layers must be at least 2, since the code enters in the middle")
+        if self.baseline.deepsdf_width <= self.baseline.deepsdf_dim + 3:
+            raise ModelError(f"baseline.deepsdf_width must be larger than deepsdf_dim + 3 = {self.baseline.deepsdf_dim + 3}, which is joined to it")
+        if self.baseline.deepsdf_dropout >= 1:
+            raise ModelError(f"baseline.deepsdf_dropout must be below 1, but is {self.baseline.deepsdf_dropout}")
         if self.loss.dense > 0 and self.data.stage == 0:
             raise ModelError("loss.dense needs registered points: set data.stage (such as 512), or loss.dense=0")
         if self.data.items % self.train.accumulate:
-            raise ModelError(f"data.items {self.data.items} cannot be split into train.accumulate={self.train.accumulate} equal parts")
+            raise ModelError(
+                f"data.items {self.data.items} cannot be split into train.accumulate={self.train.accumulate} equal parts"
+            )
         if not self.model.window_outer > self.model.window_inner:
             raise ModelError("model.window_outer must be larger than model.window_inner")
         return self
@@ -245,7 +319,7 @@ class Config:
     def trained_sha256(self) -> str:
         """Identity of what decides the trajectory apart from schedule and machine: architecture, losses and data."""
         document = self.to_json()
-        return hashlib.sha256(canonical_json({name: document[name] for name in ("model", "loss", "data")})).hexdigest()
+        return hashlib.sha256(canonical_json({name: document[name] for name in ("model", "loss", "baseline", "data")})).hexdigest()
 
 
 T = TypeVar("T")
@@ -257,12 +331,16 @@ def _read(kind: type[T], document: Any, where: str) -> T:
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(document) - set(hints))
     if unknown:
-        raise ModelError(f"{where}: unknown setting {unknown[0]!r}{_near(unknown[0], hints)}; it was made by another version")
+        raise ModelError(
+            f"{where}: unknown setting {unknown[0]!r}{_near(unknown[0], hints)}; it was made by another version"
+        )
     missing = sorted(set(hints) - set(document))
     if missing:
         raise ModelError(f"{where}: setting {missing[0]!r} is missing; it was made by another version")
     values = {
-        name: _read(hint, document[name], f"{where}.{name}") if is_dataclass(hint) and isinstance(hint, type) else _checked(hint, document[name], f"{where}.{name}")
+        name: _read(hint, document[name], f"{where}.{name}")
+        if is_dataclass(hint) and isinstance(hint, type)
+        else _checked(hint, document[name], f"{where}.{name}")
         for name, hint in hints.items()
     }
     return kind(**values)

@@ -20,7 +20,7 @@ from facegraft_model.landmarks import LandmarkNet
 from facegraft_model.losses import fit_terms, training_terms
 from facegraft_model.method import Batch, Codes, Field, SDFGrad, TemplateFacts, Terms
 from facegraft_model.mininet import MiniNet, NetTrace
-from facegraft_model.siren import EXACT, Matmul, Weights, fold_landmarks
+from facegraft_model.siren import EXACT, Matmul, Weights, fold_landmarks, scale_frequency
 from facegraft_model.window import WindowTrace, part_ellipsoid, part_window
 
 
@@ -54,7 +54,13 @@ def code_sizes(config: ModelConfig) -> dict[str, int]:
     """Dimensions of the codes of a method."""
     if config.method == "imface":
         return {"exp": config.exp_dim, "id": config.nose_dim + config.eyes_dim + config.mouth_dim + config.rem_dim}
-    return {"exp": config.exp_dim, "nose": config.nose_dim, "eyes": config.eyes_dim, "mouth": config.mouth_dim, "rem": config.rem_dim}
+    return {
+        "exp": config.exp_dim,
+        "nose": config.nose_dim,
+        "eyes": config.eyes_dim,
+        "mouth": config.mouth_dim,
+        "rem": config.rem_dim,
+    }
 
 
 CODE_IDS = {"exp": "expression", "nose": "nose", "eyes": "eyes", "mouth": "mouth", "rem": "recipient", "id": "head"}
@@ -108,14 +114,14 @@ class FaceField(Field):
             ids = self.landmark_ids[spec.name]
             shapes = siren_shapes(3 * len(ids), model.width, spec.outputs * len(ids))
             self.hyper[spec.name] = HyperNet(model, dims[spec.code], shapes)
-            self.nets[spec.name] = MiniNet(model.blend_width, len(ids), spec.outputs, model.omega)
+            self.nets[spec.name] = MiniNet(model.blend_width, len(ids), spec.outputs)
             codes = sum(dims[name] for name in spec.landmark_codes)
             self.generators[spec.name] = LandmarkNet(codes, model.landmark_width, template.landmarks[ids].float())
             if spec.part is not None:
                 self._add_ellipsoid(spec, template)
         count = len(self.landmark_ids["sdf"])
         self.template_weights = PlainSiren(siren_shapes(3 * count, model.width, count), model.omega)
-        self.template_net = MiniNet(model.blend_width, count, 1, model.omega)
+        self.template_net = MiniNet(model.blend_width, count, 1)
 
     def _add_ellipsoid(self, spec: NetSpec, template: TemplateFacts) -> None:
         points = template.points[template.parts == spec.part]
@@ -142,10 +148,17 @@ class FaceField(Field):
         for spec in self.specs:
             if spec.code not in codes:
                 continue
-            landmarks[spec.name] = self.generators[spec.name](torch.cat([codes[name] for name in spec.landmark_codes], 1))
-            weights[spec.name] = fold_landmarks(self.hyper[spec.name](codes[spec.code]), landmarks[spec.name])
-        template = fold_landmarks(self.template_weights(), self.template_landmarks[self.landmark_ids["sdf"]][None])
-        return Conditioning(weights, landmarks, template, None if expression_on is None else expression_on.view(-1, 1, 1))
+            landmarks[spec.name] = self.generators[spec.name](
+                torch.cat([codes[name] for name in spec.landmark_codes], 1)
+            )
+            weights[spec.name] = self._folded(self.hyper[spec.name](codes[spec.code]), landmarks[spec.name])
+        template = self._folded(self.template_weights(), self.template_landmarks[self.landmark_ids["sdf"]][None])
+        return Conditioning(
+            weights, landmarks, template, None if expression_on is None else expression_on.view(-1, 1, 1)
+        )
+
+    def _folded(self, weights: Weights, landmarks: Tensor) -> Weights:
+        return scale_frequency(fold_landmarks(weights, landmarks), self.config.model.omega)
 
     # -- the field ----------------------------------------------------------------------------------------------------
 
@@ -227,7 +240,7 @@ class FaceField(Field):
 
     # -- losses -------------------------------------------------------------------------------------------------------
 
-    def training_terms(self, batch: Batch, codes: Codes, step: int) -> Terms:
+    def training_terms(self, batch: Batch, codes: Codes, epoch: Tensor) -> Terms:
         return training_terms(self, batch, codes)
 
     def fit_terms(self, batch: Batch, codes: Codes, fit: FitConfig) -> Terms:

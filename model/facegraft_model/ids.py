@@ -1,11 +1,11 @@
-"""Which row of the model's code tables belongs to which subject and expression."""
+"""Which row of the model's code tables belongs to which subject, head, expression and shape."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,74 +13,160 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facegraft.store import StoreError, write_json_atomic
+from facegraft.store import write_json_atomic
+from facegraft_model.errors import ModelError
 
-PERSON_COLUMNS = ("subject", "recipient", "donor_nose", "donor_eyes", "donor_mouth")
+HEAD_COLUMNS = ("recipient", "donor_nose", "donor_eyes", "donor_mouth")
+PERSON_COLUMNS = ("subject", *HEAD_COLUMNS)
 NEEDED_COLUMNS = (*PERSON_COLUMNS, "expression", "split", "origin")
 
+Head = tuple[str, str, str, str]
+"""An identity: the subjects that its remainder, nose, eyes and mouth come from."""
+Shape = tuple[str, str, str, str, str]
+"""A head with an expression: the four subjects of the head, and the name of the expression."""
 
-class DataError(StoreError):
+_WIDTHS = {"subjects": 1, "expressions": 2, "heads": 4, "shapes": 5, "expression_names": 1}
+
+
+class DataError(ModelError):
     """Samples and model do not fit: an unknown subject, a set that is too small, a missing column."""
 
 
 @dataclass(frozen=True)
 class IdTable:
-    """Rows of the code tables: a row per subject, and a row per (subject, expression), both sorted.
+    """Rows of the code tables, each table sorted and without repeats.
 
+    subjects: everyone who lends a part, for the part codes; expressions: (subject, expression), for expression codes of a subject;
+    heads: (recipient, nose, eyes, mouth), for methods with one identity code; shapes: heads with an expression, for methods with one
+    code a shape; expression_names: for expression codes that all subjects share.
     It is saved with a model, because the rows of its code tables mean nothing without it.
     """
 
     subjects: tuple[str, ...]
     expressions: tuple[tuple[str, str], ...]
-    _subject_rows: dict[str, int] = field(init=False, repr=False, compare=False)
-    _expression_rows: dict[tuple[str, str], int] = field(init=False, repr=False, compare=False)
+    heads: tuple[Head, ...]
+    shapes: tuple[Shape, ...]
+    expression_names: tuple[str, ...]
+    _rows: dict[str, dict[Any, int]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "subjects", tuple(self.subjects))
-        object.__setattr__(self, "expressions", tuple((subject, expression) for subject, expression in self.expressions))
-        if list(self.subjects) != sorted(set(self.subjects)) or list(self.expressions) != sorted(set(self.expressions)):
-            raise DataError("id table: subjects and expressions must be sorted and without repeats")
-        unknown = {subject for subject, _ in self.expressions} - set(self.subjects)
+        for name, width in _WIDTHS.items():
+            entries = [entry if width == 1 else tuple(entry) for entry in getattr(self, name)]
+            if entries != sorted(set(entries)):
+                raise DataError(f"id table: {name} must be sorted and without repeats")
+            object.__setattr__(self, name, tuple(entries))
+        self._check_people("expressions", [(subject,) for subject, _ in self.expressions])
+        self._check_people("heads", self.heads)
+        strangers = {shape[:4] for shape in self.shapes} - set(self.heads)
+        if strangers:
+            raise DataError(f"id table: a shape of the head {_of_head(min(strangers))}, which is not among the heads")
+        unnamed = {entry[-1] for entry in (*self.expressions, *self.shapes)} - set(self.expression_names)
+        if unnamed:
+            raise DataError(f"id table: expression {min(unnamed)!r} is not among the expression names")
+        rows = {name: {entry: row for row, entry in enumerate(getattr(self, name))} for name in _WIDTHS}
+        object.__setattr__(self, "_rows", rows)
+
+    def _check_people(self, name: str, entries: Iterable[tuple[str, ...]]) -> None:
+        unknown = {person for entry in entries for person in entry} - set(self.subjects)
         if unknown:
-            raise DataError(f"id table: expressions of {min(unknown)!r}, who is not among the subjects")
-        object.__setattr__(self, "_subject_rows", {subject: row for row, subject in enumerate(self.subjects)})
-        object.__setattr__(self, "_expression_rows", {pair: row for row, pair in enumerate(self.expressions)})
+            raise DataError(f"id table: {name} of {min(unknown)!r}, who is not among the subjects")
 
     @classmethod
     def from_index(cls, index: pa.Table, split: str | None = None) -> IdTable:
         """Everyone who appears in the written items of an index of samples (of one split): as subject, recipient or donor."""
-        rows = written_rows(index, split)
-        people = {person for column in PERSON_COLUMNS for person in rows[column].to_pylist()}
-        pairs = set(zip(rows["subject"].to_pylist(), rows["expression"].to_pylist(), strict=True))
-        if None in people or any(None in pair for pair in pairs):
-            raise DataError("the index of the samples has items without subject, recipient, donor or expression; sample them anew")
-        return cls(tuple(sorted(people)), tuple(sorted(pairs)))
+        return cls.from_rows(written_rows(index, split).to_pylist())
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> IdTable:
+        """The table of some rows of an index of samples. Raises DataError where a row lacks a name."""
+        require_names(rows)
+        return cls(
+            subjects=tuple(sorted({row[column] for row in rows for column in PERSON_COLUMNS})),
+            expressions=tuple(sorted({(row["subject"], row["expression"]) for row in rows})),
+            heads=tuple(sorted({head_of(row) for row in rows})),
+            shapes=tuple(sorted({(*head_of(row), row["expression"]) for row in rows})),
+            expression_names=tuple(sorted({row["expression"] for row in rows})),
+        )
 
     def subject(self, name: str) -> int:
         """Row of a subject. Raises DataError for somebody whom the table does not know."""
-        if name not in self._subject_rows:
-            raise DataError(f"subject {name!r} is not in the id table of {len(self.subjects)} subjects{_nearest(name, self.subjects)}")
-        return self._subject_rows[name]
+        row = self._rows["subjects"].get(name)
+        if row is None:
+            raise DataError(
+                f"subject {name!r} is not in the id table of {len(self.subjects)} subjects{_nearest(name, self.subjects)}"
+            )
+        return row
 
     def expression(self, subject: str, expression: str) -> int:
         """Row of a subject's expression. Raises DataError when the table does not know it."""
-        if (subject, expression) not in self._expression_rows:
+        row = self._rows["expressions"].get((subject, expression))
+        if row is None:
             self.subject(subject)
             known = [name for person, name in self.expressions if person == subject]
-            raise DataError(f"expression {expression!r} of subject {subject!r} is not in the id table; it has {', '.join(known) or 'none'}")
-        return self._expression_rows[subject, expression]
+            raise DataError(
+                f"expression {expression!r} of subject {subject!r} is not in the id table; it has {', '.join(known) or 'none'}"
+            )
+        return row
+
+    def head(self, head: Head) -> int:
+        """Row of a head. Raises DataError when the table does not know it."""
+        row = self._rows["heads"].get(head)
+        if row is None:
+            raise DataError(
+                f"the head {_of_head(head)} is not in the id table of {len(self.heads)} heads; its code has to be fitted first"
+            )
+        return row
+
+    def shape(self, head: Head, expression: str) -> int:
+        """Row of a head with an expression. Raises DataError when the table does not know it."""
+        row = self._rows["shapes"].get((*head, expression))
+        if row is None:
+            self.head(head)
+            known = [shape[4] for shape in self.shapes if shape[:4] == head]
+            raise DataError(
+                f"the head {_of_head(head)} has no expression {expression!r} in the id table; it has {', '.join(known) or 'none'}"
+            )
+        return row
+
+    def expression_name(self, name: str) -> int:
+        """Row of an expression that all subjects share. Raises DataError when the table does not know it."""
+        row = self._rows["expression_names"].get(name)
+        if row is None:
+            raise DataError(
+                f"expression {name!r} is not in the id table; it has {', '.join(self.expression_names) or 'none'}"
+            )
+        return row
 
     def to_json(self) -> dict[str, Any]:
-        return {"subjects": list(self.subjects), "expressions": [list(pair) for pair in self.expressions]}
+        return {
+            name: [entry if width == 1 else list(entry) for entry in getattr(self, name)]
+            for name, width in _WIDTHS.items()
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> IdTable:
         """Raises DataError when the document is no id table."""
-        subjects, expressions = document.get("subjects"), document.get("expressions")
-        pairs = isinstance(expressions, list) and all(_strings(pair) and len(pair) == 2 for pair in expressions)
-        if not _strings(subjects) or not pairs:
-            raise DataError("not an id table: it needs 'subjects' (names) and 'expressions' (pairs of subject and expression)")
-        return cls(tuple(document["subjects"]), tuple((subject, expression) for subject, expression in document["expressions"]))
+        missing = [name for name in _WIDTHS if name not in document]
+        if missing:
+            raise DataError(
+                f"not an id table: it lacks {', '.join(map(repr, missing))}; it was written by an older version or is another file"
+            )
+        for name, width in _WIDTHS.items():
+            entries = document[name]
+            good = (
+                _strings(entries)
+                if width == 1
+                else isinstance(entries, list) and all(_strings(e) and len(e) == width for e in entries)
+            )
+            if not good:
+                raise DataError(
+                    f"not an id table: {name!r} must be a list of {'names' if width == 1 else f'lists of {width} names'}"
+                )
+        tables: dict[str, Any] = {
+            name: tuple(entry if width == 1 else tuple(entry) for entry in document[name])
+            for name, width in _WIDTHS.items()
+        }
+        return cls(**tables)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         write_json_atomic(path, self.to_json())
@@ -101,9 +187,28 @@ def written_rows(index: pa.Table, split: str | None) -> pa.Table:
     """The rows of an index of samples that hold data (and belong to a split). Raises DataError when a needed column is missing."""
     missing = [column for column in NEEDED_COLUMNS if column not in index.column_names]
     if missing:
-        raise DataError(f"the index of the samples lacks the columns {', '.join(missing)}; make the samples with this version of facegraft")
+        raise DataError(
+            f"the index of the samples lacks the columns {', '.join(missing)}; make the samples with this version of facegraft"
+        )
     rows = index.filter(pc.equal(index["status"], "written"))
     return rows if split is None else rows.filter(pc.equal(rows["split"], split))
+
+
+def require_names(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raises DataError where a row of the index lacks a subject, donor or expression."""
+    if any(row[column] is None for row in rows for column in (*PERSON_COLUMNS, "expression")):
+        raise DataError(
+            "the index of the samples has items without subject, recipient, donor or expression; sample them anew"
+        )
+
+
+def head_of(row: Mapping[str, Any]) -> Head:
+    """The head that an index row shows."""
+    return (row["recipient"], row["donor_nose"], row["donor_eyes"], row["donor_mouth"])
+
+
+def _of_head(head: tuple[str, ...]) -> str:
+    return f"of {head[0]!r} with the nose of {head[1]!r}, eyes of {head[2]!r} and mouth of {head[3]!r}"
 
 
 def _strings(value: object) -> bool:
@@ -112,4 +217,8 @@ def _strings(value: object) -> bool:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else "; its code has to be fitted first, or the table is another model's"
+    return (
+        f" (did you mean {near[0]!r}?)"
+        if near
+        else "; its code has to be fitted first, or the table is another model's"
+    )

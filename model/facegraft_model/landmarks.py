@@ -15,7 +15,11 @@ class LandmarkNet(nn.Module):
         """base: the template's landmarks [K,3]."""
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(code_dim, width), nn.LeakyReLU(0.01), nn.Linear(width, width), nn.LeakyReLU(0.01), nn.Linear(width, base.numel())
+            nn.Linear(code_dim, width),
+            nn.LeakyReLU(0.01),
+            nn.Linear(width, width),
+            nn.LeakyReLU(0.01),
+            nn.Linear(width, base.numel()),
         )
         last = self.layers[-1]
         assert isinstance(last, nn.Linear)

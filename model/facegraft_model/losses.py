@@ -67,7 +67,10 @@ def training_terms(field: FaceField, batch: Batch, codes: Codes) -> Terms:
         terms["landmark_generation"] = _landmark_generation(field, conditioning.landmarks, landmarks, on)
     if loss.landmark_consistency > 0:
         terms["landmark_consistency"] = torch.stack(
-            [(trace.points[i + 1][:, count : count + 68] - landmarks[:, spec.stage_to]).abs().mean() for i, spec in enumerate(field.specs)]
+            [
+                (trace.points[i + 1][:, count : count + 68] - landmarks[:, spec.stage_to]).abs().mean()
+                for i, spec in enumerate(field.specs)
+            ]
         ).sum()
     if loss.code > 0:
         terms["code"] = code_norm(codes, on).mean()
@@ -77,7 +80,12 @@ def training_terms(field: FaceField, batch: Batch, codes: Codes) -> Terms:
     if dense:
         terms["dense"] = torch.stack(
             [
-                (trace.displacements[i][:, count + 68 :] - (stage_points[:, spec.stage_to] - stage_points[:, spec.stage_from])).abs().mean()
+                (
+                    trace.displacements[i][:, count + 68 :]
+                    - (stage_points[:, spec.stage_to] - stage_points[:, spec.stage_from])
+                )
+                .abs()
+                .mean()
                 for i, spec in enumerate(field.specs)
             ]
         ).sum()
@@ -89,7 +97,9 @@ def training_terms(field: FaceField, batch: Batch, codes: Codes) -> Terms:
 def _landmark_generation(field: FaceField, generated: dict[str, Tensor], landmarks: Tensor, on: Tensor) -> Tensor:
     terms = []
     for spec in field.specs:
-        error = (generated[spec.name] - landmarks[:, spec.stage_from][:, field.landmark_ids[spec.name]]).abs().mean((1, 2))
+        error = (
+            (generated[spec.name] - landmarks[:, spec.stage_from][:, field.landmark_ids[spec.name]]).abs().mean((1, 2))
+        )
         terms.append((on * error if spec.name == "exp" else error).mean())
     return torch.stack(terms).sum()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -50,14 +50,24 @@ class Field(nn.Module, ABC):
     code_dims: dict[str, int]
     code_ids: dict[str, str]
     has_warp: bool = True
+    provenance: dict[str, Any]
     template_points: Tensor
     template_parts: Tensor
     template_landmarks: Tensor
 
-    def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float, code_dims: dict[str, int], code_ids: dict[str, str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        id_table: IdTable,
+        template: TemplateFacts,
+        mm_per_unit: float,
+        code_dims: dict[str, int],
+        code_ids: dict[str, str],
+    ) -> None:
         super().__init__()
         self.config, self.id_table, self.mm_per_unit = config, id_table, mm_per_unit
         self.code_dims, self.code_ids = code_dims, code_ids
+        self.provenance = {}
         self.register_buffer("template_points", template.points.float())
         self.register_buffer("template_parts", template.parts.to(torch.uint8))
         self.register_buffer("template_landmarks", template.landmarks.float())
@@ -104,7 +114,7 @@ class Field(nn.Module, ABC):
         """Where points [B,N,3] come to lie in the template's space [B,N,3]. Only where `has_warp`."""
 
     @abstractmethod
-    def training_terms(self, batch: Batch, codes: Codes, step: int) -> Terms:
+    def training_terms(self, batch: Batch, codes: Codes, epoch: Tensor) -> Terms:
         """Weighted terms of the training loss, scalars by name; the loss is their sum."""
 
     @abstractmethod
@@ -145,6 +155,8 @@ def mahalanobis(code: Tensor, statistics: CodeStatistics, floor: float = 0.05) -
     """
     dim = code.shape[1]
     ridge = floor * statistics.covariance.diagonal().mean()
-    precision = torch.linalg.inv(statistics.covariance.double() + ridge.double() * torch.eye(dim, dtype=torch.float64, device=code.device)).to(code.dtype)
+    precision = torch.linalg.inv(
+        statistics.covariance.double() + ridge.double() * torch.eye(dim, dtype=torch.float64, device=code.device)
+    ).to(code.dtype)
     offset = code - statistics.mean
     return ((offset @ precision) * offset).mean(1)

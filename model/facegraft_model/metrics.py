@@ -122,7 +122,7 @@ def sample_surface(surface: Surface, count: int, rng: np.random.Generator, faces
     u, w = rng.random((2, count))
     over = u + w > 1.0
     u, w = np.where(over, 1.0 - u, u)[:, None], np.where(over, 1.0 - w, w)[:, None]
-    a, b, c = (surface.vertices[surface.faces[:, i]][face] for i in range(3))
+    a, b, c = (surface.vertices[surface.faces[face, i]] for i in range(3))
     return Sampled(a + u * (b - a) + w * (c - a), face)
 
 

@@ -20,24 +20,27 @@ class NetTrace(NamedTuple):
 
     def first(self, count: int) -> NetTrace:
         """The trace of the first `count` points."""
-        return NetTrace(self.out[:, :count], self.fields[:, :count], [t[:, :count] for t in self.phases], self.blend.first(count))
+        return NetTrace(
+            self.out[:, :count], self.fields[:, :count], [t[:, :count] for t in self.phases], self.blend.first(count)
+        )
 
 
 class MiniNet(nn.Module):
     """f(x) = sum_k w_k(x) f_k(x - l_1, …, x - l_K) (Eq. 7 of Gu and Pears 2024; Zheng et al. 2022).
 
-    The weights of the sine network come from outside, folded onto x (`siren.fold_landmarks`).
+    The weights of the sine network come from outside, folded onto x and scaled by
+    the frequency (`siren.fold_landmarks`, `siren.scale_frequency`).
     """
 
-    def __init__(self, blend_width: int, landmarks: int, outputs: int, omega: float) -> None:
+    def __init__(self, blend_width: int, landmarks: int, outputs: int) -> None:
         super().__init__()
         self.blend = BlendNet(blend_width, landmarks)
-        self.landmarks, self.outputs, self.omega = landmarks, outputs, omega
+        self.landmarks, self.outputs = landmarks, outputs
 
     def forward(self, x: Tensor, weights: Weights, matmul: Matmul = EXACT) -> NetTrace:
         """x [B,N,3] → out [B,N,o]."""
         blend = self.blend(x)
-        y, phases = siren_forward(x, weights, self.omega, matmul)
+        y, phases = siren_forward(x, weights, matmul)
         fields = y.unflatten(-1, (self.landmarks, self.outputs))
         return NetTrace((blend.weights.unsqueeze(-1) * fields).sum(2), fields, phases, blend)
 
@@ -46,4 +49,4 @@ class MiniNet(nn.Module):
         g = g.unsqueeze(2)
         g_fields = (trace.blend.weights.unsqueeze(-1) * g).flatten(2)
         g_blend = (trace.fields * g).sum(-1)
-        return siren_adjoint(g_fields, weights, trace.phases, self.omega, matmul) + self.blend.adjoint(g_blend, trace.blend)
+        return siren_adjoint(g_fields, weights, trace.phases, matmul) + self.blend.adjoint(g_blend, trace.blend)

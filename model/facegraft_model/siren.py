@@ -74,26 +74,31 @@ def affine_adjoint(g: Tensor, weight: Tensor, matmul: Matmul = EXACT) -> Tensor:
     return matmul(g, weight)
 
 
-def siren_forward(x: Tensor, weights: Weights, omega: float, matmul: Matmul = EXACT) -> tuple[Tensor, list[Tensor]]:
-    """y = W_n sin(omega (... sin(omega (W_1 x + b_1)) ...)) + b_n (Sitzmann et al. 2020).
+def scale_frequency(weights: Weights, omega: float) -> Weights:
+    """sin(omega (W h + b)) = sin((omega W) h + omega b): the factor goes into the few weights, not onto every point."""
+    return [(omega * weight, omega * bias) for weight, bias in weights[:-1]] + [weights[-1]]
 
-    x [B,N,in] → y [B,N,out] and the phases omega (W_i h + b_i) [B,N,width] of the sine layers, for the adjoint.
+
+def siren_forward(x: Tensor, weights: Weights, matmul: Matmul = EXACT) -> tuple[Tensor, list[Tensor]]:
+    """y = W_n sin(... sin(W_1 x + b_1) ...) + b_n, with the frequency already in the weights (`scale_frequency`).
+
+    x [B,N,in] → y [B,N,out] and the phases W_i h + b_i [B,N,width] of the sine layers, for the adjoint.
     The first and the last product are never rounded.
     """
     phases = []
     h = x
     for layer, (weight, bias) in enumerate(weights[:-1]):
-        phase = omega * affine(h, weight, bias, matmul if layer else EXACT)
+        phase = affine(h, weight, bias, matmul if layer else EXACT)
         phases.append(phase)
         h = torch.sin(phase)
     return affine(h, *weights[-1]), phases
 
 
-def siren_adjoint(g: Tensor, weights: Weights, phases: list[Tensor], omega: float, matmul: Matmul = EXACT) -> Tensor:
+def siren_adjoint(g: Tensor, weights: Weights, phases: list[Tensor], matmul: Matmul = EXACT) -> Tensor:
     """Cotangent g [B,N,out] of y → cotangent [B,N,in] of x, by ordinary differentiable operations."""
     g = affine_adjoint(g, weights[-1][0])
     for layer in range(len(phases) - 1, -1, -1):
-        g = affine_adjoint(omega * torch.cos(phases[layer]) * g, weights[layer][0], matmul if layer else EXACT)
+        g = affine_adjoint(torch.cos(phases[layer]) * g, weights[layer][0], matmul if layer else EXACT)
     return g
 
 

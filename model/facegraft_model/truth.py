@@ -37,7 +37,7 @@ class TruthError(ModelError):
 
 @dataclass(frozen=True)
 class TrueHead:
-    """One head in mm: vertices [V, 3], faces [F, 3], part of each face [F], cut faces [F] (no real surface), `to_mm` [4, 4]."""
+    """One head in mm: vertices [V, 3], faces [F, 3], part of each face [F], cut faces [F] (no real surface)."""
 
     key: str
     row: dict[str, Any]
@@ -45,19 +45,14 @@ class TrueHead:
     faces: Ints
     parts: Labels
     cut: Bools
-    to_mm: Floats
 
     @cached_property
     def surface(self) -> Surface:
         return Surface(self.vertices, self.faces)
 
-    @cached_property
+    @property
     def subject(self) -> str:
         return str(self.row["subject"])
-
-    def in_mm(self, points: ArrayLike) -> Floats:
-        """Points [n, 3] from unit coordinates to mm of this head."""
-        return np.asarray(np.asarray(points, dtype=np.float64) @ self.to_mm[:3, :3].T + self.to_mm[:3, 3])
 
     def is_real(self, nearest: Nearest) -> Bools:
         """Which nearest points [n] lie on real surface: not on a cut face, nor on the rim of an open sheet.
@@ -130,31 +125,40 @@ class Truth:
             "mm_per_unit": self.mm_per_unit,
         }
 
-    def head(self, key: str) -> TrueHead:
-        """The true head of an item. Raises TruthError for a key that the surfaces do not hold, or that differs from the samples."""
+    def in_mm(self, key: str, points: ArrayLike) -> Floats:
+        """Points [n, 3] from unit coordinates of an item to mm of its head."""
+        return _transformed(np.asarray(points, dtype=np.float64), self._to_mm(key))
+
+    def _to_mm(self, key: str) -> Floats:
         if key not in self.store:
             raise TruthError(
                 f"{self.store.path} holds no item {key!r}; pass the surfaces that these samples were made from (--surfaces DIR)"
             )
+        return np.asarray(self.store.read(key, "to_mm"), dtype=np.float64)
+
+    def head(self, key: str) -> TrueHead:
+        """The true head of an item. Raises TruthError for a key that the surfaces do not hold, or that differs from the samples."""
+        to_mm = self._to_mm(key)
         item = self.store[key]
-        if self.matched_by != "fingerprint":
-            for name in COPIED:
-                if not np.array_equal(item[name], self.samples.read(key, name)):
-                    raise TruthError(
-                        f"item {key}: {name} of {self.store.path} and of {self.samples.path} differ; pass the surfaces that these "
-                        "samples were made from (--surfaces DIR)"
-                    )
-        to_mm = np.asarray(item["to_mm"], dtype=np.float64)
+        for name in COPIED if self.matched_by == "items" else ():
+            if not np.array_equal(item[name], self.samples.read(key, name)):
+                raise TruthError(
+                    f"item {key}: {name} of {self.store.path} and of {self.samples.path} differ; pass the surfaces that these "
+                    "samples were made from (--surfaces DIR)"
+                )
         faces = item["faces"].astype(np.int64)
         return TrueHead(
             key=key,
             row=self.store.row(key),
-            vertices=item["vertices"].astype(np.float64) @ to_mm[:3, :3].T + to_mm[:3, 3],
+            vertices=_transformed(item["vertices"].astype(np.float64), to_mm),
             faces=faces,
             parts=face_parts(item["vertex_parts"], faces),
             cut=item["face_cut"].astype(bool),
-            to_mm=to_mm,
         )
+
+
+def _transformed(points: Floats, matrix: Floats) -> Floats:
+    return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])
 
 
 def _recorded(samples: Path) -> tuple[str | None, list[str]]:

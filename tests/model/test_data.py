@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,10 @@ def test_an_item_has_windows_whole_fields_and_ids(samples: Path) -> None:
     assert len(data) == 5
     item = data[0]
     shapes = {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in item.items()}
-    ids = dict.fromkeys(("item", "subject", "recipient", "nose", "eyes", "mouth", "expression"), ("int64", ()))
+    ids = dict.fromkeys(
+        ("item", "subject", "recipient", "nose", "eyes", "mouth", "expression", "head", "shape", "expression_name"),
+        ("int64", ()),
+    )
     assert shapes == {
         "surface_points": ("float32", (16, 3)),
         "surface_normals": ("float32", (16, 3)),
@@ -43,15 +48,28 @@ def test_an_item_has_windows_whole_fields_and_ids(samples: Path) -> None:
         "stage_points": ("float32", (6, 7, 3)),
         "to_mm": ("float64", (4, 4)),
         "is_composite": ("bool", ()),
+        "is_neutral": ("bool", ()),
         **ids,
     }
     table = data.id_table
     assert table.subjects == ("anna", "bert", "cleo")
     assert table.expressions == (("anna", "neutral"), ("anna", "smile"), ("bert", "neutral"), ("cleo", "neutral"))
-    numbers = {name: int(item[name]) for name in (*ids, "is_composite")}
-    assert numbers == {"item": 0, "subject": 0, "recipient": 0, "nose": 1, "eyes": 1, "mouth": 2, "expression": 0, "is_composite": 1}
-    smile = {name: int(data[2][name]) for name in (*ids, "is_composite")}
-    assert smile == {"item": 2, "subject": 0, "recipient": 0, "nose": 0, "eyes": 0, "mouth": 0, "expression": 1, "is_composite": 0}
+    own = {name: (name,) * 4 for name in table.subjects}
+    mixed = ("anna", "bert", "bert", "cleo")
+    assert table.heads == (own["anna"], mixed, own["bert"], own["cleo"])
+    assert table.shapes == (
+        (*own["anna"], "neutral"),
+        (*own["anna"], "smile"),
+        (*mixed, "neutral"),
+        (*own["bert"], "neutral"),
+        (*own["cleo"], "neutral"),
+    )
+    assert table.expression_names == ("neutral", "smile")
+    rows = (*ids, "is_composite", "is_neutral")
+    assert [int(item[name]) for name in rows] == [0, 0, 0, 1, 1, 2, 0, 1, 2, 0, True, False]
+    assert [int(data[1][name]) for name in rows] == [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, False, True]
+    assert [int(data[2][name]) for name in rows] == [2, 0, 0, 0, 0, 0, 1, 0, 1, 1, False, False]
+    assert [int(data[3][name]) for name in rows] == [3, 1, 1, 1, 1, 1, 2, 2, 3, 0, False, True]
 
 
 def test_windows_are_contiguous_row_matched_and_of_the_right_item(samples: Path) -> None:
@@ -112,7 +130,9 @@ def test_whole_sets_and_empty_windows(samples: Path, write_samples: Callable[...
 
 
 def test_a_window_larger_than_its_set_is_refused(samples: Path) -> None:
-    with pytest.raises(DataError, match=r"a window of 21 near points is larger than the 20 of item anna-bert in .*; ask for at most 20"):
+    with pytest.raises(
+        DataError, match=r"a window of 21 near points is larger than the 20 of item anna-bert in .*; ask for at most 20"
+    ):
         SampleWindows(samples, surface=1, near=21, free=1)
     with pytest.raises(DataError, match="free must not be negative, but is -1"):
         SampleWindows(samples, surface=1, near=1, free=-1)
@@ -138,12 +158,17 @@ def test_another_kind_of_dataset_is_refused(write_samples: Callable[..., Path]) 
 
 def test_missing_columns_are_named(write_samples: Callable[..., Path]) -> None:
     folder = write_samples(columns={"subject": "string", "split": "string"})
-    with pytest.raises(DataError, match="lacks the columns recipient, donor_nose, donor_eyes, donor_mouth, expression, origin"):
+    with pytest.raises(
+        DataError, match="lacks the columns recipient, donor_nose, donor_eyes, donor_mouth, expression, origin"
+    ):
         SampleWindows(folder, **WINDOWS)
 
 
 def test_bad_rows_are_named(write_samples: Callable[..., Path]) -> None:
-    row = {**dict.fromkeys(("subject", "recipient", "donor_nose", "donor_eyes", "donor_mouth"), "anna"), "expression": "neutral"}
+    row = {
+        **dict.fromkeys(("subject", "recipient", "donor_nose", "donor_eyes", "donor_mouth"), "anna"),
+        "expression": "neutral",
+    }
     strange = write_samples(rows={"x": {**row, "split": "train", "origin": "dream"}})
     with pytest.raises(DataError, match="item x has origin 'dream', which is neither scan nor composite"):
         SampleWindows(strange, **WINDOWS)
@@ -166,30 +191,69 @@ def test_somebody_unknown_to_the_id_table_is_named(samples: Path) -> None:
     train = IdTable.from_index(open_dataset(samples).index, "train")
     with pytest.raises(DataError, match="item dora_neutral: subject 'dora' is not in the id table of 3 subjects"):
         SampleWindows(samples, **WINDOWS, split="test", id_table=train)
-    fewer = IdTable(train.subjects, tuple(pair for pair in train.expressions if pair != ("anna", "smile")))
-    with pytest.raises(DataError, match="item anna_smile: expression 'smile' of subject 'anna' is not in the id table; it has neutral"):
+    fewer = replace(train, expressions=tuple(pair for pair in train.expressions if pair != ("anna", "smile")))
+    with pytest.raises(
+        DataError, match="item anna_smile: expression 'smile' of subject 'anna' is not in the id table; it has neutral"
+    ):
         SampleWindows(samples, **WINDOWS, id_table=fewer)
+    shapes = replace(train, shapes=tuple(shape for shape in train.shapes if shape[4] != "smile"))
+    with pytest.raises(
+        DataError,
+        match=r"item anna_smile: the head of 'anna' .* has no expression 'smile' in the id table; it has neutral",
+    ):
+        SampleWindows(samples, **WINDOWS, id_table=shapes)
+    heads = replace(train, heads=train.heads[:1], shapes=train.shapes[:1])
+    words = "item anna-bert: the head of 'anna' with the nose of 'bert', eyes of 'bert' and mouth of 'cleo' is not in the id table of 1 heads"
+    with pytest.raises(DataError, match=words):
+        SampleWindows(samples, **WINDOWS, id_table=heads)
+    with pytest.raises(DataError, match="expression 'frown' is not in the id table; it has neutral, smile"):
+        train.expression_name("frown")
     with pytest.raises(DataError, match=r"subject 'ana' .* \(did you mean 'anna'\?\)"):
         train.subject("ana")
 
 
+TABLE = {
+    "subjects": ["a", "b"],
+    "expressions": [["a", "neutral"]],
+    "heads": [["a", "a", "a", "a"]],
+    "shapes": [["a", "a", "a", "a", "neutral"]],
+    "expression_names": ["neutral"],
+}
+
+
 @pytest.mark.parametrize(
-    ("document", "words"),
+    ("changes", "words"),
     [
-        ("[]", "not a JSON object"),
-        ("{", "no id table at"),
-        ('{"subjects": ["a"]}', "not an id table"),
-        ('{"subjects": ["a"], "expressions": [["a"]]}', "not an id table"),
-        ('{"subjects": [1], "expressions": []}', "not an id table"),
-        ('{"subjects": ["b", "a"], "expressions": []}', "must be sorted and without repeats"),
-        ('{"subjects": ["a", "a"], "expressions": []}', "must be sorted and without repeats"),
-        ('{"subjects": ["a"], "expressions": [["b", "neutral"]]}', "expressions of 'b', who is not among the subjects"),
+        ({"heads": None}, "not an id table: it lacks 'heads'; it was written by an older version"),
+        ({"heads": None, "shapes": None, "expression_names": None}, "it lacks 'heads', 'shapes', 'expression_names'"),
+        ({"expressions": [["a"]]}, "'expressions' must be a list of lists of 2 names"),
+        ({"shapes": {}}, "'shapes' must be a list of lists of 5 names"),
+        ({"subjects": [1]}, "'subjects' must be a list of names"),
+        ({"subjects": ["b", "a"]}, "subjects must be sorted and without repeats"),
+        ({"expression_names": ["neutral", "neutral"]}, "expression_names must be sorted and without repeats"),
+        ({"expressions": [["z", "neutral"]]}, "expressions of 'z', who is not among the subjects"),
+        ({"heads": [["a", "a", "a", "a"], ["a", "a", "a", "z"]]}, "heads of 'z', who is not among the subjects"),
+        (
+            {"shapes": [["a", "a", "a", "b", "neutral"]]},
+            "a shape of the head of 'a' .* mouth of 'b', which is not among the heads",
+        ),
+        ({"expression_names": ["smile"]}, "expression 'neutral' is not among the expression names"),
     ],
 )
-def test_what_is_no_id_table(tmp_path: Path, document: str, words: str) -> None:
-    (tmp_path / "ids.json").write_text(document)
+def test_what_is_no_id_table(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    path = tmp_path / "ids.json"
+    path.write_text(json.dumps(TABLE))
+    assert IdTable.load(path).to_json() == TABLE
+    path.write_text(json.dumps({name: value for name, value in (TABLE | changes).items() if value is not None}))
     with pytest.raises(DataError, match=words):
-        IdTable.load(tmp_path / "ids.json")
+        IdTable.load(path)
+
+
+def test_a_file_that_holds_no_id_table(tmp_path: Path) -> None:
+    for text, words in (("[]", "not a JSON object"), ("{", "no id table at")):
+        (tmp_path / "ids.json").write_text(text)
+        with pytest.raises(DataError, match=words):
+            IdTable.load(tmp_path / "ids.json")
     with pytest.raises(DataError, match="no id table at"):
         IdTable.load(tmp_path / "nowhere.json")
 
@@ -217,7 +281,9 @@ def test_workers_load_the_same_data(samples: Path, context: str, persistent: boo
     assert [len(epoch) for epoch in alone] == [3, 3]
     assert alone[0][0]["surface_points"].shape == (2, 16, 3)
     assert not torch.equal(alone[0][0]["surface_points"], alone[1][0]["surface_points"])
-    loader = DataLoader(data, batch_size=2, num_workers=2, multiprocessing_context=context, persistent_workers=persistent)
+    loader = DataLoader(
+        data, batch_size=2, num_workers=2, multiprocessing_context=context, persistent_workers=persistent
+    )
     assert_same(epochs(loader, data), alone)
 
 
@@ -244,7 +310,7 @@ def test_the_reader_needs_nothing_else_of_facegraft() -> None:
     """A machine that trains has neither the engine's nor the geometry's packages."""
     program = """
 import sys
-import facegraft_model.data
+import facegraft_model.batches, facegraft_model.data
 ours = {name for name in sys.modules if name.split(".")[0] == "facegraft"}
 other = {name for name in ours if name not in ("facegraft", "facegraft.errors") and not name.startswith("facegraft.store")}
 heavy = {"dask", "distributed", "scipy", "igl", "trimesh", "pyvista", "vtk", "pydantic", "manifold3d"} & set(sys.modules)

@@ -1,0 +1,172 @@
+"""i3DMM's geometry (Yenamandra et al. 2021): a reference head and a deformation into its space. Colour is left out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from facegraft_model.baselines.autodecoder import AutoDecoder, CodedMLP, WeightNormLinear
+from facegraft_model.config import BaselineConfig, Config, FitConfig
+from facegraft_model.errors import ModelError
+from facegraft_model.ids import IdTable
+from facegraft_model.items import NEUTRAL
+from facegraft_model.losses import length
+from facegraft_model.method import Batch, Codes, TemplateFacts, Terms, sampled_points
+
+PUBLISHED = (
+    "data.items=64",
+    "data.surface=0",
+    "data.near=15401",
+    "data.free=983",
+    "train.epochs=1001",
+    "train.lr=5e-4",
+    "train.code_lr=1e-3",
+    "train.lr_factor=0.5",
+    "train.lr_every=250",
+    "train.lr_from=250",
+    "fit.steps=800",
+    "fit.lr=5e-3",
+    "fit.surface=0",
+    "fit.near=15401",
+    "fit.free=983",
+    "fit.code=1e-4",
+)
+"""The published schedule as settings (`Config.with_settings`); see `I3DMMField.lr_factors` for the reference net's."""
+
+LANDMARKS = (36, 39, 42, 45, 30, 48, 54, 8)
+"""Eight landmarks (iBUG 68) that shall meet in the reference space: canthi, nose tip, mouth corners, chin."""
+
+
+class ReferenceNet(nn.Module):
+    """Signed distance of the reference head: encoded points, padded with zeros to the width, through ReLU layers into tanh.
+
+    The padding is the published architecture: 790,017 parameters, and the initial scale of the first layer.
+    """
+
+    def __init__(self, own: BaselineConfig) -> None:
+        super().__init__()
+        self.frequencies = own.i3dmm_frequencies
+        self.width = max(own.i3dmm_reference_width, encoded_size(self.frequencies))
+        sizes = [self.width] + [own.i3dmm_reference_width] * own.i3dmm_reference_layers
+        self.hidden = nn.ModuleList(
+            WeightNormLinear(inputs, outputs) for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        self.last = nn.Linear(own.i3dmm_reference_width, 1)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Points [B,N,3] of the reference space → [B,N]."""
+        encoded = encode(points, self.frequencies)
+        h = functional.pad(encoded, (0, self.width - encoded.shape[-1]))
+        for layer in self.hidden:
+            h = functional.relu(layer(h))
+        return torch.tanh(self.last(h)[..., 0])
+
+
+def deformation_net(own: BaselineConfig, code_dim: int) -> CodedMLP:
+    """Displacement into the reference space: eight layers of 1024 and a linear one. 8,225,795 parameters for codes of 384."""
+    return CodedMLP(
+        code_dim, encoded_size(own.i3dmm_frequencies), own.i3dmm_width, own.i3dmm_layers, 3, narrow=False
+    )
+
+
+def encode(points: Tensor, frequencies: int) -> Tensor:
+    """Points and their sines and cosines at 2^0 … 2^(L-1) rad a unit, [...,3] → [...,3 + 6 L] (Mildenhall et al. 2020, without pi)."""
+    scaled = [2.0**octave * points for octave in range(frequencies)]
+    return torch.cat([points, *(wave for each in scaled for wave in (torch.sin(each), torch.cos(each)))], -1)
+
+
+def encoded_size(frequencies: int) -> int:
+    return 3 + 6 * frequencies
+
+
+def neutral_row(id_table: IdTable) -> int | None:
+    """Row of the neutral expression among the shared ones: that of grafted heads, which are all neutral; else the one named "neutral".
+
+    None where no expression is known to be neutral. Raises ModelError when grafted heads have several expressions.
+    """
+    grafted = sorted({shape[4] for shape in id_table.shapes if len(set(shape[:4])) > 1})
+    if len(grafted) > 1:
+        raise ModelError(f"the id table has grafted heads of the expressions {', '.join(grafted)}; they must all be neutral")
+    name = grafted[0] if grafted else NEUTRAL
+    return id_table.expression_name(name) if name in id_table.expression_names else None
+
+
+class I3DMMField(AutoDecoder):
+    """Signed distances of a head: S(x + D(z_id, z_exp, x)). Codes: id [B,128] of a head, exp [B,128] of an expression that all share.
+
+    Codes without exp mean the neutral head: the trained code of the neutral expression, or zeros where the training data has no
+    expression that is known to be neutral (see `neutral_row`).
+    """
+
+    lr_factors = {"reference.": 0.2}
+    """Learning rate of parameters by the beginning of their name, relative to the other networks': published 1e-4 and 5e-4."""
+
+    def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:
+        own = config.baseline
+        dims, ids = {"id": own.i3dmm_id_dim, "exp": own.i3dmm_exp_dim}, {"id": "head", "exp": "expression_name"}
+        super().__init__(config, id_table, template, mm_per_unit, dims, ids, own.i3dmm_code_init)
+        self.neutral = neutral_row(id_table)
+        self.deformation = deformation_net(own, sum(dims.values()))
+        self.reference = ReferenceNet(own)
+
+    def displacement(self, points: Tensor, codes: Codes) -> Tensor:
+        """Displacement of points [B,N,3] into the reference space, [B,N,3]."""
+        expression = codes["exp"] if "exp" in codes else self._neutral_code(codes["id"])
+        code = torch.cat([codes["id"], expression], 1)
+        move: Tensor = self.deformation(code, encode(points, self.config.baseline.i3dmm_frequencies))
+        return move
+
+    def _neutral_code(self, identity: Tensor) -> Tensor:
+        table = self.tables["exp"]
+        code = torch.zeros_like(table[0]) if self.neutral is None else table[self.neutral]
+        return code.expand(len(identity), -1)
+
+    def sdf(self, points: Tensor, codes: Codes) -> Tensor:
+        distance: Tensor = self.reference(self.warp(points, codes))
+        return distance
+
+    def warp(self, points: Tensor, codes: Codes) -> Tensor:
+        return points + self.displacement(points, codes)
+
+    def training_terms(self, batch: Batch, codes: Codes, epoch: Tensor) -> Terms:
+        """Published terms. In the first `i3dmm_pretrain_epochs` only sdf counts, of neutral heads, without deformation.
+
+        The published reference is trained beforehand on one chosen mesh; here it learns the median of the neutral heads.
+        """
+        own = self.config.baseline
+        points, distances, _ = sampled_points(batch)
+        count = points.shape[1]
+        landmarks = batch["landmarks"][:, 0, list(LANDMARKS)]
+        start = torch.cat([points, landmarks], 1)
+        move = self.displacement(start, codes)
+        items = points.new_ones(len(points), 1)
+        on = epoch.new_ones(())
+        if own.i3dmm_pretrain_epochs > 0:
+            on = (epoch >= own.i3dmm_pretrain_epochs).to(points.dtype)
+            neutral = (batch["is_neutral"] | batch["is_composite"]).to(points.dtype)
+            items = on + (1 - on) * neutral[:, None]
+        error = (self.clamped(self.reference(points + on * move[:, :count])) - self.clamped(distances)).abs()
+        terms = {"sdf": (items * error).mean(), "code": on * self.code_length(codes, epoch)}
+        if own.deformation > 0:
+            terms["deformation"] = own.deformation * on * length(move).mean()
+        if own.landmark > 0 and len(points) > 1:
+            terms["landmark"] = own.landmark * on * pairwise_distance((start + move)[:, count:])
+        return terms
+
+    def fit_terms(self, batch: Batch, codes: Codes, fit: FitConfig) -> Terms:
+        points, _, _ = sampled_points(batch)
+        move = self.displacement(points, codes)
+        predicted = self.reference(points + move)
+        terms = {"sdf": self.reconstruction(batch, predicted, fit), "code": self.code_prior(codes, fit)}
+        if self.config.baseline.deformation > 0:
+            terms["deformation"] = self.config.baseline.deformation * length(move).mean(1)
+        return terms
+
+
+def pairwise_distance(points: Tensor) -> Tensor:
+    """Mean distance between the same point [B,L,3] of two heads, over all pairs of heads and all points."""
+    heads = len(points)
+    pairs = length(points.unsqueeze(0) - points.unsqueeze(1))
+    off = ~torch.eye(heads, dtype=torch.bool, device=points.device)
+    return (pairs * off[..., None]).sum() / (heads * (heads - 1) * points.shape[1])

@@ -1,0 +1,519 @@
+"""How well the codes of the parts are disentangled: leakage, swap error, variation predictability.
+
+- leakage: when one part's code changes, how much moves outside the part, relative to inside (0: nothing);
+- swap error: the head decoded from a host's codes with a donor's part codes, scored against the geometric graft of the same pair;
+- variation predictability: can one tell from the displacement of a head which component of which code was changed?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facegraft_model.correspond import corresponding_points
+from facegraft_model.displacement import TOLERANCE_MM, UNMOVED_MM, dense_displacement, describe_change
+from facegraft_model.edit import (
+    GRAFT_PARTS,
+    PART_CODES,
+    DecodeSettings,
+    Head,
+    component_codes,
+    decode_head,
+    named_rng,
+    principal_components,
+    require_part_codes,
+    sample_codes,
+    swap_parts,
+)
+from facegraft_model.errors import ModelError
+from facegraft_model.extract import Decoded, Mesh
+from facegraft_model.ids import written_rows
+from facegraft_model.items import neutral_expression
+from facegraft_model.method import Codes, Field
+from facegraft_model.metrics import Floats, Interval, Ints, bootstrap
+from facegraft_model.score import Scores, ScoreSettings, decode_items, evaluate
+from facegraft_model.truth import Truth
+
+Progress = Callable[[int, int], None]
+"""Called with how many heads or pairs are done, and of how many."""
+
+DEFINITIONS = {
+    "leakage": "only one part's code changes from that of head a to that of head b; rms displacement of the vertices of the decoded "
+    "head a that are not of the part, divided by that of those that are; weighted by area; displacement by dense correspondence "
+    "through the template; outside: all other labels within the unit ball, neck and cut surface included; vertices whose "
+    "correspondence is farther than template_tolerance_mm in template space are left out of both (excluded_percent)",
+    "leakage_pooled": "the same ratio of the rms over all pairs together",
+    "swap": "codes of a host with the part codes of donors, decoded without expression and scored like any reconstruction, against "
+    "the graft of the same heads as geometry; all heads held out, their codes fitted to their own neutral scans",
+    "variation_predictability": "accuracy of a linear (ridge) classifier that is shown the displacement of registered points between "
+    "two heads that differ in one principal component of one part, and says which; trained on other heads; after Zhu et al. 2020",
+    "interval": "95 % percentile bootstrap of the mean: over hosts (leakage), recipients (swap), base heads (predictability)",
+}
+
+
+# -- leakage ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """Displacement in mm (rms by area) inside and outside a part whose code was changed, of n_inside and n_outside vertices.
+
+    ratio: outside ÷ inside; None where the part itself does not move (less than `displacement.UNMOVED_MM`).
+    excluded_percent: share of the head's area without a counterpart within the tolerance; of the part's, excluded_inside_percent.
+    """
+
+    host: str
+    donor: str
+    part: str
+    ratio: float | None
+    inside_mm: float
+    outside_mm: float
+    n_inside: int
+    n_outside: int
+    excluded_percent: float
+    excluded_inside_percent: float
+
+
+def leakage(model: Field, codes_a: Codes, codes_b: Codes, part: str, settings: DecodeSettings | None = None) -> Leakage:
+    """Leakage of one part between two heads; only its code changes, from that of a to that of b. Codes [1,d].
+
+    Displacement is that of the vertices of the decoded a to the points of the changed head with the same template coordinates.
+    Inside: the vertices of a labelled as the part. Outside: *all* others within the unit ball: the other parts, the remainder,
+    the neck and the surface that closes it, right up to the part's border, with no margin. RMS are weighted by area. Vertices
+    whose counterpart lies farther than `tolerance_mm` away in template space have none, and are left out of both.
+    Raises ModelError for the remainder, whose code rightly moves everything, and for a part of which nothing can be compared.
+    """
+    settings = settings or DecodeSettings()
+    _check_grafted(part)
+    require_part_codes(model)
+    return _leakage(
+        model, Head("a", codes_a), Head("b", codes_b), part, decode_head(model, codes_a, "a", settings), settings
+    )
+
+
+@dataclass(frozen=True)
+class LeakageSummary:
+    """Leakage of one part over pairs: mean ratio with its interval over hosts, pooled ratio, and how many pairs had none."""
+
+    part: str
+    ratio: Interval | None
+    pooled: float | None
+    inside_mm: float
+    outside_mm: float
+    n_pairs: int
+    n_hosts: int
+    unmoved: int
+    excluded_percent: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "ratio": None if self.ratio is None else self.ratio.to_json()}
+
+
+@dataclass(frozen=True)
+class LeakageStudy:
+    """Leakage of each part, and every pair that it comes from."""
+
+    parts: dict[str, LeakageSummary]
+    pairs: list[Leakage]
+    settings: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings,
+            "parts": {name: summary.to_json() for name, summary in self.parts.items()},
+            "pairs": [asdict(pair) for pair in self.pairs],
+        }
+
+
+def leakage_study(
+    model: Field,
+    heads: Sequence[Head],
+    *,
+    parts: Sequence[str] = GRAFT_PARTS,
+    pairs: int = 20,
+    seed: int = 0,
+    settings: DecodeSettings | None = None,
+    bootstrap_rounds: int = 2000,
+    progress: Progress | None = None,
+) -> LeakageStudy:
+    """Leakage of each part over `pairs` ordered pairs of heads, chosen by `choose_pairs`: all parts see the same pairs.
+
+    The interval is that of the mean over pairs when hosts are drawn anew. Pairs in which the part does not move are counted as
+    `unmoved`, and have no ratio: a code without effect leaks nothing, and is no success.
+    """
+    settings = settings or DecodeSettings()
+    require_part_codes(model)
+    for part in parts:
+        _check_grafted(part)
+    chosen = sorted(choose_pairs(len(heads), pairs, seed))
+    found: list[Leakage] = []
+    host_number, base = -1, None
+    for done, (a, b) in enumerate(chosen):
+        if base is None or host_number != a:
+            host_number, base = a, decode_head(model, heads[a].codes, heads[a].name, settings)
+        found += [_leakage(model, heads[a], heads[b], part, base, settings) for part in parts]
+        if progress is not None:
+            progress(done + 1, len(chosen))
+    return LeakageStudy(
+        {part: _summary(part, [pair for pair in found if pair.part == part], seed, bootstrap_rounds) for part in parts},
+        found,
+        {
+            "pairs": len(chosen),
+            "heads": len(heads),
+            "seed": seed,
+            "resolution": settings.resolution,
+            "template_tolerance_mm": settings.tolerance_mm,
+            "mm_per_unit": float(model.mm_per_unit),
+            "bootstrap_rounds": bootstrap_rounds,
+            "definition": DEFINITIONS["leakage"],
+        },
+    )
+
+
+def choose_pairs(heads: int, count: int, seed: int) -> list[tuple[int, int]]:
+    """`count` different ordered pairs (host, donor), or all there are; everybody is host equally often, to within one."""
+    if heads < 2 or count < 1:
+        raise ModelError(f"pairs of heads: needs at least 2 heads and 1 pair, not {heads} and {count}")
+    rng = named_rng(seed, "pairs")
+    order, shifts = rng.permutation(heads), 1 + rng.permutation(heads - 1)
+    pairs = [(int(order[i]), int(order[(i + shift) % heads])) for shift in shifts for i in range(heads)]
+    return pairs[:count]
+
+
+def _leakage(model: Field, a: Head, b: Head, part: str, base: Decoded, settings: DecodeSettings) -> Leakage:
+    what = f"{a.name} with the {part} of {b.name}"
+    other = decode_head(model, swap_parts(a.codes, b.codes, (part,)), what, settings)
+    moved = dense_displacement(base, other, model.mm_per_unit, settings.tolerance_mm)
+    change = describe_change(base, moved, (part,))
+    inside, outside = change["inside"], change["outside"]
+    for name, region in (("inside", inside), ("outside", outside)):
+        if region["rms_mm"] is None:
+            raise ModelError(
+                f"{what}: nothing {name} the part corresponds within {settings.tolerance_mm:g} mm ({region['area_mm2']:.0f} mm² are labelled so); "
+                "raise the resolution or the tolerance, or train longer"
+            )
+    excluded = 100.0 * float(moved.areas_mm2[~moved.counted].sum() / moved.areas_mm2.sum())
+    return Leakage(
+        a.name,
+        b.name,
+        part,
+        change["leakage"],
+        inside["rms_mm"],
+        outside["rms_mm"],
+        inside["n"],
+        outside["n"],
+        excluded,
+        inside["excluded_percent"],
+    )
+
+
+def _summary(part: str, pairs: Sequence[Leakage], seed: int, rounds: int) -> LeakageSummary:
+    measured = [pair for pair in pairs if pair.ratio is not None]
+    inside, outside = (
+        float(np.sqrt(np.mean([value**2 for value in values])))
+        for values in ([pair.inside_mm for pair in pairs], [pair.outside_mm for pair in pairs])
+    )
+    ratio = None
+    if measured:
+        values = {"ratio": np.array([pair.ratio for pair in measured], dtype=np.float64)}
+        ratio = bootstrap(values, [pair.host for pair in measured], named_rng(seed, "bootstrap"), rounds)["ratio"]
+    return LeakageSummary(
+        part,
+        ratio,
+        outside / inside if inside >= UNMOVED_MM else None,
+        inside,
+        outside,
+        len(pairs),
+        len({pair.host for pair in pairs}),
+        len(pairs) - len(measured),
+        float(np.mean([pair.excluded_percent for pair in pairs])),
+    )
+
+
+def _check_grafted(part: str) -> None:
+    if part not in GRAFT_PARTS:
+        raise ModelError(
+            f"leakage is defined for {', '.join(GRAFT_PARTS)}, not {part!r}: the remainder's code moves the parts along with the face"
+        )
+
+
+# -- swap error -------------------------------------------------------------------------------------------------------
+
+
+def swap_error(
+    model: Field,
+    items: Sequence[Mapping[str, Any]],
+    codes: Mapping[str, Tensor],
+    truth: Truth,
+    *,
+    parts: Sequence[str] = GRAFT_PARTS,
+    split: str = "test",
+    pairs: int | None = None,
+    seed: int = 0,
+    to_model: Floats | None = None,
+    resolution: int = 256,
+    settings: ScoreSettings | None = None,
+    method: str = "",
+    training_seed: int | None = None,
+    on_head: Callable[[Any], None] | None = None,
+) -> Scores:
+    """Scores of swapped codes against the grafts of the same heads: full and by part, with floors and intervals.
+
+    items, codes {name: [I,d]}, to_model [I,4,4] or None: fits of scans, row by row; only neutral scans are used (`fitted_neutral`).
+    The truth is every composite of `split` in the samples whose recipient and donors differ and all have a fit, or `pairs` of them
+    chosen by the seed. Its stand-in is decoded from the recipient's codes, without expression, with the codes of `parts` taken from
+    the donors of that composite; parts=() swaps nothing, and says how far the recipient alone is from its grafts. The graft is in
+    the recipient's frame, so the recipient's alignment (to_model) holds for it too.
+    Scores.record["swap"] says how many composites there were, were used, and lacked a fit. Raises ModelError where none can be used.
+    """
+    require_part_codes(model)
+    for part in parts:
+        _check_grafted(part)
+    fitted = fitted_neutral(items, neutral_expression(truth.samples))
+    grafts, lacking = _grafts(truth, split, fitted)
+    if not grafts:
+        raise ModelError(
+            f"{truth.samples.path}: no composite of split {split!r} whose recipient and donors all have a fitted neutral scan "
+            f"({len(fitted)} have, {lacking} composites lack one); fit the neutral scans of that split first"
+        )
+    used = grafts
+    if pairs is not None and pairs < len(grafts):
+        used = [grafts[i] for i in np.sort(named_rng(seed, "grafts").permutation(len(grafts))[:pairs])]
+
+    def codes_of(i: int) -> Codes:
+        row = used[i]
+        swapped = {name: _row(codes, name, fitted[row["recipient"]]) for name in PART_CODES}
+        for part in parts:
+            swapped[part] = _row(codes, part, fitted[row[f"donor_{part}"]])
+        return swapped
+
+    alignments = None if to_model is None else np.stack([to_model[fitted[row["recipient"]]] for row in used])
+    return evaluate(
+        decode_items(model, used, codes_of, truth, resolution=resolution, to_model=alignments),
+        truth,
+        settings or ScoreSettings(),
+        method=method or f"{model.config.preset}, swapped codes",
+        landmarks="none",
+        resolution=resolution,
+        training_seed=training_seed,
+        record={
+            "swap": {
+                "definition": DEFINITIONS["swap"],
+                "parts": list(parts),
+                "split": split,
+                "composites": len(grafts) + lacking,
+                "composites_without_fit": lacking,
+                "composites_used": len(used),
+                "chosen_with_seed": seed if len(used) < len(grafts) else None,
+                "subjects": len({row["recipient"] for row in used}),
+            }
+        },
+        on_head=on_head,
+    )
+
+
+def fitted_neutral(items: Sequence[Mapping[str, Any]], neutral: str) -> dict[str, int]:
+    """Subject → row of the fit of their neutral scan. Raises ModelError when a subject has two."""
+    fitted: dict[str, int] = {}
+    for row, item in enumerate(items):
+        if item["origin"] != "scan" or item["expression"] != neutral:
+            continue
+        if item["subject"] in fitted:
+            raise ModelError(
+                f"the fits hold two neutral scans of subject {item['subject']!r} ({items[fitted[item['subject']]]['key']} and {item['key']}); keep one"
+            )
+        fitted[str(item["subject"])] = row
+    return fitted
+
+
+def neutral_heads(items: Sequence[Mapping[str, Any]], codes: Mapping[str, Tensor], neutral: str) -> list[Head]:
+    """The fitted neutral heads by subject, without expression; for `leakage_study`."""
+    return [
+        Head(subject, {name: _row(codes, name, row) for name in PART_CODES})
+        for subject, row in sorted(fitted_neutral(items, neutral).items())
+    ]
+
+
+def _grafts(truth: Truth, split: str, fitted: Mapping[str, int]) -> tuple[list[dict[str, Any]], int]:
+    """Composites of somebody else's parts whose people are all fitted, by key, and how many of the split are not."""
+    grafts, lacking = [], 0
+    for row in sorted(written_rows(truth.samples.index, split).to_pylist(), key=lambda row: str(row["key"])):
+        people = {row["recipient"], *(row[f"donor_{part}"] for part in GRAFT_PARTS)}
+        if row["origin"] != "composite" or len(people) == 1:
+            continue
+        if people <= fitted.keys():
+            grafts.append(row)
+        else:
+            lacking += 1
+    return grafts, lacking
+
+
+def _row(codes: Mapping[str, Tensor], name: str, row: int) -> Tensor:
+    return codes[name][row : row + 1]
+
+
+# -- variation predictability -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VariationPredictability:
+    """Accuracy on the pairs of heads that the classifier was not trained on, in [0, 1], and what guessing would give.
+
+    classes: (part, component from 0). part_accuracy: only the part has to be right. confusion [K,K]: true class by row.
+    """
+
+    accuracy: Interval
+    chance: float
+    part_accuracy: Interval
+    part_chance: float
+    classes: list[tuple[str, int]]
+    confusion: list[list[int]]
+    n_train: int
+    n_test: int
+    settings: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "accuracy": self.accuracy.to_json(),
+            "part_accuracy": self.part_accuracy.to_json(),
+        }
+
+
+def variation_predictability(
+    model: Field,
+    *,
+    parts: Sequence[str] = PART_CODES,
+    components: int = 3,
+    bases: int = 24,
+    train_share: float = 0.5,
+    points: int = 1024,
+    ridge: float = 1e-2,
+    seed: int = 0,
+    settings: DecodeSettings | None = None,
+    bootstrap_rounds: int = 2000,
+    progress: Progress | None = None,
+) -> VariationPredictability:
+    """How well the displacement of a head tells which principal component of which part was changed (after Zhu et al. 2020).
+
+    `bases` random heads are drawn from the Gaussian of the codes; of each, the coordinate along every component of every part in
+    turn is drawn anew from N(0, σ²). The two heads of a pair are ordered by that coordinate, for their order means nothing and the
+    sign of a displacement should not either. The feature is the displacement of `points` registered points of the template, found
+    on both decoded heads through their warps, scaled to rms 1 (a displacement below `UNMOVED_MM` stays 0). The classifier is ridge
+    regression onto the classes, with penalty `ridge` times the mean squared norm of the training features; it is trained on all
+    pairs of a share of the bases, and tested on those of the others. One guesses right 1 time in K.
+    The interval of the accuracy is over the test bases. Raises ModelError for fewer than 2 classes or 2 bases.
+    """
+    settings = settings or DecodeSettings(resolution=64)
+    require_part_codes(model, "predict")
+    train = round(train_share * bases)
+    if not 1 <= train < bases or components < 1 or points < 1 or ridge <= 0:
+        raise ModelError(
+            f"variation predictability: needs training and test bases ({train} and {bases - train} of {bases}), components, points and a ridge above 0"
+        )
+    classes = [(part, k) for part in parts for k in range(components)]
+    if len(classes) < 2:
+        raise ModelError("variation predictability: needs at least two components to tell apart")
+    registered = _registered_points(model, points, seed)
+    found = {part: principal_components(model, part) for part in parts}
+    features = np.zeros((bases, len(classes), registered.size))
+    for i, codes in enumerate(sample_codes(model, bases, seed)):
+        where = _on_head(decode_head(model, codes, f"random head {i + 1}", settings), registered)
+        for j, (part, k) in enumerate(classes):
+            components_of = found[part]
+            if k >= len(components_of.sigmas):
+                component_codes(model, part, k)  # raises, and says how many there are
+            offset = codes[part].double().cpu()[0] - components_of.mean
+            here = float(offset @ components_of.directions[k] / components_of.sigmas[k])
+            there = float(named_rng(seed, "redrawn", part, str(k), str(i)).standard_normal())
+            step = (there - here) * components_of.sigmas[k] * components_of.directions[k]
+            changed = {**codes, part: codes[part] + step.to(codes[part])[None]}
+            other = _on_head(decode_head(model, changed, f"random head {i + 1}, {part} {k + 1}", settings), registered)
+            features[i, j] = np.sign(there - here) * _scaled(other - where, model.mm_per_unit)
+        if progress is not None:
+            progress(i + 1, bases)
+    order = named_rng(seed, "split").permutation(bases)
+    label = np.arange(len(classes))
+    predicted = _ridge_classify(features[order[:train]], features[order[train:]], ridge)
+    part_of = np.array([parts.index(part) for part, _ in classes])
+    right = {
+        "accuracy": (predicted == label).astype(np.float64).ravel(),
+        "part_accuracy": (part_of[predicted] == part_of[label]).astype(np.float64).ravel(),
+    }
+    tested = [str(base) for base in order[train:] for _ in classes]
+    intervals = bootstrap(right, tested, named_rng(seed, "bootstrap"), bootstrap_rounds)
+    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(confusion, (np.broadcast_to(label, predicted.shape), predicted), 1)
+    return VariationPredictability(
+        intervals["accuracy"],
+        1.0 / len(classes),
+        intervals["part_accuracy"],
+        1.0 / len(parts),
+        classes,
+        confusion.tolist(),
+        train * len(classes),
+        predicted.size,
+        {
+            "bases": bases,
+            "train_share": train_share,
+            "components": components,
+            "parts": list(parts),
+            "points": len(registered),
+            "ridge": ridge,
+            "seed": seed,
+            "resolution": settings.resolution,
+            "bootstrap_rounds": bootstrap_rounds,
+            "definition": DEFINITIONS["variation_predictability"],
+        },
+    )
+
+
+def _registered_points(model: Field, count: int, seed: int) -> Floats:
+    """A random choice [m,3] of the registered points of the template, in template space."""
+    template = model.stage_template.detach().double().cpu().numpy()
+    if not len(template):
+        raise ModelError(
+            "variation predictability needs registered points of the template; sample with stage_points and train anew"
+        )
+    chosen = np.sort(named_rng(seed, "points").permutation(len(template))[:count])
+    return np.asarray(template[chosen], dtype=np.float64)
+
+
+def _on_head(decoded: Decoded, registered: Floats) -> Floats:
+    """Where points [m,3] of the template lie on a decoded head [m,3].
+
+    The nearest point of the head's mesh laid out in template space: unlike inverting the cascade by fixed-point iteration, it
+    needs no net to be a contraction.
+    """
+    template = Decoded(Mesh(registered, np.zeros((0, 3), dtype=np.int64)), registered, None)
+    return corresponding_points(template, decoded)[0]
+
+
+def _scaled(displacement: Floats, mm_per_unit: float) -> Floats:
+    """Displacements [m,3] in units as a feature [3m] of rms length 1, or 0 where nothing moves."""
+    rms = float(np.sqrt(np.mean(np.sum(displacement**2, axis=1))))
+    return (displacement / rms if rms * mm_per_unit >= UNMOVED_MM else np.zeros_like(displacement)).ravel()
+
+
+def _ridge_classify(train: Floats, test: Floats, ridge: float) -> Ints:
+    """Classes [b,K] that ridge regression onto one-hot targets gives the test features [b,K,f]; class j is number j of each row.
+
+    In its dual form, W = Xᵀ (X Xᵀ + λI)⁻¹ Y, for there are far fewer pairs than coordinates. X and Y are centred.
+    """
+    classes = train.shape[1]
+    x = train.reshape(-1, train.shape[2])
+    y = np.tile(np.eye(classes), (len(train), 1))
+    centre = x.mean(axis=0)
+    x = x - centre
+    gram = x @ x.T
+    size = float(np.trace(gram)) / len(gram)
+    if not size > 0.0:
+        raise ModelError("variation predictability: no component moves a head at all; is the model trained?")
+    weights = np.linalg.solve(gram + ridge * size * np.eye(len(gram)), y - 1.0 / classes)
+    scores = (test - centre) @ x.T @ weights
+    return np.asarray(scores.argmax(axis=-1), dtype=np.int64)

@@ -1,0 +1,42 @@
+"""Named configurations. Everything in them can be changed by `--set`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from facegraft_model.config import Config, DataConfig, FitConfig, LossConfig, ModelConfig, TrainConfig
+from facegraft_model.errors import ModelError
+
+PAPER = Config(preset="paper")
+"""Gu and Pears (VISAPP 2024) as published; what the paper leaves open follows ImFace, its ancestor."""
+
+FACEGRAFT = Config(
+    preset="facegraft",
+    model=ModelConfig(window=True, hyper="low-rank"),
+    loss=LossConfig(eikonal_neutral=50.0, code=1e4, dense=3e3, locality=1e3),
+    data=DataConfig(surface=9216, near=5120, free=2048, stage=512),
+    train=TrainConfig(lr=5e-4, code_lr=1e-3, schedule="cosine", epochs=400.0, warmup_steps=200, clip_grad=1e4),
+    fit=FitConfig(lr=5e-3, surface=9216, near=5120, free=2048, init="mean", code=1e4),
+)
+"""Ours: stage supervision at registered points, windows, near-surface bands, low-rank hyper-networks."""
+
+TINY = replace(
+    FACEGRAFT,
+    preset="tiny",
+    model=ModelConfig(
+        width=64, hyper="low-rank", hyper_width=64, hyper_rank=4, blend_width=32, landmark_width=64, window=True
+    ),
+    data=DataConfig(items=4, surface=512, near=256, free=128, stage=128),
+    train=TrainConfig(steps=1500, lr=1e-3, code_lr=2e-3, schedule="cosine", warmup_steps=50, clip_grad=1e4),
+    fit=FitConfig(steps=300, lr=1e-2, items=4, surface=512, near=256, free=128, init="mean", code=1e4),
+)
+"""Small enough for a CPU: tests, the demo, a first look at a dataset."""
+
+PRESETS = {config.preset: config for config in (PAPER, FACEGRAFT, TINY)}
+
+
+def preset(name: str) -> Config:
+    """A named configuration. Raises ModelError for an unknown name."""
+    if name not in PRESETS:
+        raise ModelError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,79 @@
+"""How far training is: a bar that redraws itself on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+REDRAW_SECONDS = 0.1
+LINE_SECONDS = 30.0
+_BAR_WIDTH = 24
+
+
+class ProgressLine:
+    """One line on `stream` about a run of `total` steps: bar, step, loss, rates, time left.
+
+    The time left is judged by the wall clock since the first update, so that saving and validation count and a compilation
+    before the first step does not. now: seconds, for tests.
+    """
+
+    def __init__(self, total: int, stream: TextIO, now: Callable[[], float] = time.monotonic) -> None:
+        self.total = total
+        self.stream = stream
+        self._now = now
+        self._terminal = stream.isatty()
+        self._first: tuple[int, float] | None = None
+        self._shown_at: float | None = None
+        self._drawn = False
+
+    def update(self, step: int, items_per_s: float, loss: float, points_per_s: float | None = None) -> None:
+        """Show a finished step, unless the last line is too recent; the last step is always shown."""
+        now = self._now()
+        if self._first is None:
+            self._first = (step, now)
+        pause = REDRAW_SECONDS if self._terminal else LINE_SECONDS
+        if self._shown_at is not None and now - self._shown_at < pause and step < self.total:
+            return
+        self._shown_at = now
+        rates = f"{items_per_s:.1f} items/s" + ("" if points_per_s is None else f", {_short(points_per_s)} points/s")
+        text = f"step {step}/{self.total}, loss {loss:.4g}, {rates}, {self._time_left(step, now)} left"
+        if not self._terminal:
+            print(text, file=self.stream, flush=True)
+            return
+        filled = _BAR_WIDTH if self.total <= 0 else min(_BAR_WIDTH, _BAR_WIDTH * step // self.total)
+        width = shutil.get_terminal_size().columns - 1
+        self.stream.write("\r\x1b[K" + f"[{'=' * filled}{' ' * (_BAR_WIDTH - filled)}] {text}"[:width])
+        self.stream.flush()
+        self._drawn = True
+
+    def note(self, text: str) -> None:
+        """A line of its own above the bar."""
+        if self._drawn:
+            self.stream.write("\r\x1b[K")
+        print(text, file=self.stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is and go to the next line."""
+        if self._drawn:
+            print(file=self.stream, flush=True)
+        self._drawn = False
+
+    def _time_left(self, step: int, now: float) -> str:
+        assert self._first is not None
+        first, start = self._first
+        if step >= self.total:
+            return "0:00:00"
+        if step <= first:
+            return "-:--:--"
+        seconds = round((self.total - step) * (now - start) / (step - first))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def _short(number: float) -> str:
+    """A rate with three digits: 812, 15.2 k, 3.41 M."""
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"

@@ -1,0 +1,82 @@
+"""What a training step looks at: which items, where their windows start, which stage points. It has no state.
+
+The items are an endless list of shuffled epochs; step t takes the positions t·items to (t+1)·items of it, across the borders of
+epochs. Every draw is a pure function of (seed, epoch) or (seed, step), so a run that is resumed, or goes on with another number of
+processes, sees the same data. The numbers are raw output of PCG64, whose stream numpy guarantees across versions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+EPOCH_STREAM, STAGE_STREAM = 0, 1
+SETS = 3
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """order int64 [n]: the items of an epoch, shuffled; fractions float64 [n, 3] in [0, 1): where each item's windows start."""
+
+    order: NDArray[np.int64]
+    fractions: NDArray[np.float64]
+
+
+@lru_cache(maxsize=4)
+def draw_epoch(seed: int, epoch: int, count: int) -> Epoch:
+    """The draws of an epoch of `count` items: a pure function of its arguments."""
+    raw = np.random.PCG64(np.random.SeedSequence((seed, EPOCH_STREAM, epoch))).random_raw(count * (1 + SETS))
+    order = np.argsort(raw[:count], kind="stable").astype(np.int64)
+    # The upper 53 bits, as numpy's own Generator.random does.
+    fractions: NDArray[np.float64] = (raw[count:].reshape(count, SETS) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    for array in (order, fractions):
+        array.setflags(write=False)
+    return Epoch(order, fractions)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """items int64 [b]; starts int64 [b, 3] of the windows into the surface, near and free sets; stage int64 [m]: stage points."""
+
+    items: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    stage: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """The draws of a training run.
+
+    sizes int64 [n, 3]: points in the sets of the n items; items: how many a step takes, of all processes together;
+    stage: how many of the stage_points a step takes, the same ones for all its items; rank, world: this process of how many.
+    """
+
+    sizes: NDArray[np.int64]
+    items: int
+    stage: int
+    stage_points: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    def draw(self, step: int) -> Draw:
+        """What this process looks at in a step: its contiguous share of the step's positions."""
+        count, share = len(self.sizes), self.items // self.world
+        positions = step * self.items + self.rank * share + np.arange(share, dtype=np.int64)
+        items = np.empty(share, dtype=np.int64)
+        starts = np.empty((share, SETS), dtype=np.int64)
+        for epoch in range(int(positions[0]) // count, int(positions[-1]) // count + 1):
+            drawn = draw_epoch(self.seed, epoch, count)
+            here = positions // count == epoch
+            items[here] = drawn.order[positions[here] % count]
+            starts[here] = (drawn.fractions[items[here]] * self.sizes[items[here]]).astype(np.int64)
+        return Draw(items, starts, self._stage(step))
+
+    def _stage(self, step: int) -> NDArray[np.int64]:
+        if self.stage == 0:
+            return np.empty(0, dtype=np.int64)
+        raw = np.random.PCG64(np.random.SeedSequence((self.seed, STAGE_STREAM, step))).random_raw(self.stage_points)
+        return np.sort(np.argsort(raw, kind="stable")[: self.stage]).astype(np.int64)
