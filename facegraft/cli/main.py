@@ -9,11 +9,27 @@ import click
 
 from facegraft.cli.datasets import doctor, inspect, report, retry, status, verify
 from facegraft.cli.group import cli
+from facegraft.cli.model import model
 from facegraft.cli.regions import regions
 from facegraft.cli.stages import clean, demo, graft, ingest, run, sample
 from facegraft.errors import FacegraftError
 
-for command in (demo, run, ingest, graft, clean, sample, verify, status, inspect, retry, report, doctor, regions):
+for command in (
+    demo,
+    run,
+    ingest,
+    graft,
+    clean,
+    sample,
+    verify,
+    status,
+    inspect,
+    retry,
+    report,
+    doctor,
+    regions,
+    model,
+):
     cli.add_command(command)
 
 

@@ -87,7 +87,9 @@ def face_chart(points68: Floats) -> CylinderChart:
 def _checked_mesh(vertices: ArrayLike, faces: ArrayLike, name: str) -> tuple[Floats, Ints]:
     v, f = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
     if v.ndim != 2 or v.shape[1] != 3 or f.ndim != 2 or f.shape[1] != 3 or not len(f):
-        raise RegionMapError(f"{name}: a template needs vertices [V, 3] and triangles [F, 3], got {v.shape} and {f.shape}")
+        raise RegionMapError(
+            f"{name}: a template needs vertices [V, 3] and triangles [F, 3], got {v.shape} and {f.shape}"
+        )
     if not np.isfinite(v).all():
         raise RegionMapError(f"{name}: vertex {int(np.flatnonzero(~np.isfinite(v).all(axis=1))[0])} is not finite")
     if f.min() < 0 or f.max() >= len(v):

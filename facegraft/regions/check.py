@@ -59,7 +59,9 @@ class PartFigures:
     gap_mm: float
 
 
-def check_region_map(region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike) -> tuple[list[str], dict[str, dict[str, dict[str, object]]]]:
+def check_region_map(
+    region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike
+) -> tuple[list[str], dict[str, dict[str, dict[str, object]]]]:
     """(findings, figures): what falls short, in words (empty: nothing), and figures[set][part] as in PartFigures.
 
     `vertices` [V, 3] in the map's unit. Raises RegionMapError if the mesh is not of the map's topology.
@@ -140,7 +142,9 @@ def _mirror_difference(region_map: RegionMap, parts: dict[str, Part], name: str)
     return len(np.setdiff1d(region_map.symmetry[_vertices(parts[name])], _vertices(parts[other])))
 
 
-def _gap(region_map: RegionMap, shape: Floats, skin: Ints, parts: dict[str, Part], name: str, most: int = 8) -> tuple[int, float]:
+def _gap(
+    region_map: RegionMap, shape: Floats, skin: Ints, parts: dict[str, Part], name: str, most: int = 8
+) -> tuple[int, float]:
     """(edges, mm) from a part's loop to the nearest loop of another part; edges counted up to `most`."""
     others = np.concatenate([part.loop for other, part in parts.items() if other != name])
     rings = grow_rings(vertex_adjacency(skin, region_map.vertex_count), parts[name].loop, most)
@@ -159,7 +163,12 @@ def _shortcomings(part: PartFigures) -> list[str]:
         (part.gap >= MIN_GAP, f"only {part.gap} edges lie between it and another part (at least {MIN_GAP})"),
     ]
     if part.mirror_difference is not None:
-        checks.append((part.mirror_difference <= MAX_MIRROR_DIFFERENCE, f"{part.mirror_difference} of its vertices lack a mirror image"))
+        checks.append(
+            (
+                part.mirror_difference <= MAX_MIRROR_DIFFERENCE,
+                f"{part.mirror_difference} of its vertices lack a mirror image",
+            )
+        )
     return [text for good, text in checks if not good]
 
 
@@ -179,7 +188,9 @@ def _check_symmetry(region_map: RegionMap, faces: Ints) -> list[str]:
     findings = []
     if not np.array_equal(mirror[mirror], np.arange(len(mirror))):
         findings.append("the symmetry map is not an involution")
-    kept = preserved_edges(mirror, faces[faces_within(faces, group_mask(dict(region_map.groups), len(mirror), "surface", "socket"))])
+    kept = preserved_edges(
+        mirror, faces[faces_within(faces, group_mask(dict(region_map.groups), len(mirror), "surface", "socket"))]
+    )
     if kept < 0.99:
         findings.append(f"the symmetry map preserves only {kept:.1%} of the skin's edges")
     return findings
@@ -209,7 +220,10 @@ def _check_loops(region_map: RegionMap, faces: Ints) -> list[str]:
             start = int(part.loop.min())
             same = any(
                 len(found) == len(part.loop)
-                and np.array_equal(np.roll(found, -int(np.argmin(found))), np.roll(part.loop, -int(np.flatnonzero(part.loop == start)[0])))
+                and np.array_equal(
+                    np.roll(found, -int(np.argmin(found))),
+                    np.roll(part.loop, -int(np.flatnonzero(part.loop == start)[0])),
+                )
                 for found in bounds
             )
             if not same or not np.array_equal(np.setdiff1d(np.unique(inside), part.loop), np.sort(part.interior)):

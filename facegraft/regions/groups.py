@@ -58,7 +58,11 @@ def groups_by_connectivity(vertices: ArrayLike, faces: ArrayLike, landmarks: Arr
     groups = {}
     for name, pieces in members.items():
         part = name.removeprefix("inside_")
-        groups[name] = Group(as_ranges(np.concatenate(pieces)), "surface" if name == "skin" else "inner", None if name == "skin" else part)
+        groups[name] = Group(
+            as_ranges(np.concatenate(pieces)),
+            "surface" if name == "skin" else "inner",
+            None if name == "skin" else part,
+        )
     unused = np.setdiff1d(np.arange(len(v)), f)
     if len(unused):
         groups["unused"] = Group(as_ranges(unused), "inner")
@@ -85,7 +89,9 @@ def group_mask(groups: dict[str, Group], vertex_count: int, *roles: str) -> NDAr
     return mask
 
 
-def find_openings(vertices: ArrayLike, faces: ArrayLike, surface: NDArray[np.bool_], landmarks: ArrayLike) -> dict[str, Ints]:
+def find_openings(
+    vertices: ArrayLike, faces: ArrayLike, surface: NDArray[np.bool_], landmarks: ArrayLike
+) -> dict[str, Ints]:
     """Boundary loops of the surface faces by name: `neck`, `mouth`, `eye_left`, `eye_right`, others `opening_<n>`.
 
     `vertices` [V, 3] in mm, face frame. The neck is the longest loop below the chin; the others lie at their landmarks.

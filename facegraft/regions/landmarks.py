@@ -95,9 +95,13 @@ def _from_barycentric(path: Path, content: Mapping[str, ArrayLike], faces: Array
     face, weight = np.asarray(content["lmk_face_idx"]).astype(np.int64), np.asarray(content["lmk_b_coords"])
     f = np.asarray(faces, dtype=np.int64)
     if face.shape != (68,) or weight.shape != (68, 3):
-        raise LandmarkError(f"{path}: expected lmk_face_idx [68] and lmk_b_coords [68, 3], found {face.shape} and {weight.shape}")
+        raise LandmarkError(
+            f"{path}: expected lmk_face_idx [68] and lmk_b_coords [68, 3], found {face.shape} and {weight.shape}"
+        )
     if face.min() < 0 or face.max() >= len(f):
-        raise LandmarkError(f"{path}: names face {face.max()}, but the mesh has {len(f)} faces; it belongs to another topology")
+        raise LandmarkError(
+            f"{path}: names face {face.max()}, but the mesh has {len(f)} faces; it belongs to another topology"
+        )
     return np.asarray(f[face, weight.argmax(axis=1)])
 
 
@@ -121,10 +125,14 @@ def check_indices(landmarks: ArrayLike, vertex_count: int) -> None:
         raise LandmarkError(f"expected 68 landmark indices, got shape {lm.shape}")
     if lm.min() < 0 or lm.max() >= vertex_count:
         bad = int(np.flatnonzero((lm < 0) | (lm >= vertex_count))[0])
-        raise LandmarkError(f"landmark {bad} is vertex {lm[bad]}, but the mesh has {vertex_count} vertices; the set belongs to another topology")
+        raise LandmarkError(
+            f"landmark {bad} is vertex {lm[bad]}, but the mesh has {vertex_count} vertices; the set belongs to another topology"
+        )
 
 
-def check_landmarks(vertices: ArrayLike, landmarks: ArrayLike, mm_per_unit: float, surface: ArrayLike | None = None) -> None:
+def check_landmarks(
+    vertices: ArrayLike, landmarks: ArrayLike, mm_per_unit: float, surface: ArrayLike | None = None
+) -> None:
     """Refuse a landmark set that does not fit its mesh, with one LandmarkError that names everything that is off.
 
     A set made for another topology of similar size (FaceScape's v10 on a v16 mesh) has valid indices everywhere; it shows
@@ -148,7 +156,9 @@ def check_landmarks(vertices: ArrayLike, landmarks: ArrayLike, mm_per_unit: floa
     else:
         near = skin[np.linalg.norm(skin - p[30], axis=1) < 15.0]
         if near[:, 2].max() - p[30, 2] > 5.0:
-            off.append(f"the nose tip (30) lies {near[:, 2].max() - p[30, 2]:.1f} mm behind the most forward skin around it")
+            off.append(
+                f"the nose tip (30) lies {near[:, 2].max() - p[30, 2]:.1f} mm behind the most forward skin around it"
+            )
     lopsided, worst = _asymmetry(p)
     if lopsided > 12.0:
         off.append(f"landmarks {worst} and {int(MIRROR68[worst])} are {lopsided:.0f} mm from being mirror images")
@@ -156,7 +166,9 @@ def check_landmarks(vertices: ArrayLike, landmarks: ArrayLike, mm_per_unit: floa
     if spread:
         off.append(spread)
     if off:
-        raise LandmarkError("landmarks do not fit this mesh: " + "; ".join(off) + "; the set may belong to another topology")
+        raise LandmarkError(
+            "landmarks do not fit this mesh: " + "; ".join(off) + "; the set may belong to another topology"
+        )
 
 
 def _asymmetry(p: Floats) -> tuple[float, int]:

@@ -54,7 +54,9 @@ class NeckPlane:
         return np.asarray(np.arctan2(local[:, 0], local @ forward))
 
 
-def neck_crop(surface: FaceSurface, points68: ArrayLike, opening: Ints | None, nose_tip: int, skin: Mask) -> tuple[Ints, Ints] | None:
+def neck_crop(
+    surface: FaceSurface, points68: ArrayLike, opening: Ints | None, nose_tip: int, skin: Mask
+) -> tuple[Ints, Ints] | None:
     """(loop, vertices below it) of the neck cut, oriented as the boundary of what is kept; None without a neck opening.
 
     Where the neck is too short for a cut (its opening reaches the band around the plane) the opening itself is the

@@ -25,7 +25,9 @@ Mask = NDArray[np.bool_]
 
 NEAR = 2.5  # distance, in edges, at which leaving the outline doubles an edge's price, ...
 NEAR_MM = 5.0  # ... but no more than this on a coarse mesh (and no less than one edge)
-INWARD = 1.7  # how much farther a step inside the outline counts than one outside: lid and lip corners keep their margin
+INWARD = (
+    1.7  # how much farther a step inside the outline counts than one outside: lid and lip corners keep their margin
+)
 BAND = 3.0  # half width of the band in which a loop may run, in those distances
 ALONG = 0.5  # price of an edge across the outline, on top of its length
 TURN = 1.6  # price of a right-angled turn, in NEAR distances: loops follow the mesh's own lines, not stairs across them
@@ -110,13 +112,22 @@ def _priced_edges(surface: FaceSurface, part: PartOutline, blocked: Mask, half: 
     length = np.linalg.norm(v[edges[:, 0]] - v[edges[:, 1]], axis=1)
     middle = flat[edges].mean(axis=1)
     distance, tangent, _ = part.outline.nearest(middle)
-    edge_length = float(np.median(length[distance < 0.25 * reach])) if (distance < 0.25 * reach).any() else float(np.median(length))
+    edge_length = (
+        float(np.median(length[distance < 0.25 * reach]))
+        if (distance < 0.25 * reach).any()
+        else float(np.median(length))
+    )
     near_length = min(NEAR * edge_length, max(NEAR_MM, edge_length))
     distance = np.where(part.outline.contains(middle), INWARD, 1.0) * distance
     near = distance < BAND * near_length
     ends = flat[edges]
     clear = crosses(ends[:, 0], ends[:, 1], part.medial) == 0
-    edges, length, distance, tangent = edges[near & clear], length[near & clear], distance[near & clear], tangent[near & clear]
+    edges, length, distance, tangent = (
+        edges[near & clear],
+        length[near & clear],
+        distance[near & clear],
+        tangent[near & clear],
+    )
     step = flat[edges[:, 1]] - flat[edges[:, 0]]
     step /= np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-12)
     aligned = np.abs(np.einsum("ij,ij->i", step, tangent))
@@ -130,7 +141,9 @@ def _half_loop(surface: FaceSurface, part: PartOutline, graph: TurnGraph) -> Int
     midline = surface.mirror == np.arange(len(surface.vertices))
     along = part.outline.nearest(surface.flat)[2]
     upper = (along < 0.25) | (along > 0.75)
-    bend = turn_price(graph.vectors * MIRROR * -1.0, graph.vectors, graph.turn_weight)  # from the mirror image onto the edge
+    bend = turn_price(
+        graph.vectors * MIRROR * -1.0, graph.vectors, graph.turn_weight
+    )  # from the mirror image onto the edge
     start = np.where(midline[graph.edges[:, 0]] & upper[graph.edges[:, 0]], 0.5 * bend, np.inf)
     end = np.where(midline[graph.edges[:, 1]] & ~upper[graph.edges[:, 1]], 0.5 * bend, np.inf)
     path, _ = cheapest_path(graph, start, end)

@@ -11,12 +11,20 @@ from facegraft.geometry.topology import faces_within
 from facegraft.regions.groups import group_mask
 from facegraft.regions.regionmap import RegionMap
 
-PART_COLOURS = {"nose": "#3a9a46", "mouth": "#3456c4", "eye_left": "#e0851b", "eye_right": "#e0851b", "goggles": "#e0851b"}
+PART_COLOURS = {
+    "nose": "#3a9a46",
+    "mouth": "#3456c4",
+    "eye_left": "#e0851b",
+    "eye_right": "#e0851b",
+    "goggles": "#e0851b",
+}
 SKIN_COLOUR = "#cdb39a"
 VIEWS = {"front": 0.0, "three-quarter": 45.0}
 
 
-def show_region_map(region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike, png_path: str | Path, size: int = 700) -> Path:
+def show_region_map(
+    region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike, png_path: str | Path, size: int = 700
+) -> Path:
     """Write a PNG with one row a region set, seen from the front and from 45 degrees to the subject's left.
 
     Skin and sockets of `vertices` [V, 3] (mesh units) and `faces` [F, 3]; parts in colour, loops and the neck cut black,
@@ -28,11 +36,18 @@ def show_region_map(region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike
     v, f = np.asarray(vertices, dtype=np.float64) * region_map.mm_per_unit, np.asarray(faces, dtype=np.int64)
     region_map.check_mesh(len(v), f, "the mesh to show")
     skin = f[faces_within(f, group_mask(dict(region_map.groups), len(v), "surface", "socket"))]
-    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)  # it warns of every display that is not there, and goes on without
+    vtkLogger.SetStderrVerbosity(
+        vtkLogger.VERBOSITY_OFF
+    )  # it warns of every display that is not there, and goes on without
     points = v[region_map.landmarks68]
     centre = points[17:].mean(axis=0)
     white = pv.themes.DocumentTheme()  # a theme of our own: nothing global is changed
-    plotter = pv.Plotter(theme=white, off_screen=True, shape=(len(region_map.regions), len(VIEWS)), window_size=[size * len(VIEWS), size * len(region_map.regions)])
+    plotter = pv.Plotter(
+        theme=white,
+        off_screen=True,
+        shape=(len(region_map.regions), len(VIEWS)),
+        window_size=[size * len(VIEWS), size * len(region_map.regions)],
+    )
     for row, (set_name, parts) in enumerate(region_map.regions.items()):
         colour = np.tile(np.array(pv.Color(SKIN_COLOUR).int_rgb, dtype=np.uint8), (len(skin), 1))
         for name, part in parts.items():
@@ -49,7 +64,16 @@ def show_region_map(region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike
             loops.append(region_map.neck_crop_loop)
         for column, (view, angle) in enumerate(VIEWS.items()):
             plotter.subplot(row, column)
-            plotter.add_mesh(mesh, scalars="colour", rgb=True, smooth_shading=False, show_edges=True, edge_opacity=0.12, ambient=0.25, specular=0.0)
+            plotter.add_mesh(
+                mesh,
+                scalars="colour",
+                rgb=True,
+                smooth_shading=False,
+                show_edges=True,
+                edge_opacity=0.12,
+                ambient=0.25,
+                specular=0.0,
+            )
             for loop in loops:
                 plotter.add_mesh(_tube_line(v, loop), color="black", line_width=3)
             plotter.add_mesh(pv.PolyData(points), color="red", point_size=5, render_points_as_spheres=True)

@@ -35,9 +35,13 @@ def canonical_json(obj: Any) -> bytes:
     anything that JSON has no word for.
     """
     try:
-        return (json.dumps(obj, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n").encode()
+        return (
+            json.dumps(obj, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
+        ).encode()
     except (ValueError, TypeError) as error:
-        raise StoreError(f"not writable as JSON: {error}; use null for a missing number and plain values elsewhere") from error
+        raise StoreError(
+            f"not writable as JSON: {error}; use null for a missing number and plain values elsewhere"
+        ) from error
 
 
 def _plain(value: object) -> object:
@@ -106,7 +110,9 @@ def write_arrays_atomic(path: str | os.PathLike[str], arrays: dict[str, np.ndarr
 
 def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
     """Named arrays as safetensors bytes, little-endian, without metadata (its order is not fixed). Insertion order does not matter."""
-    plain = {name: np.asarray(array, array.dtype.newbyteorder("<"), order="C") for name, array in sorted(arrays.items())}
+    plain = {
+        name: np.asarray(array, array.dtype.newbyteorder("<"), order="C") for name, array in sorted(arrays.items())
+    }
     return bytes(_serialise(plain))
 
 
@@ -165,9 +171,13 @@ def sync_folder(folder: Path) -> None:
 def unwritable(path: Path, error: OSError) -> StoreError:
     """The one line for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreError(f"disk full while writing {path}; free space and run the same command again: finished shards are kept")
+        return StoreError(
+            f"disk full while writing {path}; free space and run the same command again: finished shards are kept"
+        )
     if error.errno == errno.EIO:
-        return StoreError(f"input/output error while writing {path}; check the disk and run the same command again to go on")
+        return StoreError(
+            f"input/output error while writing {path}; check the disk and run the same command again to go on"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StoreError(f"no permission to write {path}; choose another output folder or make this one writable")
     return StoreError(f"cannot write {path}: {error.strerror or error}; run the same command again once that is mended")

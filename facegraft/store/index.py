@@ -30,7 +30,13 @@ def table_to_bytes(table: pa.Table) -> bytes:
     """The table as parquet; the same rows give the same bytes (with the same pyarrow), whatever chunks the table came in."""
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.combine_chunks(), sink, version="2.6", compression="zstd", compression_level=3, row_group_size=1 << 16, use_dictionary=True
+        table.combine_chunks(),
+        sink,
+        version="2.6",
+        compression="zstd",
+        compression_level=3,
+        row_group_size=1 << 16,
+        use_dictionary=True,
     )
     return bytes(sink.getvalue())
 

@@ -119,7 +119,11 @@ class Dataset:
         """The triangles [F,3] that all items share. Raises StoreError for kinds whose items have their own."""
         shared = self.shared
         if "faces" not in shared:
-            hint = "each item has its own: ds[key]['faces']" if "faces" in self.schema.fields else f"a dataset of {self.kind} has none"
+            hint = (
+                "each item has its own: ds[key]['faces']"
+                if "faces" in self.schema.fields
+                else f"a dataset of {self.kind} has none"
+            )
             raise StoreError(f"{self.path} has no faces that all items share; {hint}")
         return shared["faces"]
 
@@ -130,7 +134,11 @@ class Dataset:
         return None if data is None else json.loads(data)
 
     def _attachment(self, name: str) -> bytes | None:
-        return None if name not in self.document["attachments"] else read_attachment(self.path, name, self.document["attachments"][name])
+        return (
+            None
+            if name not in self.document["attachments"]
+            else read_attachment(self.path, name, self.document["attachments"][name])
+        )
 
     # -- items --------------------------------------------------------------------------------------------------------
 
@@ -175,7 +183,9 @@ class Dataset:
             tensor = shard.get_slice(name)
             shape = tensor.get_shape()
             if not shape or not 0 <= start <= stop <= shape[0]:
-                raise StoreError(f"item {key}, field {field} has shape {list(shape)}: there are no rows {start} to {stop}")
+                raise StoreError(
+                    f"item {key}, field {field} has shape {list(shape)}: there are no rows {start} to {stop}"
+                )
             if start == stop:
                 return np.empty((0, *shape[1:]), self.schema.fields[field].dtype)
             return np.asarray(tensor[start:stop])
@@ -230,7 +240,9 @@ def read_document(folder: Path) -> tuple[bytes, dict[str, Any]]:
     if not path.is_file():
         if (folder / RUN_FILE).is_file() or (folder / SHARD_FOLDER).is_dir():
             done = sum(1 for _ in (folder / SHARD_FOLDER).glob("*-of-*.json"))
-            raise IncompleteError(f"{folder} is not complete ({done} shards committed so far); run the same command again to finish it")
+            raise IncompleteError(
+                f"{folder} is not complete ({done} shards committed so far); run the same command again to finish it"
+            )
         raise StoreError(f"{folder} is no facegraft dataset: it has no {DATASET_FILE}")
     if not _inside(folder, path):
         raise StoreError(f"{path} is a link or leads out of the dataset's folder; only files inside it are read")
@@ -240,14 +252,20 @@ def read_document(folder: Path) -> tuple[bytes, dict[str, Any]]:
         raise StoreError(f"{path} is no {FORMAT_NAME} (format {document.get('format')!r})")
     major = str(document.get("version")).partition(".")[0]
     if major != FORMAT_VERSION.partition(".")[0]:
-        raise StoreError(f"{path} has format version {document.get('version')}, this facegraft reads {FORMAT_VERSION}: install a newer one")
+        raise StoreError(
+            f"{path} has format version {document.get('version')}, this facegraft reads {FORMAT_VERSION}: install a newer one"
+        )
     if document.get("must_understand"):
-        raise StoreError(f"{path} needs {document['must_understand']}, which this facegraft does not know: install a newer one")
+        raise StoreError(
+            f"{path} needs {document['must_understand']}, which this facegraft does not know: install a newer one"
+        )
     for name, kind in {"counts": dict, "shards": list, "index": dict, "attachments": dict}.items():
         if not isinstance(document.get(name), kind):
             raise StoreError(f"{path} lacks {name!r}; {REBUILD}")
     files = [document["index"], *document["attachments"].values(), *document["shards"]]
-    if not all(isinstance(file, dict) and type(file.get("bytes")) is int and type(file.get("sha256")) is str for file in files):
+    if not all(
+        isinstance(file, dict) and type(file.get("bytes")) is int and type(file.get("sha256")) is str for file in files
+    ):
         raise StoreError(f"{path} lists a file without its size and sha256; {REBUILD}")
     names = [check_shard_name(shard.get("name")) for shard in document["shards"]]
     if len(set(names)) != len(names) or not all(type(shard.get("items")) is int for shard in document["shards"]):
@@ -273,7 +291,9 @@ def read_index(folder: Path, document: dict[str, Any], schema: DatasetSchema) ->
         if status == "written" and shard in items:
             items[shard] += 1
         elif status != "rejected" or shard is not None:
-            raise StoreError(f"{path}: item {key} has status {status!r} and shard {shard!r}, which {DATASET_FILE} does not list; {REBUILD}")
+            raise StoreError(
+                f"{path}: item {key} has status {status!r} and shard {shard!r}, which {DATASET_FILE} does not list; {REBUILD}"
+            )
     counts = {"planned": len(keys), "written": sum(items.values()), "rejected": len(keys) - sum(items.values())}
     if counts != document["counts"] or items != {shard["name"]: shard["items"] for shard in document["shards"]}:
         raise StoreError(f"{path} has {counts} items where {DATASET_FILE} says {document['counts']}; {REBUILD}")
@@ -294,7 +314,9 @@ def check_shard_file(folder: Path, shard: dict[str, Any]) -> Path:
 
 def damaged_shard(path: Path, how: str) -> DamagedError:
     record = commit_name(path.name)
-    return DamagedError(f"{path} is damaged ({how}); delete it and its {record} and run the same command again to rebuild it")
+    return DamagedError(
+        f"{path} is damaged ({how}); delete it and its {record} and run the same command again to rebuild it"
+    )
 
 
 def read_attachment(folder: Path, name: str, recorded: dict[str, Any]) -> bytes:

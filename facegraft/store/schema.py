@@ -50,16 +50,26 @@ class FieldSpec:
         if self.dtype not in DTYPES:
             raise FieldError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
         for dim in self.shape:
-            if isinstance(dim, bool) or not ((isinstance(dim, int) and dim >= 0) or (isinstance(dim, str) and dim.isidentifier())):
+            if isinstance(dim, bool) or not (
+                (isinstance(dim, int) and dim >= 0) or (isinstance(dim, str) and dim.isidentifier())
+            ):
                 raise FieldError(f"shape {self.shape!r}: {dim!r} is neither a length nor a name")
 
     def to_json(self) -> dict[str, Any]:
-        return {"dtype": self.dtype, "shape": list(self.shape), "unit": self.unit, "frame": self.frame, "meaning": self.meaning}
+        return {
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "unit": self.unit,
+            "frame": self.frame,
+            "meaning": self.meaning,
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> FieldSpec:
         _demand(document, {"dtype": str, "shape": list, "unit": str, "frame": str, "meaning": str}, "a field")
-        return cls(document["dtype"], tuple(document["shape"]), document["unit"], document["frame"], document["meaning"])
+        return cls(
+            document["dtype"], tuple(document["shape"]), document["unit"], document["frame"], document["meaning"]
+        )
 
 
 @dataclass(frozen=True)
@@ -85,9 +95,13 @@ class DatasetSchema:
             raise StoreError(f"mm_per_unit must be a positive number, not {self.mm_per_unit}")
         unknown = set(self.topology) ^ {"name", "vertex_count", "faces_sha256"}
         if unknown:
-            raise StoreError(f"topology has name, vertex_count and faces_sha256 (null where unknown); these differ: {sorted(unknown)}")
+            raise StoreError(
+                f"topology has name, vertex_count and faces_sha256 (null where unknown); these differ: {sorted(unknown)}"
+            )
         vertex_count = self.topology["vertex_count"]
-        if vertex_count is not None and (isinstance(vertex_count, bool) or not isinstance(vertex_count, int) or vertex_count < 0):
+        if vertex_count is not None and (
+            isinstance(vertex_count, bool) or not isinstance(vertex_count, int) or vertex_count < 0
+        ):
             raise StoreError(f"the topology's vertex_count must be a whole number or null, not {vertex_count!r}")
         if not self.fields:
             raise StoreError("a dataset needs at least one field")
@@ -98,7 +112,9 @@ class DatasetSchema:
             if name in OWN_COLUMNS:
                 raise StoreError(f"index column {name!r} is the store's own: leave it out of the schema's columns")
             if kind not in COLUMN_TYPES:
-                raise StoreError(f"index column {name!r} has type {kind!r}; it must be one of {', '.join(COLUMN_TYPES)}")
+                raise StoreError(
+                    f"index column {name!r} has type {kind!r}; it must be one of {', '.join(COLUMN_TYPES)}"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """The part of dataset.json that the schema decides. Columns are a list, because their order counts."""
@@ -155,7 +171,9 @@ def shard_name(number: int, count: int) -> str:
 def check_shard_name(name: str) -> str:
     """The name itself, or StoreError; a name that could leave the folder never matches."""
     if not isinstance(name, str) or not _SHARD.fullmatch(name):
-        raise StoreError(f"shard name {name!r} must look like 00012-of-00400.safetensors; see facegraft.store.shard_name")
+        raise StoreError(
+            f"shard name {name!r} must look like 00012-of-00400.safetensors; see facegraft.store.shard_name"
+        )
     return name
 
 
@@ -178,14 +196,18 @@ def check_fields(key: str, arrays: Mapping[str, np.ndarray], schema: DatasetSche
             raise FieldError(f"item {key}: field {name!r} is missing")
         array = arrays[name]
         if not isinstance(array, np.ndarray):
-            raise FieldError(f"item {key}, field {name}: a {type(array).__name__} where a numpy array of {field.dtype} belongs")
+            raise FieldError(
+                f"item {key}, field {name}: a {type(array).__name__} where a numpy array of {field.dtype} belongs"
+            )
         check_array(f"item {key}, field {name}", array.dtype.name, array.shape, field, lengths)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int(np.count_nonzero(~np.isfinite(array)))
             raise FieldError(f"item {key}, field {name}: {bad} of {array.size} values are NaN or infinite")
 
 
-def check_array(what: str, dtype: str, shape: tuple[int, ...], field: FieldSpec, lengths: dict[str, tuple[int, str]]) -> None:
+def check_array(
+    what: str, dtype: str, shape: tuple[int, ...], field: FieldSpec, lengths: dict[str, tuple[int, str]]
+) -> None:
     """Compare dtype and shape with the field; `lengths` collects what the named lengths of this item stand for."""
     if dtype != field.dtype:
         raise FieldError(f"{what}: dtype {dtype} where the schema says {field.dtype}")
@@ -199,7 +221,9 @@ def check_array(what: str, dtype: str, shape: tuple[int, ...], field: FieldSpec,
         else:
             known, source = lengths.setdefault(dim, (length, what))
             if known != length:
-                raise FieldError(f"{what}: shape {list(shape)} where the schema says {wanted}, and {dim} is {known} by {source}")
+                raise FieldError(
+                    f"{what}: shape {list(shape)} where the schema says {wanted}, and {dim} is {known} by {source}"
+                )
 
 
 def check_row(key: str, row: Mapping[str, object], columns: Mapping[str, str]) -> dict[str, Any]:
@@ -240,7 +264,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 _ITEM_FRAME = "head: +y up, +z out of the face, +x the subject's left"
 _UNIT_FRAME = "unit ball, axes as head"
-_STAGES = "at each stage of the template morph: as scanned, neutral, with the template's nose, + eyes, + mouth, template"
+_STAGES = (
+    "at each stage of the template morph: as scanned, neutral, with the template's nose, + eyes, + mouth, template"
+)
 _STAGE_LANDMARKS = f"the 68 landmarks {_STAGES}"
 _STAGE_POINTS = f"M registered skin vertices {_STAGES}"
 _TRANSFORMS = "affine map, donor to recipient, of each part that was grafted (column vectors)"
@@ -272,7 +298,13 @@ def surfaces_fields() -> dict[str, FieldSpec]:
         "vertices": FieldSpec("float32", ("v", 3), "unit", _UNIT_FRAME, "vertices of the watertight mesh"),
         "faces": FieldSpec("int32", ("f", 3), "index", "", "triangles, counter-clockwise seen from outside"),
         "vertex_parts": FieldSpec("uint8", ("v",), "label", "", f"part of each vertex: {_PARTS}"),
-        "face_cut": FieldSpec("uint8", ("f",), "label", "", "1 for triangles made by cutting (the neck's cap, the ball of a frontal solid), 0 for all others"),
+        "face_cut": FieldSpec(
+            "uint8",
+            ("f",),
+            "label",
+            "",
+            "1 for triangles made by cutting (the neck's cap, the ball of a frontal solid), 0 for all others",
+        ),
         "landmarks": FieldSpec("float32", ("S", 68, 3), "unit", _UNIT_FRAME, _STAGE_LANDMARKS),
         "stage_points": FieldSpec("float32", ("S", "M", 3), "unit", _UNIT_FRAME, _STAGE_POINTS),
         "to_mm": FieldSpec("float64", (4, 4), "mm per unit", _UNIT_FRAME, _TO_MM),
@@ -317,7 +349,12 @@ def samples_fields() -> dict[str, FieldSpec]:
 
 def fields_of(kind: str) -> dict[str, FieldSpec]:
     """The fields of a kind."""
-    makers = {"heads": heads_fields, "composites": composites_fields, "surfaces": surfaces_fields, "samples": samples_fields}
+    makers = {
+        "heads": heads_fields,
+        "composites": composites_fields,
+        "surfaces": surfaces_fields,
+        "samples": samples_fields,
+    }
     if kind not in makers:
         raise StoreError(f"dataset kind {kind!r} is not one of {', '.join(KINDS)}")
     return makers[kind]()

@@ -71,7 +71,9 @@ def _findings(folder: Path, document: dict[str, Any], schema: DatasetSchema) -> 
     yield from _strays(folder, document)
 
 
-def _commit(folder: Path, shard: dict[str, Any], record: dict[str, Any] | None, rows: dict[str, dict[str, Any]] | None) -> Iterator[str]:
+def _commit(
+    folder: Path, shard: dict[str, Any], record: dict[str, Any] | None, rows: dict[str, dict[str, Any]] | None
+) -> Iterator[str]:
     path = folder / SHARD_FOLDER / commit_name(shard["name"])
     if record is None:
         yield f"{path} is missing; delete {shard['name']} too and run the same command again to rebuild both"
@@ -90,7 +92,9 @@ def _commit(folder: Path, shard: dict[str, Any], record: dict[str, Any] | None, 
         yield f"{path} lacks {len(missing)} items that the index puts there, such as {min(missing)}"
 
 
-def _shard(folder: Path, shard: dict[str, Any], schema: DatasetSchema, rows: dict[str, dict[str, Any]] | None) -> Iterator[str]:
+def _shard(
+    folder: Path, shard: dict[str, Any], schema: DatasetSchema, rows: dict[str, dict[str, Any]] | None
+) -> Iterator[str]:
     try:
         path = check_shard_file(folder, shard)
         if sha256_file(path) != shard["sha256"]:

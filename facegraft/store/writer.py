@@ -87,12 +87,22 @@ def write_shard(
     planned = sorted([*(item.key for item in items), *(item.key for item in rejected)])
     for before, key in zip([None, *planned], planned, strict=False):
         if check_key(key) == before:
-            raise StoreError(f"shard {shard}: item {key} comes twice; every planned item is either written or rejected, once")
+            raise StoreError(
+                f"shard {shard}: item {key} comes twice; every planned item is either written or rejected, once"
+            )
     rows, tensors = [], {}
     for item in items:
         check_fields(item.key, item.fields, schema)
         tensors.update({f"{item.key}/{name}": array for name, array in item.fields.items()})
-        rows.append({"key": item.key, "shard": shard, "status": "written", "reason": None, **check_row(item.key, item.row, schema.columns)})
+        rows.append(
+            {
+                "key": item.key,
+                "shard": shard,
+                "status": "written",
+                "reason": None,
+                **check_row(item.key, item.row, schema.columns),
+            }
+        )
     for refusal in rejected:
         # One line, and not a whole traceback: the index is a table.
         reason = " ".join(refusal.reason.split())[:MAX_REASON_LENGTH]
@@ -102,7 +112,14 @@ def write_shard(
         rows.append({"key": refusal.key, "shard": None, "status": "rejected", "reason": reason, **row})
     rows.sort(key=lambda row: row["key"])
     data = arrays_to_bytes(tensors)
-    record = {"shard": shard, "planned": planned, "rows": rows, "bytes": len(data), "sha256": sha256_bytes(data), "plan": plan_sha256}
+    record = {
+        "shard": shard,
+        "planned": planned,
+        "rows": rows,
+        "bytes": len(data),
+        "sha256": sha256_bytes(data),
+        "plan": plan_sha256,
+    }
     shards = Path(folder) / SHARD_FOLDER
     write_bytes_atomic(shards / shard, data)
     write_bytes_atomic(shards / commit_name(shard), seal(record))
@@ -137,7 +154,9 @@ def load_commit(folder: Folder, shard: str) -> dict[str, Any] | None:
     wanted = {"shard": str, "planned": list, "rows": list, "bytes": int, "sha256": str, "plan": str}
     sound = {name: type(value) for name, value in record.items()} == wanted and record["shard"] == shard
     if not sound or not all(isinstance(row, dict) and {"key", "shard", "status"} <= set(row) for row in record["rows"]):
-        raise DamagedError(f"{path} is no commit record of {shard}; delete it and run the same command again to rebuild the shard")
+        raise DamagedError(
+            f"{path} is no commit record of {shard}; delete it and run the same command again to rebuild the shard"
+        )
     return record
 
 
@@ -170,13 +189,20 @@ def finish_dataset(
     for shard, keys in sorted(plan_items.items()):
         record = read_commit(root, shard, plan_sha256, check_bytes=False)
         if record is None:
-            raise StoreError(f"{root} cannot be finished: shard {shard} is not committed; run the same command again to make it")
+            raise StoreError(
+                f"{root} cannot be finished: shard {shard} is not committed; run the same command again to make it"
+            )
         if record["planned"] != sorted(keys) or [row["key"] for row in record["rows"]] != record["planned"]:
-            raise StoreError(f"{root} cannot be finished: shard {shard} holds other items than planned; delete it and its .json")
+            raise StoreError(
+                f"{root} cannot be finished: shard {shard} holds other items than planned; delete it and its .json"
+            )
         records[shard] = record
     rows = [row for record in records.values() for row in record["rows"]]
     planned = sum(len(keys) for keys in plan_items.values())
-    counts = {"planned": planned, **{status: sum(row["status"] == status for row in rows) for status in ("written", "rejected")}}
+    counts = {
+        "planned": planned,
+        **{status: sum(row["status"] == status for row in rows) for status in ("written", "rejected")},
+    }
     if len({row["key"] for row in rows}) != planned or counts["written"] + counts["rejected"] != planned:
         raise StoreError(
             f"{root} cannot be finished: {counts['written']} written + {counts['rejected']} rejected items, "

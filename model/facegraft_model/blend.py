@@ -36,18 +36,24 @@ class BlendNet(nn.Module):
         self.layers = nn.ModuleList([nn.Linear(3, width), nn.Linear(width, width), nn.Linear(width, landmarks)])
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(landmarks)])
 
+    def _tensors(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weight and bias of a layer, factor and shift of the LayerNorm after it."""
+        layer, norm = self.layers[index], self.norms[index]
+        assert isinstance(layer, nn.Linear) and isinstance(norm, nn.LayerNorm)
+        return layer.weight, layer.bias, norm.weight, norm.bias
+
     def forward(self, x: Tensor) -> BlendTrace:
         normalised, scales = [], []
         h = x
         for index in range(3):
-            layer, norm = self.layers[index], self.norms[index]
-            z = nn.functional.linear(h, layer.weight, layer.bias)
+            weight, bias, factor, shift = self._tensors(index)
+            z = nn.functional.linear(h, weight, bias)
             centred = z - z.mean(-1, keepdim=True)
             scale = torch.rsqrt((centred * centred).mean(-1, keepdim=True) + EPS)
             n = centred * scale
             normalised.append(n)
             scales.append(scale)
-            h = n * norm.weight + norm.bias
+            h = n * factor + shift
             h = torch.softmax(h, -1) if index == 2 else nn.functional.leaky_relu(h, SLOPE)
         return BlendTrace(h, normalised, scales)
 
@@ -56,12 +62,12 @@ class BlendNet(nn.Module):
         w = trace.weights
         g = w * (g - (w * g).sum(-1, keepdim=True))
         for index in (2, 1, 0):
-            norm, layer = self.norms[index], self.layers[index]
+            weight, _, factor, shift = self._tensors(index)
             n = trace.normalised[index]
             if index < 2:
-                positive = (n * norm.weight + norm.bias > 0).to(g.dtype)
+                positive = (n * factor + shift > 0).to(g.dtype)
                 g = g * (SLOPE + (1 - SLOPE) * positive)
-            g = g * norm.weight
+            g = g * factor
             g = trace.scales[index] * (g - g.mean(-1, keepdim=True) - n * (g * n).mean(-1, keepdim=True))
-            g = g @ layer.weight
+            g = g @ weight
         return g

@@ -168,6 +168,8 @@ class TrainConfig:
     epochs: float = 850.0
     lr: float = 1e-4
     """Adam's learning rate of the networks."""
+    head_lr: float | None = None
+    """Learning rate of the hyper-networks' last layers; default: lr. Adam moves a predicted weight by this times the hidden width."""
     code_lr: float | None = None
     """Learning rate of the latent codes; default: lr."""
     schedule: Literal["step", "cosine"] = "step"
@@ -280,7 +282,17 @@ class Config:
             ),
             (
                 self.baseline,
-                ("deepsdf_dim", "deepsdf_width", "i3dmm_id_dim", "i3dmm_exp_dim", "i3dmm_width", "i3dmm_reference_width", "i3dmm_reference_layers", "clamp", "code_bound"),
+                (
+                    "deepsdf_dim",
+                    "deepsdf_width",
+                    "i3dmm_id_dim",
+                    "i3dmm_exp_dim",
+                    "i3dmm_width",
+                    "i3dmm_reference_width",
+                    "i3dmm_reference_layers",
+                    "clamp",
+                    "code_bound",
+                ),
             ),
             (self.data, ("items",)),
             (self.train, ("lr", "epochs", "accumulate", "log_every", "keep_checkpoints", "lr_every")),
@@ -289,7 +301,10 @@ class Config:
             for name in names:
                 if getattr(part, name) <= 0:
                     raise ModelError(f"{name} must be positive, but is {getattr(part, name)}")
-        for group in (self.loss, self.baseline, self.data, self.train, self.fit):
+        for name in ("steps", "code_lr"):
+            if getattr(self.train, name) == 0:
+                raise ModelError(f"{name} must be positive, but is 0; leave it out (none) for its default")
+        for group in (self.model, self.loss, self.baseline, self.data, self.train, self.fit):
             for item in fields(group):
                 value = getattr(group, item.name)
                 if (
@@ -300,10 +315,18 @@ class Config:
                     raise ModelError(f"{item.name} must not be negative or infinite, but is {value}")
         if self.data.surface + self.data.near + self.data.free == 0:
             raise ModelError("data: a step needs points; set data.surface, data.near or data.free")
+        if self.fit.surface + self.fit.near + self.fit.free == 0:
+            raise ModelError("fit: a fit needs points; set fit.surface, fit.near or fit.free")
+        if self.model.method in ("parts", "imface") and self.data.surface == 0 and self.loss.neutral > 0:
+            raise ModelError("loss.neutral is measured at surface points: set data.surface, or loss.neutral=0")
         if min(self.baseline.deepsdf_layers, self.baseline.i3dmm_layers) < 2:
-            raise ModelError("baseline: deepsdf_layers and i3dmm_layers must be at least 2, since the code enters in the middle")
+            raise ModelError(
+                "baseline: deepsdf_layers and i3dmm_layers must be at least 2, since the code enters in the middle"
+            )
         if self.baseline.deepsdf_width <= self.baseline.deepsdf_dim + 3:
-            raise ModelError(f"baseline.deepsdf_width must be larger than deepsdf_dim + 3 = {self.baseline.deepsdf_dim + 3}, which is joined to it")
+            raise ModelError(
+                f"baseline.deepsdf_width must be larger than deepsdf_dim + 3 = {self.baseline.deepsdf_dim + 3}, which is joined to it"
+            )
         if self.baseline.deepsdf_dropout >= 1:
             raise ModelError(f"baseline.deepsdf_dropout must be below 1, but is {self.baseline.deepsdf_dropout}")
         if self.loss.dense > 0 and self.data.stage == 0:
@@ -319,7 +342,9 @@ class Config:
     def trained_sha256(self) -> str:
         """Identity of what decides the trajectory apart from schedule and machine: architecture, losses and data."""
         document = self.to_json()
-        return hashlib.sha256(canonical_json({name: document[name] for name in ("model", "loss", "baseline", "data")})).hexdigest()
+        return hashlib.sha256(
+            canonical_json({name: document[name] for name in ("model", "loss", "baseline", "data")})
+        ).hexdigest()
 
 
 T = TypeVar("T")

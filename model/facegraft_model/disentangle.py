@@ -1,8 +1,9 @@
 """How well the codes of the parts are disentangled: leakage, swap error, variation predictability.
 
 - leakage: when one part's code changes, how much moves outside the part, relative to inside (0: nothing);
-- swap error: the head decoded from a host's codes with a donor's part codes, scored against the geometric graft of the same pair;
-- variation predictability: can one tell from the displacement of a head which component of which code was changed?
+- swap error: the head decoded from a host's codes with a donor's part codes, scored against the geometric graft of the same pair.
+
+A third measure, variation predictability, is in `predictability`.
 """
 
 from __future__ import annotations
@@ -12,30 +13,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from facegraft_model.correspond import corresponding_points
-from facegraft_model.displacement import TOLERANCE_MM, UNMOVED_MM, dense_displacement, describe_change
-from facegraft_model.edit import (
-    GRAFT_PARTS,
-    PART_CODES,
-    DecodeSettings,
-    Head,
-    component_codes,
-    decode_head,
-    named_rng,
-    principal_components,
-    require_part_codes,
-    sample_codes,
-    swap_parts,
-)
+from facegraft_model.displacement import UNMOVED_MM, dense_displacement, describe_change
+from facegraft_model.edit import DecodeSettings, decode_head
 from facegraft_model.errors import ModelError
-from facegraft_model.extract import Decoded, Mesh
+from facegraft_model.extract import Decoded
 from facegraft_model.ids import written_rows
 from facegraft_model.items import neutral_expression
 from facegraft_model.method import Codes, Field
-from facegraft_model.metrics import Floats, Interval, Ints, bootstrap
+from facegraft_model.metrics import Floats, Interval, bootstrap
+from facegraft_model.partcodes import GRAFT_PARTS, PART_CODES, Head, named_rng, require_part_codes, swap_parts
 from facegraft_model.score import Scores, ScoreSettings, decode_items, evaluate
 from facegraft_model.truth import Truth
 
@@ -50,9 +38,7 @@ DEFINITIONS = {
     "leakage_pooled": "the same ratio of the rms over all pairs together",
     "swap": "codes of a host with the part codes of donors, decoded without expression and scored like any reconstruction, against "
     "the graft of the same heads as geometry; all heads held out, their codes fitted to their own neutral scans",
-    "variation_predictability": "accuracy of a linear (ridge) classifier that is shown the displacement of registered points between "
-    "two heads that differ in one principal component of one part, and says which; trained on other heads; after Zhu et al. 2020",
-    "interval": "95 % percentile bootstrap of the mean: over hosts (leakage), recipients (swap), base heads (predictability)",
+    "interval": "95 % percentile bootstrap of the mean: over hosts (leakage) or recipients (swap)",
 }
 
 
@@ -79,7 +65,7 @@ class Leakage:
     excluded_inside_percent: float
 
 
-def leakage(model: Field, codes_a: Codes, codes_b: Codes, part: str, settings: DecodeSettings | None = None) -> Leakage:
+def leakage(field: Field, codes_a: Codes, codes_b: Codes, part: str, settings: DecodeSettings | None = None) -> Leakage:
     """Leakage of one part between two heads; only its code changes, from that of a to that of b. Codes [1,d].
 
     Displacement is that of the vertices of the decoded a to the points of the changed head with the same template coordinates.
@@ -90,9 +76,9 @@ def leakage(model: Field, codes_a: Codes, codes_b: Codes, part: str, settings: D
     """
     settings = settings or DecodeSettings()
     _check_grafted(part)
-    require_part_codes(model)
+    require_part_codes(field)
     return _leakage(
-        model, Head("a", codes_a), Head("b", codes_b), part, decode_head(model, codes_a, "a", settings), settings
+        field, Head("a", codes_a), Head("b", codes_b), part, decode_head(field, codes_a, "a", settings), settings
     )
 
 
@@ -131,7 +117,7 @@ class LeakageStudy:
 
 
 def leakage_study(
-    model: Field,
+    field: Field,
     heads: Sequence[Head],
     *,
     parts: Sequence[str] = GRAFT_PARTS,
@@ -147,7 +133,7 @@ def leakage_study(
     `unmoved`, and have no ratio: a code without effect leaks nothing, and is no success.
     """
     settings = settings or DecodeSettings()
-    require_part_codes(model)
+    require_part_codes(field)
     for part in parts:
         _check_grafted(part)
     chosen = sorted(choose_pairs(len(heads), pairs, seed))
@@ -155,8 +141,8 @@ def leakage_study(
     host_number, base = -1, None
     for done, (a, b) in enumerate(chosen):
         if base is None or host_number != a:
-            host_number, base = a, decode_head(model, heads[a].codes, heads[a].name, settings)
-        found += [_leakage(model, heads[a], heads[b], part, base, settings) for part in parts]
+            host_number, base = a, decode_head(field, heads[a].codes, heads[a].name, settings)
+        found += [_leakage(field, heads[a], heads[b], part, base, settings) for part in parts]
         if progress is not None:
             progress(done + 1, len(chosen))
     return LeakageStudy(
@@ -168,7 +154,7 @@ def leakage_study(
             "seed": seed,
             "resolution": settings.resolution,
             "template_tolerance_mm": settings.tolerance_mm,
-            "mm_per_unit": float(model.mm_per_unit),
+            "mm_per_unit": float(field.mm_per_unit),
             "bootstrap_rounds": bootstrap_rounds,
             "definition": DEFINITIONS["leakage"],
         },
@@ -185,10 +171,11 @@ def choose_pairs(heads: int, count: int, seed: int) -> list[tuple[int, int]]:
     return pairs[:count]
 
 
-def _leakage(model: Field, a: Head, b: Head, part: str, base: Decoded, settings: DecodeSettings) -> Leakage:
+def _leakage(field: Field, a: Head, b: Head, part: str, base: Decoded, settings: DecodeSettings) -> Leakage:
     what = f"{a.name} with the {part} of {b.name}"
-    other = decode_head(model, swap_parts(a.codes, b.codes, (part,)), what, settings)
-    moved = dense_displacement(base, other, model.mm_per_unit, settings.tolerance_mm)
+    codes = swap_parts(a.codes, b.codes, (part,))
+    other = decode_head(field, codes, what, settings)
+    moved = dense_displacement(field, base, other, codes, settings.tolerance_mm)
     change = describe_change(base, moved, (part,))
     inside, outside = change["inside"], change["outside"]
     for name, region in (("inside", inside), ("outside", outside)):
@@ -246,7 +233,7 @@ def _check_grafted(part: str) -> None:
 
 
 def swap_error(
-    model: Field,
+    field: Field,
     items: Sequence[Mapping[str, Any]],
     codes: Mapping[str, Tensor],
     truth: Truth,
@@ -271,7 +258,7 @@ def swap_error(
     the recipient's frame, so the recipient's alignment (to_model) holds for it too.
     Scores.record["swap"] says how many composites there were, were used, and lacked a fit. Raises ModelError where none can be used.
     """
-    require_part_codes(model)
+    require_part_codes(field)
     for part in parts:
         _check_grafted(part)
     fitted = fitted_neutral(items, neutral_expression(truth.samples))
@@ -294,10 +281,10 @@ def swap_error(
 
     alignments = None if to_model is None else np.stack([to_model[fitted[row["recipient"]]] for row in used])
     return evaluate(
-        decode_items(model, used, codes_of, truth, resolution=resolution, to_model=alignments),
+        decode_items(field, used, codes_of, truth, resolution=resolution, to_model=alignments),
         truth,
         settings or ScoreSettings(),
-        method=method or f"{model.config.preset}, swapped codes",
+        method=method or f"{field.config.preset}, swapped codes",
         landmarks="none",
         resolution=resolution,
         training_seed=training_seed,
@@ -355,165 +342,3 @@ def _grafts(truth: Truth, split: str, fitted: Mapping[str, int]) -> tuple[list[d
 
 def _row(codes: Mapping[str, Tensor], name: str, row: int) -> Tensor:
     return codes[name][row : row + 1]
-
-
-# -- variation predictability -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class VariationPredictability:
-    """Accuracy on the pairs of heads that the classifier was not trained on, in [0, 1], and what guessing would give.
-
-    classes: (part, component from 0). part_accuracy: only the part has to be right. confusion [K,K]: true class by row.
-    """
-
-    accuracy: Interval
-    chance: float
-    part_accuracy: Interval
-    part_chance: float
-    classes: list[tuple[str, int]]
-    confusion: list[list[int]]
-    n_train: int
-    n_test: int
-    settings: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **asdict(self),
-            "accuracy": self.accuracy.to_json(),
-            "part_accuracy": self.part_accuracy.to_json(),
-        }
-
-
-def variation_predictability(
-    model: Field,
-    *,
-    parts: Sequence[str] = PART_CODES,
-    components: int = 3,
-    bases: int = 24,
-    train_share: float = 0.5,
-    points: int = 1024,
-    ridge: float = 1e-2,
-    seed: int = 0,
-    settings: DecodeSettings | None = None,
-    bootstrap_rounds: int = 2000,
-    progress: Progress | None = None,
-) -> VariationPredictability:
-    """How well the displacement of a head tells which principal component of which part was changed (after Zhu et al. 2020).
-
-    `bases` random heads are drawn from the Gaussian of the codes; of each, the coordinate along every component of every part in
-    turn is drawn anew from N(0, σ²). The two heads of a pair are ordered by that coordinate, for their order means nothing and the
-    sign of a displacement should not either. The feature is the displacement of `points` registered points of the template, found
-    on both decoded heads through their warps, scaled to rms 1 (a displacement below `UNMOVED_MM` stays 0). The classifier is ridge
-    regression onto the classes, with penalty `ridge` times the mean squared norm of the training features; it is trained on all
-    pairs of a share of the bases, and tested on those of the others. One guesses right 1 time in K.
-    The interval of the accuracy is over the test bases. Raises ModelError for fewer than 2 classes or 2 bases.
-    """
-    settings = settings or DecodeSettings(resolution=64)
-    require_part_codes(model, "predict")
-    train = round(train_share * bases)
-    if not 1 <= train < bases or components < 1 or points < 1 or ridge <= 0:
-        raise ModelError(
-            f"variation predictability: needs training and test bases ({train} and {bases - train} of {bases}), components, points and a ridge above 0"
-        )
-    classes = [(part, k) for part in parts for k in range(components)]
-    if len(classes) < 2:
-        raise ModelError("variation predictability: needs at least two components to tell apart")
-    registered = _registered_points(model, points, seed)
-    found = {part: principal_components(model, part) for part in parts}
-    features = np.zeros((bases, len(classes), registered.size))
-    for i, codes in enumerate(sample_codes(model, bases, seed)):
-        where = _on_head(decode_head(model, codes, f"random head {i + 1}", settings), registered)
-        for j, (part, k) in enumerate(classes):
-            components_of = found[part]
-            if k >= len(components_of.sigmas):
-                component_codes(model, part, k)  # raises, and says how many there are
-            offset = codes[part].double().cpu()[0] - components_of.mean
-            here = float(offset @ components_of.directions[k] / components_of.sigmas[k])
-            there = float(named_rng(seed, "redrawn", part, str(k), str(i)).standard_normal())
-            step = (there - here) * components_of.sigmas[k] * components_of.directions[k]
-            changed = {**codes, part: codes[part] + step.to(codes[part])[None]}
-            other = _on_head(decode_head(model, changed, f"random head {i + 1}, {part} {k + 1}", settings), registered)
-            features[i, j] = np.sign(there - here) * _scaled(other - where, model.mm_per_unit)
-        if progress is not None:
-            progress(i + 1, bases)
-    order = named_rng(seed, "split").permutation(bases)
-    label = np.arange(len(classes))
-    predicted = _ridge_classify(features[order[:train]], features[order[train:]], ridge)
-    part_of = np.array([parts.index(part) for part, _ in classes])
-    right = {
-        "accuracy": (predicted == label).astype(np.float64).ravel(),
-        "part_accuracy": (part_of[predicted] == part_of[label]).astype(np.float64).ravel(),
-    }
-    tested = [str(base) for base in order[train:] for _ in classes]
-    intervals = bootstrap(right, tested, named_rng(seed, "bootstrap"), bootstrap_rounds)
-    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(confusion, (np.broadcast_to(label, predicted.shape), predicted), 1)
-    return VariationPredictability(
-        intervals["accuracy"],
-        1.0 / len(classes),
-        intervals["part_accuracy"],
-        1.0 / len(parts),
-        classes,
-        confusion.tolist(),
-        train * len(classes),
-        predicted.size,
-        {
-            "bases": bases,
-            "train_share": train_share,
-            "components": components,
-            "parts": list(parts),
-            "points": len(registered),
-            "ridge": ridge,
-            "seed": seed,
-            "resolution": settings.resolution,
-            "bootstrap_rounds": bootstrap_rounds,
-            "definition": DEFINITIONS["variation_predictability"],
-        },
-    )
-
-
-def _registered_points(model: Field, count: int, seed: int) -> Floats:
-    """A random choice [m,3] of the registered points of the template, in template space."""
-    template = model.stage_template.detach().double().cpu().numpy()
-    if not len(template):
-        raise ModelError(
-            "variation predictability needs registered points of the template; sample with stage_points and train anew"
-        )
-    chosen = np.sort(named_rng(seed, "points").permutation(len(template))[:count])
-    return np.asarray(template[chosen], dtype=np.float64)
-
-
-def _on_head(decoded: Decoded, registered: Floats) -> Floats:
-    """Where points [m,3] of the template lie on a decoded head [m,3].
-
-    The nearest point of the head's mesh laid out in template space: unlike inverting the cascade by fixed-point iteration, it
-    needs no net to be a contraction.
-    """
-    template = Decoded(Mesh(registered, np.zeros((0, 3), dtype=np.int64)), registered, None)
-    return corresponding_points(template, decoded)[0]
-
-
-def _scaled(displacement: Floats, mm_per_unit: float) -> Floats:
-    """Displacements [m,3] in units as a feature [3m] of rms length 1, or 0 where nothing moves."""
-    rms = float(np.sqrt(np.mean(np.sum(displacement**2, axis=1))))
-    return (displacement / rms if rms * mm_per_unit >= UNMOVED_MM else np.zeros_like(displacement)).ravel()
-
-
-def _ridge_classify(train: Floats, test: Floats, ridge: float) -> Ints:
-    """Classes [b,K] that ridge regression onto one-hot targets gives the test features [b,K,f]; class j is number j of each row.
-
-    In its dual form, W = Xᵀ (X Xᵀ + λI)⁻¹ Y, for there are far fewer pairs than coordinates. X and Y are centred.
-    """
-    classes = train.shape[1]
-    x = train.reshape(-1, train.shape[2])
-    y = np.tile(np.eye(classes), (len(train), 1))
-    centre = x.mean(axis=0)
-    x = x - centre
-    gram = x @ x.T
-    size = float(np.trace(gram)) / len(gram)
-    if not size > 0.0:
-        raise ModelError("variation predictability: no component moves a head at all; is the model trained?")
-    weights = np.linalg.solve(gram + ridge * size * np.eye(len(gram)), y - 1.0 / classes)
-    scores = (test - centre) @ x.T @ weights
-    return np.asarray(scores.argmax(axis=-1), dtype=np.int64)

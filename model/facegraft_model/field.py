@@ -120,7 +120,7 @@ class FaceField(Field):
             if spec.part is not None:
                 self._add_ellipsoid(spec, template)
         count = len(self.landmark_ids["sdf"])
-        self.template_weights = PlainSiren(siren_shapes(3 * count, model.width, count), model.omega)
+        self.template_weights: PlainSiren = PlainSiren(siren_shapes(3 * count, model.width, count), model.omega)
         self.template_net = MiniNet(model.blend_width, count, 1)
 
     def _add_ellipsoid(self, spec: NetSpec, template: TemplateFacts) -> None:

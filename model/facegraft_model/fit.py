@@ -56,12 +56,14 @@ def optimise_codes(
     *,
     seed: int,
     landmarks: bool = False,
+    moving: tuple[nn.Module, float] | None = None,
     report: Report | None = None,
 ) -> FittedCodes:
     """Codes of I heads by `fit.steps` iterations of Adam, whose rate falls to 1 % along a cosine.
 
     batch_of(iteration): a batch with "item" [b], places among the I heads. rows: code name → row of a head's code [I]; heads that share
-    an identity share rows, and a code that is not named is not used. landmarks: also draw batch["landmarks"][:, 0] to the template's.
+    an identity share rows, and a code that is not named is not used. landmarks: also draw batch["landmarks"][:, 0] to the template's (or to batch["landmark_targets"]).
+    moving: what else is fitted, and its learning rate relative to the codes' (the pose that batch_of puts a scan into).
     Raises ModelError when a loss is no longer a number.
     """
     device = next(field.parameters()).device
@@ -71,23 +73,28 @@ def optimise_codes(
         for name, place in rows.items()
     }
     rows = {name: place.to(device) for name, place in rows.items()}
-    optimiser = torch.optim.Adam(params.values(), lr=fit.lr)
+    groups: list[dict[str, Any]] = [{"params": list(params.values()), "rate": 1.0}]
+    if moving is not None:
+        groups.append({"params": [p for p in moving[0].parameters() if p.requires_grad], "rate": moving[1]})
+    optimiser = torch.optim.Adam(groups, lr=fit.lr)
     frozen = [parameter for parameter in field.parameters() if parameter.requires_grad]
     with exact(field), _frozen(frozen):
         for iteration in range(fit.steps):
-            optimiser.param_groups[0]["lr"] = fit.lr * (
-                0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * iteration / fit.steps))
-            )
+            lr = fit.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * iteration / fit.steps)))
+            for group in optimiser.param_groups:
+                group["lr"] = lr * group["rate"]
             batch = batch_of(iteration)
             item = batch["item"]
             codes = {name: params[name][place[item]] for name, place in rows.items()}
             terms = field.fit_terms(batch, codes, fit)
             if landmarks:
                 moved = field.warp(batch["landmarks"][:, 0], codes)
-                terms["landmarks"] = LANDMARK_WEIGHT * (moved - field.template_landmarks).abs().mean((1, 2))
+                terms["landmarks"] = LANDMARK_WEIGHT * (
+                    moved - batch.get("landmark_targets", field.template_landmarks)
+                ).abs().mean((1, 2))
             loss = torch.stack(list(terms.values())).sum()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             if iteration % 20 == 19 or iteration == fit.steps - 1:
                 value = float(loss.detach()) / len(item)

@@ -93,8 +93,8 @@ class HyperNet(nn.Module):
             elif self.kind == "film":
                 weight = base * (1 + change).unsqueeze(2)
             else:
-                left, right = change.split([out * self.rank, fan_in * self.rank], 1)
-                weight = base + torch.bmm(left.view(-1, out, self.rank), right.view(-1, self.rank, fan_in))
+                left, right = change[:, : out * self.rank], change[:, out * self.rank :]
+                weight = base + torch.bmm(left.reshape(-1, out, self.rank), right.reshape(-1, self.rank, fan_in))
             weights.append((weight, bias))
         return weights
 

@@ -41,7 +41,7 @@ class MiniNet(nn.Module):
         """x [B,N,3] → out [B,N,o]."""
         blend = self.blend(x)
         y, phases = siren_forward(x, weights, matmul)
-        fields = y.unflatten(-1, (self.landmarks, self.outputs))
+        fields = y.view(*y.shape[:-1], self.landmarks, self.outputs)
         return NetTrace((blend.weights.unsqueeze(-1) * fields).sum(2), fields, phases, blend)
 
     def adjoint(self, g: Tensor, trace: NetTrace, weights: Weights, matmul: Matmul = EXACT) -> Tensor:

@@ -15,7 +15,9 @@ FACEGRAFT = Config(
     model=ModelConfig(window=True, hyper="low-rank"),
     loss=LossConfig(eikonal_neutral=50.0, code=1e4, dense=3e3, locality=1e3),
     data=DataConfig(surface=9216, near=5120, free=2048, stage=512),
-    train=TrainConfig(lr=5e-4, code_lr=1e-3, schedule="cosine", epochs=400.0, warmup_steps=200, clip_grad=1e4),
+    train=TrainConfig(
+        lr=5e-4, head_lr=5e-5, code_lr=1e-3, schedule="cosine", epochs=400.0, warmup_steps=200, clip_grad=1e4
+    ),
     fit=FitConfig(lr=5e-3, surface=9216, near=5120, free=2048, init="mean", code=1e4),
 )
 """Ours: stage supervision at registered points, windows, near-surface bands, low-rank hyper-networks."""
@@ -27,7 +29,9 @@ TINY = replace(
         width=64, hyper="low-rank", hyper_width=64, hyper_rank=4, blend_width=32, landmark_width=64, window=True
     ),
     data=DataConfig(items=4, surface=512, near=256, free=128, stage=128),
-    train=TrainConfig(steps=1500, lr=1e-3, code_lr=2e-3, schedule="cosine", warmup_steps=50, clip_grad=1e4),
+    train=TrainConfig(
+        steps=1500, lr=5e-4, head_lr=1e-4, code_lr=1e-3, schedule="cosine", warmup_steps=50, clip_grad=1e4
+    ),
     fit=FitConfig(steps=300, lr=1e-2, items=4, surface=512, near=256, free=128, init="mean", code=1e4),
 )
 """Small enough for a CPU: tests, the demo, a first look at a dataset."""

@@ -10,8 +10,8 @@ import torch
 from facegraft_model.field import Conditioning, FaceField, Gradients, Trace
 
 
-def double_backward_gradients(points: torch.Tensor, trace: Trace, create_graph: bool = True) -> Gradients:
-    """d sdf / d p by torch.autograd.grad; `points` [B,R,3] is the leaf that `trace` was made from (requires_grad)."""
+def double_backward_gradients(trace: Trace, create_graph: bool = True) -> Gradients:
+    """d sdf / d p by torch.autograd.grad, at the points that `trace` was made from (they require a gradient) and after the first net."""
     count = trace.sdf.shape[1]
     point, neutral = torch.autograd.grad(trace.sdf.sum(), [trace.points[0], trace.points[1]], create_graph=create_graph)
     return Gradients(point[:, :count], neutral[:, :count])
@@ -26,4 +26,6 @@ class DoubleBackwardField(FaceField):
         return super().trace(points, conditioning, count)
 
     def gradients(self, trace: Trace, conditioning: Conditioning) -> Gradients:
-        return double_backward_gradients(trace.points[0], trace)
+        gradients = double_backward_gradients(trace)
+        # Without an expression the point itself is the neutral one.
+        return gradients if "exp" in conditioning.weights else Gradients(gradients.point, gradients.point)

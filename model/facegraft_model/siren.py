@@ -21,12 +21,19 @@ class Matmul:
     half: bool = False
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return _HalfProduct.apply(a, b) if self.half else torch.bmm(a, b)
+        return _HalfProduct.apply(a, b) if self.half else torch.bmm(a, b)  # type: ignore[no-untyped-call]
 
 
 EXACT = Matmul()
-COTANGENT_SCALE = 2.0**12
-"""Gradients of a mean over 10^5..10^6 points underflow in float16; a power of two scales them without rounding."""
+
+
+def cotangent_scale(grad: Tensor) -> float:
+    """A power of two that brings the cotangent [B,N,out] of a mean over B N points into the range of float16.
+
+    Unscaled it would underflow for the 10^5..10^6 points of a training step; a fixed scale would overflow for a few hundred.
+    """
+    rows = grad.shape[0] * grad.shape[1]
+    return 2.0 ** max(rows.bit_length() - 8, 0)
 
 
 class _HalfProduct(torch.autograd.Function):
@@ -40,12 +47,10 @@ class _HalfProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        a16, b16 = ctx.saved_tensors  # type: ignore[attr-defined]
-        scaled = (grad * COTANGENT_SCALE).to(torch.float16)
-        return (
-            _product16(scaled, b16.transpose(1, 2)) / COTANGENT_SCALE,
-            _product16(a16.transpose(1, 2), scaled) / COTANGENT_SCALE,
-        )
+        a16, b16 = ctx.saved_tensors
+        scale = cotangent_scale(grad)
+        scaled = (grad * scale).to(torch.float16)
+        return _product16(scaled, b16.transpose(1, 2)) / scale, _product16(a16.transpose(1, 2), scaled) / scale
 
 
 def _product16(a: Tensor, b: Tensor) -> Tensor:
@@ -106,9 +111,10 @@ def fold_landmarks(weights: Weights, landmarks: Tensor) -> Weights:
     """The same network on x instead of on the offsets (x - l_1, …, x - l_K).
 
     The first layer is linear in the offsets: sum_k W_k (x - l_k) + b = (sum_k W_k) x + (b - sum_k W_k l_k), exactly.
-    weights[0]: [B or 1, width, 3K]; landmarks [B or 1, K, 3] → weights whose first layer is [B, width, 3].
+    weights[0]: [B or 1, width, 3K]; landmarks [B or 1, K, 3] → weights whose first layer is [B or 1, width, 3].
     """
     weight, bias = weights[0]
     blocks = weight.view(weight.shape[0], weight.shape[1], -1, 3)
     offset = (blocks * landmarks.unsqueeze(1)).sum((2, 3))
-    return [(blocks.sum(2), bias - offset), *weights[1:]]
+    bias = bias - offset
+    return [(blocks.sum(2).expand(len(bias), -1, -1), bias), *weights[1:]]

@@ -108,13 +108,7 @@ class _Run:
         self.field.provenance = {"data": self.data}
         if isinstance(self.field, FaceField):
             self.field.matmul = Matmul(config.train.precision == "fp16-hidden")
-        groups: list[dict[str, Any]] = [
-            {
-                "params": [p for name, p in self.field.named_parameters() if not name.startswith("tables.")],
-                "lr": config.train.lr,
-            },
-            {"params": list(self.field.tables.parameters()), "lr": config.train.code_lr or config.train.lr},
-        ]
+        groups = parameter_groups(self.field, config.train)
         self.base_lrs = [group["lr"] for group in groups]
         self.optimiser = torch.optim.Adam(groups, fused=processes.device.type == "cuda")
         self.total = config.train.steps or math.ceil(config.train.epochs * source.steps_per_epoch)
@@ -293,6 +287,17 @@ class _Run:
         return checkpoints.save(
             self.run, self.step, self.field.state_dict(), tensors, state, self.config.train.keep_checkpoints
         )
+
+
+def parameter_groups(field: Field, train: TrainConfig) -> list[dict[str, Any]]:
+    """Parameters by learning rate: networks, last layers of hyper-networks, latent codes."""
+    groups: dict[str, list[nn.Parameter]] = {"networks": [], "heads": [], "codes": []}
+    for name, parameter in field.named_parameters():
+        groups["codes" if name.startswith("tables.") else "heads" if ".heads." in name else "networks"].append(
+            parameter
+        )
+    rates = {"networks": train.lr, "heads": train.head_lr or train.lr, "codes": train.code_lr or train.lr}
+    return [{"params": parameters, "lr": rates[name]} for name, parameters in groups.items() if parameters]
 
 
 def learning_rate_factor(train: TrainConfig, step: int, steps_per_epoch: float, total: int) -> float:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from facegraft_model.errors import ModelError
+
 
 class WindowTrace(NamedTuple):
     """Value [B,N,1] of a window and its gradient [B,N,3]."""
@@ -32,8 +34,13 @@ def part_window(x: Tensor, centre: Tensor, metric: Tensor, inner: float, outer: 
 def part_ellipsoid(points: Tensor) -> tuple[Tensor, Tensor]:
     """The ellipsoid of the shape of the points' covariance that just holds them all: centre [3], metric [3,3].
 
-    points [n,3], not all in one plane.
+    points [n,3]. Raises ModelError for fewer than 4, and for points that are all in one place.
     """
+    if len(points) < 4 or bool((points == points[0]).all()):
+        raise ModelError(
+            f"the template has {len(points)} registered points of a part, which are too few or in one place; "
+            "sample with more stage points, and with part labels"
+        )
     points = points.double()
     centre = points.mean(0)
     offset = points - centre

@@ -46,7 +46,9 @@ def head(identity: ArrayLike, expression: str = "neutral", strength: float = 1.0
     """
     coefficients = np.asarray(identity, dtype=np.float64)
     if coefficients.shape != (len(IDENTITY_NAMES),):
-        raise SyntheticHeadError(f"identity has shape {coefficients.shape}; a synthetic head takes {len(IDENTITY_NAMES)} coefficients")
+        raise SyntheticHeadError(
+            f"identity has shape {coefficients.shape}; a synthetic head takes {len(IDENTITY_NAMES)} coefficients"
+        )
     if not np.isfinite(coefficients).all():
         name = IDENTITY_NAMES[int(np.argmin(np.isfinite(coefficients)))]
         raise SyntheticHeadError(f"identity coefficient '{name}' is not finite; give a number of standard deviations")
@@ -54,7 +56,9 @@ def head(identity: ArrayLike, expression: str = "neutral", strength: float = 1.0
         raise SyntheticHeadError(f"expression strength is {strength}; give a finite number, usually between 0 and 1")
     if expression not in RECIPES:
         near = difflib.get_close_matches(expression, EXPRESSIONS, n=1, cutoff=0.0)[0]
-        raise SyntheticHeadError(f"unknown expression '{expression}'; did you mean '{near}'? Known: {', '.join(EXPRESSIONS)}")
+        raise SyntheticHeadError(
+            f"unknown expression '{expression}'; did you mean '{near}'? Known: {', '.join(EXPRESSIONS)}"
+        )
     shape = template()
     fields = identity_fields()
     vertices = shape.vertices + (coefficients @ fields.reshape(len(fields), -1)).reshape(-1, 3)

@@ -71,7 +71,9 @@ class BareHead:
         end = np.where(ahead[None], yf[:, None], yb[:, None])
         y = ys[:, None] + (end - ys[:, None]) * (c**2)[None]  # level at the front, the side and the back
         points = np.stack([x, y, z], axis=-1)
-        arc = np.concatenate([np.zeros((len(x), 1)), np.cumsum(np.linalg.norm(np.diff(points, axis=1), axis=2), axis=1)], axis=1)
+        arc = np.concatenate(
+            [np.zeros((len(x), 1)), np.cumsum(np.linalg.norm(np.diff(points, axis=1), axis=2), axis=1)], axis=1
+        )
         share = np.linspace(0, 1, 241)
         even = np.stack([CubicSpline(a / a[-1], p)(share) for a, p in zip(arc, points, strict=True)])
         self._patches = [RectBivariateSpline(stations, share, even[..., axis], kx=3, ky=3) for axis in range(3)]

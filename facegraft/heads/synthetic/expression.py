@@ -177,7 +177,9 @@ def expression_fields() -> dict[str, Floats]:
     points = head.vertices
     jaw = jaw_weight(head)[:, None]
     mouth = Shift((0, -69, 98), (22, 15, 30), (1.0, 0, 0))(points)
-    still = np.concatenate([np.arange(*r) for ranges, role, _ in head.groups.values() if role == "inner" for r in ranges])
+    still = np.concatenate(
+        [np.arange(*r) for ranges, role, _ in head.groups.values() if role == "inner" for r in ranges]
+    )
     fields = {}
     for name, recipe in RECIPES.items():
         field = total(points, recipe.terms)

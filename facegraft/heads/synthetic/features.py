@@ -198,6 +198,7 @@ def lid_height(xy: Floats, radius: float | Floats) -> Floats:
 
 # ---- mouth ---------------------------------------------------------------------------------------------------
 
+
 def _even_curve(x: list[float], y: list[float]) -> PchipInterpolator:
     """A monotone cubic through (x, y) and its mirror image, so that it is smooth across the midline."""
     return PchipInterpolator([-v for v in x[:0:-1]] + x, y[:0:-1] + y)
@@ -208,7 +209,14 @@ _LOWER_BORDER = _even_curve([0, 7, 14, 20, MOUTH_HALF_WIDTH + 0.6, 40], [-78.6, 
 _SLIT = _even_curve([0, 5, 12, 20, MOUTH_HALF_WIDTH, 40], [-69.9, -69.5, -69.2, -69.5, -69.8, -69.8])
 
 # share of the way from the lip's border to the opening, bulge (share of the lip's thickness), depth behind it in mm
-LIP_SECTION = ((0.0, 0.0, 0.0), (0.26, 0.42, 0.0), (0.52, 0.80, 0.0), (0.76, 0.97, 0.0), (0.93, 0.80, 0.0), (1.0, 0.0, 3.5))
+LIP_SECTION = (
+    (0.0, 0.0, 0.0),
+    (0.26, 0.42, 0.0),
+    (0.52, 0.80, 0.0),
+    (0.76, 0.97, 0.0),
+    (0.93, 0.80, 0.0),
+    (1.0, 0.0, 3.5),
+)
 
 
 @dataclass(frozen=True)

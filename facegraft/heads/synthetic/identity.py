@@ -67,9 +67,18 @@ LOCAL: dict[str, tuple[Term, ...]] = {
     "mouth_height": (Shift((0, -70, 98), (32, 13, 32), (0, 1.84, 0)),),
     "mouth_front": (Shift((0, -69, 102), (24, 15, 30), (0, 0, 2.08)),),
     "mouth_bow": (Shift((25, -70, 94), (9, 9, 20), (0, 1.36, -0.48)),),
-    "lips_apart_depth": (Shift((0, -64, 106), (20, 6, 16), (0, 0, 0.72)), Shift((0, -77, 104), (18, 5, 16), (0, 0, -0.72))),
-    "philtrum_depth": (Shift((0, -55, 104), (3, 6, 12), (0, 0, -0.64)), Shift((5.5, -55, 104), (2.4, 6, 12), (0, 0, 0.4))),
-    "nasolabial_fold": (Shift((26, -57, 96), (5, 13, 16), (0, 0, -0.8)), Shift((36, -52, 90), (8, 12, 18), (0, 0, 0.88))),
+    "lips_apart_depth": (
+        Shift((0, -64, 106), (20, 6, 16), (0, 0, 0.72)),
+        Shift((0, -77, 104), (18, 5, 16), (0, 0, -0.72)),
+    ),
+    "philtrum_depth": (
+        Shift((0, -55, 104), (3, 6, 12), (0, 0, -0.64)),
+        Shift((5.5, -55, 104), (2.4, 6, 12), (0, 0, 0.4)),
+    ),
+    "nasolabial_fold": (
+        Shift((26, -57, 96), (5, 13, 16), (0, 0, -0.8)),
+        Shift((36, -52, 90), (8, 12, 18), (0, 0, 0.88)),
+    ),
     "ear_size": (Stretch((76, -17, -14), (26, 34, 26), (0.05, 0.09, 0.09)),),
     "ear_standing": (Shift((80, -15, -26), (14, 30, 13), (4.0, 0, -1.5)),),
     "ear_height": (Shift((76, -17, -12), (24, 38, 28), (0, 3.0, 0)),),
@@ -128,7 +137,9 @@ def carry_eyeballs(head: SyntheticTemplate, fields: Floats) -> Floats:
         flat = arm - mean_arm
         growth = ((moved - mean_moved[..., None, :]) * flat).sum(axis=(-1, -2)) / (flat * flat).sum()
         origin = mean_moved - growth[..., None] * mean_arm
-        result[..., start:stop, :] = origin[..., None, :] + growth[..., None, None] * (head.vertices[start:stop] - centre)
+        result[..., start:stop, :] = origin[..., None, :] + growth[..., None, None] * (
+            head.vertices[start:stop] - centre
+        )
     return result
 
 

@@ -14,7 +14,16 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # left half, mm; the nearest vertex of the outer surface is taken
-_JAW = [(70, -5, 20), (69, -22, 21), (66.5, -39, 24), (62.5, -56, 30), (56.5, -72, 40), (47.5, -86, 55), (35.5, -97, 70), (18.5, -106, 84)]
+_JAW = [
+    (70, -5, 20),
+    (69, -22, 21),
+    (66.5, -39, 24),
+    (62.5, -56, 30),
+    (56.5, -72, 40),
+    (47.5, -86, 55),
+    (35.5, -97, 70),
+    (18.5, -106, 84),
+]
 _BROW = [(9.5, 20), (19, 23.5), (29, 24), (39.5, 22.5), (49, 17.5)]  # in the front view
 _NOSE_WING = [(6.3, -49.0, 104.0), (12.5, -47.0, 101.5)]
 _NOSE_RIDGE = [3.0, -10.5, -24.5]  # heights on the midline above the tip
@@ -47,7 +56,9 @@ def landmarks(half: Floats, layout: Layout, twin: Ints, border_ring: int) -> Int
     rim = layout.eye[-1]
     n = len(rim)
     third = round(n / 6)
-    eye = [int(rim[k]) for k in (n // 2, n // 2 - third, third, 0, n - third, n // 2 + third)]  # inner, upper, outer, lower
+    eye = [
+        int(rim[k]) for k in (n // 2, n // 2 - third, third, 0, n - third, n // 2 + third)
+    ]  # inner, upper, outer, lower
 
     def on_ring(ring: Ints, x: float, upper: bool) -> int:
         corner = len(ring) // 2
@@ -70,7 +81,15 @@ def landmarks(half: Floats, layout: Layout, twin: Ints, border_ring: int) -> Int
     result += [*mirrored(left_outer[::-1]), int(outer[-1]), *left_outer]
     result += [*left_lower, int(outer[0]), *mirrored(left_lower[::-1])]
     up, low = on_ring(inner, _INNER_LIP, True), on_ring(inner, _INNER_LIP, False)
-    result += [*mirrored([int(inner[corner]), up]), int(inner[-1]), up, int(inner[corner]), low, int(inner[0]), *mirrored([low])]
+    result += [
+        *mirrored([int(inner[corner]), up]),
+        int(inner[-1]),
+        up,
+        int(inner[corner]),
+        low,
+        int(inner[0]),
+        *mirrored([low]),
+    ]
     return np.array(result, dtype=np.int64)
 
 
@@ -79,7 +98,12 @@ def sphere(centre: Floats, radius: float, rings: int = 15, sectors: int = 24) ->
     polar = np.pi * np.arange(1, rings + 1) / (rings + 1)
     turn = 2 * np.pi * np.arange(sectors) / sectors
     ring = np.stack(
-        [np.outer(np.sin(polar), np.cos(turn)), np.outer(np.sin(polar), np.sin(turn)), np.outer(np.cos(polar), np.ones(sectors))], axis=-1
+        [
+            np.outer(np.sin(polar), np.cos(turn)),
+            np.outer(np.sin(polar), np.sin(turn)),
+            np.outer(np.cos(polar), np.ones(sectors)),
+        ],
+        axis=-1,
     )
     unit = np.concatenate([[[0, 0, 1.0]], ring.reshape(-1, 3), [[0, 0, -1.0]]])
     place = 1 + np.arange(rings * sectors).reshape(rings, sectors)

@@ -108,7 +108,9 @@ def build_layout(rows: int, eye: Block, mouth: Block) -> Layout:
 
     on_midline = np.concatenate([grid[:, 0], grid[:, -1], mouth_rings[1:, 0], mouth_rings[1:, -1], crown[0, 1:-1]])
     midline = np.unique(on_midline[on_midline >= 0])
-    return Layout(count, grid, eye_rings, mouth_rings, crown, midline, np.concatenate(quads), np.concatenate(turns) == 1)
+    return Layout(
+        count, grid, eye_rings, mouth_rings, crown, midline, np.concatenate(quads), np.concatenate(turns) == 1
+    )
 
 
 def split_quads(layout: Layout, vertices: NDArray[np.float64]) -> Ints:

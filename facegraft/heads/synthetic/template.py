@@ -119,7 +119,9 @@ def _crown(points: Floats, layout: Layout) -> None:
     coons = (1 - s) * middle + s * side[None] + (1 - t) * front[:, None] + t * back[:, None]
     coons -= (1 - s) * (1 - t) * front[0] + (1 - s) * t * back[0] + s * (1 - t) * front[-1] + s * t * back[-1]
     around = points[layout.grid[-4:]].reshape(-1, 3)
-    known = np.concatenate([around, around[around[:, 0] > 1e-6] * [-1, 1, 1], [[0, CROWN_TOP, 0.5 * (front[0, 2] + back[0, 2])]]])
+    known = np.concatenate(
+        [around, around[around[:, 0] > 1e-6] * [-1, 1, 1], [[0, CROWN_TOP, 0.5 * (front[0, 2] + back[0, 2])]]]
+    )
     dome = RBFInterpolator(known[:, [0, 2]], known[:, 1], kernel="cubic")
     inner = coons[:-1, 1:-1].reshape(-1, 3)
     inner[:, 1] = dome(inner[:, [0, 2]])
@@ -129,7 +131,10 @@ def _crown(points: Floats, layout: Layout) -> None:
 def _averaging(layout: Layout) -> sp.csr_matrix:
     """Mean of the quad neighbours of every vertex [count, count]; beyond the midline lies the mirror image."""
     q = layout.quads
-    rows, cols = np.concatenate([q, np.roll(q, -1, axis=1)]).ravel(), np.concatenate([np.roll(q, -1, axis=1), q]).ravel()
+    rows, cols = (
+        np.concatenate([q, np.roll(q, -1, axis=1)]).ravel(),
+        np.concatenate([np.roll(q, -1, axis=1), q]).ravel(),
+    )
     around = sp.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=(layout.count, layout.count))
     around.data[:] = 1.0
     middle = np.zeros(layout.count)

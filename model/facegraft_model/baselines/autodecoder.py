@@ -9,7 +9,7 @@ from torch.nn import functional
 from facegraft_model.config import Config, FitConfig
 from facegraft_model.ids import IdTable
 from facegraft_model.losses import robust
-from facegraft_model.method import Batch, Codes, Field, SDFGrad, TemplateFacts, Terms, mahalanobis, sampled_points
+from facegraft_model.method import Batch, Codes, Field, SDFGrad, TemplateFacts, mahalanobis, sampled_points
 
 
 class WeightNormLinear(nn.Module):
@@ -30,6 +30,17 @@ class WeightNormLinear(nn.Module):
         return functional.linear(x, self.weight, self.bias)
 
 
+def unbiased_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer whose bias starts at 0.
+
+    PyTorch's own start, ± inputs^-1/2, is within the clamped distances at the published widths, but beyond them in a narrow network:
+    all its distances are then clamped at the start, and none has a gradient.
+    """
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class CodedMLP(nn.Module):
     """A ReLU network of code and point, both of which are joined to the activations again before layer `layers` // 2.
 
@@ -38,7 +49,15 @@ class CodedMLP(nn.Module):
     """
 
     def __init__(
-        self, code_dim: int, point_dim: int, width: int, layers: int, outputs: int, *, narrow: bool, dropout: float = 0.0
+        self,
+        code_dim: int,
+        point_dim: int,
+        width: int,
+        layers: int,
+        outputs: int,
+        *,
+        narrow: bool,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         entered = code_dim + point_dim
@@ -51,17 +70,14 @@ class CodedMLP(nn.Module):
         self.hidden = nn.ModuleList(
             WeightNormLinear(inputs, size) for inputs, size in zip(sizes_in, sizes_out, strict=True)
         )
-        self.last = nn.Linear(width, outputs)
+        self.last = unbiased_linear(width, outputs)
 
     def forward(self, code: Tensor, points: Tensor) -> Tensor:
         """Codes [B,c] and (encoded) points [B,N,p] → [B,N,outputs]."""
         h: Tensor | None = None
         for index, layer in enumerate(self.hidden):
             assert isinstance(layer, WeightNormLinear)
-            if index == 0 or index == self.joint:
-                h = self._entering(layer, h, code, points)
-            else:
-                h = layer(h)
+            h = self._entering(layer, h, code, points) if index in (0, self.joint) else layer(h)
             h = functional.dropout(functional.relu(h), self.dropout, self.training)
         y: Tensor = self.last(h)
         return y
@@ -69,9 +85,8 @@ class CodedMLP(nn.Module):
     def _entering(self, layer: WeightNormLinear, h: Tensor | None, code: Tensor, points: Tensor) -> Tensor:
         """The layer of (h, code, point): the code's share of the product is the same for all points of a head, so it is made once."""
         weight = layer.weight
-        of_h, of_code, of_point = weight.split(
-            [weight.shape[1] - self.code_dim - self.point_dim, self.code_dim, self.point_dim], dim=1
-        )
+        kept = weight.shape[1] - self.code_dim - self.point_dim
+        of_h, of_code, of_point = weight[:, :kept], weight[:, kept : -self.point_dim], weight[:, -self.point_dim :]
         y = functional.linear(points, of_point) + functional.linear(code, of_code, layer.bias).unsqueeze(1)
         return y if h is None else y + functional.linear(h, of_h)
 
@@ -125,7 +140,9 @@ class AutoDecoder(Field):
         """Weighted mean over the items of |z|, z all codes of an item; the weight rises from 0 over the first epochs."""
         weights = self.config.baseline
         rise = (
-            (epoch / weights.code_warmup_epochs).clamp(max=1.0) if weights.code_warmup_epochs > 0 else epoch.new_ones(())
+            (epoch / weights.code_warmup_epochs).clamp(max=1.0)
+            if weights.code_warmup_epochs > 0
+            else epoch.new_ones(())
         )
         joined = torch.cat([codes[name] for name in self.code_dims], 1)
         return weights.code * rise * torch.linalg.vector_norm(joined, dim=1).mean()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facegraft_model.baselines.autodecoder import AutoDecoder, CodedMLP, WeightNormLinear
+from facegraft_model.baselines.autodecoder import AutoDecoder, CodedMLP, WeightNormLinear, unbiased_linear
 from facegraft_model.config import BaselineConfig, Config, FitConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.ids import IdTable
@@ -15,6 +18,7 @@ from facegraft_model.losses import length
 from facegraft_model.method import Batch, Codes, TemplateFacts, Terms, sampled_points
 
 PUBLISHED = (
+    "model.method=i3dmm",
     "data.items=64",
     "data.surface=0",
     "data.near=15401",
@@ -31,6 +35,7 @@ PUBLISHED = (
     "fit.near=15401",
     "fit.free=983",
     "fit.code=1e-4",
+    "fit.init=mean",
 )
 """The published schedule as settings (`Config.with_settings`); see `I3DMMField.lr_factors` for the reference net's."""
 
@@ -49,10 +54,8 @@ class ReferenceNet(nn.Module):
         self.frequencies = own.i3dmm_frequencies
         self.width = max(own.i3dmm_reference_width, encoded_size(self.frequencies))
         sizes = [self.width] + [own.i3dmm_reference_width] * own.i3dmm_reference_layers
-        self.hidden = nn.ModuleList(
-            WeightNormLinear(inputs, outputs) for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True)
-        )
-        self.last = nn.Linear(own.i3dmm_reference_width, 1)
+        self.hidden = nn.ModuleList(WeightNormLinear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes))
+        self.last = unbiased_linear(own.i3dmm_reference_width, 1)
 
     def forward(self, points: Tensor) -> Tensor:
         """Points [B,N,3] of the reference space → [B,N]."""
@@ -65,9 +68,7 @@ class ReferenceNet(nn.Module):
 
 def deformation_net(own: BaselineConfig, code_dim: int) -> CodedMLP:
     """Displacement into the reference space: eight layers of 1024 and a linear one. 8,225,795 parameters for codes of 384."""
-    return CodedMLP(
-        code_dim, encoded_size(own.i3dmm_frequencies), own.i3dmm_width, own.i3dmm_layers, 3, narrow=False
-    )
+    return CodedMLP(code_dim, encoded_size(own.i3dmm_frequencies), own.i3dmm_width, own.i3dmm_layers, 3, narrow=False)
 
 
 def encode(points: Tensor, frequencies: int) -> Tensor:
@@ -87,7 +88,9 @@ def neutral_row(id_table: IdTable) -> int | None:
     """
     grafted = sorted({shape[4] for shape in id_table.shapes if len(set(shape[:4])) > 1})
     if len(grafted) > 1:
-        raise ModelError(f"the id table has grafted heads of the expressions {', '.join(grafted)}; they must all be neutral")
+        raise ModelError(
+            f"the id table has grafted heads of the expressions {', '.join(grafted)}; they must all be neutral"
+        )
     name = grafted[0] if grafted else NEUTRAL
     return id_table.expression_name(name) if name in id_table.expression_names else None
 
@@ -99,7 +102,7 @@ class I3DMMField(AutoDecoder):
     expression that is known to be neutral (see `neutral_row`).
     """
 
-    lr_factors = {"reference.": 0.2}
+    lr_factors: ClassVar[dict[str, float]] = {"reference.": 0.2}
     """Learning rate of parameters by the beginning of their name, relative to the other networks': published 1e-4 and 5e-4."""
 
     def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:

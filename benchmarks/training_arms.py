@@ -1,0 +1,238 @@
+"""The arms of the speed benchmarks: one training step of the same model with the same weights, computed in different ways."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from facegraft_model.batches import BatchSource
+from facegraft_model.config import Config
+from facegraft_model.field import FaceField
+from facegraft_model.method import Batch, TemplateFacts
+from facegraft_model.models import build_field
+from facegraft_model.reference import DoubleBackwardField
+from facegraft_model.siren import Matmul
+from facegraft_model.train import TrainingStep, split_batch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+Gradients = tuple[Tensor, dict[str, Tensor]]
+"""A loss and its gradient by parameter name."""
+DISPLACED = 10.0
+"""Factor on the last layers of the hyper-networks: fresh ones displace by about 1e-3 units, trained ones by some 1e-2."""
+
+
+@dataclass(frozen=True)
+class ArmSpec:
+    """How a step is computed. double: gradients with respect to the points by autograd (`reference.py`), not by the adjoint."""
+
+    name: str
+    title: str
+    double: bool = False
+    compiled: bool = False
+    half: bool = False
+
+
+class Arm:
+    """One way of computing the step, with weights and an optimiser of its own, and what was measured of it."""
+
+    def __init__(self, spec: ArmSpec, start: FaceField, device: torch.device) -> None:
+        """start: the model that all arms begin with."""
+        self.spec, self.device = spec, device
+        kind = DoubleBackwardField if spec.double else FaceField
+        facts = TemplateFacts(start.template_landmarks, start.template_points, start.template_parts)
+        self.field = kind(start.config, start.id_table, facts, start.mm_per_unit)
+        self.field.load_state_dict(start.state_dict())
+        self.field.to(device)
+        self.field.matmul = Matmul(spec.half)
+        train = start.config.train
+        self.clip = train.clip_grad
+        groups = [
+            {
+                "params": [p for name, p in self.field.named_parameters() if not name.startswith("tables.")],
+                "lr": train.lr,
+            },
+            {"params": list(self.field.tables.parameters()), "lr": train.code_lr or train.lr},
+        ]
+        self.optimiser = torch.optim.Adam(groups, fused=device.type == "cuda")
+        self.module: nn.Module = TrainingStep(self.field)
+        if spec.compiled:
+            self.module.compile(fullgraph=True, dynamic=False)
+        self.epoch = torch.zeros((), device=device)
+
+    def loss_and_gradients(self, batch: Batch) -> Gradients:
+        """The loss and its gradient by parameter name; the weights stay as they are."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss, _ = self.module(batch, self.epoch.to(batch["surface_points"].dtype))
+        loss.backward()
+        gradients = {name: p.grad for name, p in self.field.named_parameters() if p.grad is not None}
+        self.optimiser.zero_grad(set_to_none=True)
+        return loss.detach(), gradients
+
+    def step(self, batch: Batch) -> Tensor:
+        """One optimiser step as the training loop takes it; the loss."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss, _ = self.module(batch, self.epoch)
+        loss.backward()
+        if self.clip > 0:
+            nn.utils.clip_grad_norm_(self.field.parameters(), self.clip)
+        self.optimiser.step()
+        return loss.detach()
+
+    def state_bytes(self) -> int:
+        """Weights and Adam's two moments."""
+        return 3 * sum(p.numel() * p.element_size() for p in self.field.parameters())
+
+
+def start_model(config: Config, source: BatchSource, seed: int = 0) -> FaceField:
+    """The model that all arms begin with, on the CPU; its nets displace as trained ones do, so that no gradient is trivially right."""
+    assert (
+        source.landmarks_template is not None and source.stage_template is not None and source.stage_parts is not None
+    )
+    facts = TemplateFacts(source.landmarks_template.cpu(), source.stage_template.cpu(), source.stage_parts.cpu())
+    model = build_field(config, source.id_table, facts, source.mm_per_unit, seed)
+    assert isinstance(model, FaceField)
+    with torch.no_grad():
+        for hyper in model.hyper.values():
+            for head in hyper.heads[-2:]:  # weight and bias of the last layer, which start near zero
+                head.mul_(DISPLACED)
+    return model
+
+
+def exact_gradients(start: FaceField, batch: Batch, device: torch.device, double: bool = False) -> Gradients:
+    """Loss and gradients in float64, item by item (all terms are means over items), which needs little memory."""
+    arm = Arm(ArmSpec("", "", double=double), start, torch.device("cpu"))
+    arm.device = device
+    arm.field.double().to(device)
+    arm.epoch = torch.zeros((), dtype=torch.float64, device=device)
+    parts = split_batch(as_double(batch), len(batch["item"]))
+    total, gradients = torch.zeros((), dtype=torch.float64, device=device), {}
+    for part in parts:
+        loss, found = arm.loss_and_gradients(part)
+        total = total + loss / len(parts)
+        for name, gradient in found.items():
+            gradients[name] = gradients.get(name, 0) + gradient / len(parts)
+    return total, gradients
+
+
+def as_double(batch: Batch) -> dict[str, Tensor]:
+    return {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
+
+
+def first_points(batch: Batch, items: int, points: int) -> dict[str, Tensor]:
+    """A small batch: the first `items` items, and of each about `points` points in the proportions of the batch."""
+    sets = {"surface": "surface_points", "near": "near_points", "free": "free_points"}
+    whole = sum(batch[field].shape[1] for field in sets.values())
+    counts = {name: math.ceil(points * batch[field].shape[1] / whole) for name, field in sets.items()}
+    small = {}
+    for name, value in batch.items():
+        kind = name.split("_")[0]
+        if name == "stage_part_labels":
+            small[name] = value
+        else:
+            small[name] = value[:items, : counts[kind]] if kind in sets else value[:items]
+    return small
+
+
+class Errors(NamedTuple):
+    """|loss - exact| / |exact|; || gradient - exact || / || exact || of all weights together, and of the worst tensor."""
+
+    loss: float
+    gradient: float
+    worst: float
+
+    def __str__(self) -> str:
+        return f"{self.loss:.0e}, {self.gradient:.0e}, {self.worst:.0e}"
+
+
+def relative_error(found: Gradients, exact: Gradients) -> Errors:
+    """Of a loss and its gradients. Raises AssertionError when the gradients are not of the same tensors."""
+    loss = float(abs(found[0].double().cpu() - exact[0].double().cpu()) / abs(exact[0].double().cpu()))
+    if set(found[1]) != set(exact[1]):
+        raise AssertionError(f"tensors with a gradient differ: {sorted(set(found[1]) ^ set(exact[1]))}")
+    differences = torch.stack([(found[1][name].to(g.device, g.dtype) - g).norm() for name, g in exact[1].items()]).cpu()
+    norms = torch.stack([g.norm() for g in exact[1].values()]).cpu()
+    worst = (differences / norms.clamp_min(1e-300)).max()
+    return Errors(loss, float(differences.norm() / norms.norm()), float(worst))
+
+
+class OperationCounter(TorchDispatchMode):
+    """FLOP of the matrix products, and bytes that all operations read and write, each tensor once an operation; views cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        written = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        storages = {tensor.untyped_storage().data_ptr() for tensor in read}
+        is_view = bool(written) and all(tensor.untyped_storage().data_ptr() in storages for tensor in written)
+        if func._schema.is_mutable or not is_view:
+            self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in (*read, *written))
+        return out
+
+
+def counted(arm: Arm, batch: Batch) -> tuple[int, int]:
+    """FLOP and bytes of one forward and backward pass, counted operation by operation (eager)."""
+    with OperationCounter() as count:
+        arm.loss_and_gradients(batch)
+    return count.flops, count.bytes
+
+
+@dataclass
+class Times:
+    """Step times in seconds, one list a round."""
+
+    rounds: list[list[float]] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(time for one in self.rounds for time in one)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Least and largest median of a round."""
+        medians = [statistics.median(one) for one in self.rounds]
+        return min(medians), max(medians)
+
+
+class StepTimer:
+    """Times between marks: by events of the device on CUDA, else by a clock (default: wall-clock)."""
+
+    def __init__(self, device: torch.device, clock: Any = time.perf_counter) -> None:
+        self.cuda, self.clock = device.type == "cuda", clock
+        self.marks: list[Any] = []
+
+    def mark(self) -> None:
+        if self.cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append(event)
+        else:
+            self.marks.append(self.clock())
+
+    def seconds(self) -> list[float]:
+        """Time between each mark and the next."""
+        if self.cuda:
+            torch.cuda.synchronize()
+            return [a.elapsed_time(b) / 1e3 for a, b in zip(self.marks, self.marks[1:], strict=False)]
+        return [b - a for a, b in zip(self.marks, self.marks[1:], strict=False)]
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,40 @@
+"""The benchmark scripts run to their end at toy size, as users start them, and say what they should."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script: str, *arguments: str) -> str:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "model"), str(ROOT)]),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_gpu_benchmark_runs_on_a_cpu_and_writes_its_table(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.md"
+    sizes = ["--items", "2", "--points", "64", "--steps", "1", "--rounds", "1", "--loop-steps", "2"]
+    printed = run("gpu.py", "--device", "cpu", "--presets", "tiny", *sizes, "--no-compile", "--output", str(output))
+    text = output.read_text()
+    assert text.strip() == printed.strip().replace("\n\n\n", "\n\n")
+    assert "float64 agrees to 1e-10" in text
+    arms = {line.split(":")[0][2:]: line for line in text.splitlines() if line[:4] in ("| A2", "| B:", "| C:", "| D:")}
+    assert set(arms) == {"A2", "B", "C", "D"}
+    assert "not compiled" in arms["C"] and "not compiled" in arms["D"]
+    for name in ("A2", "B"):
+        cells = [cell.strip() for cell in arms[name].split("|")]
+        assert float(cells[2].split()[0]) > 0, "milliseconds a step"
+        loss, gradient, worst = (float(value) for value in cells[10].split(","))
+        assert max(loss, gradient, worst) < 1e-3
+    assert "| resident |" in text and "| stream |" in text

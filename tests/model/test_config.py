@@ -1,0 +1,158 @@
+"""Configurations survive JSON, settings are checked one by one, and presets are valid."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from facegraft_model.baselines import deepsdf, i3dmm
+from facegraft_model.config import FIVE_LANDMARKS, PART_LANDMARKS, Config, LossConfig
+from facegraft_model.errors import ModelError
+from facegraft_model.presets import PRESETS, preset
+from facegraft_model.seeds import derived_seed, generator
+
+# -- JSON ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_valid_and_survives_json(name: str) -> None:
+    config = preset(name)
+    assert config.preset == name
+    assert config.checked() == config
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_an_unknown_preset_lists_those_there_are() -> None:
+    with pytest.raises(ModelError, match="no preset 'papre'; there are paper, facegraft, tiny"):
+        preset("papre")
+
+
+def test_json_refuses_unknown_missing_and_wrong_settings() -> None:
+    document = Config().to_json()
+    with pytest.raises(ModelError, match=r"state: config\.model: unknown setting 'widht' \(did you mean 'width'\?\)"):
+        Config.from_json({**document, "model": {**document["model"], "widht": 1}}, "state: config")
+    short = {name: value for name, value in document["loss"].items() if name != "sdf"}
+    with pytest.raises(ModelError, match=r"configuration\.loss: setting 'sdf' is missing"):
+        Config.from_json({**document, "loss": short})
+    with pytest.raises(ModelError, match=r"configuration\.data\.items: expected int, found '36'"):
+        Config.from_json({**document, "data": {**document["data"], "items": "36"}})
+    with pytest.raises(ModelError, match=r"configuration\.fit: expected a JSON object, found list"):
+        Config.from_json({**document, "fit": []})
+    with pytest.raises(ModelError, match="configuration: setting 'train' is missing"):
+        Config.from_json({name: value for name, value in document.items() if name != "train"})
+
+
+# -- settings ------------------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_read_as_the_type_of_their_field() -> None:
+    config = Config().with_settings(
+        [
+            "train.lr=1e-3",
+            "train.steps=500",
+            "train.code_lr=2",
+            " model.window = true ",
+            "model.hyper=film",
+            "data.items=8.0",
+            "loss.sdf=0",
+        ]
+    )
+    assert (config.train.lr, config.train.steps, config.data.items, config.loss.sdf) == (1e-3, 500, 8, 0.0)
+    assert config.model.window is True and config.model.hyper == "film"
+    assert isinstance(config.train.code_lr, float) and isinstance(config.data.items, int)
+    assert config.with_settings(["train.steps=none", "model.window=FALSE"]).train.steps is None
+    assert Config().with_settings([]) == Config()
+
+
+def test_the_last_of_repeated_settings_counts() -> None:
+    assert Config().with_settings(["train.lr=1", "train.lr=2"]).train.lr == 2.0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.lr", r"--set train\.lr: write group\.name=value"),
+        ("lr=1e-3", r"--set lr=1e-3: write group\.name=value"),
+        ("trian.lr=1", "no group 'trian'; the groups are model, loss, baseline, data, train, fit"),
+        ("preset.x=1", "no group 'preset'"),
+        ("train.lrr=1", r"train has no setting 'lrr' \(did you mean 'lr'\?\)"),
+        ("train.zzz=1", "train has no setting 'zzz'; there are accumulate,"),
+        ("train.lr=fast", "expected float, found 'fast'"),
+        ("train.lr=true", "expected float, found True"),
+        ("train.lr=null", "expected float, found None"),
+        ("train.steps=1.5", r"expected int, found 1\.5"),
+        ("model.window=1", "expected bool, found 1"),
+        ("model.width=true", "expected int, found True"),
+        ("model.method=nerf", "'nerf' is none of parts, imface, i3dmm, deepsdf"),
+        ("model.method=[1]", r"\[1\] is none of parts"),
+    ],
+)
+def test_a_setting_that_is_none_says_why(setting: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Config().with_settings([setting])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["model.width=0"], "width must be positive, but is 0"),
+        (["model.omega=NaN"], "omega must not be negative or infinite, but is nan"),
+        (["model.code_init=-1"], "code_init must not be negative"),
+        (["train.lr=-1"], "lr must be positive"),
+        (["train.lr=Infinity"], "lr must not be negative or infinite"),
+        (["train.steps=0"], "steps must be positive, but is 0"),
+        (["train.code_lr=0"], "code_lr must be positive, but is 0"),
+        (["loss.sdf=-1"], "sdf must not be negative"),
+        (["data.surface=-1"], "surface must not be negative"),
+        (["data.surface=0", "data.near=0", "data.free=0"], "a step needs points"),
+        (["fit.surface=0", "fit.near=0", "fit.free=0"], "a fit needs points"),
+        (["data.surface=0"], "loss.neutral is measured at surface points"),
+        (["loss.dense=1"], r"loss\.dense needs registered points: set data\.stage"),
+        (["data.items=4", "train.accumulate=3"], r"data\.items 4 cannot be split into train\.accumulate=3"),
+        (["model.window_inner=2"], "window_outer must be larger than"),
+        (["baseline.deepsdf_dropout=1"], "deepsdf_dropout must be below 1"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Config().with_settings(settings)
+
+
+@pytest.mark.parametrize("published", [deepsdf.PUBLISHED, i3dmm.PUBLISHED])
+def test_the_published_settings_of_the_baselines_are_valid(published: tuple[str, ...]) -> None:
+    method = "model.method=deepsdf" if published is deepsdf.PUBLISHED else "model.method=i3dmm"
+    assert Config().with_settings([method, *published]).checked()
+
+
+# -- identity, landmarks, seeds --------------------------------------------------------------------------------------------
+
+
+def test_the_identity_is_of_architecture_losses_and_data_only() -> None:
+    config = Config()
+    same = config.with_settings(["train.lr=1", "fit.steps=3"])
+    assert config.trained_sha256() == same.trained_sha256() == Config(preset="mine").trained_sha256()
+    for setting in ("model.width=64", "loss.sdf=1", "data.free=5", "baseline.clamp=1"):
+        assert config.with_settings([setting]).trained_sha256() != config.trained_sha256()
+
+
+def test_the_loss_of_the_paper_has_the_weights_of_the_paper() -> None:
+    published = {"sdf": 3e3, "eikonal": 50, "normal": 100, "correction": 100, "landmark_generation": 1e3}
+    published |= {"landmark_consistency": 100, "code": 1e6, "neutral": 1e4}
+    assert preset("paper").loss == replace(LossConfig(), **published)
+    others = set(preset("paper").to_json()["loss"]) - set(published)
+    assert all(getattr(preset("paper").loss, name) == 0 for name in others)
+
+
+def test_every_net_has_five_landmarks_of_its_own_part() -> None:
+    within = {"nose": range(27, 36), "eyes": range(27, 48), "mouth": range(48, 68)}
+    for name, ids in PART_LANDMARKS.items():
+        assert len(set(ids)) == 5 and all(0 <= i < 68 for i in ids)
+        assert set(ids) <= set(within.get(name, range(68)))
+    assert len(set(FIVE_LANDMARKS.values())) == 1 and FIVE_LANDMARKS.keys() == PART_LANDMARKS.keys()
+
+
+def test_seeds_differ_by_purpose_and_repeat() -> None:
+    seeds = {derived_seed(seed, *purpose) for seed in (0, 1) for purpose in ((), ("a",), ("a", 1), ("a", 2), ("b",))}
+    assert len(seeds) == 10 and all(0 <= seed < 2**63 for seed in seeds)
+    assert generator(3, "x").initial_seed() == derived_seed(3, "x")

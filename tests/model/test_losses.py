@@ -1,0 +1,231 @@
+"""Each loss term against its formula written out for one item and one point at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from facegraft_model.config import Config, LossConfig
+from facegraft_model.errors import ModelError
+from facegraft_model.field import FaceField
+from facegraft_model.losses import code_norm, eikonal, length, normal_deviation, robust
+from facegraft_model.method import mahalanobis
+from facegraft_model.train import split_batch
+from torch import Tensor
+
+F64 = torch.float64
+Batch = dict[str, Tensor]
+ONES = LossConfig(**dict.fromkeys(Config().to_json()["loss"], 1.0))
+STEP = torch.zeros(())
+
+
+def one_by_one(field: FaceField, batch: Batch) -> dict[str, float]:
+    """The terms of the parts model with all weights 1, by loops over items, nets and points, from public functions of the field alone."""
+    names = ["exp", "nose", "eyes", "mouth", "rem"]
+    count = len(batch["item"])
+    sums = dict.fromkeys(ONES.__dict__, 0.0)
+    codes = field.codes_of(batch)
+    for b in range(count):
+        own = {name: code[b : b + 1] for name, code in codes.items()}
+        composite = bool(batch["is_composite"][b])
+        used = {name: code for name, code in own.items() if not (name == "exp" and composite)}
+
+        def through(points: Tensor, used: dict[str, Tensor] = used) -> list[Tensor]:
+            stages = field.stages(points[None], used)
+            return [
+                points,
+                *([] if "exp" in used else [points]),
+                *(stages[name][0] for name in names if name in stages),
+            ]
+
+        sets = {
+            name: (
+                batch[f"{name}_points"][b],
+                batch.get(f"{name}_sdf", torch.zeros(count, 99, dtype=F64))[b],
+                batch[f"{name}_normals"][b],
+            )
+            for name in ("surface", "near", "free")
+        }
+        total = sum(len(points) for points, _, _ in sets.values())
+        for points, truth, normals in sets.values():
+            sdf, grad = field.sdf_and_grad(points[None], used)
+            neutral = {name: code for name, code in used.items() if name != "exp"}
+            at_neutral = field.sdf_and_grad(through(points)[1][None], neutral).grad
+            weights = field.condition(used)
+            remainder = field.nets["rem"](through(points)[4][None], weights.weights["rem"]).out
+            for i in range(len(points)):
+                sums["sdf"] += abs(float(sdf[0, i] - truth[i])) / total
+                size = float(torch.linalg.norm(grad[0, i]))
+                sums["eikonal"] += abs(size - 1) / total
+                sums["normal"] += (1 - float(grad[0, i] @ normals[i]) / size) / total
+                sums["correction"] += abs(float(remainder[0, i, 3])) / total
+                if not composite:
+                    sums["eikonal_neutral"] += abs(float(torch.linalg.norm(at_neutral[0, i])) - 1) / total
+        landmarks = batch["landmarks"][b]
+        generated = field.condition(own).landmarks
+        for number, name in enumerate(names):
+            if not (name == "exp" and composite):
+                truth = landmarks[number][field.landmark_ids[name]]
+                sums["landmark_generation"] += float((generated[name][0] - truth).abs().mean())
+            sums["landmark_consistency"] += float(
+                (through(landmarks[0])[number + 1] - landmarks[number + 1]).abs().mean()
+            )
+            stages = batch["stage_points"][b]
+            moved = through(stages[0])
+            displacement = moved[number + 1] - moved[number]
+            sums["dense"] += float((displacement - (stages[number + 1] - stages[number])).abs().mean())
+        sums["code"] += sum(float(code.square().mean()) for code in used.values())
+        if bool(batch["is_neutral"][b]):
+            surface = batch["surface_points"][b]
+            sums["neutral"] += float((through(surface)[1] - surface).square().mean())
+        labelled = torch.cat([batch["surface_points"][b], batch["near_points"][b]])
+        labels = torch.cat([batch["surface_parts"][b], batch["near_parts"][b]])
+        steps = through(labelled)
+        for part in (1, 2, 3):
+            outside = torch.linalg.norm(steps[part + 1] - steps[part], dim=1)[labels != part]
+            sums["locality"] += float(outside.sum()) / len(labelled)
+    return {name: value / count for name, value in sums.items()}
+
+
+def test_every_term_is_its_formula(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config
+) -> None:
+    field, batch = make_field(config=replace(tiny, loss=ONES)), make_batch(items=3)
+    assert batch["is_composite"].tolist() == [False, False, True] and batch["is_neutral"].tolist() == [
+        True,
+        False,
+        False,
+    ]
+    with torch.no_grad():
+        terms = field.training_terms(batch, field.codes_of(batch), STEP)
+        expected = one_by_one(field, batch)
+    assert terms.keys() == expected.keys()
+    for name, value in terms.items():
+        # A displacement of exactly 0 has length 1e-8 (`length` stays differentiable there).
+        assert float(value) == pytest.approx(expected[name], rel=1e-9, abs=3e-8), name
+
+
+def test_terms_are_weighted_and_those_of_weight_zero_are_left_out(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config
+) -> None:
+    batch = make_batch()
+    plain = make_field(config=replace(tiny, loss=ONES)).requires_grad_(False)
+    paper = make_field(config=replace(tiny, loss=LossConfig())).requires_grad_(False)
+    all_terms = plain.training_terms(batch, plain.codes_of(batch), STEP)
+    terms = paper.training_terms(batch, paper.codes_of(batch), STEP)
+    assert set(all_terms) - set(terms) == {"eikonal_neutral", "dense", "locality"}
+    for name, value in terms.items():
+        assert float(value) == pytest.approx(getattr(LossConfig(), name) * float(all_terms[name]), rel=1e-12)
+
+
+def test_terms_of_halves_average_to_those_of_the_whole(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch]
+) -> None:
+    """What train.accumulate and several processes rely on."""
+    field, batch = make_field().requires_grad_(False), make_batch(items=4)
+    whole = field.training_terms(batch, field.codes_of(batch), STEP)
+    halves = [field.training_terms(part, field.codes_of(part), STEP) for part in split_batch(batch, 2)]
+    for name, value in whole.items():
+        assert float(value) == pytest.approx(float(halves[0][name] + halves[1][name]) / 2, rel=1e-9), name
+
+
+def test_the_code_of_a_composites_expression_is_not_regularised(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch]
+) -> None:
+    field, batch = make_field(), make_batch(items=3)
+    composite = {name: value[2:] for name, value in batch.items()}
+    terms = field.training_terms(composite, field.codes_of(composite), STEP)
+    torch.stack(list(terms.values())).sum().backward()
+    grad = field.tables["exp"].grad
+    assert grad is not None and grad.abs().max() == 0
+
+
+def test_samples_of_one_stage_are_refused_where_stages_are_learnt_from(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config
+) -> None:
+    batch = make_batch()
+    batch |= {"landmarks": batch["landmarks"][:, :1], "stage_points": batch["stage_points"][:, :1]}
+    field = make_field()
+    with pytest.raises(ModelError, match=r"hold 1 stage of the template morph.*from composites and heads together"):
+        field.training_terms(batch, field.codes_of(batch), STEP)
+    without = replace(tiny.loss, landmark_consistency=0.0, landmark_generation=0.0, dense=0.0)
+    field = make_field(config=replace(tiny, loss=without))
+    assert "sdf" in field.training_terms(batch, field.codes_of(batch), STEP)
+
+
+# -- the pieces ----------------------------------------------------------------------------------------------------------
+
+
+def test_lengths_and_angles() -> None:
+    grad = torch.tensor([[[3.0, 4.0, 0.0], [0.0, 0.0, 0.5], [0.0, 0.0, 0.0]]], dtype=F64, requires_grad=True)
+    normals = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 0.0, 1.0]]], dtype=F64)
+    torch.testing.assert_close(eikonal(grad), torch.tensor([[4.0, 0.5, 1.0]], dtype=F64), rtol=0, atol=1e-7)
+    torch.testing.assert_close(normal_deviation(grad, normals), torch.tensor([[0.4, 2.0, 1.0]], dtype=F64))
+    (length(grad).sum() + normal_deviation(grad, normals).sum()).backward()
+    assert grad.grad is not None and torch.isfinite(grad.grad).all()
+
+
+def test_the_robust_loss_is_quadratic_near_zero_and_bounded() -> None:
+    scale = 0.01
+    x = torch.tensor([0.0, 1e-4, 1.0, 100.0], dtype=F64)
+    value = robust(x, scale)
+    assert value[0] == 0 and value[1].item() == pytest.approx(1e-8 / scale, rel=1e-3)
+    assert value[3] < scale and value[2].item() == pytest.approx(scale, rel=1e-3)
+    assert all(a < b for a, b in pairwise(value.tolist()))
+
+
+def test_the_mahalanobis_distance_of_full_rank_codes_is_the_textbooks(make_field: Callable[..., FaceField]) -> None:
+    field = make_field()
+    field.tables["nose"] = torch.nn.Parameter(torch.randn(50, 4, dtype=F64, generator=torch.Generator().manual_seed(0)))
+    statistics = field.code_statistics("nose")
+    code = torch.randn(6, 4, dtype=F64)
+    offset = code - statistics.mean
+    expected = (offset * torch.linalg.solve(statistics.covariance.double(), offset.T).T).mean(1)
+    torch.testing.assert_close(mahalanobis(code, statistics, floor=0.0), expected, rtol=1e-6, atol=1e-8)
+    assert mahalanobis(statistics.mean[None].double(), statistics).abs().max() < 1e-10
+
+
+# -- fitting ---------------------------------------------------------------------------------------------------------------
+
+
+def test_fit_terms_are_those_of_training_for_each_head(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config
+) -> None:
+    """Eq. 12: distance, eikonal, normal, correction and codes, without landmarks; a head at a time it is the training loss."""
+    field, batch = make_field(config=replace(tiny, loss=replace(LossConfig(), code=tiny.fit.code))), make_batch(items=2)
+    codes = field.codes_of(batch)
+    terms = field.fit_terms(batch, codes, tiny.fit)
+    assert terms.keys() == {"sdf", "eikonal", "normal", "correction", "code"}
+    for b, part in enumerate(split_batch(batch, 2)):
+        training = field.training_terms(part, field.codes_of(part), STEP)
+        for name, value in terms.items():
+            assert value.shape == (2,)
+            assert float(value[b]) == pytest.approx(float(training[name]), rel=1e-10), name
+
+
+def test_points_without_a_normal_say_nothing_about_direction(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config
+) -> None:
+    field, batch = make_field(), make_batch(items=1)
+    batch |= {f"{name}_normals": torch.zeros_like(batch[f"{name}_normals"]) for name in ("surface", "near", "free")}
+    assert float(field.fit_terms(batch, field.codes_of(batch), tiny.fit)["normal"]) == 0
+
+
+def test_options_of_the_fit(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config
+) -> None:
+    field, batch = make_field(), make_batch(items=2)
+    codes = field.codes_of(batch)
+    plain = field.fit_terms(batch, codes, tiny.fit)
+    tolerant = field.fit_terms(batch, codes, replace(tiny.fit, robust_mm=1.0))
+    bound = field.config.loss.sdf * 1.0 / field.mm_per_unit
+    assert (tolerant["sdf"] < plain["sdf"]).all() and (tolerant["sdf"] < bound).all()
+    gaussian = field.fit_terms(batch, codes, replace(tiny.fit, prior="gaussian", gaussian=2.0))
+    expected = 2.0 * sum(mahalanobis(code, field.code_statistics(name)) for name, code in codes.items())
+    torch.testing.assert_close(gaussian["code"], expected)
+    without = {name: code for name, code in codes.items() if name != "exp"}
+    neutral = field.fit_terms(batch, without, tiny.fit)
+    torch.testing.assert_close(neutral["code"], tiny.fit.code * code_norm(without, None))
