@@ -12,7 +12,7 @@ help:
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "facegraft needs Python 3.11 or newer on the PATH (or make PYTHON=/path/to/python3.11)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[model]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed

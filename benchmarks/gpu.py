@@ -23,28 +23,31 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
 import torch
-from facegraft_model.batches import BatchSource
-from facegraft_model.config import Config, DataConfig
+from facegraft_model.config import Config
 from facegraft_model.field import FaceField
-from facegraft_model.presets import PRESETS, preset
+from facegraft_model.presets import PRESETS
 from synthetic_samples import write_synthetic_samples
 from torch import Tensor
 from training_arms import (
     Arm,
     ArmSpec,
+    Backend,
     Errors,
     Gradients,
     StepTimer,
     Times,
+    configuration,
     counted,
     exact_gradients,
     first_points,
+    open_source,
+    points_of,
     relative_error,
     start_model,
     table,
@@ -213,7 +216,7 @@ def correctness(start: FaceField, batch: dict[str, Tensor], device: torch.device
     errors = {what: relative_error(value, exact) for what, value in found.items()}
     free_memory(device)
     good = all(max(error) <= EXACT_TOLERANCE for what, error in errors.items() if what.startswith("float64"))
-    points = small["surface_points"].shape[1] + small["near_points"].shape[1] + small["free_points"].shape[1]
+    points = sum(small[field].shape[1] for field in ("surface_points", "near_points", "free_points"))
     report.add(
         f"## Correctness, preset {title}\n\nAgainst the adjoint in float64 on the CPU; {CHECK_ITEMS} heads × {points} points, all loss terms; "
         f"float64 {'agrees' if good else 'DOES NOT AGREE'} to {EXACT_TOLERANCE:g}.\n\n"
@@ -271,6 +274,7 @@ class Bench:
             result.ended = "no time left"
         if result.ended:
             return result
+        free_memory(self.device)  # what an arm before left when it ran out of memory
         with self.guarded(result, self.arm_seconds):
             arm = result.arm = Arm(spec, start, self.device)
             synchronize(self.device)
@@ -353,9 +357,9 @@ def speed_table(results: dict[str, Result], rates: Rates, items: int, points: in
                 f"{1e3 * median:.1f} ({1e3 * low:.1f} to {1e3 * high:.1f})",
                 f"{items * points / median / 1e6:.3g} M",
                 f"{base.median / median:.2f}" if base.rounds else "",
-                f"{(result.flops or flops) / median / 1e12:.3g}",
+                f"{(result.flops or flops) / median / 1e12:.3g}" if flops else "",
                 f"{result.traffic / median / 1e12:.3g}" if result.traffic else "",
-                f"{1e3 * floor:.1f}",
+                f"{1e3 * floor:.1f}" if flops else "",
                 f"{(result.peak_bytes + (result.arm.state_bytes() if result.arm else 0)) / 1e9:.1f}"
                 if result.peak_bytes
                 else "",
@@ -382,13 +386,12 @@ def speed_table(results: dict[str, Result], rates: Rates, items: int, points: in
     )
 
 
-def data_share(bench: Bench, samples: Path, config: Config, result: Result, steps: int, backend: str) -> list[str]:
+def data_share(bench: Bench, samples: Path, config: Config, result: Result, steps: int, backend: Backend) -> list[str]:
     """The whole step, data included: [back end, steps, ms a step, share of the time for data, hours]."""
     arm = result.arm
     assert arm is not None
-    data = config.data
-    windows = {"surface": data.surface, "near": data.near, "free": data.free, "stage": data.stage}
-    with BatchSource(samples, items=data.items, device=bench.device, backend=backend, **windows) as source:
+    free_memory(bench.device)
+    with open_source(samples, config, bench.device, backend) as source:
         for step in range(UNTIMED_STEPS):
             arm.step(source.batch(step))
         timer = StepTimer(bench.device)
@@ -401,22 +404,11 @@ def data_share(bench: Bench, samples: Path, config: Config, result: Result, step
         times = timer.seconds()
     waits, whole = times[::2], Times([[a + b for a, b in zip(times[::2], times[1::2], strict=True)]]).median
     total = math.ceil(FACESCAPE_EPOCHS * FACESCAPE_ITEMS / PAPER_BATCH)
-    hours = f"{total * whole / 3600:.1f}" if data.items == PAPER_BATCH else ""
+    hours = f"{total * whole / 3600:.1f}" if config.data.items == PAPER_BATCH else ""
     return [backend, str(steps), f"{1e3 * whole:.1f}", f"{100 * sum(waits) / sum(times):.2f} %", hours]
 
 
 # -- the run ----------------------------------------------------------------------------------------------------------
-
-
-def configuration(name: str, items: int, points: int | None) -> Config:
-    """A preset at a batch of `items`; points: points an item, in the preset's proportions (default: the preset's)."""
-    config = preset(name)
-    data = config.data
-    windows = {"surface": data.surface, "near": data.near, "free": data.free}
-    if points is not None:
-        whole = sum(windows.values())
-        windows = {kind: math.ceil(points * count / whole) for kind, count in windows.items()}
-    return replace(config, data=DataConfig(items=items, stage=data.stage, **windows)).checked()
 
 
 def benchmark(options: argparse.Namespace, samples: Path, report: Report) -> bool:
@@ -444,10 +436,8 @@ def benchmark(options: argparse.Namespace, samples: Path, report: Report) -> boo
         if bench.left() < 30:
             report.add(f"## Speed, preset {name}, batch {items}\n\nNo time left.")
             continue
-        data = config.data
-        points = data.surface + data.near + data.free
-        windows = {"surface": data.surface, "near": data.near, "free": data.free, "stage": data.stage}
-        with BatchSource(samples, items=items, device=device, backend="resident", **windows) as source:
+        points = points_of(config)
+        with open_source(samples, config, device, "resident") as source:
             batch = source.batch(0)
             start = start_model(config, source)
         if items == options.items:
@@ -469,7 +459,11 @@ def benchmark(options: argparse.Namespace, samples: Path, report: Report) -> boo
         if items == options.items and timed:
             fastest = min((result.times.median, key) for key, result in timed.items())[1]
             rows = []
-            for backend, steps in (("resident", options.loop_steps), ("stream", max(options.loop_steps // 4, 2))):
+            backends: list[tuple[Backend, int]] = [
+                ("resident", options.loop_steps),
+                ("stream", max(options.loop_steps // 4, 2)),
+            ]
+            for backend, steps in backends:
                 loop = Result(timed[fastest].arm)
                 with bench.guarded(loop, options.arm_seconds):
                     rows.append(data_share(bench, samples, config, loop, steps, backend))

@@ -26,15 +26,27 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from facegraft_model.batches import BatchSource
-from facegraft_model.config import Config, DataConfig
-from facegraft_model.presets import PRESETS, preset
+from facegraft_model.config import Config
+from facegraft_model.presets import PRESETS
 from synthetic_samples import write_synthetic_samples
-from training_arms import Arm, ArmSpec, StepTimer, Times, counted, exact_gradients, relative_error, start_model, table
+from training_arms import (
+    Arm,
+    ArmSpec,
+    Backend,
+    StepTimer,
+    Times,
+    configuration,
+    counted,
+    exact_gradients,
+    open_source,
+    points_of,
+    relative_error,
+    start_model,
+    table,
+)
 
 ARMS = [
     ArmSpec("double", "double backward, eager", double=True),
@@ -46,21 +58,6 @@ UNTIMED_STEPS = 2
 CPU = torch.device("cpu")
 
 
-def configuration(name: str, items: int, points: int) -> Config:
-    """A preset with `items` heads a step and about `points` points a head, in the preset's proportions."""
-    config = preset(name)
-    data = config.data
-    whole = data.surface + data.near + data.free
-    windows = {kind: round(points * getattr(data, kind) / whole) for kind in ("surface", "near", "free")}
-    return replace(config, data=DataConfig(items=items, stage=data.stage, **windows)).checked()
-
-
-def open_source(samples: Path, config: Config, backend: str) -> BatchSource:
-    data = config.data
-    windows = {"surface": data.surface, "near": data.near, "free": data.free, "stage": data.stage}
-    return BatchSource(samples, items=data.items, backend=backend, **windows)
-
-
 def status_bytes(field: str) -> int:
     """VmRSS or VmHWM (its highest) of this process, from Linux."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
@@ -69,7 +66,7 @@ def status_bytes(field: str) -> int:
 
 def print_peak(samples: Path, config: Config, spec: ArmSpec) -> None:
     """Print the bytes that one step needs above what the process held before it (weights, Adam's moments, the batch)."""
-    with open_source(samples, config, "resident") as source:
+    with open_source(samples, config, CPU, "resident") as source:
         batch = source.batch(0)
         arm = Arm(spec, start_model(config, source), CPU)
     for _ in range(UNTIMED_STEPS):
@@ -99,9 +96,9 @@ def peak_bytes(samples: Path, options: argparse.Namespace, spec: ArmSpec) -> int
     return int(json.loads(done.stdout.splitlines()[-1]))
 
 
-def data_row(samples: Path, config: Config, arm: Arm, backend: str, steps: int) -> list[str]:
+def data_row(samples: Path, config: Config, arm: Arm, backend: Backend, steps: int) -> list[str]:
     """Steps with a new batch each, as the training loop takes them: where the time goes."""
-    with open_source(samples, config, backend) as source:
+    with open_source(samples, config, CPU, backend) as source:
         for step in range(UNTIMED_STEPS):
             arm.step(source.batch(step))
         timer = StepTimer(CPU)
@@ -129,7 +126,7 @@ def measure(samples: Path, options: argparse.Namespace) -> bool:
     specs = [
         spec for spec in ARMS if not spec.compiled or (options.compile and shutil.which(os.environ.get("CXX", "g++")))
     ]
-    with open_source(samples, config, "resident") as source:
+    with open_source(samples, config, CPU, "resident") as source:
         batch = source.batch(0)
         start = start_model(config, source)
     exact = exact_gradients(start, batch, CPU)
@@ -157,7 +154,7 @@ def measure(samples: Path, options: argparse.Namespace) -> bool:
             wall[name].rounds.append(timers[1].seconds())
     flops = {name: counted(arm, batch)[0] for name, arm in arms.items() if not arm.spec.compiled}
     peaks = {spec.name: peak_bytes(samples, options, spec) for spec in specs}
-    points = config.data.surface + config.data.near + config.data.free
+    points = points_of(config)
     base = cpu["double"]
     rows = []
     for spec in specs:

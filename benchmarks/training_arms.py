@@ -6,8 +6,9 @@ import math
 import statistics
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
 from facegraft_model.batches import BatchSource
@@ -15,14 +16,16 @@ from facegraft_model.config import Config
 from facegraft_model.field import FaceField
 from facegraft_model.method import Batch, TemplateFacts
 from facegraft_model.models import build_field
+from facegraft_model.presets import preset
 from facegraft_model.reference import DoubleBackwardField
 from facegraft_model.siren import Matmul
-from facegraft_model.train import TrainingStep, split_batch
+from facegraft_model.train import TrainingStep, parameter_groups, split_batch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+Backend = Literal["resident", "stream"]
 Gradients = tuple[Tensor, dict[str, Tensor]]
 """A loss and its gradient by parameter name."""
 DISPLACED = 10.0
@@ -54,14 +57,7 @@ class Arm:
         self.field.matmul = Matmul(spec.half)
         train = start.config.train
         self.clip = train.clip_grad
-        groups = [
-            {
-                "params": [p for name, p in self.field.named_parameters() if not name.startswith("tables.")],
-                "lr": train.lr,
-            },
-            {"params": list(self.field.tables.parameters()), "lr": train.code_lr or train.lr},
-        ]
-        self.optimiser = torch.optim.Adam(groups, fused=device.type == "cuda")
+        self.optimiser = torch.optim.Adam(parameter_groups(self.field, train), fused=device.type == "cuda")
         self.module: nn.Module = TrainingStep(self.field)
         if spec.compiled:
             self.module.compile(fullgraph=True, dynamic=False)
@@ -89,6 +85,34 @@ class Arm:
     def state_bytes(self) -> int:
         """Weights and Adam's two moments."""
         return 3 * sum(p.numel() * p.element_size() for p in self.field.parameters())
+
+
+def configuration(name: str, items: int, points: int | None = None) -> Config:
+    """A preset at `items` heads a step; points: points a head, in the preset's proportions (default: the preset's)."""
+    config = preset(name)
+    data = config.data
+    share = 1.0 if points is None else points / (data.surface + data.near + data.free)
+    surface, near, free = (math.ceil(share * count) for count in (data.surface, data.near, data.free))
+    return replace(config, data=replace(data, items=items, surface=surface, near=near, free=free)).checked()
+
+
+def points_of(config: Config) -> int:
+    """Points a head and step."""
+    return config.data.surface + config.data.near + config.data.free
+
+
+def open_source(samples: Path, config: Config, device: torch.device, backend: Backend) -> BatchSource:
+    data = config.data
+    return BatchSource(
+        samples,
+        items=data.items,
+        surface=data.surface,
+        near=data.near,
+        free=data.free,
+        stage=data.stage,
+        device=device,
+        backend=backend,
+    )
 
 
 def start_model(config: Config, source: BatchSource, seed: int = 0) -> FaceField:
@@ -167,7 +191,7 @@ class OperationCounter(TorchDispatchMode):
     """FLOP of the matrix products, and bytes that all operations read and write, each tensor once an operation; views cost nothing."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -217,7 +241,7 @@ class StepTimer:
 
     def mark(self) -> None:
         if self.cuda:
-            event = torch.cuda.Event(enable_timing=True)
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record()
             self.marks.append(event)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +24,35 @@ KINDS = ("synthetic", "ict", "facescape", "flame", "meshes")
 @click.option(
     "--set", "settings", multiple=True, metavar="STAGE.NAME=VALUE", help="Any parameter of any stage; repeatable."
 )
+@click.option(
+    "--model/--no-model",
+    "with_model",
+    default=None,
+    help="Also train a small model; default: where torch is installed.",
+    show_default=False,
+)
 @run_options
-def demo(output: Path, seed: int, settings: tuple[str, ...], options: EngineOptions) -> None:
+def demo(output: Path, seed: int, settings: tuple[str, ...], with_model: bool | None, options: EngineOptions) -> None:
     """Everything, on built-in synthetic heads: minutes on a laptop, ending in a page of pictures.
 
     \b
     Example: facegraft demo
     """
-    _run("demo", None, output, seed, settings, options)
+    import importlib.util
+
+    installed = importlib.util.find_spec("torch") is not None
+    if with_model and not installed:
+        raise click.UsageError("--model needs torch: pip install 'facegraft[model]'")
+    if with_model is None and not installed:
+        click.echo("no torch here, so no model is trained: pip install 'facegraft[model]' for that part")
+    after = _train_model if (installed if with_model is None else with_model) else None
+    _run("demo", None, output, seed, settings, options, after)
+
+
+def _train_model(output: Path, seed: int, options: EngineOptions) -> None:
+    from facegraft.modeldemo import model_demo
+
+    model_demo(output / "samples", output / "model", seed, options.progress, click.echo)
 
 
 @click.command()
@@ -55,7 +77,13 @@ def run(
 
 
 def _run(
-    recipe_name: str, source: str | None, output: Path, seed: int, settings: tuple[str, ...], options: EngineOptions
+    recipe_name: str,
+    source: str | None,
+    output: Path,
+    seed: int,
+    settings: tuple[str, ...],
+    options: EngineOptions,
+    after: Callable[[Path, int, EngineOptions], None] | None = None,
 ) -> None:
     from facegraft.pipeline import run_recipe
     from facegraft.recipe import find_recipe, load_recipe
@@ -65,6 +93,8 @@ def _run(
     recipe = load_recipe(path).override(settings)
     click.echo(f"recipe {recipe.name} ({path})")
     run_recipe(recipe, source, output, seed, options, announce=say)
+    if after is not None:
+        after(output, seed, options)
     page = write_report(output, output / "report")
     click.echo(f"report: {page}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from facegraft.report import galleries, sections
 from facegraft.report.choose import composites_measured
 from facegraft.report.gather import Gathered, gather
+from facegraft.report.modelpage import model_section
 from facegraft.report.page import render_page
 from facegraft.report.seams import seam_map
 from facegraft.report.studio import Studio, start_probe
@@ -53,6 +54,9 @@ def compose_page(folder: Path) -> str:
             if probe.poll() is None:
                 probe.kill()
     made = plain | drawn
+    learnt = model_section(folder)
+    if learnt is not None:
+        made[learnt.name] = learnt
     order = (
         "summary",
         "heads",
@@ -62,11 +66,14 @@ def compose_page(folder: Path) -> str:
         "sdf",
         "points",
         "morph",
+        "model",
         "quality",
         "rejects",
         "timings",
     )
-    return render_page(f"facegraft report: {folder.resolve().name}", subtitle(found), [made[name] for name in order])
+    return render_page(
+        f"facegraft report: {folder.resolve().name}", subtitle(found), [made[name] for name in order if name in made]
+    )
 
 
 def subtitle(found: Gathered) -> str:

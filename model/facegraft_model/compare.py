@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from facegraft.store import write_bytes_atomic, write_json_atomic
+from facegraft_model.baselines.linear import LinearModel
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits
 from facegraft_model.fits import FITS_FILE, Fits, load_fits
 from facegraft_model.fitting import fit_dataset
 from facegraft_model.parallel import choose_device
 from facegraft_model.presets import preset
-from facegraft_model.score import SCORES_JSON, Scores, read_scores, write_scores
+from facegraft_model.score import SCORES_JSON, Reconstruction, Scores, evaluate, read_scores, write_scores
 from facegraft_model.scoretable import difference_table, score_table
 from facegraft_model.train import train
+from facegraft_model.truth import Truth
 
 Progress = Callable[[str, int, int], None]
 TABLE_FILE, COMPARISON_FILE = "table.txt", "comparison.json"
@@ -148,5 +150,45 @@ def _linear(
     seed: int,
     progress: Progress | None,
 ) -> Scores:
-    """The linear model has no field: its meshes come straight from its coefficients."""
-    raise NotImplementedError
+    """The linear model has no field: it learns from the registered surfaces, and its meshes are fitted to the samples' points."""
+    kept = _kept_scores(folder / "scores", settings)
+    if kept is not None:
+        return kept
+    truth = Truth(samples, surfaces)
+    model = LinearModel.train(truth.store.path)
+    model.save(folder / "run")
+    rows = [
+        row
+        for row in truth.samples.index.to_pylist()
+        if row["split"] == "test" and row["origin"] == "scan" and row["status"] == "written"
+    ]
+    if not rows:
+        raise ModelError(f"{samples} has no held-out scans to fit; make a dataset with test subjects")
+
+    def fitted() -> Iterator[Reconstruction]:
+        for row in rows:
+            points, normals = (truth.samples.read(row["key"], f"surface_{name}") for name in ("points", "normals"))
+            fit = model.fit_points(points, normals, seed=seed)
+            yield Reconstruction(row, truth.in_mm(row["key"], fit.mesh.vertices), fit.mesh.faces)
+
+    done = 0
+
+    def count(_: object) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress("linear: scores", done, len(rows))
+
+    scores = evaluate(
+        fitted(),
+        truth,
+        settings.score,
+        method=LINEAR,
+        landmarks="none",
+        resolution=None,
+        training_seed=None,
+        record={"model": model.facts},
+        on_head=count,
+    )
+    write_scores(folder / "scores", scores)
+    return scores

@@ -33,7 +33,8 @@ Progress = Callable[[int, int], None]
 DEFINITIONS = {
     "leakage": "only one part's code changes from that of head a to that of head b; rms displacement of the vertices of the decoded "
     "head a that are not of the part, divided by that of those that are; weighted by area; displacement by dense correspondence "
-    "through the template; outside: all other labels within the unit ball, neck and cut surface included; vertices whose "
+    "through the template (each vertex followed to the point with its template coordinates; where that fails, the nearest point of the "
+    "changed mesh laid out in template space); outside: all other labels within the unit ball, neck and cut surface included; vertices whose "
     "correspondence is farther than template_tolerance_mm in template space are left out of both (excluded_percent)",
     "leakage_pooled": "the same ratio of the rms over all pairs together",
     "swap": "codes of a host with the part codes of donors, decoded without expression and scored like any reconstruction, against "

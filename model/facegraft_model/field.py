@@ -162,6 +162,11 @@ class FaceField(Field):
 
     # -- the field ----------------------------------------------------------------------------------------------------
 
+    def _net(self, spec: NetSpec) -> MiniNet:
+        net = self.nets[spec.name]
+        assert isinstance(net, MiniNet)
+        return net
+
     def _used(self, conditioning: Conditioning) -> list[NetSpec]:
         return [spec for spec in self.specs if spec.name in conditioning.weights]
 
@@ -179,7 +184,7 @@ class FaceField(Field):
         correction = points.new_zeros(points.shape[:2])[:, :count]
         for spec in self._used(conditioning):
             x = xs[-1]
-            net = self.nets[spec.name](x, conditioning.weights[spec.name], self.matmul)
+            net = self._net(spec)(x, conditioning.weights[spec.name], self.matmul)
             window = self._window(spec, x, conditioning.landmarks[spec.name])
             move = net.out[..., :3] if window is None else window.value * net.out[..., :3]
             if spec.name == "exp" and conditioning.expression_on is not None:
@@ -216,7 +221,7 @@ class FaceField(Field):
                 g = g + slope * (move * through).sum(-1, keepdim=True)
                 through = value * through
             cotangent = torch.cat([through, ones], -1) if spec.outputs == 4 else through
-            g = g + self.nets[spec.name].adjoint(cotangent, net, conditioning.weights[spec.name], self.matmul)
+            g = g + self._net(spec).adjoint(cotangent, net, conditioning.weights[spec.name], self.matmul)
         if "exp" not in conditioning.weights:
             neutral = g
         return Gradients(g, neutral)

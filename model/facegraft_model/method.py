@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class Field(nn.Module, ABC):
     code_dims: dict[str, int]
     code_ids: dict[str, str]
     has_warp: bool = True
+    lr_factors: ClassVar[dict[str, float]] = {}
+    """Learning rate of parameters by the beginning of their name, relative to the other networks'."""
     provenance: dict[str, Any]
     template_points: Tensor
     template_parts: Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from facegraft_model.baselines import deepsdf, i3dmm
 from facegraft_model.config import Config, DataConfig, FitConfig, LossConfig, ModelConfig, TrainConfig
 from facegraft_model.errors import ModelError
 
@@ -28,15 +29,39 @@ TINY = replace(
     model=ModelConfig(
         width=64, hyper="low-rank", hyper_width=64, hyper_rank=4, blend_width=32, landmark_width=64, window=True
     ),
-    data=DataConfig(items=4, surface=512, near=256, free=128, stage=128),
+    data=DataConfig(items=4, surface=384, near=192, free=64, stage=64),
     train=TrainConfig(
-        steps=1500, lr=5e-4, head_lr=1e-4, code_lr=1e-3, schedule="cosine", warmup_steps=50, clip_grad=1e4
+        steps=1000,
+        lr=5e-4,
+        head_lr=1e-4,
+        code_lr=1e-3,
+        schedule="cosine",
+        warmup_steps=50,
+        clip_grad=1e4,
+        validate_steps=0,
     ),
-    fit=FitConfig(steps=300, lr=1e-2, items=4, surface=512, near=256, free=128, init="mean", code=1e4),
+    fit=FitConfig(steps=200, lr=1e-2, items=4, surface=512, near=256, free=128, init="mean", code=1e4),
 )
 """Small enough for a CPU: tests, the demo, a first look at a dataset."""
 
-PRESETS = {config.preset: config for config in (PAPER, FACEGRAFT, TINY)}
+IMFACE = replace(
+    PAPER,
+    preset="imface",
+    model=ModelConfig(method="imface"),
+    loss=LossConfig(eikonal_neutral=50.0),
+    data=DataConfig(items=72, origins="scan"),
+    train=TrainConfig(epochs=1500.0),
+    fit=FitConfig(steps=1500),
+)
+"""ImFace (Zheng et al. 2022): one identity net, trained on scans; with the translation warp of its fit configuration."""
+
+I3DMM = replace(Config(preset="i3dmm").with_settings(i3dmm.PUBLISHED), preset="i3dmm")
+"""The geometry of i3DMM (Yenamandra et al. 2021)."""
+
+DEEPSDF = replace(Config(preset="deepsdf").with_settings(deepsdf.PUBLISHED), preset="deepsdf")
+"""DeepSDF (Park et al. 2019): one code a head."""
+
+PRESETS = {config.preset: config for config in (PAPER, FACEGRAFT, TINY, IMFACE, I3DMM, DEEPSDF)}
 
 
 def preset(name: str) -> Config:

@@ -6,6 +6,7 @@ Everything is a pure function of (x, weights): a fused kernel can take its place
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,13 +41,13 @@ class _HalfProduct(torch.autograd.Function):
     """bmm with operands rounded to float16 and sums in float32, in both directions."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, a: Tensor, b: Tensor) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         a16, b16 = a.to(torch.float16), b.to(torch.float16)
         ctx.save_for_backward(a16, b16)
         return _product16(a16, b16)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         a16, b16 = ctx.saved_tensors
         scale = cotangent_scale(grad)
         scaled = (grad * scale).to(torch.float16)

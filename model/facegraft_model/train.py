@@ -29,6 +29,7 @@ from facegraft_model.models import build_field, checkpoint_state
 from facegraft_model.optim_state import optimiser_tensors, restore_optimiser
 from facegraft_model.parallel import Processes, joined
 from facegraft_model.runlog import RunLog
+from facegraft_model.seeds import derived_seed
 from facegraft_model.siren import Matmul
 from facegraft_model.validate import Validation
 
@@ -118,7 +119,11 @@ class _Run:
 
     def _check_same_run(self) -> None:
         """Raises ModelError when the folder holds a run of another configuration, seed or dataset."""
-        document = {"config": self.config.to_json(), "seed": self.seed, "fingerprint": self.source.fingerprint}
+        document: dict[str, Any] = {
+            "config": self.config.to_json(),
+            "seed": self.seed,
+            "fingerprint": self.source.fingerprint,
+        }
         path = self.run / CONFIG_FILE
         if not path.exists():
             if self.processes.first:
@@ -227,11 +232,12 @@ class _Run:
                     log.log(self.step, {"split": "validation", **validation.measure(self.step)})
                     since, since_step, waited = time.perf_counter(), self.step, 0.0
                 late = time.monotonic() - saved > 60 * train.checkpoint_minutes
-                if self.processes.agreed(float(done or stop.asked or late)):
+                asked = bool(self.processes.agreed(float(stop.asked)))
+                if self.processes.agreed(float(done or late)) or asked:
                     log.sync()
                     path = self._save()
                     saved = time.monotonic()
-                if self.processes.agreed(float(stop.asked)):
+                if asked:
                     log.note(f"stopped at step {self.step} of {self.total}; the same command goes on from there")
                     break
         return path if path is not None else self.run
@@ -249,6 +255,9 @@ class _Run:
         """One optimiser step; the batch goes through in `accumulate` equal parts, whose gradients add up to the whole's."""
         train = self.config.train
         self.optimiser.zero_grad(set_to_none=True)
+        torch.manual_seed(
+            derived_seed(self.seed, "step", self.step, self.processes.rank)
+        )  # dropout, where a method has it
         epoch = torch.tensor(self.step / self.source.steps_per_epoch, device=self.processes.device)
         total: Terms = {}
         loss = torch.zeros((), device=self.processes.device)
@@ -291,12 +300,13 @@ class _Run:
 
 def parameter_groups(field: Field, train: TrainConfig) -> list[dict[str, Any]]:
     """Parameters by learning rate: networks, last layers of hyper-networks, latent codes."""
-    groups: dict[str, list[nn.Parameter]] = {"networks": [], "heads": [], "codes": []}
-    for name, parameter in field.named_parameters():
-        groups["codes" if name.startswith("tables.") else "heads" if ".heads." in name else "networks"].append(
-            parameter
-        )
     rates = {"networks": train.lr, "heads": train.head_lr or train.lr, "codes": train.code_lr or train.lr}
+    rates |= {prefix: train.lr * factor for prefix, factor in field.lr_factors.items()}
+    groups: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
+    for name, parameter in field.named_parameters():
+        own = next((prefix for prefix in field.lr_factors if name.startswith(prefix)), None)
+        kind = "codes" if name.startswith("tables.") else "heads" if ".heads." in name else "networks"
+        groups[own or kind].append(parameter)
     return [{"params": parameters, "lr": rates[name]} for name, parameters in groups.items() if parameters]
 
 

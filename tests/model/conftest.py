@@ -14,6 +14,7 @@ from facegraft_model.config import Config, DataConfig, FitConfig, LossConfig, Mo
 from facegraft_model.field import FaceField
 from facegraft_model.ids import IdTable
 from facegraft_model.method import TemplateFacts
+from facegraft_model.train import train
 
 from facegraft.store import (
     DatasetSchema,
@@ -280,6 +281,16 @@ def tiny() -> Config:
         train=TrainConfig(steps=8, lr=1e-3, log_every=1, compile="off", validate_steps=0, clip_grad=1e4),
         fit=FitConfig(steps=5, lr=1e-2, items=4, surface=64, near=32, free=16, init="mean", code=1e2),
     ).checked()
+
+
+@pytest.fixture(scope="session")
+def trained(spheres: Path, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has learnt the spheres, for tests of training and fitting. It must not be written to."""
+    settings = ["train.steps=120", "train.lr=5e-3", "train.code_lr=2e-2", "train.schedule=cosine", "train.log_every=10"]
+    settings += ["model.width=24", "data.surface=128"]
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(spheres, run, tiny.with_settings(settings), device="cpu", progress=False)
+    return run
 
 
 # -- fields and batches of random numbers, for comparisons in float64 -----------------------------------------------------

@@ -259,9 +259,9 @@ def test_separable_components_are_told_apart() -> None:
 
 def test_components_that_do_the_same_are_guessed() -> None:
     settings = DecodeSettings(resolution=24)
-    found = variation_predictability(axes("same"), parts=("nose", "mouth"), bases=6, points=200, settings=settings)
+    found = variation_predictability(axes("same"), parts=("nose", "mouth"), bases=30, points=200, settings=settings)
     assert found.part_accuracy.mean > 0.9
-    assert found.accuracy.mean == pytest.approx(1 / 3, abs=0.25)  # of 3 in the right part
+    assert found.accuracy.mean == pytest.approx(1 / 3, abs=0.15)  # of 3 in the right part
 
 
 def test_the_seed_decides_everything() -> None:

@@ -1,0 +1,72 @@
+"""What a report shows of a model that was trained in the folder's model/: its curve, its fits and a swap."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from PIL import Image
+
+from facegraft.report import charts
+from facegraft.report.blocks import Block, Chart, Picture, Section, Sheet, Table, Text
+
+FOLDER = "model"
+TERMS = {"sdf": "distance", "normal": "normals", "eikonal": "eikonal", "dense": "stage displacements"}
+PICTURES = (
+    ("scores/fits.png", "Truth and fit of held-out heads."),
+    ("swap/sheet.png", "One nose, swapped by exchanging its latent code."),
+)
+
+
+def model_section(folder: Path) -> Section | None:
+    """The section about FOLDER/model, or None where no model was trained."""
+    root = folder / FOLDER
+    metrics = root / "run" / "metrics.jsonl"
+    if not metrics.exists():
+        return None
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    blocks: list[Block] = [Chart(training_curve(records))]
+    scores = root / "scores" / "scores.json"
+    if scores.exists():
+        blocks.append(_score_table(json.loads(scores.read_bytes())))
+    for name, caption in PICTURES:
+        if (root / name).exists():
+            blocks.append(Sheet([Picture(Image.open(root / name).convert("RGB"), caption)], 1, 600))
+    steps = max(record["step"] for record in records)
+    rate = sum(record.get("points_per_s", 0.0) for record in records) / max(
+        sum("points_per_s" in record for record in records), 1
+    )
+    blocks.append(Text(f"{steps:,} steps at {rate:,.0f} points a second."))
+    lead = "A small parts-based implicit model, trained on these samples; heads of subjects that it never saw, fitted by their codes alone."
+    return Section("model", "Model", lead, blocks)
+
+
+def training_curve(records: list[dict[str, Any]]) -> str:
+    """Loss terms over steps, logarithmic."""
+    trained = [record for record in records if record.get("split") != "validation"]
+    with matplotlib.rc_context(charts.STYLE):
+        figure = charts.figure_of(11.2, 3.2)
+        axis = figure.subplots()
+        for name, label in TERMS.items():
+            known = [record for record in trained if record.get(name)]
+            if known:
+                axis.plot([record["step"] for record in known], [record[name] for record in known], lw=1.2, label=label)
+        axis.set_yscale("log")
+        axis.set_xlabel("step")
+        axis.set_ylabel("weighted loss term")
+        figure.legend(loc="outside right upper")
+        return charts.to_svg(figure, "training", "Loss terms over the steps of the training")
+
+
+def _score_table(scores: dict[str, Any]) -> Table:
+    rows = []
+    for region, values in scores["summary"]["none"].items():
+        floor = scores["floor"][region]
+        rows.append([
+            region, f"{values['scd_mm']['mean']:.3f}", f"{floor['scd_mm']['mean']:.3f}", f"{values['p2s_mm']['mean']:.3f}",
+            f"{values['f_1mm']['mean']:.1f}", f"{100 * values['normal_consistency']['mean']:.2f}",
+        ])  # fmt: skip
+    head = ["region", "SCD (mm)", "its floor", "point to surface (mm)", "F at 1 mm", "normal consistency (%)"]
+    return Table(head, rows, numeric=(1, 2, 3, 4, 5))
