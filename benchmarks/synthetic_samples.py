@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,8 +77,8 @@ def _row(index: int, subjects: int) -> dict[str, object]:
 
 def _sphere(
     rng: np.random.Generator, radius: float, sizes: dict[str, int], directions: Array, landmarks: Array
-) -> dict[str, Array]:
-    arrays: dict[str, Array] = {}
+) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
     for name, size in sizes.items():
         normals = _directions(rng, size)
         distance = np.zeros(size, np.float32)

@@ -14,6 +14,7 @@ import torch
 from facegraft_model.batches import BatchSource
 from facegraft_model.config import Config
 from facegraft_model.field import FaceField
+from facegraft_model.hyper import HyperNet
 from facegraft_model.method import Batch, TemplateFacts
 from facegraft_model.models import build_field
 from facegraft_model.presets import preset
@@ -125,7 +126,8 @@ def start_model(config: Config, source: BatchSource, seed: int = 0) -> FaceField
     assert isinstance(model, FaceField)
     with torch.no_grad():
         for hyper in model.hyper.values():
-            for head in hyper.heads[-2:]:  # weight and bias of the last layer, which start near zero
+            assert isinstance(hyper, HyperNet)
+            for head in list(hyper.heads)[-2:]:  # weight and bias of the last layer, which start near zero
                 head.mul_(DISPLACED)
     return model
 
@@ -137,7 +139,8 @@ def exact_gradients(start: FaceField, batch: Batch, device: torch.device, double
     arm.field.double().to(device)
     arm.epoch = torch.zeros((), dtype=torch.float64, device=device)
     parts = split_batch(as_double(batch), len(batch["item"]))
-    total, gradients = torch.zeros((), dtype=torch.float64, device=device), {}
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    gradients: dict[str, Tensor] = {}
     for part in parts:
         loss, found = arm.loss_and_gradients(part)
         total = total + loss / len(parts)

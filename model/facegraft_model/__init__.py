@@ -1,1 +1,24 @@
-"""The model's side of facegraft: so far, reading `samples` datasets for training with torch."""
+"""The parts-based implicit face model: train it on a dataset of samples, fit it to heads, score and edit them by part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from facegraft_model.field import FaceField
+    from facegraft_model.fits import load_fits
+
+__all__ = ["FaceField", "load_fits"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for, so that reading an id table does not wait for torch.
+    if name == "FaceField":
+        from facegraft_model.field import FaceField
+
+        return FaceField
+    if name == "load_fits":
+        from facegraft_model.fits import load_fits
+
+        return load_fits
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

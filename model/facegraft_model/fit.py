@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from facegraft_model.batches import BatchSource
 from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
-from facegraft_model.method import Batch, Field
+from facegraft_model.method import Batch, Field, sampled_points
 from facegraft_model.seeds import derived_seed, generator
 
 Landmarks = Literal["none", "given", "predicted"]
@@ -109,11 +109,16 @@ def optimise_codes(
 
 @torch.no_grad()
 def surface_errors(field: Field, batch: Batch, codes: Mapping[str, Tensor], count: int) -> Tensor:
-    """Mean |sdf| in mm of each head's surface points, [count]; heads that the batch lacks get NaN."""
+    """Mean |sdf| in mm of each head's surface points, [count]; heads that the batch lacks get NaN.
+
+    A fit without surface points (DeepSDF's) is measured at all its points, by their distance to the true value.
+    """
     errors = torch.full((count,), math.nan)
     item = batch["item"]
-    sdf = field.sdf(batch["surface_points"], {name: code[item] for name, code in codes.items()})
-    errors[item.cpu()] = field.mm_per_unit * sdf.abs().mean(1).cpu()
+    surface = batch["surface_points"].shape[1] or None
+    points, truth = (tensor[:, :surface] for tensor in sampled_points(batch)[:2])
+    error = (field.sdf(points, {name: code[item] for name, code in codes.items()}) - truth).abs()
+    errors[item.cpu()] = field.mm_per_unit * error.mean(1).cpu()
     return errors
 
 
@@ -201,8 +206,10 @@ def _rows(field: Field, chosen: Sequence[Mapping[str, Any]], share_identity: boo
     """Which row of a group's codes belongs to which head."""
     own = torch.arange(len(chosen))
     subjects = sorted({row["subject"] for row in chosen})
-    shared = torch.tensor([subjects.index(row["subject"]) for row in chosen]) if share_identity else own
     composite = chosen[0]["origin"] == "composite"
+    # Composites of one recipient are different heads: their parts come from different donors.
+    sharing = share_identity and not composite
+    shared = torch.tensor([subjects.index(row["subject"]) for row in chosen]) if sharing else own
     return {
         name: own if name in ("exp", "shape") else shared
         for name in field.code_dims

@@ -287,7 +287,7 @@ def tiny() -> Config:
 def trained(spheres: Path, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learnt the spheres, for tests of training and fitting. It must not be written to."""
     settings = ["train.steps=120", "train.lr=5e-3", "train.code_lr=2e-2", "train.schedule=cosine", "train.log_every=10"]
-    settings += ["model.width=24", "data.surface=128"]
+    settings += ["model.width=24", "data.surface=128", "loss.dense=100"]
     run = tmp_path_factory.mktemp("trained") / "run"
     train(spheres, run, tiny.with_settings(settings), device="cpu", progress=False)
     return run
