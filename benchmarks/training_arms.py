@@ -92,9 +92,12 @@ def configuration(name: str, items: int, points: int | None = None) -> Config:
     """A preset at `items` heads a step; points: points a head, in the preset's proportions (default: the preset's)."""
     config = preset(name)
     data = config.data
-    share = 1.0 if points is None else points / (data.surface + data.near + data.free)
-    surface, near, free = (math.ceil(share * count) for count in (data.surface, data.near, data.free))
-    return replace(config, data=replace(data, items=items, surface=surface, near=near, free=free)).checked()
+    whole = points_of(config)
+    points = whole if points is None else points
+    near, free = round(points * data.near / whole), round(points * data.free / whole)
+    return replace(
+        config, data=replace(data, items=items, surface=points - near - free, near=near, free=free)
+    ).checked()
 
 
 def points_of(config: Config) -> int:

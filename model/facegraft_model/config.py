@@ -301,7 +301,7 @@ class Config:
             for name in names:
                 if getattr(part, name) <= 0:
                     raise ModelError(f"{name} must be positive, but is {getattr(part, name)}")
-        for name in ("steps", "code_lr"):
+        for name in ("steps", "head_lr", "code_lr"):
             if getattr(self.train, name) == 0:
                 raise ModelError(f"{name} must be positive, but is 0; leave it out (none) for its default")
         for group in (self.model, self.loss, self.baseline, self.data, self.train, self.fit):

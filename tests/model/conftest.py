@@ -286,8 +286,14 @@ def tiny() -> Config:
 @pytest.fixture(scope="session")
 def trained(spheres: Path, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learnt the spheres, for tests of training and fitting. It must not be written to."""
-    settings = ["train.steps=120", "train.lr=5e-3", "train.code_lr=2e-2", "train.schedule=cosine", "train.log_every=10"]
-    settings += ["model.width=24", "data.surface=128", "loss.dense=100"]
+    settings = ["train.steps=120", "train.lr=3e-3", "train.head_lr=5e-4", "train.code_lr=2e-2", "train.schedule=cosine"]
+    settings += [
+        "train.log_every=10",
+        "model.width=24",
+        "data.surface=128",
+        "loss.dense=10",
+        "loss.landmark_consistency=10",
+    ]
     run = tmp_path_factory.mktemp("trained") / "run"
     train(spheres, run, tiny.with_settings(settings), device="cpu", progress=False)
     return run
