@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import torch
-from facegraft_model.batches import BatchSource
+from facegraft_model.data.batches import BatchSource
 from facegraft_model.models import load_field
 from facegraft_model.presets import TINY
-from facegraft_model.score import ScoreSettings, decode_items, evaluate
-from facegraft_model.train import train
-from facegraft_model.truth import Truth
+from facegraft_model.scores.score import ScoreSettings, decode_items, evaluate
+from facegraft_model.scores.truth import Truth
+from facegraft_model.training.train import train
 
 SURFACE_BAR_MM, SCD_BAR_MM = 0.3, 0.25
 

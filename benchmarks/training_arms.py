@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from facegraft_model.batches import BatchSource
 from facegraft_model.config import Config
+from facegraft_model.data.batches import BatchSource
 from facegraft_model.field import FaceField
-from facegraft_model.hyper import HyperNet
 from facegraft_model.method import Batch, TemplateFacts
 from facegraft_model.models import build_field
+from facegraft_model.nets.hyper import HyperNet
+from facegraft_model.nets.siren import Matmul
 from facegraft_model.presets import preset
 from facegraft_model.reference import DoubleBackwardField
-from facegraft_model.siren import Matmul
-from facegraft_model.train import TrainingStep, parameter_groups, split_batch
+from facegraft_model.training.train import TrainingStep, parameter_groups, split_batch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

@@ -12,16 +12,16 @@ POINTS, PAIRS = 20_000, 2
 
 def model_demo(samples: Path, output: Path, seed: int, progress: bool, announce: Callable[[str], None]) -> None:
     """Train preset tiny on the demo's samples and write OUT/run, OUT/fits, OUT/scores and OUT/swap."""
-    from facegraft_model.edit import DecodeSettings, swap_heads
-    from facegraft_model.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits, fit_pictures
-    from facegraft_model.extract import Mesh
-    from facegraft_model.fitting import fit_dataset
-    from facegraft_model.meshio import write_mesh
-    from facegraft_model.partcodes import Head
+    from facegraft_model.editing.edit import DecodeSettings, swap_heads
+    from facegraft_model.editing.partcodes import Head
+    from facegraft_model.fitting.commands import fit_dataset
+    from facegraft_model.meshes.extract import Mesh
+    from facegraft_model.meshes.meshio import write_mesh
     from facegraft_model.presets import TINY
-    from facegraft_model.score import ScoreSettings, write_scores
-    from facegraft_model.scoretable import score_table
-    from facegraft_model.train import train
+    from facegraft_model.scores.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits, fit_pictures
+    from facegraft_model.scores.score import ScoreSettings, write_scores
+    from facegraft_model.scores.scoretable import score_table
+    from facegraft_model.training.train import train
 
     from facegraft.report.modelsheets import write_edit_sheet, write_fit_sheet
     from facegraft.store import open_dataset, write_json_atomic

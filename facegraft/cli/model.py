@@ -16,10 +16,10 @@ from facegraft.errors import FacegraftError
 
 if TYPE_CHECKING:
     from facegraft_model.config import Config
-    from facegraft_model.edit import Edit
-    from facegraft_model.fits import Fits
+    from facegraft_model.editing.edit import Edit
+    from facegraft_model.editing.partcodes import Head
+    from facegraft_model.fitting.fits import Fits
     from facegraft_model.method import Field
-    from facegraft_model.partcodes import Head
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -120,7 +120,7 @@ def model_train(
     Several GPUs: torchrun --nproc-per-node 4 -m facegraft model train out/samples -o run
     Writes RUN/config.json, RUN/checkpoints, RUN/metrics.jsonl and RUN/tensorboard.
     """
-    from facegraft_model.train import train
+    from facegraft_model.training.train import train
 
     config = _configuration(preset, settings)
     if steps is not None:
@@ -185,7 +185,7 @@ def model_fit(
              facegraft model fit run --points scan.ply --unit-mm 1000 -o fits
     Writes FITS/fits.json and FITS/codes.safetensors.
     """
-    from facegraft_model.fitting import ScanChoice, fit_dataset, fit_scans
+    from facegraft_model.fitting.commands import ScanChoice, fit_dataset, fit_scans
 
     if (samples is None) == (not points):
         raise click.UsageError("give either SAMPLES or --points")
@@ -248,7 +248,7 @@ def model_extract(
     \b
     Example: facegraft model extract fits -o meshes --resolution 384
     """
-    from facegraft_model.meshes import extract_fits
+    from facegraft_model.meshes.export import extract_fits
 
     bar = _bar("extract", quiet)
     written = extract_fits(
@@ -304,9 +304,9 @@ def model_evaluate(
     Example: facegraft model evaluate fits out/samples -o scores
     Writes SCORES/scores.json, SCORES/scores.csv, SCORES/table.txt and SCORES/fits.png.
     """
-    from facegraft_model.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits, fit_pictures
-    from facegraft_model.score import ScoreSettings, write_scores
-    from facegraft_model.scoretable import score_table
+    from facegraft_model.scores.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits, fit_pictures
+    from facegraft_model.scores.score import ScoreSettings, write_scores
+    from facegraft_model.scores.scoretable import score_table
 
     from facegraft.store import write_bytes_atomic
 
@@ -372,9 +372,9 @@ def model_compare(
     Example: facegraft model compare out/samples -o compared --methods paper,facegraft --steps 5000
     --set holds for every method. Writes OUT/table.txt, OUT/comparison.json, and OUT/METHOD/{run,fits,scores}.
     """
-    from facegraft_model.compare import compare_methods
-    from facegraft_model.evaluation import EvaluationSettings
-    from facegraft_model.score import ScoreSettings
+    from facegraft_model.scores.compare import compare_methods
+    from facegraft_model.scores.evaluation import EvaluationSettings
+    from facegraft_model.scores.score import ScoreSettings
 
     bar = _bar("compare", quiet)
     table = compare_methods(
@@ -424,7 +424,7 @@ def model_swap(
     \b
     Example: facegraft model swap fits --host s0003_neutral --nose s0007_neutral -o swapped
     """
-    from facegraft_model.edit import swap_heads
+    from facegraft_model.editing.edit import swap_heads
 
     wanted = {
         part: key
@@ -455,7 +455,7 @@ def model_interpolate(fits: Path, start: str, end: str, order: str, steps: int, 
     \b
     Example: facegraft model interpolate fits --from s0003_neutral --to s0007_neutral -o interpolated
     """
-    from facegraft_model.edit import interpolate_heads
+    from facegraft_model.editing.edit import interpolate_heads
 
     loaded = _load_fits(fits, common["device"])
     parts = [part.strip() for part in order.split(",")]
@@ -490,7 +490,7 @@ def model_generate(
     Example: facegraft model generate run --count 9 -o random
              facegraft model generate fits --base s0003_neutral --parts nose -o noses
     """
-    from facegraft_model.edit import generate_heads
+    from facegraft_model.editing.edit import generate_heads
 
     field, head = _field_and_base(model_folder, base, common["device"])
     chosen: Any = "all" if parts == "all" else [part.strip() for part in parts.split(",")]
@@ -520,7 +520,7 @@ def model_components(
     \b
     Example: facegraft model components run -o components
     """
-    from facegraft_model.edit import component_heads
+    from facegraft_model.editing.edit import component_heads
 
     field, head = _field_and_base(model_folder, base, common["device"])
     chosen = [part.strip() for part in parts.split(",")]
@@ -543,9 +543,9 @@ def _write_edit(
     quiet: bool,
 ) -> None:
     """Decode the heads of an edit; write a mesh of each, numbers.json and sheet.png."""
-    from facegraft_model.edit import DecodeSettings
-    from facegraft_model.extract import Mesh
-    from facegraft_model.meshio import write_mesh
+    from facegraft_model.editing.edit import DecodeSettings
+    from facegraft_model.meshes.extract import Mesh
+    from facegraft_model.meshes.meshio import write_mesh
 
     from facegraft.store import write_json_atomic
 
@@ -577,22 +577,22 @@ def _configuration(preset: str, settings: tuple[str, ...]) -> Config:
 
 
 def _load_fits(path: Path, device: str) -> Fits:
-    from facegraft_model.fits import load_fits
-    from facegraft_model.parallel import choose_device
+    from facegraft_model.fitting.fits import load_fits
+    from facegraft_model.training.parallel import choose_device
 
     return load_fits(path, choose_device(device))
 
 
 def _fitted(fits: Fits, key: str) -> Head:
-    from facegraft_model.partcodes import Head
+    from facegraft_model.editing.partcodes import Head
 
     return Head(key, fits.codes_of(fits.index(key)))
 
 
 def _field_and_base(folder: Path, base: str | None, device: str) -> tuple[Field, Head | None]:
-    from facegraft_model.fits import FITS_FILE
+    from facegraft_model.fitting.fits import FITS_FILE
     from facegraft_model.models import load_field
-    from facegraft_model.parallel import choose_device
+    from facegraft_model.training.parallel import choose_device
 
     if (folder / FITS_FILE).exists():
         fits = _load_fits(folder, device)

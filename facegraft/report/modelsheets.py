@@ -14,7 +14,7 @@ from facegraft.report.facesheet import Tile, write_face_sheet
 def write_edit_sheet(path: Path, command: str, heads: Sequence[Any], title: str) -> Path:
     """The sheet of a command: swap, interpolate, generate or components.
 
-    heads: label, row, column, vertices_mm, faces, part, amount, base and displacement_mm of each (facegraft_model.edit.EditedHead).
+    heads: label, row, column, vertices_mm, faces, part, amount, base and displacement_mm of each (facegraft_model.editing.edit.EditedHead).
     """
     rows, options = _LAYOUTS[command](heads)
     return write_face_sheet(path, rows, title=title, value_label="displacement (mm)", **options)

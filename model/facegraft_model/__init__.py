@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from facegraft_model.field import FaceField
-    from facegraft_model.fits import load_fits
+    from facegraft_model.fitting.fits import load_fits
 
 __all__ = ["FaceField", "load_fits"]
 
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
 
         return FaceField
     if name == "load_fits":
-        from facegraft_model.fits import load_fits
+        from facegraft_model.fitting.fits import load_fits
 
         return load_fits
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

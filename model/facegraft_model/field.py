@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from facegraft_model.config import FIVE_LANDMARKS, PART_LANDMARKS, Config, FitConfig, ModelConfig
-from facegraft_model.hyper import HyperNet, PlainSiren, siren_shapes
-from facegraft_model.ids import IdTable
-from facegraft_model.landmarks import LandmarkNet
+from facegraft_model.data.ids import IdTable
 from facegraft_model.losses import fit_terms, training_terms
 from facegraft_model.method import Batch, Codes, Field, SDFGrad, TemplateFacts, Terms
-from facegraft_model.mininet import MiniNet, NetTrace
-from facegraft_model.siren import EXACT, Matmul, Weights, fold_landmarks, scale_frequency
-from facegraft_model.window import WindowTrace, part_ellipsoid, part_window
+from facegraft_model.nets.hyper import HyperNet, PlainSiren, siren_shapes
+from facegraft_model.nets.landmarks import LandmarkNet
+from facegraft_model.nets.mininet import MiniNet, NetTrace
+from facegraft_model.nets.siren import EXACT, Matmul, Weights, fold_landmarks, scale_frequency
+from facegraft_model.nets.window import WindowTrace, part_ellipsoid, part_window
 
 
 class NetSpec(NamedTuple):

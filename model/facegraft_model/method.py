@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from facegraft_model.config import Config, FitConfig, LossConfig
-from facegraft_model.ids import IdTable
+from facegraft_model.data.ids import IdTable
 
 Batch = Mapping[str, Tensor]
 Codes = Mapping[str, Tensor]

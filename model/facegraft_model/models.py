@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from facegraft_model.checkpoint import Checkpoint, load, load_into
 from facegraft_model.config import Config
+from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
-from facegraft_model.ids import IdTable
 from facegraft_model.method import Field, TemplateFacts
 from facegraft_model.seeds import derived_seed
+from facegraft_model.training.checkpoint import Checkpoint, load, load_into
 
 TEMPLATE_TENSORS = ("template_landmarks", "template_points", "template_parts")
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from facegraft_model.config import Config, ModelConfig
-from facegraft_model.ids import IdTable
+from facegraft_model.data.ids import IdTable
+from facegraft_model.editing.partcodes import PART_CODES
 from facegraft_model.method import Batch, Codes, Field, SDFGrad, TemplateFacts, Terms
-from facegraft_model.partcodes import PART_CODES
 from torch import Tensor
 
 RADIUS, MM = 0.6, 100.0

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from facegraft_model.config import Config, DataConfig, FitConfig, LossConfig, ModelConfig, TrainConfig
+from facegraft_model.data.ids import IdTable
 from facegraft_model.field import FaceField
-from facegraft_model.ids import IdTable
 from facegraft_model.method import TemplateFacts
-from facegraft_model.train import train
+from facegraft_model.training.train import train
 
 from facegraft.store import (
     DatasetSchema,

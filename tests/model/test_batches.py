@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from facegraft_model.batches import BatchSource
-from facegraft_model.data import SampleWindows
+from facegraft_model.data.batches import BatchSource
+from facegraft_model.data.ids import DataError, IdTable
+from facegraft_model.data.items import POINT_SETS
+from facegraft_model.data.memory import free_bytes
+from facegraft_model.data.sampler import Sampler, draw_epoch
+from facegraft_model.data.windows import SampleWindows
 from facegraft_model.errors import ModelError
-from facegraft_model.ids import DataError, IdTable
-from facegraft_model.items import POINT_SETS
-from facegraft_model.memory import free_bytes
-from facegraft_model.sampler import Sampler, draw_epoch
 
 from facegraft.store import (
     DamagedError,
@@ -543,10 +543,10 @@ def test_building_takes_one_item_beside_the_set(write: Callable[..., Path]) -> N
 def test_auto_chooses_by_what_fits(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = sum(sum(array.nbytes for array in open_dataset(samples)[key].values()) for key in TRAIN)
     for free, backend in ((2 * needed, "resident"), (2 * needed - 2, "stream")):
-        monkeypatch.setattr("facegraft_model.batches.free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr("facegraft_model.data.batches.free_bytes", lambda device, free=free: free)
         with source(samples, backend="auto") as data:
             assert data.backend == backend
-    monkeypatch.setattr("facegraft_model.batches.free_bytes", lambda device: needed - 1)
+    monkeypatch.setattr("facegraft_model.data.batches.free_bytes", lambda device: needed - 1)
     with pytest.raises(
         DataError, match=r"5 items take 0\.0 GB, and cpu has 0\.0 GB free; use backend 'stream', or fewer items"
     ):
@@ -557,8 +557,8 @@ def test_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     assert free_bytes(cpu) > 0
     (tmp_path / "meminfo").write_text("MemTotal: 4000 kB\nMemAvailable:    3000 kB\n")
-    monkeypatch.setattr("facegraft_model.memory.MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr("facegraft_model.memory.CGROUP", tmp_path)
+    monkeypatch.setattr("facegraft_model.data.memory.MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("facegraft_model.data.memory.CGROUP", tmp_path)
     assert free_bytes(cpu) == 3000 * 1024
     for name, text in {
         "memory.max": "2000000\n",

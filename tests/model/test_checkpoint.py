@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from facegraft_model import checkpoint, tensor_file
-from facegraft_model.checkpoint import CheckpointError, latest, load, load_into, prune, save
-from facegraft_model.optim_state import optimiser_tensors, restore_optimiser
+from facegraft_model.training import checkpoint, tensor_file
+from facegraft_model.training.checkpoint import CheckpointError, latest, load, load_into, prune, save
+from facegraft_model.training.optim_state import optimiser_tensors, restore_optimiser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -584,7 +584,7 @@ KILLED = textwrap.dedent(
     """
     import os, random, signal, sys, time
     import torch
-    from facegraft_model.checkpoint import latest, load, save
+    from facegraft_model.training.checkpoint import latest, load, save
 
     torch.set_num_threads(1)
     run, mode, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from facegraft_model.data import POINT_SETS, WHOLE_FIELDS, DataError, IdTable, SampleWindows
+from facegraft_model.data.windows import POINT_SETS, WHOLE_FIELDS, DataError, IdTable, SampleWindows
 from torch.utils.data import DataLoader
 
 from facegraft.store import DamagedError, open_dataset, samples_fields
@@ -310,7 +310,7 @@ def test_the_reader_needs_nothing_else_of_facegraft() -> None:
     """A machine that trains has neither the engine's nor the geometry's packages."""
     program = """
 import sys
-import facegraft_model.batches, facegraft_model.data
+import facegraft_model.data.batches, facegraft_model.data.windows
 ours = {name for name in sys.modules if name.split(".")[0] == "facegraft"}
 other = {name for name in ours if name not in ("facegraft", "facegraft.errors") and not name.startswith("facegraft.store")}
 heavy = {"dask", "distributed", "scipy", "igl", "trimesh", "pyvista", "vtk", "pydantic", "manifold3d"} & set(sys.modules)

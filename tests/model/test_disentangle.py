@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from facegraft_model.disentangle import choose_pairs, leakage, leakage_study, neutral_heads, swap_error
-from facegraft_model.edit import DecodeSettings, trained_head
+from facegraft_model.editing.disentangle import choose_pairs, leakage, leakage_study, neutral_heads, swap_error
+from facegraft_model.editing.edit import DecodeSettings, trained_head
+from facegraft_model.editing.partcodes import PART_CODES
+from facegraft_model.editing.predictability import variation_predictability
 from facegraft_model.errors import ModelError
-from facegraft_model.partcodes import PART_CODES
-from facegraft_model.predictability import variation_predictability
-from facegraft_model.score import ScoreSettings
-from facegraft_model.truth import Truth
+from facegraft_model.scores.score import ScoreSettings
+from facegraft_model.scores.truth import Truth
 
 from facegraft.store import (
     DatasetSchema,

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from facegraft_model.correspond import corresponding_points
-from facegraft_model.displacement import dense_displacement, describe_change, vertex_areas
-from facegraft_model.edit import (
+from facegraft_model.editing.displacement import dense_displacement, describe_change, vertex_areas
+from facegraft_model.editing.edit import (
     PART_CODES,
     DecodeSettings,
     Edit,
@@ -32,7 +31,8 @@ from facegraft_model.edit import (
     trained_head,
 )
 from facegraft_model.errors import ModelError
-from facegraft_model.extract import Decoded, EmptyFieldError, decode
+from facegraft_model.meshes.correspond import corresponding_points
+from facegraft_model.meshes.extract import Decoded, EmptyFieldError, decode
 
 
 def _bump_heads() -> Any:

@@ -43,10 +43,10 @@ import torch
 
 torch.set_num_threads(1)
 from facegraft_model.config import Config
-from facegraft_model.fit import fit_samples
-from facegraft_model.fits import load_fits, save_fits
+from facegraft_model.fitting.fit import fit_samples
+from facegraft_model.fitting.fits import load_fits, save_fits
 from facegraft_model.models import load_field
-from facegraft_model.train import train
+from facegraft_model.training.train import train
 
 samples, folder, config = Path(sys.argv[1]), Path(sys.argv[2]), Config.from_json(json.loads(Path(sys.argv[3]).read_text()))
 run = folder / "run"

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from facegraft_model.batches import BatchSource
 from facegraft_model.config import Config, FitConfig
+from facegraft_model.data.batches import BatchSource
+from facegraft_model.data.ids import DataError
 from facegraft_model.errors import ModelError
-from facegraft_model.fit import FittedCodes, fit_samples, optimise_codes, predict_landmarks
-from facegraft_model.fits import load_fits, save_fits
-from facegraft_model.ids import DataError
+from facegraft_model.fitting.fit import FittedCodes, fit_samples, optimise_codes, predict_landmarks
+from facegraft_model.fitting.fits import load_fits, save_fits
 from facegraft_model.method import Codes, Field, TemplateFacts
 from facegraft_model.models import build_field, load_field
 from torch import Tensor

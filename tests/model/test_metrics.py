@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 from facegraft_model.errors import ModelError
-from facegraft_model.metrics import (
+from facegraft_model.scores.metrics import (
     Cloud,
     OneWay,
     Surface,

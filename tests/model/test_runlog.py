@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from facegraft_model.progress import ProgressLine
-from facegraft_model.runlog import LogError, RunLog, read_metrics, truncate_metrics
+from facegraft_model.training.progress import ProgressLine
+from facegraft_model.training.runlog import LogError, RunLog, read_metrics, truncate_metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,7 +109,7 @@ def test_damage_in_the_middle_is_named(tmp_path: Path, line: str) -> None:
 def test_killed_while_logging(tmp_path: Path) -> None:
     """SIGKILL in the middle of a busy loop: what is there are the first records, each whole."""
     code = (
-        "import sys\nfrom facegraft_model.runlog import RunLog\n"
+        "import sys\nfrom facegraft_model.training.runlog import RunLog\n"
         "log = RunLog(sys.argv[1], total_steps=0, tensorboard=False, progress=False)\nstep = 0\n"
         "while True:\n    step += 1\n    log.log(step, {'loss': 1 / step})\n    step == 200 and print('busy', flush=True)\n"
     )

@@ -15,8 +15,8 @@ import pytest
 import torch
 import trimesh
 from facegraft_model.errors import ModelError
-from facegraft_model.metrics import Nearest, Surface, sample_surface
-from facegraft_model.score import (
+from facegraft_model.scores.metrics import Nearest, Surface, sample_surface
+from facegraft_model.scores.score import (
     REGIONS,
     Failure,
     Reconstruction,
@@ -32,8 +32,8 @@ from facegraft_model.score import (
     to_json,
     write_scores,
 )
-from facegraft_model.scoretable import difference_table, score_table
-from facegraft_model.truth import PART_NAMES, TrueHead, Truth, TruthError
+from facegraft_model.scores.scoretable import difference_table, score_table
+from facegraft_model.scores.truth import PART_NAMES, TrueHead, Truth, TruthError
 
 from facegraft.store import (
     DatasetSchema,

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from facegraft_model.blend import BlendNet
 from facegraft_model.config import ModelConfig
 from facegraft_model.errors import ModelError
-from facegraft_model.hyper import HyperNet, PlainSiren, siren_bound, siren_shapes, siren_tensors
-from facegraft_model.landmarks import LandmarkNet
-from facegraft_model.mininet import MiniNet
-from facegraft_model.siren import (
+from facegraft_model.nets.blend import BlendNet
+from facegraft_model.nets.hyper import HyperNet, PlainSiren, siren_bound, siren_shapes, siren_tensors
+from facegraft_model.nets.landmarks import LandmarkNet
+from facegraft_model.nets.mininet import MiniNet
+from facegraft_model.nets.siren import (
     EXACT,
     Matmul,
     Weights,
@@ -24,7 +24,7 @@ from facegraft_model.siren import (
     siren_adjoint,
     siren_forward,
 )
-from facegraft_model.window import part_ellipsoid, part_window
+from facegraft_model.nets.window import part_ellipsoid, part_window
 from torch import Tensor
 
 F64 = torch.float64

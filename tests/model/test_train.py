@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from facegraft_model import checkpoint as checkpoints
-from facegraft_model import train as training
 from facegraft_model.config import Config, TrainConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.field import FaceField
 from facegraft_model.models import load_field
-from facegraft_model.parallel import Processes, choose_device
-from facegraft_model.runlog import read_metrics
-from facegraft_model.train import TrainingStep, learning_rate_factor, split_batch, train
+from facegraft_model.training import checkpoint as checkpoints
+from facegraft_model.training import train as training
+from facegraft_model.training.parallel import Processes, choose_device
+from facegraft_model.training.runlog import read_metrics
+from facegraft_model.training.train import TrainingStep, learning_rate_factor, split_batch, train
 from torch import Tensor
 
 from facegraft.store import DamagedError, StoreError, open_dataset
@@ -113,7 +113,7 @@ WORKER = """
 import json, sys, torch
 from pathlib import Path
 from facegraft_model.config import Config
-from facegraft_model.train import train
+from facegraft_model.training.train import train
 torch.set_num_threads(1)
 samples, run, config = sys.argv[1:]
 train(samples, run, Config.from_json(json.loads(Path(config).read_text())), device="cpu", progress=False)
@@ -429,7 +429,7 @@ DDP_WORKER = """
 import os, sys, torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from facegraft_model.train import TrainingStep, split_batch
+from facegraft_model.training.train import TrainingStep, split_batch
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 field, batch = torch.load(sys.argv[1], weights_only=False)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facegraft_model.config import Config, FitConfig
-from facegraft_model.ids import IdTable
+from facegraft_model.data.ids import IdTable
 from facegraft_model.losses import robust
 from facegraft_model.method import Batch, Codes, Field, SDFGrad, TemplateFacts, mahalanobis, sampled_points
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from facegraft_model.baselines.autodecoder import AutoDecoder, CodedMLP
 from facegraft_model.config import Config, FitConfig
+from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
-from facegraft_model.ids import IdTable
 from facegraft_model.method import Batch, Codes, TemplateFacts, Terms, sampled_points
 
 PUBLISHED = (

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from facegraft_model.baselines.autodecoder import AutoDecoder, CodedMLP, WeightNormLinear, unbiased_linear
 from facegraft_model.config import BaselineConfig, Config, FitConfig
+from facegraft_model.data.ids import IdTable
+from facegraft_model.data.items import NEUTRAL
 from facegraft_model.errors import ModelError
-from facegraft_model.ids import IdTable
-from facegraft_model.items import NEUTRAL
 from facegraft_model.losses import length
 from facegraft_model.method import Batch, Codes, TemplateFacts, Terms, sampled_points
 

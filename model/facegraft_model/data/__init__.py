@@ -1,0 +1,7 @@
+"""From shards to batches: id tables, a stateless sampler, resident and streamed back ends."""
+
+from facegraft_model.data.batches import BatchSource
+from facegraft_model.data.ids import DataError, IdTable
+from facegraft_model.data.windows import SampleWindows
+
+__all__ = ["BatchSource", "DataError", "IdTable", "SampleWindows"]

@@ -1,0 +1,301 @@
+"""Batches for training and fitting: a pure function of the step, from memory or from the shards.
+
+Every point set is stored shuffled, so a contiguous window of it is a uniform random subset.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from facegraft.store import Dataset, open_dataset
+from facegraft_model.data.ids import DataError, IdTable
+from facegraft_model.data.items import (
+    POINT_SETS,
+    WHOLE_FIELDS,
+    check_finite,
+    look_up_ids,
+    neutral_expression,
+    require_samples,
+    select_rows,
+    set_sizes,
+)
+from facegraft_model.data.memory import free_bytes, to_device
+from facegraft_model.data.resident import ResidentSets
+from facegraft_model.data.sampler import Sampler
+from facegraft_model.data.stream import StreamedSets
+from facegraft_model.errors import ModelError
+
+__all__ = ["BatchSource"]
+
+GB = 1e9
+TEMPLATE_TOLERANCE = 1e-5
+"""In units of the ball: the template is stored with every item, in float32."""
+
+
+class BatchSource:
+    """Batches of items of a samples dataset, each with a window of `surface`, `near` and `free` points, and `stage` stage points.
+
+    batch(step) is a dict of tensors on `device`; b = items / world, S the number of stages (6, or 1 where there is no template morph):
+      surface_points, surface_normals f32 [b,surface,3], surface_parts u8 [b,surface];
+      near_points, near_normals f32 [b,near,3], near_sdf f32 [b,near], near_parts u8 [b,near];
+      free_points, free_normals f32 [b,free,3], free_sdf f32 [b,free];
+      landmarks f32 [b,S,68,3]; stage_points f32 [b,S,stage,3] (the same random choice for all items of a step), stage_part_labels
+      u8 [stage]; to_mm f64 [b,4,4];
+      item (place in `keys`) and the rows of id_table: subject, recipient, nose, eyes, mouth, expression, head, shape, expression_name,
+      int64 [b]; is_composite, is_neutral (a scan of the neutral expression) bool [b].
+    All coordinates and distances are in units of the unit ball. Windows that run over the end of a set go on at its beginning.
+
+    The items of a step and where their windows start depend on (seed, step) alone (see sampler.py): not on the back end, and not on how
+    many processes share the work. Process `rank` of `world` gets its contiguous share of the step's items.
+
+    split: "train", "test" or None for all; origins ("scan", "composite"), expressions: only these; keys: exactly these items, in this
+    order. id_table: the model's (default: made of the chosen items). expect: `coordinates` of the data that a model was trained on.
+    backend: "resident" (all in the device's memory), "stream" (read as needed), or "auto": resident when it fits, on CUDA into the free
+    memory less reserve_gb (1 GB = 1e9 bytes), on a CPU into half the free memory. verify: check each shard's sha256 at its first open.
+
+    Attributes: keys, rows (of the index), id_table, backend, device, mm_per_unit, frame, topology, coordinates, fingerprint (sha256 of
+    dataset.json), neutral_expression, stages (S), and on the device stage_template f32 [M,3], landmarks_template f32 [68,3] (the last
+    stage, the same for all items; None where S is 1) and stage_parts u8 [M] (None where the dataset has none).
+
+    Raises DataError for anything in the dataset that does not fit, when it is opened or when it is read; ModelError for wrong arguments.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        items: int,
+        surface: int,
+        near: int,
+        free: int,
+        stage: int,
+        seed: int = 0,
+        split: str | None = "train",
+        origins: Sequence[str] | None = None,
+        expressions: Sequence[str] | None = None,
+        keys: Sequence[str] | None = None,
+        id_table: IdTable | None = None,
+        expect: Mapping[str, Any] | None = None,
+        device: str | torch.device = "cpu",
+        backend: Literal["auto", "resident", "stream"] = "auto",
+        rank: int = 0,
+        world: int = 1,
+        reserve_gb: float = 55.0,
+        verify: bool = True,
+    ) -> None:
+        self.device = _device(device)
+        _check_counts(
+            items, rank, world, {"surface": surface, "near": near, "free": free, "stage": stage, "seed": seed}
+        )
+        if backend not in ("auto", "resident", "stream"):
+            raise ModelError(f"backend must be auto, resident or stream, not {backend!r}")
+        self.store = open_dataset(path, verify=verify)
+        require_samples(self.store)
+        self.fingerprint = self.store.fingerprint
+        self.mm_per_unit = self.store.mm_per_unit
+        self.frame = self.store.schema.frame
+        self.topology = dict(self.store.schema.topology)
+        self.coordinates: dict[str, Any] = {
+            "topology": self.topology,
+            "mm_per_unit": self.mm_per_unit,
+            "frame": self.frame,
+        }
+        check_coordinates(self.store, self.coordinates, {} if expect is None else expect)
+        self.rows = select_rows(self.store, split, origins=origins, expressions=expressions, keys=keys)
+        self.keys: list[str] = [row["key"] for row in self.rows]
+        self.neutral_expression = neutral_expression(self.store)
+        self.id_table = IdTable.from_rows(self.rows) if id_table is None else id_table
+        ids = look_up_ids(self.store, self.rows, self.id_table)
+        self.ids = {name: tensor.to(self.device) for name, tensor in ids.items()}
+        self.items, self.world = items, world
+        windows = {"surface": surface, "near": near, "free": free}
+        # Shapes stand in the shards' headers: reading those needs no checksum over a whole dataset.
+        headers = open_dataset(path, verify=False)
+        sizes = set_sizes(headers, self.keys, windows)
+        self._read_template(headers, stage)
+        stage_points = headers.shape(self.keys[0], "stage_points")[1]
+        self.sampler = Sampler(sizes, items, stage, stage_points, seed, rank, world)
+        self.backend = self._choose_backend(backend, item_bytes(headers, self.keys[0], sizes).sum(), reserve_gb)
+        arguments = (self.store, self.keys, sizes, windows, self.device, self._check)
+        self._resident = ResidentSets(*arguments) if self.backend == "resident" else None
+        self._stream = StreamedSets(*arguments, self.sampler.draw) if self.backend == "stream" else None
+        self._closed = False
+
+    def _read_template(self, headers: Dataset, stage: int) -> None:
+        """stages, stage_template, landmarks_template and stage_parts; the same number of stages and stage points for all items."""
+        shapes = {field: headers.shape(self.keys[0], field) for field in ("landmarks", "stage_points")}
+        for key in self.keys:
+            for field, shape in shapes.items():
+                if headers.shape(key, field) != shape:
+                    raise DataError(
+                        f"{headers.path}: field {field} of item {key} has shape {list(headers.shape(key, field))}, of item {self.keys[0]} "
+                        f"{list(shape)}; items with and without the template morph cannot be mixed: clean them into separate folders"
+                    )
+        self.stages, points = shapes["stage_points"][:2]
+        if stage > points:
+            raise DataError(
+                f"{stage} stage points were asked for, but the items of {headers.path} have {points}; ask for at most {points}"
+            )
+        parts = self.store.shared.get("stage_parts")
+        if parts is None and stage > 0:
+            raise DataError(
+                f"{headers.path} has no stage_parts, the part labels of its stage points; ask for 0 stage points, or sample anew"
+            )
+        if parts is not None and parts.shape != (points,):
+            raise DataError(
+                f"{headers.path}: stage_parts has shape {list(parts.shape)}, but the items have {points} stage points; sample anew"
+            )
+        self.stage_parts = None if parts is None else torch.from_numpy(parts.astype(np.uint8)).to(self.device)
+        self.stage_template: torch.Tensor | None = None
+        self.landmarks_template: torch.Tensor | None = None
+        self._template: dict[str, NDArray[np.float32]] = {}
+        if self.stages > 1:
+            self._template = {field: self.store.read(self.keys[0], field)[-1] for field in shapes}
+            self.stage_template = torch.from_numpy(self._template["stage_points"]).to(self.device)
+            self.landmarks_template = torch.from_numpy(self._template["landmarks"]).to(self.device)
+
+    def _check(self, key: str, field: str, values: NDArray[Any]) -> None:
+        """Raises DataError for NaN, and for an item whose last stage is another template than the others'."""
+        check_finite(self.store, key, field, values)
+        template = self._template.get(field)
+        if template is not None and np.abs(values[-1] - template).max(initial=0.0) > TEMPLATE_TOLERANCE:
+            raise DataError(
+                f"{self.store.path}: the last stage of {field} of item {key} is another template than that of item {self.keys[0]}; "
+                "the items come from different templates: clean and sample them into separate folders"
+            )
+
+    def _choose_backend(self, backend: str, needed: float, reserve_gb: float) -> str:
+        if backend == "stream":
+            return backend
+        free = free_bytes(self.device)
+        if backend == "resident":
+            if needed > free:
+                raise DataError(
+                    f"{self.store.path}: {len(self.keys)} items take {needed / GB:.1f} GB, and {self.device} has {free / GB:.1f} GB free; "
+                    "use backend 'stream', or fewer items"
+                )
+            return backend
+        room = free - reserve_gb * GB if self.device.type == "cuda" else free / 2
+        return "resident" if needed <= room else "stream"
+
+    # -- batches ------------------------------------------------------------------------------------------------------
+
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        """The batch of a step, on the device. Raises DataError for damage found while reading, ModelError after close()."""
+        if self._closed:
+            raise ModelError(f"the batches of {self.store.path} are closed; open a new BatchSource")
+        if step < 0:
+            raise ModelError(f"step must not be negative, but is {step}")
+        draw = self.sampler.draw(step)
+        if self._resident is not None:
+            batch = self._resident.batch(draw)
+        else:
+            assert self._stream is not None
+            batch = self._stream.batch(step)
+        items, stage = (to_device(array, self.device) for array in (draw.items, draw.stage))
+        parts = (
+            torch.empty(0, dtype=torch.uint8, device=self.device)
+            if self.stage_parts is None
+            else self.stage_parts[stage]
+        )
+        return {
+            **batch,
+            "stage_part_labels": parts,
+            "item": items,
+            **{name: ids[items] for name, ids in self.ids.items()},
+        }
+
+    @property
+    def items_per_epoch(self) -> int:
+        return len(self.keys)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps in which every item comes once; not a whole number where `items` does not divide the number of items."""
+        return len(self.keys) / self.items
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that the first item of a step belongs to."""
+        return step * self.items // len(self.keys)
+
+    def close(self) -> None:
+        """Free the memory and stop the reading thread. May be called twice."""
+        self._closed = True
+        for sets in (self._resident, self._stream):
+            if sets is not None:
+                sets.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_coordinates(store: Dataset, coordinates: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
+    """Raises DataError that names every field in which a dataset's topology, mm_per_unit and frame differ from those expected."""
+    unknown = set(expect) - set(coordinates)
+    if unknown:
+        raise ModelError(f"a model's coordinates have {', '.join(coordinates)}; what is {', '.join(sorted(unknown))}?")
+    have, want = _flat(coordinates), _flat(expect)
+    differing = [name for name in want if have.get(name) != want[name]]
+    if differing:
+        both = "; ".join(f"{name} is {have.get(name)!r}, the model's {want[name]!r}" for name in differing)
+        raise DataError(
+            f"{store.path} has other coordinates than the model was trained in: {both}; make samples as for the model's data"
+        )
+
+
+def item_bytes(store: Dataset, key: str, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bytes [I] that the items take in memory, from their set sizes [I,3]; whole fields are as large as those of item `key`."""
+    width = {field: np.dtype(spec.dtype).itemsize for field, spec in store.schema.fields.items()}
+    row = [
+        sum(width[field] * int(np.prod(store.shape(key, field)[1:])) for field in fields)
+        for fields in POINT_SETS.values()
+    ]
+    whole = sum(width[field] * int(np.prod(store.shape(key, field))) for field in WHOLE_FIELDS)
+    total: NDArray[np.int64] = sizes @ np.array(row, dtype=np.int64) + whole
+    return total
+
+
+def _flat(coordinates: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the topology beside the others, each under its own name."""
+    flat: dict[str, Any] = {}
+    for name, value in coordinates.items():
+        flat |= (
+            {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, Mapping) else {name: value}
+        )
+    return flat
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"no device {device!r}; there are cpu, cuda and cuda:N") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {device} was asked for, but torch {torch.__version__} sees no CUDA device; use cpu")
+    return found
+
+
+def _check_counts(items: int, rank: int, world: int, counts: Mapping[str, int]) -> None:
+    if items < 1:
+        raise ModelError(f"items must be at least 1, but is {items}")
+    for name, count in counts.items():
+        if count < 0:
+            raise ModelError(f"{name} must not be negative, but is {count}")
+    if world < 1 or not 0 <= rank < world:
+        raise ModelError(f"rank must be 0 to world - 1, but rank is {rank} and world {world}")
+    if items % world:
+        raise ModelError(
+            f"{items} items a step cannot be shared evenly by {world} processes; take a multiple of {world}"
+        )

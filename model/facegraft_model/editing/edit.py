@@ -1,0 +1,282 @@
+"""The commands that edit heads: each decodes the heads of its sheet and measures how every point moved.
+
+What is done to the codes is in `partcodes`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from facegraft_model.editing.displacement import TOLERANCE_MM, dense_displacement, describe_change
+from facegraft_model.editing.partcodes import (
+    PART_CODES,
+    Components,
+    Head,
+    Step,
+    check_parts,
+    component_codes,
+    interpolate_parts,
+    mean_codes,
+    principal_components,
+    require_part_codes,
+    sample_codes,
+    swap_parts,
+    trained_head,
+)
+from facegraft_model.errors import ModelError
+from facegraft_model.meshes.extract import Decoded, EmptyFieldError, decode
+from facegraft_model.method import Codes, Field
+from facegraft_model.scores.metrics import Floats, Ints, Labels
+
+__all__ = [
+    "PART_CODES",
+    "Components",
+    "DecodeSettings",
+    "Edit",
+    "EditedHead",
+    "Head",
+    "Step",
+    "component_codes",
+    "component_heads",
+    "decode_head",
+    "generate_heads",
+    "interpolate_heads",
+    "interpolate_parts",
+    "mean_codes",
+    "principal_components",
+    "require_part_codes",
+    "sample_codes",
+    "swap_heads",
+    "swap_parts",
+    "trained_head",
+]
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """resolution: nodes an axis of the extraction grid. tolerance_mm: see `displacement`. on_head(done, all): progress."""
+
+    resolution: int = 256
+    mode: Literal["sparse", "dense"] = "sparse"
+    tolerance_mm: float = TOLERANCE_MM
+    on_head: Callable[[int, int], None] | None = dataclasses.field(default=None, compare=False)
+
+
+@dataclass(frozen=True, eq=False)
+class EditedHead:
+    """A decoded head of an edit and its place (row, column) on a sheet: vertices [n,3] in mm, faces [m,3], parts u8 [n] or None.
+
+    displacement_mm [n]: how far each vertex has moved from the head number `base` of the edit, NaN where that head has no such
+    point; None for a head that nothing is compared with. numbers: `displacement.describe_change` from the base to this head.
+    """
+
+    label: str
+    row: int
+    column: int
+    codes: Codes
+    vertices_mm: Floats
+    faces: Ints
+    parts: Labels | None
+    template_coords: Floats | None
+    part: str | None = None
+    amount: float | None = None
+    base: int | None = None
+    displacement_mm: Floats | None = None
+    numbers: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """The heads of one command in the order of its sheet, and all its numbers (plain JSON)."""
+
+    heads: list[EditedHead]
+    numbers: dict[str, Any]
+
+
+class _Plan(NamedTuple):
+    """A head to be decoded: `base` is the number of an earlier one, `changed` the parts whose codes differ from it."""
+
+    step: Step
+    row: int
+    column: int
+    base: int | None = None
+    changed: tuple[str, ...] = ()
+
+
+def swap_heads(field: Field, host: Head, donors: Mapping[str, Head], settings: DecodeSettings | None = None) -> Edit:
+    """The host with the named parts of donors: sheet of the host, every donor, and the result, which is compared with the host.
+
+    donors: part (or "exp") → whose. Raises ModelError for a method without part codes, and what `swap_parts` does.
+    """
+    require_part_codes(field)
+    if not donors:
+        raise ModelError("swap: name at least one part and its donor")
+    codes: Codes = host.codes
+    for part, donor in donors.items():
+        codes = swap_parts(codes, donor.codes, (part,))
+    distinct = {donor.name: donor for donor in donors.values()}
+    result = host.name + "".join(f" + {part} of {donor.name}" for part, donor in donors.items())
+    plan = [_Plan(Step(host.codes, host.name, None, None), 0, 0)]
+    plan += [_Plan(Step(donor.codes, name, None, None), 0, i) for i, (name, donor) in enumerate(distinct.items(), 1)]
+    plan.append(_Plan(Step(codes, result, None, None), 0, len(plan), 0, tuple(donors)))
+    about = {"host": host.name, "donors": {part: donor.name for part, donor in donors.items()}}
+    return _decode_plan(field, "swap", plan, about, settings)
+
+
+def interpolate_heads(
+    field: Field,
+    start: Head,
+    end: Head,
+    order: Sequence[str] = PART_CODES,
+    steps: int = 4,
+    settings: DecodeSettings | None = None,
+) -> Edit:
+    """One head into another part after part; a row of the sheet for each part, from the head where that part begins to move.
+
+    Each head is compared with that first head of its row, so that an error map shows what this part's code alone has changed.
+    """
+    require_part_codes(field, "interpolate")
+    heads = interpolate_parts(start.codes, end.codes, order, steps)
+    plan = [_Plan(heads[0]._replace(label=start.name), 0, 0)]
+    for number, step in enumerate(heads[1:]):
+        row, k = divmod(number, steps)
+        assert step.part is not None
+        plan.append(_Plan(step, row, k + 1, row * steps, (step.part,)))
+    about = {"start": start.name, "end": end.name, "order": list(order), "steps": steps}
+    return _decode_plan(field, "interpolate", plan, about, settings)
+
+
+def generate_heads(
+    field: Field,
+    count: int,
+    seed: int,
+    parts: Literal["all"] | Sequence[str] = "all",
+    base: Head | None = None,
+    scale: float = 1.0,
+    columns: int = 5,
+    settings: DecodeSettings | None = None,
+) -> Edit:
+    """Random parts on a given head, or whole random faces; compared with that head, or with the mean head, which comes first."""
+    drawn = sample_codes(field, count, seed, parts, None if base is None else base.codes, scale)
+    first = Head("mean head", mean_codes(field)) if base is None else base
+    changed = PART_CODES if parts == "all" else tuple(parts)
+    plan = [_Plan(Step(first.codes, first.name, None, None), 0, 0)]
+    for i, codes in enumerate(drawn, 1):
+        row, column = divmod(i, columns)
+        plan.append(_Plan(Step(codes, f"random {i}", None, None), row, column, 0, changed))
+    about = {"count": count, "seed": seed, "parts": list(changed), "base": first.name, "scale": scale}
+    return _decode_plan(field, "generate", plan, about, settings)
+
+
+def component_heads(
+    field: Field,
+    parts: Sequence[str] = PART_CODES,
+    components: int = 3,
+    sigmas: Sequence[float] = (-3.0, 0.0, 3.0),
+    base: Head | None = None,
+    settings: DecodeSettings | None = None,
+) -> Edit:
+    """Principal components of each part: a row of the sheet for each, all compared with the head at 0σ, which comes first.
+
+    The zero of a part is the mean of its codes. With a base, its other parts stay: then each part has its own head at 0σ.
+    """
+    require_part_codes(field, "analyse")
+    check_parts(parts)
+    others = mean_codes(field) if base is None else base.codes
+    plan: list[_Plan] = []
+    variance: dict[str, list[float]] = {}
+    for p, part in enumerate(parts):
+        variance[part] = principal_components(field, part).explained[:components].tolist()
+        zero = 0
+        if p == 0 or base is not None:
+            zero = len(plan)
+            name = "mean head" if base is None else f"{base.name}, mean {part}"
+            step = component_codes(field, part, 0, (0.0,), others)[0]
+            plan.append(_Plan(step._replace(label=name, part=None, amount=None), p * (components + 1), 0))
+        for k in range(components):
+            for column, step in enumerate(component_codes(field, part, k, sigmas, others)):
+                plan.append(_Plan(step, p * (components + 1) + k + 1, column, zero, (part,)))
+    about = {
+        "parts": list(parts),
+        "components": components,
+        "sigmas": list(sigmas),
+        "base": "mean head" if base is None else base.name,
+        "explained_variance": variance,
+    }
+    return _decode_plan(field, "components", plan, about, settings)
+
+
+def decode_head(field: Field, codes: Codes, label: str, settings: DecodeSettings) -> Decoded:
+    """`extract.decode`, whose error about a head without a surface says which head."""
+    try:
+        return decode(field, codes, resolution=settings.resolution, mode=settings.mode)
+    except EmptyFieldError as error:
+        raise EmptyFieldError(f"{label}: {error}") from error
+
+
+def _decode_plan(
+    field: Field, command: str, plan: Sequence[_Plan], about: Mapping[str, Any], settings: DecodeSettings | None
+) -> Edit:
+    settings = settings or DecodeSettings()
+    decoded: list[Decoded] = []
+    heads: list[EditedHead] = []
+    for number, (step, row, column, base, changed) in enumerate(plan):
+        # Walks along several components all pass through the same head.
+        repeats = base is not None and _same_codes(step.codes, heads[base].codes)
+        decoded.append(
+            decoded[base] if base is not None and repeats else decode_head(field, step.codes, step.label, settings)
+        )
+        own, displacement, numbers = decoded[-1], None, None
+        if base is not None:
+            moved = dense_displacement(field, decoded[base], own, step.codes, settings.tolerance_mm)
+            numbers = describe_change(decoded[base], moved, changed)
+            back = dense_displacement(field, own, decoded[base], heads[base].codes, settings.tolerance_mm)
+            displacement = np.where(back.counted, back.lengths_mm, np.nan)
+        heads.append(
+            EditedHead(
+                label=step.label,
+                row=row,
+                column=column,
+                codes=step.codes,
+                vertices_mm=own.mesh.vertices * field.mm_per_unit,
+                faces=own.mesh.faces,
+                parts=own.parts,
+                template_coords=own.template_coords,
+                part=step.part,
+                amount=step.amount,
+                base=base,
+                displacement_mm=displacement,
+                numbers=numbers,
+            )
+        )
+        if settings.on_head is not None:
+            settings.on_head(number + 1, len(plan))
+    return Edit(
+        heads,
+        {
+            "command": command,
+            **about,
+            "mm_per_unit": float(field.mm_per_unit),
+            "resolution": settings.resolution,
+            "heads": [
+                {
+                    "label": head.label,
+                    "part": head.part,
+                    "amount": head.amount,
+                    "base": head.base,
+                    "change": head.numbers,
+                }
+                for head in heads
+            ],
+        },
+    )
+
+
+def _same_codes(one: Codes, other: Codes) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(code, other[name]) for name, code in one.items())

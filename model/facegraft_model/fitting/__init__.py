@@ -1,0 +1,1 @@
+"""Latent codes of unseen heads: of samples, of scans, and on disk."""

@@ -1,0 +1,160 @@
+"""Fits on disk: of items of a dataset, or of scans from anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facegraft_model.config import FitConfig
+from facegraft_model.data.batches import BatchSource
+from facegraft_model.errors import ModelError
+from facegraft_model.fitting.fit import Landmarks, Report, fit_samples
+from facegraft_model.fitting.fits import Fits, load_fits, save_fits
+from facegraft_model.fitting.scan import Align, fit_scan, read_scan
+from facegraft_model.method import Field
+from facegraft_model.models import load_field
+from facegraft_model.training.parallel import choose_device
+
+SCAN_ROBUST_MM = 2.0
+
+
+@dataclass(frozen=True)
+class ScanChoice:
+    """How scans are read: millimetres per unit of the file, how they are aligned, and a file of landmarks."""
+
+    unit_mm: float = 1.0
+    align: Align = "rigid"
+    landmark_file: Path | None = None
+
+
+def fit_dataset(
+    run: Path,
+    samples: Path,
+    output: Path,
+    *,
+    split: str | None = "test",
+    origin: str | None = "scan",
+    keys: Sequence[str] | None = None,
+    share_identity: bool = False,
+    landmarks: Landmarks = "none",
+    settings: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    report: Report | None = None,
+) -> Fits:
+    """Fit the chosen items of a dataset and write FITS. keys: exactly these, whatever their split and origin.
+
+    settings: `fit.name=value`, and changes: values by name, on top of the run's own fit settings.
+    """
+    field = load_field(run, choose_device(device))
+    fit = _fit_config(field, settings, changes)
+    if keys is None:
+        keys = chosen_keys(field, samples, split, origin)
+    fitted, rows = fit_samples(
+        field,
+        os.fspath(samples),
+        keys,
+        fit,
+        seed=seed,
+        landmarks=landmarks,
+        share_identity=share_identity,
+        report=report,
+    )
+    record = {
+        **asdict(fit),
+        "landmarks": landmarks,
+        "alignment": "none",
+        "share_identity": share_identity,
+        "seed": seed,
+    }
+    save_fits(output, field, run, rows, fitted.codes, fitted.errors_mm, record, samples=samples)
+    return load_fits(output, choose_device(device))
+
+
+def fit_scans(
+    run: Path,
+    scans: Sequence[Path],
+    output: Path,
+    choice: ScanChoice,
+    *,
+    landmarks: Landmarks = "none",
+    settings: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    report: Report | None = None,
+) -> Fits:
+    """Fit meshes or point clouds, one after the other, and write FITS; a head's key is its file's name."""
+    field = load_field(run, choose_device(device))
+    fit = _fit_config(field, settings, {"robust_mm": SCAN_ROBUST_MM, **(changes or {})})
+    names = [path.stem for path in scans]
+    if len(set(names)) < len(names):
+        raise ModelError(
+            f"two scans are called {next(name for name in names if names.count(name) > 1)!r}; give them different file names"
+        )
+    codes: dict[str, list[torch.Tensor]] = {name: [] for name in field.code_dims}
+    errors, alignments = [], []
+    for path in scans:
+        scan = read_scan(path, choice.unit_mm, choice.landmark_file, seed)
+        fitted, alignment = fit_scan(
+            field, scan, fit, align=choice.align, landmarks=landmarks, seed=seed, report=report
+        )
+        for name, code in fitted.codes.items():
+            codes[name].append(code)
+        errors.append(fitted.errors_mm)
+        alignments.append(alignment)
+    rows = [
+        {"key": name, "subject": name, "expression": "", "split": "", "recipient": name, "origin": "scan"}
+        for name in names
+    ]
+    record = {
+        **asdict(fit),
+        "landmarks": landmarks,
+        "alignment": choice.align,
+        "unit_mm": choice.unit_mm,
+        "share_identity": False,
+        "seed": seed,
+    }
+    save_fits(
+        output,
+        field,
+        run,
+        rows,
+        {name: torch.cat(values) for name, values in codes.items()},
+        torch.cat(errors),
+        record,
+        alignment=torch.stack(alignments),
+    )
+    return load_fits(output, choose_device(device))
+
+
+def chosen_keys(field: Field, samples: Path, split: str | None, origin: str | None) -> list[str]:
+    """Keys of the items of a split and origin. Raises DataError when there are none."""
+    expect = field.provenance["data"]["coordinates"]
+    with BatchSource(
+        samples,
+        items=1,
+        surface=0,
+        near=0,
+        free=0,
+        stage=0,
+        split=split,
+        origins=None if origin is None else (origin,),
+        expect=expect,
+        backend="stream",
+    ) as source:
+        return list(source.keys)
+
+
+def _fit_config(field: Field, settings: Sequence[str], changes: Mapping[str, Any] | None) -> FitConfig:
+    wrong = [setting for setting in settings if not setting.startswith("fit.")]
+    if wrong:
+        raise ModelError(f"--set {wrong[0]}: a fit takes fit.name=value only; the rest is the run's")
+    config = field.config.with_settings(settings)
+    return replace(config, fit=replace(config.fit, **(changes or {}))).checked().fit

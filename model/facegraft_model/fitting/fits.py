@@ -1,0 +1,156 @@
+"""Fitted codes on disk: FITS/fits.json and FITS/codes.safetensors, both or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as deserialise
+from torch import Tensor
+
+from facegraft.store import write_arrays_atomic, write_json_atomic
+from facegraft_model.errors import ModelError
+from facegraft_model.method import Field
+from facegraft_model.models import load_field
+from facegraft_model.training.checkpoint import STATE_FILE
+
+FITS_FILE, CODES_FILE = "fits.json", "codes.safetensors"
+FORMAT = "facegraft fits"
+ITEM_COLUMNS = (
+    "key",
+    "subject",
+    "expression",
+    "split",
+    "recipient",
+    "donor_nose",
+    "donor_eyes",
+    "donor_mouth",
+    "origin",
+)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Fitted heads and the model that their codes belong to.
+
+    items: rows of the index (key, subject, expression, …) with error_mm; codes: name → [I,dim]; alignment f64 [I,4,4]: from the
+    coordinates that were given to the model's unit coordinates.
+    """
+
+    path: Path
+    field: Field
+    items: list[dict[str, Any]]
+    codes: dict[str, Tensor]
+    alignment: Tensor
+    settings: dict[str, Any]
+    run: Path
+    samples: Path | None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def codes_of(self, index: int) -> dict[str, Tensor]:
+        """Codes of one head, each [1,dim]; a composite has no expression code."""
+        neutral = self.items[index]["origin"] == "composite"
+        return {name: code[index : index + 1] for name, code in self.codes.items() if not (name == "exp" and neutral)}
+
+    def index(self, key: str) -> int:
+        """Place of an item. Raises ModelError for a key that was not fitted."""
+        keys = [item["key"] for item in self.items]
+        if key not in keys:
+            raise ModelError(
+                f"{self.path} has no fit of {key!r}; it has {', '.join(keys[:8])}{' …' if len(keys) > 8 else ''}"
+            )
+        return keys.index(key)
+
+
+def save_fits(
+    path: Path,
+    field: Field,
+    run: Path,
+    items: Sequence[Mapping[str, Any]],
+    codes: Mapping[str, Tensor],
+    errors_mm: Tensor,
+    settings: Mapping[str, Any],
+    *,
+    samples: Path | None = None,
+    alignment: Tensor | None = None,
+) -> None:
+    """Write a folder of fits. Raises ModelError when it exists already with other contents than fits."""
+    if path.exists() and any(path.iterdir()) and not (path / FITS_FILE).exists():
+        raise ModelError(f"{path} is not empty and holds no fits; choose another folder")
+    path.mkdir(parents=True, exist_ok=True)
+    (path / FITS_FILE).unlink(missing_ok=True)
+    alignment = torch.eye(4, dtype=torch.float64).repeat(len(items), 1, 1) if alignment is None else alignment
+    arrays = {f"codes.{name}": code.cpu().numpy() for name, code in codes.items()} | {"alignment": alignment.numpy()}
+    write_arrays_atomic(path / CODES_FILE, arrays)
+    checkpoint = Path(field.provenance["checkpoint"])
+    rows = [
+        {name: item.get(name) for name in ITEM_COLUMNS} | {"error_mm": round(float(error), 5)}
+        for item, error in zip(items, errors_mm, strict=True)
+    ]
+    document = {
+        "format": FORMAT,
+        "version": 1,
+        "run": str(run.resolve()),
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": checkpoint_sha256(checkpoint),
+        "model": field.provenance,
+        "mm_per_unit": field.mm_per_unit,
+        "samples": None if samples is None else str(samples.resolve()),
+        "settings": dict(settings),
+        "codes_sha256": hashlib.sha256((path / CODES_FILE).read_bytes()).hexdigest(),
+        "items": rows,
+    }
+    write_json_atomic(path / FITS_FILE, document)
+
+
+def checkpoint_sha256(checkpoint: Path) -> str:
+    """Identity of a checkpoint: its state file holds the checksums of all the others."""
+    return hashlib.sha256((checkpoint / STATE_FILE).read_bytes()).hexdigest()
+
+
+def load_fits(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu", run: str | os.PathLike[str] | None = None
+) -> Fits:
+    """Read fits and the very checkpoint they were made with. run: where the run is now, if it was moved.
+
+    Raises ModelError for a folder without fits, changed files, or a run whose checkpoint has gone.
+    """
+    path = Path(path)
+    try:
+        document = json.loads((path / FITS_FILE).read_bytes())
+        data = (path / CODES_FILE).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path} holds no fits: {error}; make them with facegraft model fit RUN SAMPLES -o {path}"
+        ) from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ModelError(f"{path / FITS_FILE} is no file of fits")
+    if hashlib.sha256(data).hexdigest() != document["codes_sha256"]:
+        raise ModelError(f"{path / CODES_FILE} was changed or damaged; fit again")
+    folder = Path(run or document["run"])
+    checkpoint = folder / "checkpoints" / document["checkpoint"]
+    if not (checkpoint / STATE_FILE).is_file():
+        raise ModelError(
+            f"{path} was made with checkpoint {checkpoint}, which is not there; name the run's folder with --run, or fit again with the latest checkpoint"
+        )
+    if checkpoint_sha256(checkpoint) != document["checkpoint_sha256"]:
+        raise ModelError(f"{checkpoint} is not the checkpoint that {path} was made with; fit again")
+    field = load_field(checkpoint, device)
+    try:
+        tensors = deserialise(data)
+    except SafetensorError as error:
+        raise ModelError(f"{path / CODES_FILE} cannot be read: {error}; fit again") from error
+    codes = {
+        name.removeprefix("codes."): tensor.to(device) for name, tensor in tensors.items() if name.startswith("codes.")
+    }
+    samples = None if document["samples"] is None else Path(document["samples"])
+    return Fits(path, field, document["items"], codes, tensors["alignment"], document["settings"], folder, samples)

@@ -1,0 +1,282 @@
+"""Fitting a mesh or a partial point cloud from anywhere: into the model's frame first, then codes and pose together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from facegraft_model.config import FitConfig
+from facegraft_model.errors import ModelError
+from facegraft_model.fitting.fit import FittedCodes, Landmarks, Report, optimise_codes, predict_landmarks
+from facegraft_model.meshes.meshio import PointCloud, read_points
+from facegraft_model.method import Batch, Field
+from facegraft_model.seeds import derived_seed
+
+Align = Literal["none", "rigid", "similarity"]
+SURFACE_SAMPLES = 100_000
+ICP_POINTS = 4000
+ICP_ROUNDS = 60
+KEPT_SHARE = 0.8
+"""Share of the nearest pairs that an ICP round uses: the rest may have no counterpart on the template."""
+START_TURNS_DEG = (0.0, -40.0, 40.0)
+NEAR_SIGMA_MM = 1.0
+POSE_RATE = 0.1
+"""Learning rate of the pose in units of the codes': both are of the order of 0.1."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Points of a scan in mm, f32 [n,3], normals f32 [n,3] (0 where unknown), given landmarks by iBUG index."""
+
+    points: Tensor
+    normals: Tensor
+    landmarks: dict[int, NDArray[np.float64]]
+
+
+def read_scan(
+    path: str | os.PathLike[str], unit_mm: float, landmarks: str | os.PathLike[str] | None, seed: int
+) -> Scan:
+    """A mesh (sampled evenly over its area) or a point cloud. unit_mm: millimetres per unit of the file.
+
+    landmarks: JSON object iBUG index → [x, y, z], or a list of 68 points, in the file's unit.
+    Raises ModelError for files that hold no usable points.
+    """
+    cloud = read_points(path)
+    rng = np.random.default_rng(derived_seed(seed, "scan"))
+    points, normals = (
+        _surface_samples(cloud, rng) if cloud.faces is not None and len(cloud.faces) else _cloud_samples(cloud, rng)
+    )
+    if len(points) < 100:
+        raise ModelError(f"{path} holds {len(points)} points; a fit needs at least 100")
+    return Scan(
+        torch.from_numpy(unit_mm * points).float(),
+        torch.from_numpy(normals).float(),
+        {} if landmarks is None else _read_landmarks(Path(landmarks), unit_mm),
+    )
+
+
+def fit_scan(
+    field: Field,
+    scan: Scan,
+    fit: FitConfig,
+    *,
+    align: Align = "rigid",
+    landmarks: Landmarks = "none",
+    seed: int = 0,
+    report: Report | None = None,
+) -> tuple[FittedCodes, Tensor]:
+    """Codes of a scan, and the map f64 [4,4] from its millimetres to the model's unit coordinates.
+
+    align: none (the scan is in the model's frame, in mm about the unit ball's centre), rigid or similarity: first to the template, by the
+    given landmarks where there are three or more, else by trimmed ICP (Chetverikov et al. 2002) from three starting turns; then the pose
+    moves along with the codes.
+    Raises ModelError for landmarks=given without landmarks.
+    """
+    if landmarks != "none" and not field.has_warp:
+        raise ModelError(
+            f"landmarks={landmarks}: method {field.config.model.method} has no map to a template that landmarks could be drawn along"
+        )
+    if landmarks == "given" and not scan.landmarks:
+        raise ModelError("landmarks=given: no landmarks were given; name their file with --landmark-file")
+    device = next(field.parameters()).device
+    start = np.diag([1 / field.mm_per_unit] * 3 + [1.0])
+    if align != "none":
+        start = _initial_pose(field, scan, start, align == "similarity")
+    pose = Pose(torch.from_numpy(start).float(), align).to(device)
+    points, normals = scan.points.to(device), scan.normals.to(device)
+    known = _known_landmarks(field, scan, pose, landmarks)
+    draw = torch.Generator().manual_seed(derived_seed(seed, "scan batches"))
+    codes = {name: torch.zeros(1, dtype=torch.int64) for name in field.code_dims}
+    fitted = optimise_codes(
+        field,
+        _batches(points, normals, pose, fit, known, field.mm_per_unit, draw),
+        codes,
+        fit,
+        seed=seed,
+        landmarks=known is not None,
+        moving=None if align == "none" else (pose, POSE_RATE),
+        report=report,
+    )
+    return fitted, pose.matrix().detach().cpu().double()
+
+
+class Pose(nn.Module):
+    """A map of points that starts at a given one and may turn, move and (similarity) grow from there."""
+
+    start: Tensor
+
+    def __init__(self, start: Tensor, align: Align) -> None:
+        super().__init__()
+        self.register_buffer("start", start)
+        self.turn, self.move = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+        self.grow = nn.Parameter(torch.zeros(()), requires_grad=align == "similarity")
+
+    def rotation(self) -> Tensor:
+        """exp of the turn's cross-product matrix [3,3]."""
+        x, y, z = self.turn.unbind()
+        zero = torch.zeros_like(x)
+        cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
+        return torch.linalg.matrix_exp(cross)
+
+    def matrix(self) -> Tensor:
+        """The whole map [4,4]."""
+        step = torch.eye(4, device=self.start.device)
+        step = torch.cat([torch.cat([self.grow.exp() * self.rotation(), self.move[:, None]], 1), step[3:]], 0)
+        return step @ self.start
+
+    def forward(self, points: Tensor) -> Tensor:
+        """points [n,3] → [n,3]."""
+        matrix = self.matrix()
+        return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def _batches(
+    points: Tensor,
+    normals: Tensor,
+    pose: Pose,
+    fit: FitConfig,
+    landmarks: tuple[Tensor, Tensor] | None,
+    mm_per_unit: float,
+    draw: torch.Generator,
+) -> Callable[[int], Batch]:
+    """Random points of the scan; where normals are known, also points beside the surface, whose distance is the offset."""
+    scale = mm_per_unit
+
+    def batch_of(_: int) -> Batch:
+        chosen = torch.randint(len(points), (fit.surface,), generator=draw).to(points.device)
+        rotation = pose.rotation() @ (pose.start[:3, :3] * scale)
+        surface, outward = (
+            pose(points[chosen])[None],
+            torch.nn.functional.normalize(normals[chosen] @ rotation.T, dim=-1)[None],
+        )
+        count = min(fit.near, fit.surface)
+        offset = torch.randn(1, count, 1, generator=draw).to(points.device) * NEAR_SIGMA_MM / scale
+        oriented = outward[:, :count].square().sum(-1, keepdim=True) > 0.5
+        offset = torch.where(oriented, offset, torch.zeros_like(offset))
+        batch = {
+            "item": torch.zeros(1, dtype=torch.int64, device=points.device),
+            "surface_points": surface,
+            "surface_normals": outward,
+            "near_points": surface[:, :count] + offset * outward[:, :count],
+            "near_normals": outward[:, :count],
+            "near_sdf": offset[..., 0],
+            "free_points": surface[:, :0],
+            "free_normals": outward[:, :0],
+            "free_sdf": surface[:, :0, 0],
+        }
+        if landmarks is not None:
+            where, template = landmarks
+            batch |= {"landmarks": pose(where)[None, None], "landmark_targets": template[None]}
+        return batch
+
+    return batch_of
+
+
+def _known_landmarks(field: Field, scan: Scan, pose: Pose, landmarks: Landmarks) -> tuple[Tensor, Tensor] | None:
+    """Landmarks of the scan in mm [k,3] and where the template has them [k,3]."""
+    device = field.template_landmarks.device
+    if landmarks == "none":
+        return None
+    if landmarks == "given":
+        ids = sorted(scan.landmarks)
+        where = torch.from_numpy(np.stack([scan.landmarks[i] for i in ids])).float().to(device)
+        return where, field.template_landmarks[ids]
+    with torch.no_grad():
+        points = scan.points[:: max(len(scan.points) // 20_000, 1)].to(device)
+        nearest = predict_landmarks(field, pose(points)[None])[0]
+        index = torch.cdist(nearest[None], pose(points)[None])[0].argmin(1)
+    return points[index], field.template_landmarks
+
+
+def _initial_pose(field: Field, scan: Scan, scale: NDArray[np.float64], similarity: bool) -> NDArray[np.float64]:
+    template = field.template_points.cpu().numpy().astype(np.float64)
+    landmarks = field.template_landmarks.cpu().numpy().astype(np.float64)
+    start = np.diag([scale[0, 0]] * 3 + [1.0])
+    if len(scan.landmarks) >= 3:
+        ids = sorted(scan.landmarks)
+        given = scale[0, 0] * np.stack([scan.landmarks[i] for i in ids])
+        return np.asarray(procrustes(given, landmarks[ids], similarity) @ start)
+    points = scan.points.numpy().astype(np.float64)[:: max(len(scan.points) // ICP_POINTS, 1)] * scale[0, 0]
+    found = [_trimmed_icp(points, template, turn, similarity) for turn in START_TURNS_DEG]
+    return np.asarray(min(found, key=lambda pair: pair[1])[0] @ start)
+
+
+def _trimmed_icp(
+    points: NDArray[np.float64], template: NDArray[np.float64], turn_deg: float, similarity: bool
+) -> tuple[NDArray[np.float64], float]:
+    """Map [4,4] of points [n,3] onto the template [m,3], and the mean distance of the kept pairs."""
+    angle = np.radians(turn_deg)
+    pose = np.eye(4)
+    pose[:3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    # A scan of a face lies in front: its foremost part meets the template's.
+    front = template[template[:, 2] > np.quantile(template[:, 2], 0.6)]
+    pose[:3, 3] = front.mean(0) - pose[:3, :3] @ points.mean(0)
+    target, residual = torch.from_numpy(template), np.inf
+    for round_ in range(ICP_ROUNDS):
+        moved = points @ pose[:3, :3].T + pose[:3, 3]
+        distance, nearest = (value.numpy() for value in torch.cdist(torch.from_numpy(moved), target).min(1))
+        kept = distance <= np.quantile(distance, KEPT_SHARE)
+        residual = float(distance[kept].mean())
+        # Scale only once the two lie on each other: before, shrinking is the cheapest way to come near.
+        pose = procrustes(points[kept], template[nearest[kept]], similarity and round_ > ICP_ROUNDS // 2)
+    return pose, residual
+
+
+def procrustes(source: NDArray[np.float64], target: NDArray[np.float64], similarity: bool) -> NDArray[np.float64]:
+    """The rigid (or similarity) map [4,4] of points [n,3] onto others, least squares (Umeyama 1991)."""
+    mean_s, mean_t = source.mean(0), target.mean(0)
+    u, d, vt = np.linalg.svd((target - mean_t).T @ (source - mean_s))
+    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = u @ flip @ vt
+    scale = float((d * np.diag(flip)).sum() / np.square(source - mean_s).sum()) if similarity else 1.0
+    matrix = np.eye(4)
+    matrix[:3, :3] = scale * rotation
+    matrix[:3, 3] = mean_t - scale * rotation @ mean_s
+    return matrix
+
+
+def _surface_samples(cloud: PointCloud, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    assert cloud.faces is not None
+    corners = cloud.points[cloud.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    areas = np.linalg.norm(normals, axis=1)
+    if not areas.sum() > 0:
+        raise ModelError("the mesh has no area: all its faces are degenerate")
+    face = rng.choice(len(areas), SURFACE_SAMPLES, p=areas / areas.sum())
+    u, v = np.sqrt(rng.random(SURFACE_SAMPLES)), rng.random(SURFACE_SAMPLES)
+    weights = np.stack([1 - u, u * (1 - v), u * v], 1)
+    return np.einsum("nk,nkd->nd", weights, corners[face]), normals[face] / areas[face, None]
+
+
+def _cloud_samples(cloud: PointCloud, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    chosen = rng.permutation(len(cloud.points))[:SURFACE_SAMPLES]
+    normals = np.zeros_like(cloud.points) if cloud.normals is None else cloud.normals
+    return cloud.points[chosen], normals[chosen]
+
+
+def _read_landmarks(path: Path, unit_mm: float) -> dict[int, NDArray[np.float64]]:
+    try:
+        document: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: no landmarks: {error}") from error
+    pairs = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    found: dict[int, NDArray[np.float64]] = {}
+    for name, value in pairs:
+        point = np.asarray(value, dtype=np.float64) if isinstance(value, list) else np.zeros(0)
+        if point.shape != (3,) or not np.isfinite(point).all() or not str(name).isdigit() or int(name) > 67:
+            raise ModelError(f"{path}: landmark {name!r} must be an iBUG index 0..67 with [x, y, z], found {value!r}")
+        found[int(name)] = unit_mm * point
+    if not found:
+        raise ModelError(f"{path}: no landmarks; write a JSON object of iBUG index and [x, y, z]")
+    return found

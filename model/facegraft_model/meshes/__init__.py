@@ -1,0 +1,1 @@
+"""From a field to triangle meshes: grids, extraction, correspondence, files."""

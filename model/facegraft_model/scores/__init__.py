@@ -1,0 +1,1 @@
+"""Scores by part, tables of them, and comparisons of methods."""
