@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from facegraft_model.fitting.fits import Fits, load_fits, save_fits
 from facegraft_model.fitting.scan import Align, fit_scan, read_scan
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
+from facegraft_model.outofmemory import named_out_of_memory
 from facegraft_model.training.parallel import choose_device
 
 SCAN_ROBUST_MM = 2.0
@@ -56,16 +58,17 @@ def fit_dataset(
     fit = _fit_config(field, settings, changes)
     if keys is None:
         keys = chosen_keys(field, samples, split, origin)
-    fitted, rows = fit_samples(
-        field,
-        os.fspath(samples),
-        keys,
-        fit,
-        seed=seed,
-        landmarks=landmarks,
-        share_identity=share_identity,
-        report=report,
-    )
+    with _memory(field, fit):
+        fitted, rows = fit_samples(
+            field,
+            os.fspath(samples),
+            keys,
+            fit,
+            seed=seed,
+            landmarks=landmarks,
+            share_identity=share_identity,
+            report=report,
+        )
     record = {
         **asdict(fit),
         "landmarks": landmarks,
@@ -102,9 +105,10 @@ def fit_scans(
     errors, alignments = [], []
     for path in scans:
         scan = read_scan(path, choice.unit_mm, choice.landmark_file, seed)
-        fitted, alignment = fit_scan(
-            field, scan, fit, align=choice.align, landmarks=landmarks, seed=seed, report=report
-        )
+        with _memory(field, fit):
+            fitted, alignment = fit_scan(
+                field, scan, fit, align=choice.align, landmarks=landmarks, seed=seed, report=report
+            )
         for name, code in fitted.codes.items():
             codes[name].append(code)
         errors.append(fitted.errors_mm)
@@ -150,6 +154,12 @@ def chosen_keys(field: Field, samples: Path, split: str | None, origin: str | No
         backend="stream",
     ) as source:
         return list(source.keys)
+
+
+def _memory(field: Field, fit: FitConfig) -> AbstractContextManager[None]:
+    points = fit.surface + fit.near + fit.free
+    what = f"{fit.items} heads of {points} points are too many at once"
+    return named_out_of_memory(field.template_points.device, what, "lower fit.items or fit.surface (--set fit.items=4)")
 
 
 def _fit_config(field: Field, settings: Sequence[str], changes: Mapping[str, Any] | None) -> FitConfig:

@@ -34,6 +34,14 @@ class Processes:
         dist.broadcast(tensor, 0)
         return float(tensor)
 
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean of a tensor over all processes."""
+        if self.world == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.world
+
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """auto: cuda where there is one. Raises ModelError for a device that is not there."""

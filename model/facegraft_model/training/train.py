@@ -26,6 +26,7 @@ from facegraft_model.field import FaceField
 from facegraft_model.method import Batch, Field, TemplateFacts, Terms
 from facegraft_model.models import build_field, checkpoint_state
 from facegraft_model.nets.siren import Matmul
+from facegraft_model.outofmemory import named_out_of_memory
 from facegraft_model.seeds import derived_seed
 from facegraft_model.training import checkpoint as checkpoints
 from facegraft_model.training.optim_state import optimiser_tensors, restore_optimiser
@@ -79,7 +80,18 @@ def train(
     a number, and memory that does not suffice.
     """
     config = config.checked()
-    with joined(device) as processes, _locked(Path(run), processes), _precision(config.train, processes.device):
+    data = config.data
+    what = f"{data.items} items of {data.surface + data.near + data.free} points are too many at once with a model of width {config.model.width}"
+    knob = (
+        f"set train.accumulate to {2 * config.train.accumulate} (the same result in parts), lower data.items or data.surface, "
+        "or keep the dataset off the device (data.backend=stream)"
+    )
+    with (
+        joined(device) as processes,
+        _locked(Path(run), processes),
+        _precision(config.train, processes.device),
+        named_out_of_memory(processes.device, what, knob),
+    ):
         return _Run(Path(samples), Path(run), config, processes, seed, progress).train()
 
 
@@ -125,24 +137,25 @@ class _Run:
             "fingerprint": self.source.fingerprint,
         }
         path = self.run / CONFIG_FILE
-        if not path.exists():
+        if checkpoints.latest(self.run) is None:  # nothing was learnt yet, so nothing can be at odds with it
             if self.processes.first:
-                if checkpoints.latest(self.run) is not None:
-                    raise ModelError(f"{self.run} holds checkpoints but no {CONFIG_FILE}; train into another folder")
-                self.run.mkdir(parents=True, exist_ok=True)
                 write_json_atomic(path, document)
             return
+        if not path.exists():
+            raise ModelError(f"{self.run} holds checkpoints but no {CONFIG_FILE}; train into another folder")
         before = read_run_config(self.run)
         differing = [name for name in ("seed", "fingerprint") if before[name] != document[name]]
-        then, now = before["config"], document["config"]
+        then, now = Config.from_json(before["config"], str(path)).to_json(), document["config"]
         for group, values in now.items():
             if group == "preset":
                 continue
             free = FREE_TO_CHANGE.get(group, set())
+            if now["train"]["schedule"] == "cosine":  # its rate at every step depends on how many there are
+                free = free - {"steps"}
             differing += [
-                f"{group}.{name} ({then[group].get(name)!r} before, {value!r} now)"
+                f"{group}.{name} ({then[group][name]!r} before, {value!r} now)"
                 for name, value in values.items()
-                if name not in free and then[group].get(name) != value
+                if name not in free and then[group][name] != value
             ]
         if differing:
             raise ModelError(
@@ -166,22 +179,8 @@ class _Run:
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     def train(self) -> Path:
-        try:
+        with self.source:
             return self._train()
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if (
-                isinstance(error, RuntimeError)
-                and not isinstance(error, torch.OutOfMemoryError)
-                and "allocate memory" not in str(error)
-            ):
-                raise
-            raise ModelError(
-                f"out of memory on {self.processes.device}: {self.config.data.items} items of "
-                f"{self.config.data.surface + self.config.data.near + self.config.data.free} points are too many at once; "
-                f"set train.accumulate to {2 * self.config.train.accumulate} (the same result in parts), or lower data.items or data.surface"
-            ) from error
-        finally:
-            self.source.close()
 
     def _train(self) -> Path:
         train, data, device = self.config.train, self.config.data, self.processes.device
@@ -281,12 +280,13 @@ class _Run:
             group["lr"] = lr * factor
 
     def _record(self, loss: Tensor, terms: Terms) -> dict[str, Any]:
-        value = float(loss)
-        if not math.isfinite(value):
+        """Loss and terms of a step, over all processes."""
+        values = self.processes.mean(torch.stack([loss, *terms.values()])).tolist()
+        if not math.isfinite(values[0]):
             raise ModelError(
-                f"the loss became {value} at step {self.step}; the checkpoints before are kept. Lower train.lr, or set train.clip_grad (such as 1e3)"
+                f"the loss became {values[0]} at step {self.step}; the checkpoints before are kept. Lower train.lr, or set train.clip_grad (such as 1e3)"
             )
-        return {"loss": value, **{name: float(term) for name, term in terms.items()}}
+        return dict(zip(["loss", *terms], values, strict=True))
 
     def _save(self) -> Path | None:
         if not self.processes.first:
