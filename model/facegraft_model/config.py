@@ -94,7 +94,7 @@ class LossConfig:
     neutral: float = 1e4
     """squared displacement by the expression net of a head whose expression is neutral"""
     dense: float = 0.0
-    """|displacement of registered surface points by each net - the true displacement of that stage| (in units)"""
+    """|displacement of registered surface points by each net - the true displacement of that stage| (in units); of a part net, the mean inside the part plus the mean outside it"""
     locality: float = 0.0
     """|displacement by a part net| at sampled points that do not belong to the part"""
 

@@ -78,17 +78,7 @@ def training_terms(field: FaceField, batch: Batch, codes: Codes) -> Terms:
         moved = trace.displacements[0][:, : batch["surface_points"].shape[1]]
         terms["neutral"] = (batch["is_neutral"].to(points.dtype) * moved.square().mean((1, 2))).mean()
     if dense:
-        terms["dense"] = torch.stack(
-            [
-                (
-                    trace.displacements[i][:, count + 68 :]
-                    - (stage_points[:, spec.stage_to] - stage_points[:, spec.stage_from])
-                )
-                .abs()
-                .mean()
-                for i, spec in enumerate(field.specs)
-            ]
-        ).sum()
+        terms["dense"] = _dense(field, batch, [moved[:, count + 68 :] for moved in trace.displacements])
     if loss.locality > 0:
         terms["locality"] = _locality(field, batch, trace.displacements)
     return weighted(terms, loss)
@@ -102,6 +92,29 @@ def _landmark_generation(field: FaceField, generated: dict[str, Tensor], landmar
         )
         terms.append((on * error if spec.name == "exp" else error).mean())
     return torch.stack(terms).sum()
+
+
+def _dense(field: FaceField, batch: Batch, displacements: list[Tensor]) -> Tensor:
+    """L1 of each net's displacement [B,m,3] at registered points from the true one of its stage, summed over the nets.
+
+    A part is a twentieth of a head, and elsewhere its net has to do nothing: so for a part net the points of the part count
+    as much, together, as all the others.
+    """
+    stages, labels = batch["stage_points"], batch["stage_part_labels"]
+    terms = []
+    for spec, moved in zip(field.specs, displacements, strict=True):
+        error = (moved - (stages[:, spec.stage_to] - stages[:, spec.stage_from])).abs().mean((0, 2))
+        if spec.part is None:
+            terms.append(error.mean())
+            continue
+        inside = (labels == spec.part).to(error.dtype)
+        terms.append(_mean_where(error, inside) + _mean_where(error, 1 - inside))
+    return torch.stack(terms).sum()
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of the values [m] whose `chosen` [m] is 1; 0 where there are none."""
+    return (values * chosen).sum() / chosen.sum().clamp_min(1)
 
 
 def _locality(field: FaceField, batch: Batch, displacements: list[Tensor]) -> Tensor:

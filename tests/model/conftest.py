@@ -379,6 +379,7 @@ def make_batch(id_table: IdTable) -> Callable[..., dict[str, torch.Tensor]]:
             "free_normals": normals(free),
             "landmarks": points(6, 68, 3),
             "stage_points": points(6, stage, 3),
+            "stage_part_labels": (torch.arange(stage) % 4).to(torch.uint8),
             "is_composite": number % 3 == 2,
             "is_neutral": number % 3 == 0,
             "item": number,
