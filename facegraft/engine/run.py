@@ -16,6 +16,7 @@ from facegraft.engine.client import Outcome, ShardClient, start_client
 from facegraft.engine.errors import EngineError, RunInterrupted
 from facegraft.engine.fingerprint import RunRecord, read_run, run_record
 from facegraft.engine.folder import claim, finished_counts, furnish, make_output, refuse_strangers
+from facegraft.engine.interrupts import remembered_interrupts
 from facegraft.engine.lock import locked
 from facegraft.engine.options import EngineOptions
 from facegraft.engine.order import StageOrder
@@ -154,8 +155,12 @@ def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally) -> None:
     waiting, suspects, in_flight = deque(tasks), deque[ShardTask](), dict[int, ShardTask]()
     losses = Counter[int]()
     try:
-        with show_progress(stage_label(tasks[0].order.stage), tally.planned, tally.options.progress) as progress:
+        with (
+            remembered_interrupts() as check_interrupt,
+            show_progress(stage_label(tasks[0].order.stage), tally.planned, tally.options.progress) as progress,
+        ):
             while waiting or suspects or in_flight:
+                check_interrupt()
                 while waiting and len(in_flight) < client.capacity():
                     _submit(client, waiting.popleft(), in_flight)
                 if suspects and not in_flight:

@@ -53,7 +53,7 @@ def decode(header: bytes | bytearray, payload: bytes | bytearray) -> tuple[dict[
             count = int(np.prod(entry["shape"], dtype=np.int64))
             arrays[entry["name"]] = np.frombuffer(payload, dtype, count, start).reshape(entry["shape"])
             start += count * dtype.itemsize
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, SyntaxError) as error:  # numpy reads a dtype's text as Python
         raise WireError(f"not a message: {error}") from error
     if start != len(payload):
         raise WireError(f"the arrays take {start} bytes, the payload has {len(payload)}")

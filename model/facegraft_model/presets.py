@@ -29,7 +29,7 @@ TINY = replace(
     model=ModelConfig(
         width=64, hyper="low-rank", hyper_width=64, hyper_rank=4, blend_width=32, landmark_width=64, window=True
     ),
-    data=DataConfig(items=4, surface=384, near=192, free=64, stage=64),
+    data=DataConfig(items=4, surface=384, near=192, free=64, stage=128),
     train=TrainConfig(
         steps=1000,
         lr=5e-4,
