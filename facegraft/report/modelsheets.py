@@ -51,7 +51,10 @@ def _interpolate(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[st
         rows.append([_tile(first, caption=""), *(_tile(head, caption=_percent(head)) for head in moved)])
         rows.append([None, *(_tile(head, painted=True, caption="") for head in moved)])
         titles += [str(moved[0].part), ""]
-    return rows, {"row_titles": titles}
+    # The remainder moves the whole head, and would leave the parts' maps pale.
+    lengths = [head.displacement_mm for head in heads if head.displacement_mm is not None and head.part != "rem"]
+    limit = max((float(np.nanpercentile(length, 99.5)) for length in lengths), default=0.0)
+    return rows, {"row_titles": titles, "colour_limit_mm": round(limit, 1) or None}
 
 
 def _percent(head: Any) -> str:
@@ -68,7 +71,7 @@ def _generate(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[str, 
 
 def _components(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[str, Any]]:
     rows: list[list[Tile | None]] = []
-    titles = []
+    titles: list[str] = []
     columns: list[str] = []
     for row in sorted({head.row for head in heads if head.amount is not None}):
         own = sorted(
@@ -81,7 +84,8 @@ def _components(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[str
         columns = [f"{head.amount:+g} σ" if head.amount else "mean" for head in own] + [
             f"displacement {head.amount:+g} σ" for head in moved
         ]
-        titles.append(own[0].label.split(":")[0] if ":" in own[0].label else f"{own[0].part}")
+        part = own[0].part
+        titles.append(f"{part} {1 + sum(title.startswith(part) for title in titles)}")
     return rows, {"row_titles": titles, "column_titles": columns}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import math
 import types
@@ -13,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from facegraft.store import canonical_json
 from facegraft_model.errors import ModelError
 
 Method = Literal["parts", "imface", "i3dmm", "deepsdf"]
@@ -338,13 +336,6 @@ class Config:
         if not self.model.window_outer > self.model.window_inner:
             raise ModelError("model.window_outer must be larger than model.window_inner")
         return self
-
-    def trained_sha256(self) -> str:
-        """Identity of what decides the trajectory apart from schedule and machine: architecture, losses and data."""
-        document = self.to_json()
-        return hashlib.sha256(
-            canonical_json({name: document[name] for name in ("model", "loss", "baseline", "data")})
-        ).hexdigest()
 
 
 T = TypeVar("T")

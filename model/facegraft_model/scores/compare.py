@@ -18,6 +18,7 @@ from facegraft_model.scores.evaluation import EvaluationSettings, disentanglemen
 from facegraft_model.scores.score import SCORES_JSON, Reconstruction, Scores, evaluate, read_scores, write_scores
 from facegraft_model.scores.scoretable import difference_table, score_table
 from facegraft_model.scores.truth import Truth
+from facegraft_model.training.checkpoint import latest
 from facegraft_model.training.parallel import choose_device
 from facegraft_model.training.train import train
 
@@ -70,7 +71,7 @@ def compare_methods(
     table = score_table(scores) + disentanglement_table(scores)
     ours = [result for result in scores if result.method == "facegraft"]
     for other in scores if ours else ():
-        if other.method != "facegraft":
+        if other.method != "facegraft" and other.heads and ours[0].heads:  # the table above names heads that failed
             table += f"\nfacegraft - {other.method}\n" + difference_table(other, ours[0])
     write_bytes_atomic(output / TABLE_FILE, table.encode())
     document = {
@@ -113,7 +114,7 @@ def _field(
         fits = fit_dataset(
             folder / "run", samples, folder / "fits", changes=changes, seed=seed, device=device, report=report
         )
-    kept = _kept_scores(folder / "scores", settings)
+    kept = _kept_scores(folder / "scores", settings, fits)
     if kept is not None:
         return kept
     named = None if progress is None else lambda what, done, total: progress(f"{name}: {what}", done, total)
@@ -126,18 +127,26 @@ def _kept_fits(folder: Path, steps: int, device: str) -> Fits | None:
     """Fits of an earlier call, if they are of the same length and of the run's checkpoint as it is."""
     if not (folder / FITS_FILE).exists():
         return None
+    made_with = Path(json.loads((folder / FITS_FILE).read_bytes())["model"]["checkpoint"])
+    if latest(folder.parent / "run") != made_with:
+        return None
     fits = load_fits(folder, choose_device(device))
     return fits if fits.settings["steps"] == steps else None
 
 
-def _kept_scores(folder: Path, settings: EvaluationSettings) -> Scores | None:
+def _kept_scores(folder: Path, settings: EvaluationSettings, fits: Fits) -> Scores | None:
+    """Scores of an earlier call, if they are of these fits and were taken in the same way."""
     path = folder / SCORES_JSON
     if not path.exists():
         return None
     document = json.loads(path.read_bytes())
+    record = document["record"]
     same = (
-        document["record"].get("resolution") == settings.resolution
-        and document["settings"].get("full_points") == settings.score.full_points
+        record["resolution"] == settings.resolution
+        and document["settings"]["full_points"] == settings.score.full_points
+        and bool(document["disentanglement"]) == (settings.pairs > 0 and fits.field.config.model.method == "parts")
+        and record["model"] == fits.field.provenance
+        and record["fit"] == fits.settings
     )
     return read_scores(path) if same else None
 
@@ -151,9 +160,6 @@ def _linear(
     progress: Progress | None,
 ) -> Scores:
     """The linear model has no field: it learns from the registered surfaces, and its meshes are fitted to the samples' points."""
-    kept = _kept_scores(folder / "scores", settings)
-    if kept is not None:
-        return kept
     truth = Truth(samples, surfaces)
     model = LinearModel.train(truth.store.path)
     model.save(folder / "run")

@@ -12,6 +12,7 @@ from facegraft_model.editing.edit import DecodeSettings
 from facegraft_model.editing.predictability import variation_predictability
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fits import Fits
+from facegraft_model.meshes.extract import EmptyFieldError
 from facegraft_model.scores.score import Failure, Scores, ScoreSettings, decode_items, evaluate, to_json
 from facegraft_model.scores.truth import Truth
 
@@ -65,10 +66,20 @@ def evaluate_fits(
             "model": fits.field.provenance,
             "share_identity": fits.settings.get("share_identity", False),
         },
-        disentanglement=_disentanglement(fits, truth, settings, progress),
+        disentanglement=_disentanglement_or_reason(fits, truth, settings, progress),
         on_head=counter,
     )
     return scores
+
+
+def _disentanglement_or_reason(
+    fits: Fits, truth: Truth, settings: EvaluationSettings, progress: Progress | None
+) -> dict[str, Any] | None:
+    """As `_disentanglement`; a model without a surface has none, and the result says so under "failed"."""
+    try:
+        return _disentanglement(fits, truth, settings, progress)
+    except EmptyFieldError as error:
+        return {"failed": str(error)}
 
 
 def _disentanglement(
@@ -161,10 +172,13 @@ def fit_pictures(
 
 def disentanglement_table(results: Sequence[Scores]) -> str:
     """Leakage by part and swap error, a row a method; empty where nothing was measured."""
-    rows = []
+    rows, failures = [], []
     for result in results:
         measured = result.disentanglement
         if not measured:
+            continue
+        if "failed" in measured:
+            failures.append(f"{result.method}: no leakage and no swap error: {measured['failed']}")
             continue
         leakage = measured["leakage"]["parts"]
         swaps = {
@@ -179,7 +193,7 @@ def disentanglement_table(results: Sequence[Scores]) -> str:
         cells += [f"{parts['host unchanged'][part]['p2s_mm']['mean']:.3f}" for part in ("nose", "eyes", "mouth")]
         rows.append((result.method, cells))
     if not rows:
-        return ""
+        return "".join(f"\n{line}\n" for line in failures)
     width = max(len("method"), *(len(name) for name, _ in rows))
     names = ["nose", "eyes", "mouth", "full", "nose", "eyes", "mouth", "nose", "eyes", "mouth"]
     lines = [
@@ -190,6 +204,7 @@ def disentanglement_table(results: Sequence[Scores]) -> str:
         "",
         "leakage: rms displacement outside the part / inside it when only that part's code changes. swap error: decoded swap of codes",
         "against the geometric graft of the same heads; host unchanged: the same for the host's own codes, what doing nothing scores.",
+        *failures,
     ]
     return "\n".join(lines) + "\n"
 
