@@ -13,13 +13,13 @@ PAPER = Config(preset="paper")
 
 FACEGRAFT = Config(
     preset="facegraft",
-    model=ModelConfig(window=True, hyper="low-rank"),
-    loss=LossConfig(eikonal_neutral=50.0, code=1e4, dense=3e3, locality=1e3),
+    model=ModelConfig(window=True, hyper="low-rank", code_init=0.1),
+    loss=LossConfig(eikonal_neutral=50.0, code=1e2, dense=3e3, locality=1e3),
     data=DataConfig(surface=9216, near=5120, free=2048, stage=512),
     train=TrainConfig(
-        lr=5e-4, head_lr=5e-5, code_lr=1e-3, schedule="cosine", epochs=400.0, warmup_steps=200, clip_grad=1e4
+        lr=5e-4, head_lr=5e-5, code_lr=2e-3, schedule="cosine", epochs=400.0, warmup_steps=200, clip_grad=1e4
     ),
-    fit=FitConfig(lr=5e-3, surface=9216, near=5120, free=2048, init="mean", code=1e4),
+    fit=FitConfig(lr=5e-3, surface=9216, near=5120, free=2048, init="mean", code=1e2),
 )
 """Ours: stage supervision at registered points, windows, near-surface bands, low-rank hyper-networks."""
 
@@ -27,20 +27,27 @@ TINY = replace(
     FACEGRAFT,
     preset="tiny",
     model=ModelConfig(
-        width=64, hyper="low-rank", hyper_width=64, hyper_rank=4, blend_width=32, landmark_width=64, window=True
+        width=64,
+        hyper="low-rank",
+        hyper_width=64,
+        hyper_rank=4,
+        blend_width=32,
+        landmark_width=64,
+        window=True,
+        code_init=0.1,
     ),
-    data=DataConfig(items=4, surface=384, near=192, free=64, stage=128),
+    data=DataConfig(items=8, surface=192, near=96, free=32, stage=96),
     train=TrainConfig(
         steps=1000,
-        lr=5e-4,
-        head_lr=1e-4,
-        code_lr=1e-3,
+        lr=1e-3,
+        head_lr=5e-4,
+        code_lr=5e-3,
         schedule="cosine",
         warmup_steps=50,
         clip_grad=1e4,
         validate_steps=0,
     ),
-    fit=FitConfig(steps=200, lr=1e-2, items=4, surface=512, near=256, free=128, init="mean", code=1e4),
+    fit=FitConfig(steps=200, lr=1e-2, items=4, surface=512, near=256, free=128, init="mean", code=1e2),
 )
 """Small enough for a CPU: tests, the demo, a first look at a dataset."""
 
