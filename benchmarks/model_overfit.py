@@ -16,7 +16,8 @@ import torch
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.models import load_field
 from facegraft_model.presets import TINY
-from facegraft_model.scores.score import ScoreSettings, decode_items, evaluate
+from facegraft_model.scores.records import ScoreSettings
+from facegraft_model.scores.score import decode_items, evaluate
 from facegraft_model.scores.truth import Truth
 from facegraft_model.training.train import train
 

@@ -19,7 +19,8 @@ def model_demo(samples: Path, output: Path, seed: int, progress: bool, announce:
     from facegraft_model.meshes.meshio import write_mesh
     from facegraft_model.presets import TINY
     from facegraft_model.scores.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits, fit_pictures
-    from facegraft_model.scores.score import ScoreSettings, write_scores
+    from facegraft_model.scores.records import ScoreSettings
+    from facegraft_model.scores.scorefiles import write_scores
     from facegraft_model.scores.scoretable import score_table
     from facegraft_model.training.train import train
 

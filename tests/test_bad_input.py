@@ -22,7 +22,9 @@ RUN = [sys.executable, "-m", "facegraft"]
 
 def facegraft(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, as a user does."""
-    return subprocess.run([*RUN, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False, **options)  # type: ignore[call-overload]
+    return subprocess.run(
+        [*RUN, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False, **options
+    )  # type: ignore[call-overload]
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], *words: str, code: int = 1) -> None:
@@ -58,7 +60,20 @@ def folder(tmp_path: Path, good_text: list[str]) -> Path:
 
 
 def ingest(raw: Path, output: Path, *more: object) -> subprocess.CompletedProcess[str]:
-    return facegraft("ingest", raw, "--kind", "meshes", "--region-map", "synthetic", "-o", output, "--scheduler", "sync", "--quiet", *more)
+    return facegraft(
+        "ingest",
+        raw,
+        "--kind",
+        "meshes",
+        "--region-map",
+        "synthetic",
+        "-o",
+        output,
+        "--scheduler",
+        "sync",
+        "--quiet",
+        *more,
+    )
 
 
 def test_bad_meshes_are_rejected_one_by_one(folder: Path, tmp_path: Path, good_text: list[str]) -> None:
@@ -82,7 +97,13 @@ def test_bad_meshes_are_rejected_one_by_one(folder: Path, tmp_path: Path, good_t
     assert len(heads) == 4 and verify_dataset(tmp_path / "heads") == []
     reasons = {row["subject"]: row["reason"] for row in heads.index.to_pylist() if row["status"] == "rejected"}
     assert set(reasons) == {*bad, "truncated", "unreadable"}
-    for name, word in {"nan": "nan", "short": "vertices", "shuffled": "faces", "truncated": "truncated", "unreadable": "cannot be read"}.items():
+    for name, word in {
+        "nan": "nan",
+        "short": "vertices",
+        "shuffled": "faces",
+        "truncated": "truncated",
+        "unreadable": "cannot be read",
+    }.items():
         assert word in reasons[name].lower(), reasons[name]
         assert f"{name}.obj" in reasons[name], reasons[name]
         record = json.loads(next((tmp_path / "heads" / "rejects").glob(f"{name}*.json")).read_text())
@@ -116,15 +137,21 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
 def test_wrong_usage_exits_with_2_and_names_the_nearest() -> None:
     done = facegraft("ingest", "--kind", "itc", "-o", "x")
     assert done.returncode == 2 and "itc" in done.stderr
-    assert_one_line(facegraft("sample", "x", "-o", "y", "--set", "surfice=3"), "surfice", "did you mean sample.surface?", code=2)
-    assert_one_line(facegraft("run", "demo", "-o", "y", "--set", "sample.surfice=3"), "did you mean sample.surface?", code=2)
+    assert_one_line(
+        facegraft("sample", "x", "-o", "y", "--set", "surfice=3"), "surfice", "did you mean sample.surface?", code=2
+    )
+    assert_one_line(
+        facegraft("run", "demo", "-o", "y", "--set", "sample.surfice=3"), "did you mean sample.surface?", code=2
+    )
     assert_one_line(facegraft("run", "dmo", "-o", "y"), "did you mean demo?", code=2)
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "heads"
     assert ingest(folder, output).returncode == 0
-    before = {p: p.read_bytes() for p in output.rglob("*") if p.is_file() and "logs" not in p.parts and p.name != ".lock"}
+    before = {
+        p: p.read_bytes() for p in output.rglob("*") if p.is_file() and "logs" not in p.parts and p.name != ".lock"
+    }
     done = ingest(folder, output, "--set", "test_fraction=0.5")
     assert_one_line(done, "test_fraction", "0.5")
     assert_one_line(ingest(folder, output, "--seed", "9"), "seed")
@@ -140,9 +167,27 @@ def test_a_folder_that_holds_something_else_is_left_alone(folder: Path, tmp_path
 def test_full_disk_and_then_space(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], capture_output=True, check=False).returncode != 0:
+    if (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], capture_output=True, check=False
+        ).returncode
+        != 0
+    ):
         pytest.skip("this machine lets nobody mount a tmpfs")
-    command = ["ingest", "--kind", "synthetic", "--subjects", "24", "--expressions", "1", "--set", "shard_items=4", "--scheduler", "sync", "--quiet"]
+    command = [
+        "ingest",
+        "--kind",
+        "synthetic",
+        "--subjects",
+        "24",
+        "--expressions",
+        "1",
+        "--set",
+        "shard_items=4",
+        "--scheduler",
+        "sync",
+        "--quiet",
+    ]
     try:
         done = facegraft(*command, "-o", small / "heads")
         assert_one_line(done, "disk full")
@@ -159,11 +204,32 @@ def test_full_disk_and_then_space(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_and_the_same_command_again(tmp_path: Path) -> None:
-    command = [*RUN, "ingest", "--kind", "synthetic", "--subjects", "60", "--expressions", "4", "--set", "shard_items=4", "--workers", "2", "-o", str(tmp_path / "heads")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [
+        *RUN,
+        "ingest",
+        "--kind",
+        "synthetic",
+        "--subjects",
+        "60",
+        "--expressions",
+        "4",
+        "--set",
+        "shard_items=4",
+        "--workers",
+        "2",
+        "-o",
+        str(tmp_path / "heads"),
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     shards = tmp_path / "heads" / "shards"
     deadline = time.monotonic() + 60
-    while process.poll() is None and not (shards.is_dir() and len(list(shards.glob("*.json"))) >= 2) and time.monotonic() < deadline:
+    while (
+        process.poll() is None
+        and not (shards.is_dir() and len(list(shards.glob("*.json"))) >= 2)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
     _, stderr = process.communicate(timeout=60)

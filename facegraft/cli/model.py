@@ -305,7 +305,8 @@ def model_evaluate(
     Writes SCORES/scores.json, SCORES/scores.csv, SCORES/table.txt and SCORES/fits.png.
     """
     from facegraft_model.scores.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits, fit_pictures
-    from facegraft_model.scores.score import ScoreSettings, write_scores
+    from facegraft_model.scores.records import ScoreSettings
+    from facegraft_model.scores.scorefiles import write_scores
     from facegraft_model.scores.scoretable import score_table
 
     from facegraft.store import write_bytes_atomic
@@ -374,7 +375,7 @@ def model_compare(
     """
     from facegraft_model.scores.compare import compare_methods
     from facegraft_model.scores.evaluation import EvaluationSettings
-    from facegraft_model.scores.score import ScoreSettings
+    from facegraft_model.scores.records import ScoreSettings
 
     bar = _bar("compare", quiet)
     table = compare_methods(

@@ -6,8 +6,6 @@ Phi(p) = S(p_n) + epsilon(p_{n-1}), p_{i+1} = p_i + w_i(p_i) v_i(p_i): expressio
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -250,12 +248,3 @@ class FaceField(Field):
 
     def fit_terms(self, batch: Batch, codes: Codes, fit: FitConfig) -> Terms:
         return fit_terms(self, batch, codes, fit)
-
-    @contextmanager
-    def rounded_matmul(self, half: bool) -> Iterator[None]:
-        """Hidden products with 16-bit operands inside this context (precision fp16-hidden); outside they are exact."""
-        before, self.matmul = self.matmul, Matmul(half)
-        try:
-            yield
-        finally:
-            self.matmul = before

@@ -47,7 +47,9 @@ def polygons_sha256(polygons: ArrayLike) -> str:
 
 def ict_map(vertices: ArrayLike, faces: ArrayLike, polygons: ArrayLike, landmarks: ArrayLike) -> RegionMap:
     """From the neutral in centimetres, its mirror-symmetric triangulation, its polygons and its landmarks."""
-    return build_region_map(vertices, faces, landmarks, "ict", 10.0, ICT_GROUPS, polygons_sha256(polygons), PROVENANCE["ict"])
+    return build_region_map(
+        vertices, faces, landmarks, "ict", 10.0, ICT_GROUPS, polygons_sha256(polygons), PROVENANCE["ict"]
+    )
 
 
 def synthetic_map() -> RegionMap:
@@ -55,12 +57,17 @@ def synthetic_map() -> RegionMap:
 
     shape = template()
     groups = {
-        name: Group(tuple((int(a), int(b)) for a, b in ranges), role, follows) for name, (ranges, role, follows) in shape.groups.items()
+        name: Group(tuple((int(a), int(b)) for a, b in ranges), role, follows)
+        for name, (ranges, role, follows) in shape.groups.items()
     }
-    return build_region_map(shape.vertices, shape.faces, shape.landmarks68, "synthetic", 1.0, groups, None, PROVENANCE["synthetic"])
+    return build_region_map(
+        shape.vertices, shape.faces, shape.landmarks68, "synthetic", 1.0, groups, None, PROVENANCE["synthetic"]
+    )
 
 
-def triangle_map(vertices: ArrayLike, faces: ArrayLike, landmarks: ArrayLike, name: str, mm_per_unit: float) -> RegionMap:
+def triangle_map(
+    vertices: ArrayLike, faces: ArrayLike, landmarks: ArrayLike, name: str, mm_per_unit: float
+) -> RegionMap:
     """FaceScape or FLAME: triangles in file order and our own landmarks."""
     return build_region_map(vertices, faces, landmarks, name, mm_per_unit, provenance=PROVENANCE[name])
 
@@ -75,7 +82,9 @@ def _from_folder(folder: Path) -> RegionMap:
     return ict_map(mesh.vertices, triangulate(mesh.polygons, mesh.vertices, symmetry), mesh.polygons, landmarks)
 
 
-def _transferred(ict: Path, vertices: NDArray[np.float64], faces: NDArray[np.int64], mm_per_unit: float) -> NDArray[np.int64]:
+def _transferred(
+    ict: Path, vertices: NDArray[np.float64], faces: NDArray[np.int64], mm_per_unit: float
+) -> NDArray[np.int64]:
     sys.path.insert(0, str(Path(__file__).parent))
     from transfer_landmarks import FaceModel, transfer_landmarks
 
@@ -87,7 +96,9 @@ def main() -> None:
     parser.add_argument("--ict", type=Path, help="the published FaceXModel folder")
     parser.add_argument("--facescape", type=Path, help="a neutral FaceScape mesh of 26278 vertices")
     parser.add_argument("--flame", type=Path, help="the FLAME template")
-    parser.add_argument("--transfer", action="store_true", help="make the landmarks of FaceScape and FLAME anew (needs --ict)")
+    parser.add_argument(
+        "--transfer", action="store_true", help="make the landmarks of FaceScape and FLAME anew (needs --ict)"
+    )
     parser.add_argument("-o", "--output", type=Path, default=FOLDER)
     options = parser.parse_args()
     if options.transfer and options.ict is None:
@@ -102,7 +113,9 @@ def main() -> None:
             continue
         mesh = read_mesh(path)
         vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.polygons)[:, :3]
-        landmarks = _transferred(options.ict, vertices, faces, unit) if options.transfer else load_region_map(name).landmarks68
+        landmarks = (
+            _transferred(options.ict, vertices, faces, unit) if options.transfer else load_region_map(name).landmarks68
+        )
         maps.append(triangle_map(vertices, faces, landmarks, name, unit))
     for region_map in maps:
         path = options.output / f"{region_map.name}.json"

@@ -66,14 +66,25 @@ class FaceModel:
 
     @classmethod
     def from_arrays(
-        cls, neutral: NDArray[np.floating], identity: NDArray[np.floating], expression: NDArray[np.floating], faces: Ints, landmarks: Ints
+        cls,
+        neutral: NDArray[np.floating],
+        identity: NDArray[np.floating],
+        expression: NDArray[np.floating],
+        faces: Ints,
+        landmarks: Ints,
     ) -> FaceModel:
         """From ICT arrays in centimetres; keeps the skin."""
         modes = 10.0 * np.concatenate([identity[:, :SKIN], expression[:, :SKIN]]).astype(np.float64)
         sigma = np.concatenate([np.ones(len(identity)), np.full(len(expression), EXPRESSION_SIGMA)])
         skin = np.asarray(faces, dtype=np.int64)
         skin = skin[(skin < SKIN).all(axis=1)]
-        return cls(10.0 * np.asarray(neutral[:SKIN], dtype=np.float64), modes, sigma, skin, np.asarray(landmarks, dtype=np.int64))
+        return cls(
+            10.0 * np.asarray(neutral[:SKIN], dtype=np.float64),
+            modes,
+            sigma,
+            skin,
+            np.asarray(landmarks, dtype=np.int64),
+        )
 
     @classmethod
     def from_folder(cls, folder: Path) -> FaceModel:
@@ -140,7 +151,9 @@ def transfer_landmarks(model: FaceModel, vertices: Floats, faces: Ints, mm_per_u
     shape = _fit_model(model, target, shift, np.flatnonzero(face))
     shape = _fit_displacement(shape, model.faces, target, face)
     distance = np.sqrt(igl.point_mesh_squared_distance(shape, target.vertices, target.faces)[0])
-    return Transfer(_land(shape[model.landmarks], target, np.asarray(vertices), np.asarray(faces), mm_per_unit), shape, distance)
+    return Transfer(
+        _land(shape[model.landmarks], target, np.asarray(vertices), np.asarray(faces), mm_per_unit), shape, distance
+    )
 
 
 def _closest(points: Floats, normals: Floats, target: Target, share: float) -> tuple[Floats, Floats, Floats]:
@@ -197,7 +210,9 @@ def _fit_displacement(shape: Floats, faces: Ints, target: Target, active: NDArra
     """Smooth displacement onto the target: point-to-plane distances against the squared Laplacian of the field."""
     n = len(shape)
     edges = unique_edges(faces)
-    adjacency = sp.coo_matrix((np.ones(2 * len(edges)), (edges.T.ravel(), edges[:, ::-1].T.ravel())), shape=(n, n)).tocsr()
+    adjacency = sp.coo_matrix(
+        (np.ones(2 * len(edges)), (edges.T.ravel(), edges[:, ::-1].T.ravel())), shape=(n, n)
+    ).tocsr()
     degree = np.maximum(np.asarray(adjacency.sum(axis=1)).ravel(), 1.0)
     laplacian = sp.identity(n) - sp.diags(1.0 / degree) @ adjacency
     bending = sp.kron(laplacian.T @ laplacian, sp.identity(3), format="csc")
@@ -256,12 +271,16 @@ def main() -> None:
     parser.add_argument("--ict", type=Path, required=True, help="the published FaceXModel folder")
     parser.add_argument("--mesh", type=Path, required=True, help="the template (.obj or .ply)")
     parser.add_argument("--mm-per-unit", type=float, required=True)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="landmarks as a JSON list of 68 vertex indices")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="landmarks as a JSON list of 68 vertex indices"
+    )
     options = parser.parse_args()
     from facegraft.heads.meshfile import read_mesh
 
     mesh = read_mesh(options.mesh)
-    transfer = transfer_landmarks(FaceModel.from_folder(options.ict), mesh.vertices, np.asarray(mesh.polygons)[:, :3], options.mm_per_unit)
+    transfer = transfer_landmarks(
+        FaceModel.from_folder(options.ict), mesh.vertices, np.asarray(mesh.polygons)[:, :3], options.mm_per_unit
+    )
     options.output.write_text(json.dumps(transfer.landmarks.tolist()) + "\n")
     print(f"{options.output}: registered to {np.median(transfer.distance):.2f} mm (median distance)")
 

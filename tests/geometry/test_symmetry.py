@@ -12,7 +12,9 @@ def mirrored_sheet(columns: int = 7, rows: int = 10) -> tuple[np.ndarray, np.nda
     """A curved sheet symmetric about x = 0, its quads split alike on both sides: vertices, faces, mirror map."""
     x, y = np.meshgrid(np.arange(-columns, columns + 1), np.arange(rows), indexing="ij")
     wide = 1.0 + 0.05 * y
-    vertices = np.stack([x * wide, y * 1.1 + 0.02 * x**2, 8 - 0.03 * x**2 - 0.02 * (y - 5) ** 2], axis=-1).reshape(-1, 3)
+    vertices = np.stack([x * wide, y * 1.1 + 0.02 * x**2, 8 - 0.03 * x**2 - 0.02 * (y - 5) ** 2], axis=-1).reshape(
+        -1, 3
+    )
     index = np.arange(len(vertices)).reshape(x.shape)
     a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
     left = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
@@ -34,7 +36,9 @@ def test_asymmetric_shape_is_mapped_by_its_connectivity(seed: int, size: float) 
     """A smooth asymmetry larger than an edge makes nearest neighbours wrong; the faces still tell. Order plays no part."""
     rng = np.random.default_rng(seed)
     vertices, faces, mirror = mirrored_sheet()
-    bent = vertices + size * np.stack([np.sin(vertices[:, 1] / 5), 0.8 * np.sin(vertices[:, 0] / 6), np.cos(vertices[:, 0] / 9)], axis=1)
+    bent = vertices + size * np.stack(
+        [np.sin(vertices[:, 1] / 5), 0.8 * np.sin(vertices[:, 0] / 6), np.cos(vertices[:, 0] / 9)], axis=1
+    )
     order = rng.permutation(len(bent))
     place = np.argsort(order)
     shuffled = place[faces][rng.permutation(len(faces))]

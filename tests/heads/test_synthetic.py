@@ -309,7 +309,9 @@ def test_identities_are_finite_and_keep_their_faces_upright(neutrals: np.ndarray
 
 def test_lids_stay_off_the_eyeballs(neutrals: np.ndarray) -> None:
     shape = template()
-    for name, loop in zip(("eyeball_left", "eyeball_right"), (shape.layout.eye[-1], shape.symmetry[shape.layout.eye[-1]]), strict=True):
+    for name, loop in zip(
+        ("eyeball_left", "eyeball_right"), (shape.layout.eye[-1], shape.symmetry[shape.layout.eye[-1]]), strict=True
+    ):
         start, stop = shape.groups[name][0][0]
         for vertices in neutrals[:20]:
             ball = vertices[start:stop]
@@ -431,7 +433,12 @@ def test_expressions_do_what_they_say(faces_of: dict[str, np.ndarray]) -> None:
 
 def test_mirrored_expressions_are_mirror_images() -> None:
     mirror = template().symmetry
-    for left, right in (("jaw_left", "jaw_right"), ("mouth_left", "mouth_right"), ("smile", "smile"), ("eye_closed", "eye_closed")):
+    for left, right in (
+        ("jaw_left", "jaw_right"),
+        ("mouth_left", "mouth_right"),
+        ("smile", "smile"),
+        ("eye_closed", "eye_closed"),
+    ):
         assert np.abs(head(ZERO, left)[mirror] * MIRROR - head(ZERO, right)).max() < 1e-6
 
 

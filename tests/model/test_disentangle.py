@@ -17,7 +17,7 @@ from facegraft_model.editing.edit import DecodeSettings, trained_head
 from facegraft_model.editing.partcodes import PART_CODES
 from facegraft_model.editing.predictability import variation_predictability
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.score import ScoreSettings
+from facegraft_model.scores.records import ScoreSettings
 from facegraft_model.scores.truth import Truth
 
 from facegraft.store import (

@@ -15,23 +15,12 @@ import pytest
 import torch
 import trimesh
 from facegraft_model.errors import ModelError
+from facegraft_model.scores.merging import compare_scores, merge_scores
 from facegraft_model.scores.metrics import Nearest, Surface, sample_surface
-from facegraft_model.scores.score import (
-    REGIONS,
-    Failure,
-    Reconstruction,
-    Scores,
-    ScoreSettings,
-    _ScoredReconstruction,
-    compare_scores,
-    decode_items,
-    evaluate,
-    merge_scores,
-    read_scores,
-    score_head,
-    to_json,
-    write_scores,
-)
+from facegraft_model.scores.records import REGIONS, Failure, Reconstruction, Scores, ScoreSettings
+from facegraft_model.scores.score import decode_items, evaluate
+from facegraft_model.scores.scorefiles import read_scores, to_json, write_scores
+from facegraft_model.scores.scorehead import _ScoredReconstruction, score_head
 from facegraft_model.scores.scoretable import difference_table, score_table
 from facegraft_model.scores.truth import PART_NAMES, TrueHead, Truth, TruthError
 

@@ -22,6 +22,7 @@ from facegraft_model.config import Config, TrainConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.field import FaceField
 from facegraft_model.models import load_field
+from facegraft_model.nets.siren import Matmul
 from facegraft_model.training import checkpoint as checkpoints
 from facegraft_model.training import train as training
 from facegraft_model.training.parallel import Processes, choose_device
@@ -419,10 +420,10 @@ def test_the_step_is_one_graph(
 def test_rounded_products_compile_too(make_field: Callable[..., FaceField], make_batch: Callable[..., Batch]) -> None:
     step = TrainingStep(make_field(moved=0.01, method="imface").float())
     batch = {name: value.float() if value.dtype == torch.float64 else value for name, value in make_batch().items()}
-    with step.field.rounded_matmul(True):
-        eager = gradients(step, [batch])
-        step.compile(backend="aot_eager", fullgraph=True, dynamic=False)
-        assert_close(gradients(step, [batch]), eager, 1e-3)
+    step.field.matmul = Matmul(True)
+    eager = gradients(step, [batch])
+    step.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+    assert_close(gradients(step, [batch]), eager, 1e-3)
 
 
 DDP_WORKER = """

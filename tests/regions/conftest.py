@@ -65,6 +65,8 @@ def reference(data_dir: Path) -> Callable[[str], dict[str, set[int]]]:
     def load(name: str) -> dict[str, set[int]]:
         content = json.loads((data_dir / "regions" / f"regions_{REAL[name]}.json").read_text())
         names = {"nose": "nose", "mouth": "mouth", "eye_left": "eye_l", "eye_right": "eye_r", "goggles": "goggles"}
-        return {ours: set(content[theirs]["periphery"]) | set(content[theirs]["interior"]) for ours, theirs in names.items()}
+        return {
+            ours: set(content[theirs]["periphery"]) | set(content[theirs]["interior"]) for ours, theirs in names.items()
+        }
 
     return load

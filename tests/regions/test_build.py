@@ -91,12 +91,19 @@ def test_checker_finds_spoilt_maps(load_template) -> None:
         spoilt = replace(good, regions={**good.regions, "eyes": parts})
         return check_region_map(spoilt, template.vertices, template.faces)[0]
 
-    assert any("share" in finding for finding in with_part("mouth", Part(mouth.loop, np.append(mouth.interior, nose.interior[:3]))))
+    assert any(
+        "share" in finding
+        for finding in with_part("mouth", Part(mouth.loop, np.append(mouth.interior, nose.interior[:3])))
+    )
     assert any("encloses to the left" in finding for finding in with_part("nose", Part(nose.loop[::-1], nose.interior)))
     assert any("encloses" in finding for finding in with_part("nose", Part(nose.loop, nose.interior[1:])))
-    assert any("not edges" in finding for finding in with_part("nose", Part(np.delete(nose.loop, [3, 5]), nose.interior)))
+    assert any(
+        "not edges" in finding for finding in with_part("nose", Part(np.delete(nose.loop, [3, 5]), nose.interior))
+    )
     wrong = replace(good, landmarks68=np.roll(good.landmarks68, 1))
-    assert any("landmarks do not fit" in finding for finding in check_region_map(wrong, template.vertices, template.faces)[0])
+    assert any(
+        "landmarks do not fit" in finding for finding in check_region_map(wrong, template.vertices, template.faces)[0]
+    )
     assert good.symmetry is not None
     crooked = replace(good, symmetry=np.roll(good.symmetry, 1))
     assert any("involution" in finding for finding in check_region_map(crooked, template.vertices, template.faces)[0])

@@ -35,7 +35,14 @@ def test_every_file_form_reads_alike(tmp_path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(marks.tolist()))
     (tmp_path / "b.json").write_text(json.dumps({"landmarks68": marks.tolist()}))
     (tmp_path / "a.txt").write_text("\n".join(map(str, marks)))
-    for name, key in (("a.npy", None), ("one.npz", None), ("two.npz", "v16"), ("a.json", None), ("b.json", None), ("a.txt", None)):
+    for name, key in (
+        ("a.npy", None),
+        ("one.npz", None),
+        ("two.npz", "v16"),
+        ("a.json", None),
+        ("b.json", None),
+        ("a.txt", None),
+    ):
         assert np.array_equal(read_landmarks(tmp_path / name, key), marks), name
 
 

@@ -47,7 +47,9 @@ def test_parts_share_nothing_and_lie_to_the_left_of_their_loops(load_template, n
             taken |= members
             inside = part_faces(faces, part)
             steps = set(zip(part.loop.tolist(), np.roll(part.loop, -1).tolist(), strict=True))
-            directed = {tuple(e) for loop in (inside, inside[:, [1, 2, 0]], inside[:, [2, 0, 1]]) for e in loop[:, :2].tolist()}
+            directed = {
+                tuple(e) for loop in (inside, inside[:, [1, 2, 0]], inside[:, [2, 0, 1]]) for e in loop[:, :2].tolist()
+            }
             assert steps <= directed
             assert euler_characteristic(inside) == 2 - len(boundary_loops(inside))
 

@@ -24,7 +24,9 @@ def test_landmarks_of_flame_come_out_of_the_registration(load_template, data_dir
     )
     flame = load_template("flame")
     transfer = tool.transfer_landmarks(model, flame.vertices, np.asarray(flame.faces, dtype=np.int64), 1000.0)
-    gap = 1000.0 * np.linalg.norm(flame.vertices[transfer.landmarks] - flame.vertices[flame.region_map.landmarks68], axis=1)
+    gap = 1000.0 * np.linalg.norm(
+        flame.vertices[transfer.landmarks] - flame.vertices[flame.region_map.landmarks68], axis=1
+    )
     assert (gap == 0).mean() > 0.9  # rounding of another BLAS may tip a tie to the next vertex
     assert gap.max() < 6.0
     assert np.median(transfer.distance) < 1.0

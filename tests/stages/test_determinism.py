@@ -34,12 +34,16 @@ def test_bytes_do_not_depend_on_workers(
 
 
 @pytest.mark.slow
-def test_killed_half_way_and_run_again(small_run: Path, tmp_path: Path, content_hash: Callable[[Path], dict[str, str]]) -> None:
+def test_killed_half_way_and_run_again(
+    small_run: Path, tmp_path: Path, content_hash: Callable[[Path], dict[str, str]]
+) -> None:
     """SIGKILL to the whole process group at several moments; the last run is left to finish."""
     output = tmp_path / "out"
     expected = content_hash(small_run)
     for stage in ("composites", "surfaces", "samples"):
-        process = subprocess.Popen([*COMMAND, "-o", str(output)], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*COMMAND, "-o", str(output)], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 120
         while process.poll() is None and not (output / stage / "run.json").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -54,7 +58,9 @@ def test_killed_half_way_and_run_again(small_run: Path, tmp_path: Path, content_
     assert found == expected
 
 
-def test_a_finished_run_is_left_alone(small_run: Path, small_recipe: Recipe, sync: EngineOptions, content_hash: Callable[[Path], dict[str, str]]) -> None:
+def test_a_finished_run_is_left_alone(
+    small_run: Path, small_recipe: Recipe, sync: EngineOptions, content_hash: Callable[[Path], dict[str, str]]
+) -> None:
     before = content_hash(small_run)
     times = {path: path.stat().st_mtime_ns for path in small_run.rglob("shards/*")}
     summaries = run_recipe(small_recipe, None, small_run, seed=3, options=sync)
@@ -64,7 +70,11 @@ def test_a_finished_run_is_left_alone(small_run: Path, small_recipe: Recipe, syn
 
 
 def test_another_seed_is_refused_and_gives_other_heads(
-    small_run: Path, small_recipe: Recipe, sync: EngineOptions, tmp_path: Path, content_hash: Callable[[Path], dict[str, str]]
+    small_run: Path,
+    small_recipe: Recipe,
+    sync: EngineOptions,
+    tmp_path: Path,
+    content_hash: Callable[[Path], dict[str, str]],
 ) -> None:
     from facegraft.engine import EngineError
 

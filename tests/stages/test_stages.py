@@ -46,8 +46,23 @@ def test_counts_keys_and_columns(sets: dict[str, Dataset]) -> None:
         to_others = Counter(r[f"donor_{part}"] for r in index if r[f"donor_{part}"] != r["recipient"])
         assert {to_others[s] for s in train} == {3} and {to_others[s] for s in test} == {1}
     assert sets["composites"].keys() == sorted(sets["composites"].keys())
-    assert set(sets["surfaces"].keys()) == set(sets["heads"].keys()) | set(sets["composites"].keys()) == set(sets["samples"].keys())
-    wanted = {"key", "shard", "status", "subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth"}
+    assert (
+        set(sets["surfaces"].keys())
+        == set(sets["heads"].keys()) | set(sets["composites"].keys())
+        == set(sets["samples"].keys())
+    )
+    wanted = {
+        "key",
+        "shard",
+        "status",
+        "subject",
+        "expression",
+        "split",
+        "recipient",
+        "donor_nose",
+        "donor_eyes",
+        "donor_mouth",
+    }
     for name in ("composites", "surfaces", "samples"):
         assert wanted <= set(sets[name].index.column_names)
 
@@ -105,7 +120,9 @@ def test_surfaces_are_watertight_and_go_back_to_mm(sets: dict[str, Dataset]) -> 
         assert matrix[0, 0] == surfaces.mm_per_unit
         # Skin vertices are exactly the registered ones: every one of them is found again.
         skin = source["vertices"][np.setdiff1d(region_map.vertices_of("surface"), region_map.neck_crop_drop)]
-        distance, *_ = igl.point_mesh_squared_distance(skin.astype(float), item["vertices"] @ matrix[:3, :3].T + matrix[:3, 3], item["faces"].astype(np.int64))
+        distance, *_ = igl.point_mesh_squared_distance(
+            skin.astype(float), item["vertices"] @ matrix[:3, :3].T + matrix[:3, 3], item["faces"].astype(np.int64)
+        )
         assert np.sqrt(distance.max()) < 1e-3
         assert set(np.unique(item["vertex_parts"]).tolist()) == {0, 1, 2, 3}
         assert 0 < item["face_cut"].mean() < 0.2
@@ -155,7 +172,9 @@ def test_any_window_is_a_uniform_random_subset(sets: dict[str, Dataset]) -> None
             if name != "free":
                 categories.append(item[f"{name}_parts"])
             if name == "near":
-                categories.append(np.digitize(np.abs(item["near_sdf"]), np.quantile(np.abs(item["near_sdf"]), [0.25, 0.5, 0.75])))
+                categories.append(
+                    np.digitize(np.abs(item["near_sdf"]), np.quantile(np.abs(item["near_sdf"]), [0.25, 0.5, 0.75]))
+                )
             for category in categories:
                 for start in range(0, len(points) - 400, 400):
                     worst = min(worst, window_uniformity(category, start, start + 400))

@@ -39,7 +39,9 @@ class ToyDataset:
             "labels": FieldSpec("uint8", ("n",), "label", "", "labels"),
             "weights": FieldSpec("float64", ("n", 2), "", "", "weights of the labels"),
         }
-        self.schema = DatasetSchema("heads", TOPOLOGY, 1.0, "test", fields, {"subject": "string", "score": "float64", "count": "int64"})
+        self.schema = DatasetSchema(
+            "heads", TOPOLOGY, 1.0, "test", fields, {"subject": "string", "score": "float64", "count": "int64"}
+        )
         self.items: dict[str, dict[str, np.ndarray]] = {}
         self.plan: dict[str, list[str]] = {}
         for number in range(2):
@@ -59,7 +61,11 @@ class ToyDataset:
             self.folder,
             shard,
             [ShardItem(key, self.items[key], {"subject": key[:2], "score": 0.5, "count": len(key)}) for key in written],
-            [RejectedItem(key, "mesh is not closed", {"subject": key[:2]}) for key in self.plan[shard] if key not in written],
+            [
+                RejectedItem(key, "mesh is not closed", {"subject": key[:2]})
+                for key in self.plan[shard]
+                if key not in written
+            ],
             self.schema,
             PLAN,
         )
@@ -79,7 +85,11 @@ class ToyDataset:
         return open_dataset(self.folder, **options)
 
     def files(self) -> dict[str, bytes]:
-        return {str(path.relative_to(self.folder)): path.read_bytes() for path in sorted(self.folder.rglob("*")) if path.is_file()}
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+        }
 
 
 @pytest.fixture

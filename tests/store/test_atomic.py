@@ -35,7 +35,10 @@ def test_writes_into_missing_folders_and_replaces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.ENOSPC, "disk full while writing {path}; free space and run the same command again: finished shards are kept"),
+        (
+            errno.ENOSPC,
+            "disk full while writing {path}; free space and run the same command again: finished shards are kept",
+        ),
         (errno.EIO, "input/output error while writing {path}; check the disk and run the same command again to go on"),
         (errno.EACCES, "no permission to write {path}; choose another output folder or make this one writable"),
         (errno.EROFS, "no permission to write {path}"),
@@ -78,7 +81,9 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_only_dead_attempts_at_the_same_file_are_removed(tmp_path: Path) -> None:
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True).stdout.strip()
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     mine_dead = tmp_path / f"00000-of-00002.safetensors.tmp-{_host()}-{dead}-abc"
     mine_alive = tmp_path / f"00000-of-00002.safetensors.tmp-{_host()}-{os.getppid()}-abc"
     other_shard = tmp_path / f"00001-of-00002.safetensors.tmp-{_host()}-{dead}-abc"
@@ -116,7 +121,9 @@ def test_arrays_have_one_spelling_whatever_their_order_and_layout(tmp_path: Path
     assert (tmp_path / "x.safetensors").read_bytes() == arrays_to_bytes(second)
 
 
-def test_the_order_of_writing_is_the_one_that_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_writing_is_the_one_that_survives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The data must be on the disk before the name is, and the name before the next file is begun."""
     calls: list[str] = []
 

@@ -55,7 +55,9 @@ class Killed(BaseException):
 
 
 def dead_process() -> int:
-    run = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
     return int(run.stdout)
 
 
@@ -98,7 +100,9 @@ def killed_at(step: int, late: bool) -> Iterator[None]:
 
 
 def write(folder: Path, shard: str) -> None:
-    written = [ShardItem(key, {"points": ITEMS[key]}, {"number": int(key[1:])}) for key in ITEMS_OF[shard] if key != REJECTED]
+    written = [
+        ShardItem(key, {"points": ITEMS[key]}, {"number": int(key[1:])}) for key in ITEMS_OF[shard] if key != REJECTED
+    ]
     rejected = [RejectedItem(key, "poison", {}) for key in ITEMS_OF[shard] if key == REJECTED]
     write_shard(folder, shard, written, rejected, SCHEMA, PLAN)
 
@@ -211,7 +215,9 @@ TestCrashingRun = CrashingRun.TestCase
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_killed_at_every_step_and_started_again_gives_the_same_bytes(tmp_path: Path, undisturbed: dict[str, bytes], late: bool) -> None:
+def test_killed_at_every_step_and_started_again_gives_the_same_bytes(
+    tmp_path: Path, undisturbed: dict[str, bytes], late: bool
+) -> None:
     """Every system call of a whole run in turn is its last; the rerun leaves exactly the files of an undisturbed run."""
     step = 0
     while True:

@@ -76,7 +76,12 @@ def test_a_cut_or_longer_file_is_noticed(toy, right: list[Any], data: st.DataObj
     name = data.draw(st.sampled_from(sorted(files)))
     whole = files[name]
     cut = data.draw(st.integers(0, len(whole) - 1))
-    assert_noticed(toy, right, name, data.draw(st.sampled_from([whole[:cut], whole + whole[:1], whole[:cut] + bytes(len(whole) - cut - 1) + b"!"])))
+    assert_noticed(
+        toy,
+        right,
+        name,
+        data.draw(st.sampled_from([whole[:cut], whole + whole[:1], whole[:cut] + bytes(len(whole) - cut - 1) + b"!"])),
+    )
 
 
 def test_every_bit_of_a_sealed_document_counts(toy) -> None:
@@ -94,7 +99,20 @@ def test_every_bit_of_a_sealed_document_counts(toy) -> None:
     assert unnoticed == []
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"3", b"{}", b"\xff\xfe", b'{"document_sha256": NaN}', b'{"a": NaN, "document_sha256": ""}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b"{}",
+        b"\xff\xfe",
+        b'{"document_sha256": NaN}',
+        b'{"a": NaN, "document_sha256": ""}',
+        b"[" * 100_000,
+    ],
+)
 def test_what_is_no_sealed_document(text: bytes) -> None:
     with pytest.raises(DamagedError, match=r"it is damaged \(.*\); mend it"):
         unseal(text, "it", "mend it")

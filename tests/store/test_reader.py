@@ -63,7 +63,9 @@ def test_unknown_names_are_answered_with_the_nearest(toy) -> None:
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 2), (2, 1), (0, 6), (6, 6)])
 def test_a_window_that_is_not_there_is_refused(toy, start: int, stop: int) -> None:
-    with pytest.raises(StoreError, match=rf"item s0a, field vertices has shape \[5, 3\]: there are no rows {start} to {stop}"):
+    with pytest.raises(
+        StoreError, match=rf"item s0a, field vertices has shape \[5, 3\]: there are no rows {start} to {stop}"
+    ):
         toy.open().window("s0a", "vertices", start, stop)
 
 
@@ -116,7 +118,17 @@ def test_a_forged_dataset_json_is_refused(toy, change: Callable[[dict], None]) -
     assert verify_dataset(toy.folder)
 
 
-@pytest.mark.parametrize("name", ["dataset.json", "index.parquet", "region_map.json", "shared.safetensors", "shards/00001-of-00002.safetensors", "shards"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dataset.json",
+        "index.parquet",
+        "region_map.json",
+        "shared.safetensors",
+        "shards/00001-of-00002.safetensors",
+        "shards",
+    ],
+)
 def test_links_that_leave_the_folder_are_refused(toy, tmp_path: Path, name: str) -> None:
     inside, outside = toy.folder / name, tmp_path / "outside"
     inside.rename(outside)
@@ -193,7 +205,9 @@ def test_a_shard_is_hashed_once_and_at_most_so_many_stay_open(toy, monkeypatch: 
     hashed, opened = [], []
     real_hash, real_open = reader.sha256_file, reader.safe_open
     monkeypatch.setattr(reader, "sha256_file", lambda path: hashed.append(path.name) or real_hash(path))
-    monkeypatch.setattr(reader, "safe_open", lambda path, framework: opened.append(path.name) or real_open(path, framework=framework))
+    monkeypatch.setattr(
+        reader, "safe_open", lambda path, framework: opened.append(path.name) or real_open(path, framework=framework)
+    )
     monkeypatch.setattr(reader, "OPEN_SHARDS", 1)
     ds = toy.open()
     for _ in range(3):
@@ -236,7 +250,9 @@ def test_threads_may_share_a_dataset(toy, monkeypatch: pytest.MonkeyPatch) -> No
     ds = toy.open()
 
     def wrong_reads() -> int:
-        return sum(not np.array_equal(ds.read(key, "vertices"), toy.items[key]["vertices"]) for _ in range(50) for key in ds)
+        return sum(
+            not np.array_equal(ds.read(key, "vertices"), toy.items[key]["vertices"]) for _ in range(50) for key in ds
+        )
 
     with ThreadPoolExecutor(4) as pool:
         assert [future.result() for future in [pool.submit(wrong_reads) for _ in range(4)]] == [0, 0, 0, 0]

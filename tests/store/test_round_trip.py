@@ -39,7 +39,9 @@ def arrays_of(dtype: str) -> st.SearchStrategy[np.ndarray]:
 
 
 @st.composite
-def datasets(draw: st.DrawFn) -> tuple[DatasetSchema, dict[str, dict[str, np.ndarray]], dict[str, str], dict[str, list[str]]]:
+def datasets(
+    draw: st.DrawFn,
+) -> tuple[DatasetSchema, dict[str, dict[str, np.ndarray]], dict[str, str], dict[str, list[str]]]:
     """A schema, items that fit it, rejected items, and a division into shards."""
     dtypes = draw(st.lists(st.sampled_from(DTYPES), min_size=1, max_size=3))
     ranks = [draw(st.integers(0, 3)) for _ in dtypes]
@@ -78,7 +80,11 @@ def test_any_dataset_comes_back_and_is_spelled_one_way(dataset: tuple, shuffler:
                 keys = list(plan[shard])
                 if attempt:
                     shuffler.shuffle(keys)
-                written = [ShardItem(key, dict(sorted(items[key].items(), reverse=bool(attempt))), {"note": key}) for key in keys if key in items]
+                written = [
+                    ShardItem(key, dict(sorted(items[key].items(), reverse=bool(attempt))), {"note": key})
+                    for key in keys
+                    if key in items
+                ]
                 refused = [RejectedItem(key, rejected[key], {}) for key in keys if key in rejected]
                 write_shard(folder, shard, written, refused, schema, PLAN)
             finish_dataset(folder, schema, plan, PLAN)
@@ -96,15 +102,29 @@ def test_any_dataset_comes_back_and_is_spelled_one_way(dataset: tuple, shuffler:
                     assert ds.shape(key, name) == array.shape
                 assert ds.row(key)["note"] == key
             for key, reason in rejected.items():
-                assert ds.row(key) == {"key": key, "shard": None, "status": "rejected", "reason": " ".join(reason.split()), "note": None}
-            spellings.append({str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()})
+                assert ds.row(key) == {
+                    "key": key,
+                    "shard": None,
+                    "status": "rejected",
+                    "reason": " ".join(reason.split()),
+                    "note": None,
+                }
+            spellings.append(
+                {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+            )
     assert spellings[0] == spellings[1]
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_a_window_is_the_slice(data: st.DataObject) -> None:
-    array = data.draw(hnp.arrays("float32", st.tuples(st.integers(0, 9), st.integers(0, 3)), elements={"allow_nan": False, "allow_infinity": False}))
+    array = data.draw(
+        hnp.arrays(
+            "float32",
+            st.tuples(st.integers(0, 9), st.integers(0, 3)),
+            elements={"allow_nan": False, "allow_infinity": False},
+        )
+    )
     start = data.draw(st.integers(0, len(array)))
     stop = data.draw(st.integers(start, len(array)))
     schema = DatasetSchema("surfaces", TOPOLOGY, 1.0, "", {"x": FieldSpec("float32", ("n", "m"), "", "", "")}, {})
@@ -127,7 +147,14 @@ def test_a_dataset_survives_pickling(toy) -> None:
 
 def test_the_index_has_the_same_bytes_in_any_order_and_chunking() -> None:
     rows = [
-        {"key": f"k{number:03d}", "shard": None, "status": "rejected", "reason": "x", "score": number / 7, "note": None if number % 3 else "ä"}
+        {
+            "key": f"k{number:03d}",
+            "shard": None,
+            "status": "rejected",
+            "reason": "x",
+            "score": number / 7,
+            "note": None if number % 3 else "ä",
+        }
         for number in range(100)
     ]
     columns = {"score": "float64", "note": "string"}

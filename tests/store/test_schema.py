@@ -94,8 +94,14 @@ def test_a_wrong_part_of_a_stored_schema_is_named() -> None:
         ({"labels": [1, 2, 3, 4]}, "item k, field labels: a list where a numpy array of uint8 belongs"),
         ({"points": np.zeros((4, 3))}, "item k, field points: dtype float64 where the schema says float32"),
         ({"points": np.zeros(12, np.float32)}, r"item k, field points: shape \[12\] where the schema says \[n,3\]"),
-        ({"points": np.zeros((4, 2), np.float32)}, r"item k, field points: shape \[4, 2\] where the schema says \[n,3\]"),
-        ({"labels": np.zeros(5, np.uint8)}, "item k, field labels: shape .5. where the schema says .n., and n is 4 by item k, field points"),
+        (
+            {"points": np.zeros((4, 2), np.float32)},
+            r"item k, field points: shape \[4, 2\] where the schema says \[n,3\]",
+        ),
+        (
+            {"labels": np.zeros(5, np.uint8)},
+            "item k, field labels: shape .5. where the schema says .n., and n is 4 by item k, field points",
+        ),
         ({"points": np.full((4, 3), np.nan, np.float32)}, "item k, field points: 12 of 12 values are NaN or infinite"),
         ({"points": np.full((4, 3), np.inf, np.float32)}, "NaN or infinite"),
     ],
@@ -154,7 +160,16 @@ def test_names_of_shards() -> None:
         shard_name(2, 2)
 
 
-@pytest.mark.parametrize("name", ["../00000-of-00001.safetensors", "00000-of-00001", "/etc/passwd", "0-of-1.safetensors", "00000-of-00001.safetensors\n"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../00000-of-00001.safetensors",
+        "00000-of-00001",
+        "/etc/passwd",
+        "0-of-1.safetensors",
+        "00000-of-00001.safetensors\n",
+    ],
+)
 def test_bad_shard_names_are_refused(name: str) -> None:
     with pytest.raises(StoreError, match=r"must look like 00012-of-00400.safetensors"):
         check_shard_name(name)

@@ -27,7 +27,10 @@ def replace_tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], None
     change(tensors)
     data = arrays_to_bytes(tensors)
     path.write_bytes(data)
-    for document, find in ((path.with_suffix(".json"), lambda d: d), (folder / "dataset.json", lambda d: d["shards"][0])):
+    for document, find in (
+        (path.with_suffix(".json"), lambda d: d),
+        (folder / "dataset.json", lambda d: d["shards"][0]),
+    ):
         content = unseal(document.read_bytes(), "", "")
         find(content).update(bytes=len(data), sha256=sha256_bytes(data))
         document.write_bytes(seal(content))
@@ -54,10 +57,22 @@ def test_no_dataset_is_a_finding(tmp_path: Path) -> None:
         (lambda tensors: tensors.pop("s0a/labels"), "s0a/labels is missing"),
         (lambda tensors: tensors.update({"s0a/hat": np.zeros(1)}), "s0a/hat is no field of the schema"),
         (lambda tensors: tensors.update({"s0x/labels": np.zeros(1)}), "item s0x is not in the index"),
-        (lambda tensors: [tensors.pop(name) for name in list(tensors) if name.startswith("s0a/")], "item s0a is missing"),
-        (lambda tensors: tensors["s0a/vertices"].__setitem__((1, 1), np.nan), "s0a/vertices: 1 of 15 values are NaN or infinite"),
-        (lambda tensors: tensors.update({"s0a/vertices": np.zeros((5, 3))}), "s0a/vertices: dtype float64 where the schema says float32"),
-        (lambda tensors: tensors.update({"s0a/vertices": np.zeros((4, 3), np.float32)}), "s0a/vertices: shape [4, 3] where the schema says"),
+        (
+            lambda tensors: [tensors.pop(name) for name in list(tensors) if name.startswith("s0a/")],
+            "item s0a is missing",
+        ),
+        (
+            lambda tensors: tensors["s0a/vertices"].__setitem__((1, 1), np.nan),
+            "s0a/vertices: 1 of 15 values are NaN or infinite",
+        ),
+        (
+            lambda tensors: tensors.update({"s0a/vertices": np.zeros((5, 3))}),
+            "s0a/vertices: dtype float64 where the schema says float32",
+        ),
+        (
+            lambda tensors: tensors.update({"s0a/vertices": np.zeros((4, 3), np.float32)}),
+            "s0a/vertices: shape [4, 3] where the schema says",
+        ),
         (lambda tensors: tensors.update({"s0b/labels": np.zeros(3, np.uint8)}), "and n is 3 by"),
     ],
 )
@@ -79,12 +94,20 @@ def test_a_shard_without_an_item_is_an_error_for_the_reader_too(toy) -> None:
         ({"to_mm": np.zeros((4, 4))}, "ball/to_mm: the matrix cannot be inverted"),
         ({"surface_parts": np.full(40, 4, np.uint8)}, "ball/surface_parts: part label 4 is not one of 0 to 3"),
         ({"near_parts": np.full(20, 9, np.uint8)}, "ball/near_parts: part label 9"),
-        ({"near_normals": np.full((20, 3), 0.6, np.float32)}, "ball/near_normals: normals are not unit: a length is off by 0.0392"),
+        (
+            {"near_normals": np.full((20, 3), 0.6, np.float32)},
+            "ball/near_normals: normals are not unit: a length is off by 0.0392",
+        ),
         ({"surface_normals": np.zeros((40, 3), np.float32)}, "ball/surface_normals: normals are not unit"),
-        ({"free_points": np.full((10, 3), 0.6, np.float32)}, "ball/free_points: a point lies outside the unit ball, at radius 1.0392"),
+        (
+            {"free_points": np.full((10, 3), 0.6, np.float32)},
+            "ball/free_points: a point lies outside the unit ball, at radius 1.0392",
+        ),
     ],
 )
-def test_numbers_that_cannot_be(write_samples: Callable[..., Path], replaced: dict[str, np.ndarray], words: str) -> None:
+def test_numbers_that_cannot_be(
+    write_samples: Callable[..., Path], replaced: dict[str, np.ndarray], words: str
+) -> None:
     assert words in only_finding(write_samples(**replaced))
 
 
@@ -100,7 +123,9 @@ def test_stray_files_are_named_and_leftovers_are_not(toy) -> None:
     (toy.folder / "shards" / "00000-of-00002.safetensors.tmp-host-1-ff").write_bytes(b"half")
     assert verify_dataset(toy.folder) == []
     (toy.folder / "shards" / "00007-of-00009.safetensors").write_bytes(b"")
-    assert only_finding(toy.folder).endswith("00007-of-00009.safetensors belongs to no shard of this dataset; remove it")
+    assert only_finding(toy.folder).endswith(
+        "00007-of-00009.safetensors belongs to no shard of this dataset; remove it"
+    )
 
 
 def test_a_missing_commit_record(toy) -> None:
@@ -115,7 +140,10 @@ def test_a_missing_commit_record(toy) -> None:
         (lambda record: record.update(sha256="0" * 64), "records another shard (size or sha256) than dataset.json"),
         (lambda record: record.update(plan="0" * 64), "the commit records belong to 2 different plans"),
         (lambda record: record["planned"].pop(), "its rows are not those of its planned items"),
-        (lambda record: (record["planned"].pop(0), record["rows"].pop(0)), "lacks 1 items that the index puts there, such as s0a"),
+        (
+            lambda record: (record["planned"].pop(0), record["rows"].pop(0)),
+            "lacks 1 items that the index puts there, such as s0a",
+        ),
         (lambda record: record["planned"].append("s1a"), "1 items are planned in more than one shard"),
         (lambda record: record.update(rows=[1]), "is no commit record of 00000-of-00002.safetensors"),
         (lambda record: record.pop("plan"), "is no commit record of 00000-of-00002.safetensors"),
@@ -132,7 +160,10 @@ def test_a_commit_record_that_disagrees(toy, change: Callable, words: str) -> No
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda rows: rows[0].update(shard="00009-of-00010.safetensors"), "item s0a has status 'written' and shard '00009-of-00010.safetensors'"),
+        (
+            lambda rows: rows[0].update(shard="00009-of-00010.safetensors"),
+            "item s0a has status 'written' and shard '00009-of-00010.safetensors'",
+        ),
         (lambda rows: rows[0].update(shard="../../secret"), "item s0a has status 'written' and shard '../../secret'"),
         (lambda rows: rows[2].update(shard="00000-of-00002.safetensors"), "item s0c has status 'rejected' and shard"),
         (lambda rows: rows[0].update(status="done"), "item s0a has status 'done'"),

@@ -77,7 +77,9 @@ def test_a_commit_record_of_another_shard_does_not_hold(new_toy: Callable) -> No
         toy.write_shard(shard)
     folder = toy.folder / "shards"
     for suffix in (".json", ".safetensors"):
-        (folder / "00001-of-00002").with_suffix(suffix).write_bytes((folder / "00000-of-00002").with_suffix(suffix).read_bytes())
+        (folder / "00001-of-00002").with_suffix(suffix).write_bytes(
+            (folder / "00000-of-00002").with_suffix(suffix).read_bytes()
+        )
     assert read_commit(toy.folder, shard_name(1, 2), PLAN) is None
 
 
@@ -102,7 +104,9 @@ def test_wrong_items_are_refused_before_anything_is_written(new_toy: Callable) -
 
 def test_a_reason_is_one_short_line(new_toy: Callable) -> None:
     toy = new_toy("new")
-    record = write_shard(toy.folder, SHARD, [], [RejectedItem("s0c", "first\n  second " + "x" * 900, {})], toy.schema, PLAN)
+    record = write_shard(
+        toy.folder, SHARD, [], [RejectedItem("s0c", "first\n  second " + "x" * 900, {})], toy.schema, PLAN
+    )
     assert record["rows"][0]["reason"].startswith("first second xxx")
     assert len(record["rows"][0]["reason"]) == 500
 
@@ -112,10 +116,14 @@ def test_nothing_is_finished_before_all_is_there(new_toy: Callable) -> None:
     with pytest.raises(StoreError, match=r"no dataset at .*: no such folder"):
         open_dataset(toy.folder)
     toy.write_shard(SHARD)
-    with pytest.raises(StoreError, match=r"shard 00001-of-00002.safetensors is not committed; run the same command again"):
+    with pytest.raises(
+        StoreError, match=r"shard 00001-of-00002.safetensors is not committed; run the same command again"
+    ):
         toy.finish()
     assert not (toy.folder / "dataset.json").exists()
-    with pytest.raises(IncompleteError, match=r"is not complete \(1 shards committed so far\); run the same command again to finish it"):
+    with pytest.raises(
+        IncompleteError, match=r"is not complete \(1 shards committed so far\); run the same command again to finish it"
+    ):
         toy.open()
     assert verify_dataset(toy.folder)[0].startswith(f"{toy.folder} is not complete")
     toy.write_shard(shard_name(1, 2))
@@ -154,12 +162,16 @@ def test_a_withdrawn_dataset_can_be_changed_and_finished_again(toy) -> None:
 
 
 def test_what_dead_attempts_left_is_gone_when_the_run_is_finished(toy) -> None:
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True).stdout.strip()
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     (toy.folder / "shards" / f"{SHARD}.tmp-{_host()}-{dead}-ff").write_bytes(b"half")
     assert len(toy.open()) == 4
     assert verify_dataset(toy.folder) == []
     toy.finish()
-    assert names_in(toy.folder / "shards") == sorted(f"0000{n}-of-00002.{ending}" for n in (0, 1) for ending in ("json", "safetensors"))
+    assert names_in(toy.folder / "shards") == sorted(
+        f"0000{n}-of-00002.{ending}" for n in (0, 1) for ending in ("json", "safetensors")
+    )
 
 
 def test_a_file_size_limit_is_told_and_leaves_nothing(new_toy: Callable) -> None:
@@ -177,7 +189,10 @@ except StoreError as error:
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 1
-    assert run.stderr.strip() == f"cannot write {toy.folder / 'file.bin'}: File too large; run the same command again once that is mended"
+    assert (
+        run.stderr.strip()
+        == f"cannot write {toy.folder / 'file.bin'}: File too large; run the same command again once that is mended"
+    )
     assert names_in(toy.folder) == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
 
@@ -190,11 +205,18 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on(new_toy: Callable, mon
     toy.write_shard(SHARD)
     real = os.open
     with monkeypatch.context() as patch:
-        patch.setattr(os, "open", lambda path, flags, *mode: real("/dev/full", os.O_WRONLY) if flags & os.O_CREAT else real(path, flags))
+        patch.setattr(
+            os,
+            "open",
+            lambda path, flags, *mode: real("/dev/full", os.O_WRONLY) if flags & os.O_CREAT else real(path, flags),
+        )
         with pytest.raises(StoreError) as error:
             toy.write_shard(shard_name(1, 2))
     path = toy.folder / "shards" / shard_name(1, 2)
-    assert str(error.value) == f"disk full while writing {path}; free space and run the same command again: finished shards are kept"
+    assert (
+        str(error.value)
+        == f"disk full while writing {path}; free space and run the same command again: finished shards are kept"
+    )
     assert read_commit(toy.folder, SHARD, PLAN) is not None
     assert not path.exists()
     toy.write_shard(shard_name(1, 2))

@@ -24,7 +24,8 @@ from facegraft_model.errors import ModelError
 from facegraft_model.meshes.extract import Decoded
 from facegraft_model.method import Codes, Field
 from facegraft_model.scores.metrics import Floats, Interval, bootstrap
-from facegraft_model.scores.score import Scores, ScoreSettings, decode_items, evaluate
+from facegraft_model.scores.records import Scores, ScoreSettings
+from facegraft_model.scores.score import decode_items, evaluate
 from facegraft_model.scores.truth import Truth
 
 Progress = Callable[[int, int], None]

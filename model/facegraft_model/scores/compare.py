@@ -15,7 +15,9 @@ from facegraft_model.fitting.commands import fit_dataset
 from facegraft_model.fitting.fits import FITS_FILE, Fits, load_fits
 from facegraft_model.presets import preset
 from facegraft_model.scores.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits
-from facegraft_model.scores.score import SCORES_JSON, Reconstruction, Scores, evaluate, read_scores, write_scores
+from facegraft_model.scores.records import Reconstruction, Scores
+from facegraft_model.scores.score import evaluate
+from facegraft_model.scores.scorefiles import SCORES_JSON, read_scores, write_scores
 from facegraft_model.scores.scoretable import difference_table, score_table
 from facegraft_model.scores.truth import Truth
 from facegraft_model.training.checkpoint import latest

@@ -13,7 +13,9 @@ from facegraft_model.editing.predictability import variation_predictability
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fits import Fits
 from facegraft_model.meshes.extract import EmptyFieldError
-from facegraft_model.scores.score import Failure, Scores, ScoreSettings, decode_items, evaluate, to_json
+from facegraft_model.scores.records import Failure, Scores, ScoreSettings
+from facegraft_model.scores.score import decode_items, evaluate
+from facegraft_model.scores.scorefiles import to_json
 from facegraft_model.scores.truth import Truth
 
 Progress = Callable[[str, int, int], None]
