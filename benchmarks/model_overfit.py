@@ -28,7 +28,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("samples", type=Path)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--resolution", type=int, default=256)
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], help="group.name=value, on top of preset tiny"
@@ -37,10 +37,9 @@ def main() -> None:
     config = TINY.with_settings(
         [
             "data.origins=scan",
+            "data.items=4",
+            "data.surface=512",
             f"train.steps={arguments.steps}",
-            "train.lr=1e-3",
-            "data.surface=768",
-            "data.near=256",
             *arguments.settings,
         ]
     )
@@ -48,10 +47,17 @@ def main() -> None:
         began = time.perf_counter()
         field = load_field(train(arguments.samples, Path(folder) / "run", config, device="cpu"))
         seconds = time.perf_counter() - began
-    windows = {"surface": 20_000, "near": 5_000, "free": 2_000}
     with (
         BatchSource(
-            arguments.samples, items=1, **windows, stage=0, seed=1, origins=("scan",), id_table=field.id_table
+            arguments.samples,
+            items=1,
+            surface=20_000,
+            near=5_000,
+            free=2_000,
+            stage=0,
+            seed=1,
+            origins=("scan",),
+            id_table=field.id_table,
         ) as source,
         torch.no_grad(),
     ):
@@ -65,7 +71,7 @@ def main() -> None:
                 [
                     field.mm_per_unit
                     * float((field.sdf(batch[f"{name}_points"], own) - batch.get(f"{name}_sdf", 0)).abs().mean())
-                    for name in windows
+                    for name in ("surface", "near", "free")
                 ]
             )
     truth = Truth(arguments.samples)

@@ -39,9 +39,9 @@ TINY = replace(
     data=DataConfig(items=8, surface=192, near=96, free=32, stage=96),
     train=TrainConfig(
         steps=1000,
-        lr=1e-3,
-        head_lr=5e-4,
-        code_lr=5e-3,
+        lr=5e-4,
+        head_lr=2e-4,
+        code_lr=2e-3,
         schedule="cosine",
         warmup_steps=50,
         clip_grad=1e4,

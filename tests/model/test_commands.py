@@ -82,6 +82,27 @@ def test_evaluate_scores_every_head_and_says_how(house: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_compare_puts_methods_side_by_side_and_resumes(house: Path, tmp_path: Path) -> None:
+    """A linear model needs no training; the nets get a few steps. What is there already is not made again."""
+    arguments = [
+        "compare", house / "samples", "-o", tmp_path, "--methods", "linear,tiny,imface", "--steps", 60, "--fit-steps", 10, "--resolution", 48,
+        "--points", 2000, "--pairs", 1, "--quiet", *SMALL, "--set", "data.items=4", "--set", "model.blend_width=32",
+    ]  # fmt: skip
+    table = run(*arguments)
+    for method in ("linear", "tiny", "imface", "floor"):
+        assert any(line.strip().startswith(method) for line in table.splitlines()), table
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    assert {"linear", "tiny", "imface"} <= set(json.dumps(comparison).replace('"', " ").split())
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
+    scores = {path: path.read_bytes() for path in tmp_path.rglob("scores.json")}
+    assert len(scores) == 3
+    (tmp_path / "imface" / "scores" / "scores.json").unlink()
+    assert run(*arguments) == table
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")} == made
+    assert {path: path.read_bytes() for path in scores} == scores
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["swap", "interpolate", "generate", "components"])
 def test_edits_write_meshes_numbers_and_a_sheet(house: Path, tmp_path: Path, command: str) -> None:
     keys = [
