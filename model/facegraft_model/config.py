@@ -17,6 +17,9 @@ from facegraft_model.errors import ModelError
 Method = Literal["parts", "imface", "i3dmm", "deepsdf"]
 Precision = Literal["auto", "fp32", "tf32", "fp16-hidden"]
 
+PART_NAMES = ("rem", "nose", "eyes", "mouth")
+"""By part label."""
+
 PART_LANDMARKS: dict[str, tuple[int, ...]] = {
     "exp": (36, 45, 30, 48, 54),
     "nose": (27, 30, 31, 33, 35),

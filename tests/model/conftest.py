@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,9 @@ from facegraft.store import (
     write_shard,
     write_shared,
 )
+
+# Test modules are imported by path, so this folder is on no import path; bump_heads has to be importable by name.
+sys.path.insert(0, str(Path(__file__).parent))
 
 COLUMNS = dict.fromkeys(
     ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin"), "string"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-from pathlib import Path
 from typing import Any
 
+import bump_heads as heads
 import numpy as np
 import pytest
 import torch
@@ -30,16 +29,6 @@ from facegraft.store import (
     write_shard,
 )
 
-
-def _bump_heads() -> Any:
-    spec = importlib.util.spec_from_file_location("facegraft_bump_heads", Path(__file__).with_name("bump_heads.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-heads = _bump_heads()
 Bumps, codes, MM = heads.Bumps, heads.codes, heads.MM
 QUICK = DecodeSettings(resolution=64)
 COLUMNS = ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin")

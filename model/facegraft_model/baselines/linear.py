@@ -26,7 +26,8 @@ from facegraft.store import Dataset, open_dataset, sha256_file, write_arrays_ato
 from facegraft_model.data.ids import DataError
 from facegraft_model.data.items import Rows, neutral_expression, select_rows
 from facegraft_model.errors import ModelError
-from facegraft_model.meshes.extract import Mesh, lazy_import
+from facegraft_model.lazily import lazy_import
+from facegraft_model.meshes.extract import Mesh
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

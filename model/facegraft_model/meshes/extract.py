@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facegraft_model.errors import ModelError
+from facegraft_model.lazily import lazy_import
 from facegraft_model.meshes.grid import SDF, Grid, NodeValues
 from facegraft_model.method import Codes, Field
 
-__all__ = ["Decoded", "EmptyFieldError", "Grid", "Mesh", "decode", "extract_surface", "lazy_import"]
+__all__ = ["Decoded", "EmptyFieldError", "Grid", "Mesh", "decode", "extract_surface"]
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
@@ -75,16 +76,6 @@ class Decoded:
     mesh: Mesh
     template_coords: NDArray[np.float64] | None
     parts: NDArray[np.uint8] | None
-
-
-def lazy_import(name: str) -> Any:
-    """Import a package that extraction needs and training does not; raises ModelError saying how to install it."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ModelError(f"this needs the package {error.name}: pip install facegraft") from error
 
 
 def extract_surface(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facegraft_model.errors import ModelError
+from facegraft_model.lazily import lazy_import
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -71,7 +72,7 @@ class Surface:
 
     def nearest(self, points: Floats) -> Nearest:
         """Exact nearest points of the surface for points [n, 3]."""
-        igl = _module("igl")
+        igl = lazy_import("igl")
         solid = np.ascontiguousarray(self.faces[self._solid])
         if self._tree is None:
             self._tree = igl.AABB()
@@ -141,7 +142,7 @@ class Cloud:
     """A cloud of points [n, 3] to which nearest distances are asked. `workers`: threads of the search."""
 
     def __init__(self, points: Floats, workers: int = 1) -> None:
-        spatial = _module("scipy.spatial")
+        spatial = lazy_import("scipy.spatial")
         # Midpoint splits build several times as fast as medians, and random points of a surface need no balance.
         self._tree = spatial.cKDTree(points, balanced_tree=False, compact_nodes=True)
         self._workers = workers
@@ -343,15 +344,3 @@ def _motion(omega: Floats, shift: Floats, centre: Floats) -> Floats:
     matrix[:3, :3] = rotation
     matrix[:3, 3] = centre + shift - rotation @ centre
     return matrix
-
-
-def _module(name: str) -> Any:
-    """A module that scoring needs and training does not. Raises ModelError when it is not installed."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ModelError(
-            f"scoring needs {name.partition('.')[0]}, which is not installed ({error}): pip install facegraft"
-        ) from error

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft_model.config import PART_NAMES
 from facegraft_model.errors import ModelError
 from facegraft_model.scores.metrics import (
     Bools,
@@ -46,7 +47,7 @@ from facegraft_model.scores.records import (
     ScoreSettings,
     rng_of,
 )
-from facegraft_model.scores.truth import PART_NAMES, TrueHead
+from facegraft_model.scores.truth import TrueHead
 
 CELL_MM = 4.0
 """Size of the cells by which a reconstruction's faces near a part are found; it changes how many are looked at, not the scores' law."""

@@ -20,9 +20,6 @@ from facegraft.store import Dataset, open_dataset
 from facegraft_model.errors import ModelError
 from facegraft_model.scores.metrics import Bools, Floats, Ints, Labels, Nearest, Surface, face_parts
 
-PART_NAMES = ("rem", "nose", "eyes", "mouth")
-"""By label."""
-
 RUN_FILE = "run.json"
 ON_EDGE = 1e-6
 """A nearest point whose barycentric weight is below this lies on the edge."""
