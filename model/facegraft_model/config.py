@@ -181,7 +181,7 @@ class TrainConfig:
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
     clip_grad: float = 0.0
-    """Largest norm of the gradient; 0: no clipping."""
+    """Largest norm of the gradient; 0: no clipping. A norm is some 2e3 when all is well, and 1e7 where the eikonal term explodes."""
     accumulate: int = 1
     """Parts that a batch is split into, to fit in memory; the gradient is that of the whole batch."""
     precision: Precision = "auto"

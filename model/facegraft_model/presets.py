@@ -17,7 +17,7 @@ FACEGRAFT = Config(
     loss=LossConfig(eikonal_neutral=50.0, code=1e2, dense=3e3, locality=1e3),
     data=DataConfig(surface=9216, near=5120, free=2048, stage=512),
     train=TrainConfig(
-        lr=5e-4, head_lr=5e-5, code_lr=2e-3, schedule="cosine", epochs=400.0, warmup_steps=200, clip_grad=1e4
+        lr=5e-4, head_lr=5e-5, code_lr=1e-3, schedule="cosine", epochs=400.0, warmup_steps=200, clip_grad=2e3
     ),
     fit=FitConfig(lr=5e-3, surface=9216, near=5120, free=2048, init="mean", code=1e2),
 )
@@ -40,11 +40,11 @@ TINY = replace(
     train=TrainConfig(
         steps=1000,
         lr=5e-4,
-        head_lr=2e-4,
+        head_lr=1e-4,
         code_lr=2e-3,
         schedule="cosine",
         warmup_steps=50,
-        clip_grad=1e4,
+        clip_grad=2e3,
         validate_steps=0,
     ),
     fit=FitConfig(steps=200, lr=1e-2, items=4, surface=512, near=256, free=128, init="mean", code=1e2),

@@ -98,7 +98,17 @@ def test_the_loss_falls_and_the_record_is_complete(trained: Path) -> None:
     terms = {"sdf", "eikonal", "eikonal_neutral", "normal", "correction", "landmark_generation", "landmark_consistency"}
     terms |= {"code", "neutral", "dense", "locality"}
     for record in records:
-        assert set(record) == {"step", "loss", "lr", "epoch", "points_per_s", "step_ms", "data_wait_ms", *terms}
+        assert set(record) == {
+            "step",
+            "loss",
+            "lr",
+            "epoch",
+            "points_per_s",
+            "step_ms",
+            "data_wait_ms",
+            "grad_norm",
+            *terms,
+        }
         assert all(math.isfinite(value) for value in record.values())
         assert record["loss"] == pytest.approx(sum(record[name] for name in terms), rel=1e-4)
         assert 0 < record["data_wait_ms"] < record["step_ms"]

@@ -209,11 +209,11 @@ class _Run:
                 began = time.perf_counter()
                 batch = self.source.batch(self.step)
                 waited += time.perf_counter() - began
-                loss, terms = self._optimise(module, batch)
+                loss, terms, norm = self._optimise(module, batch)
                 self.step += 1
                 done = self.step == self.total
                 if self.step % train.log_every == 0 or done:
-                    record = self._record(loss, terms)
+                    record = self._record(loss, terms) | {"grad_norm": float(norm)}
                     elapsed, count = time.perf_counter() - since, self.step - since_step
                     record |= {
                         "points_per_s": points * count / elapsed,
@@ -250,8 +250,11 @@ class _Run:
             return step
         return DistributedDataParallel(step, device_ids=[device] if device.type == "cuda" else None)
 
-    def _optimise(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Terms]:
-        """One optimiser step; the batch goes through in `accumulate` equal parts, whose gradients add up to the whole's."""
+    def _optimise(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Terms, Tensor]:
+        """One optimiser step: loss, terms, norm of the gradient before clipping.
+
+        The batch goes through in `accumulate` equal parts, whose gradients add up to the whole's.
+        """
         train = self.config.train
         self.optimiser.zero_grad(set_to_none=True)
         torch.manual_seed(
@@ -269,10 +272,9 @@ class _Run:
                 (part_loss / len(parts)).backward()
             loss = loss + part_loss.detach() / len(parts)
             total = {name: total.get(name, 0) + value.detach() / len(parts) for name, value in terms.items()}
-        if train.clip_grad > 0:
-            nn.utils.clip_grad_norm_(self.field.parameters(), train.clip_grad)
+        norm = nn.utils.clip_grad_norm_(self.field.parameters(), train.clip_grad or math.inf)
         self.optimiser.step()
-        return loss, total
+        return loss, total, norm
 
     def _set_learning_rate(self) -> None:
         factor = learning_rate_factor(self.config.train, self.step, self.source.steps_per_epoch, self.total)
