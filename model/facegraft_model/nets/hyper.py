@@ -52,8 +52,8 @@ class HyperNet(nn.Module):
     """z [B,d] → weights of a sine network of five linear layers, per layer [B,out,in] and [B,out].
 
     One ReLU MLP (d-h-h-numel) a tensor, whose trunks run as two batched products. What the MLP predicts:
-    full: the tensor itself; low-rank: factors U [out,r], V [r,in] of a change of a shared matrix; film: a factor and a
-    shift per output, (1 + s) * W, as FiLM does. Biases are always predicted as changes of shared ones.
+    full: the tensor itself; low-rank: factors U [out,r], V [r,in] of a change of a shared matrix, the rows of V scaled to unit
+    length; film: a factor and a shift per output, (1 + s) * W, as FiLM does. Biases are always predicted as changes of shared ones.
     The shared tensors start as a SIREN, the predicted changes near zero, the last layer at zero: no deformation at first.
     """
 
@@ -70,11 +70,6 @@ class HyperNet(nn.Module):
         self.second_weight = nn.Parameter(_kaiming((heads, hidden, hidden), hidden))
         self.second_bias = nn.Parameter(torch.empty(heads, hidden).uniform_(-1, 1) / math.sqrt(hidden))
         self.heads = nn.ParameterList([_kaiming((size, hidden), hidden) / 100 for size in sizes])
-        for shape, head in zip(shapes, self.heads[::2], strict=True):
-            if self.kind == "low-rank":
-                # A product of two small factors would be tiny: V starts at the size of a weight, U near zero.
-                with torch.no_grad():
-                    head[shape[0] * self.rank :] *= 100 / math.sqrt(self.rank)
 
     def _weight_size(self, shape: tuple[int, int]) -> int:
         out, fan_in = shape
@@ -94,7 +89,9 @@ class HyperNet(nn.Module):
                 weight = base * (1 + change).unsqueeze(2)
             else:
                 left, right = change[:, : out * self.rank], change[:, out * self.rank :]
-                weight = base + torch.bmm(left.reshape(-1, out, self.rank), right.reshape(-1, self.rank, fan_in))
+                # With both factors free, the two chase each other: single heads got weights a hundred times the shared ones'.
+                directions = nn.functional.normalize(right.reshape(-1, self.rank, fan_in), dim=2)
+                weight = base + torch.bmm(left.reshape(-1, out, self.rank), directions)
             weights.append((weight, bias))
         return weights
 
