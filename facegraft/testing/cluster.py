@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,11 +39,12 @@ class OwnCluster:
     def address(self) -> str:
         """Waits for the scheduler to be there. Raises TimeoutError."""
         deadline = time.monotonic() + _START_S
-        while not self.file.exists():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no scheduler after {_START_S:g} s; see {self._log.name}")
+        while time.monotonic() < deadline:
+            # Dask writes the file under its final name, bit by bit.
+            with suppress(FileNotFoundError, ValueError):
+                return str(json.loads(self.file.read_text())["address"])
             time.sleep(0.02)
-        return str(json.loads(self.file.read_text())["address"])
+        raise TimeoutError(f"no scheduler after {_START_S:g} s; see {self._log.name}")
 
     def worker(self, name: str, nanny: bool = True) -> None:
         """Start a worker, with or without the nanny that starts another when it dies."""
