@@ -20,7 +20,9 @@ _PLAIN = "other attacks"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults-table", metavar="FILE", default=None, help="Write the table of faults to FILE, as markdown.")
+    parser.addoption(
+        "--faults-table", metavar="FILE", default=None, help="Write the table of faults to FILE, as markdown."
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,7 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             cells = (row.group, row.fault, row.expected)
         else:
             # Tests of other attacks say in their names what holds.
-            cells = (_PLAIN, item.path.stem.removeprefix("test_").replace("_", " "), item.name.partition("[")[0].removeprefix("test_").replace("_", " "))
+            cells = (
+                _PLAIN,
+                item.path.stem.removeprefix("test_").replace("_", " "),
+                item.name.partition("[")[0].removeprefix("test_").replace("_", " "),
+            )
         item.user_properties.append(("row", list(cells)))
 
 
@@ -72,7 +78,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     lines = ["| fault | expected | outcome |", "|---|---|---|"]
     for group in dict.fromkeys(key[0] for key in sorted(tallies)):
         lines += [f"| **{group}** | | |"]
-        lines += [f"| {fault} | {expected} | {tally.outcome()} |" for (of, fault, expected), tally in tallies.items() if of == group]
+        lines += [
+            f"| {fault} | {expected} | {tally.outcome()} |"
+            for (of, fault, expected), tally in tallies.items()
+            if of == group
+        ]
     terminalreporter.section("faults")
     terminalreporter.write_line("\n".join(lines))
     path = config.getoption("faults_table", None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -55,42 +54,39 @@ def check_final_names(output: Path, undisturbed: Mapping[str, str]) -> None:
         elif name == "run.json":
             unseal(data, name, "")
         else:
-            assert path.suffix == ".json", f"a stranger: {name}"
+            assert path.parent.name in ("logs", "rejects") and path.suffix == ".json", f"a stranger: {name}"
             json.loads(data)
     for record in (output / "shards").glob("*.json"):
         assert record.with_suffix(".safetensors").is_file(), f"{record.name} is committed without its shard"
 
 
-def check_each_failing_write(run: Run, folder: Path, error: str, lasting: bool, undisturbed: Mapping[str, str]) -> int:
+def check_each_failing_write(
+    run: Run, folder: Path, error: str, lasting: bool, undisturbed: Mapping[str, str], first: int = 1
+) -> int:
     """Every file operation of a run in turn fails: the run fails with one line, leaves whole files, and a rerun completes. Returns how
-    many there were."""
-    count = 1
-    number = 0
-    while number < count:
-        number += 1
+    many there were. `first`: start with the operation of that number."""
+    done = operations(run, folder / "counted" / "out")
+    for number in range(first, len(done) + 1):
+        what = f"{error} on {done[number - 1][0]} of {done[number - 1][1].name} ({number} of {len(done)})"
         output = folder / f"run{number}" / "out"
         output.parent.mkdir()
-        if number == 1:
-            count = len(operations(run, folder / "counted" / "out"))
-        fault = DiskFault(str(output), str(output.parent / "ledger"), error, number, lasting)
-        with faulty_disk(fault):
+        with faulty_disk(DiskFault(str(output), str(output.parent / "ledger"), error, number, lasting)):
             try:
                 run(output)
             except FacegraftError as failure:
                 assert "\n" not in str(failure) and failure.exit_code != 0
                 assert str(output) in str(failure)
             else:
-                operation, path = recorded(output.parent / "ledger")[number - 1]
-                raise AssertionError(f"{error} on {operation} of {path} ({number} of {count}) was passed over")
+                raise AssertionError(f"{what} was passed over")
         check_final_names(output, undisturbed)
         run(output)
         check_complete(output, undisturbed)
-    return count
+    return len(done)
 
 
 def operations(run: Run, output: Path) -> list[tuple[str, Path]]:
     """All file operations of an undisturbed run."""
-    output.parent.mkdir()
+    output.parent.mkdir(parents=True)
     ledger = output.parent / "ledger"
     with faulty_disk(DiskFault(str(output), str(ledger), nth=0)):
         run(output)
@@ -107,14 +103,22 @@ def check_synced(run: Run, output: Path) -> None:
         mine = [operation for operation, path in done[:number] if path.name.startswith(f"{final.name}.tmp-")]
         assert mine[-1] == "fsync", f"{final.name} is renamed before it is synced"
         assert ("fsync", final.parent) in done[number:], f"the folder of {final.name} is not synced after the renaming"
-    direct = [path for operation, path in done if operation == "write" and ".tmp-" not in path.name and path.name != ".lock"]
+    direct = [
+        path for operation, path in done if operation == "write" and ".tmp-" not in path.name and path.name != ".lock"
+    ]
     assert not direct, f"written under final names: {direct}"
 
 
 def read_all(folder: Path) -> Iterator[Any]:
     """Everything that a reader can get of a dataset, as plain values."""
     dataset = open_dataset(folder)
-    yield from (dataset.keys(), dataset.index.to_pylist(), dataset.faces.tolist(), dataset.region_map, dataset.mm_per_unit)
+    yield from (
+        dataset.keys(),
+        dataset.index.to_pylist(),
+        dataset.faces.tolist(),
+        dataset.region_map,
+        dataset.mm_per_unit,
+    )
     for key in dataset:
         yield {name: (str(array.dtype), array.tolist()) for name, array in dataset[key].items()}
 
@@ -123,7 +127,9 @@ def check_damage_is_noticed(folder: Path, right: list[Any], count: int, seed: in
     """No flipped bit and no cut end of any file gives other data than the right one. Returns how often it was tried."""
     tried = 0
     outside = {"run.json", "plan.parquet", ".lock"}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.parent.name not in ("logs", "rejects")):
+    for path in sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.parent.name not in ("logs", "rejects")
+    ):
         if path.name in outside:
             continue
         whole = path.read_bytes()
@@ -138,7 +144,9 @@ def check_damage_is_noticed(folder: Path, right: list[Any], count: int, seed: in
                     # A reader needs no commit record; `verify` does.
                     assert read == right, f"{path.name}, {what}: other data and no error"
                     assert path.parent.name == "shards" and path.suffix == ".json", f"{path.name}, {what}: not noticed"
-                assert any(path.stem in finding for finding in verify_dataset(folder)), f"{path.name}, {what}: verify says nothing"
+                assert any(path.stem in finding for finding in verify_dataset(folder)), (
+                    f"{path.name}, {what}: verify says nothing"
+                )
     return tried
 
 
@@ -155,7 +163,9 @@ def check_change_is_refused(resume: Callable[[], object], output: Path, field: s
     assert state() == before
 
 
-def check_damage_is_mended(resume: Run, output: Path, harm: Callable[[Path], None], undisturbed: Mapping[str, str]) -> None:
+def check_damage_is_mended(
+    resume: Run, output: Path, harm: Callable[[Path], None], undisturbed: Mapping[str, str]
+) -> None:
     """Harm to one shard of an unfinished run: that one is made again, and no other."""
     (output / "dataset.json").unlink()
     victim = sorted((output / "shards").glob("*.safetensors"))[1]
@@ -166,7 +176,9 @@ def check_damage_is_mended(resume: Run, output: Path, harm: Callable[[Path], Non
     check_not_made_again(output, before)
 
 
-def check_poison(output: Path, clean: Path, reasons: Mapping[str, str], journal: Path, tried_once: set[str], workers: int) -> None:
+def check_poison(
+    output: Path, clean: Path, reasons: Mapping[str, str], journal: Path, tried_once: set[str], workers: int
+) -> None:
     """Exactly the poisoned items are rejected, each for its reason; the others are what they are without poison; nobody was lost."""
     dataset, whole = open_dataset(output), open_dataset(clean)
     found = {row["key"]: row["reason"] for row in dataset.index.to_pylist() if row["status"] == "rejected"}
@@ -212,12 +224,11 @@ class ShuffledClient:
         self._waiting.clear()
 
 
-def check_order_does_not_count(run: Callable[[Path, ShardClient | None], object], folder: Path, seed: int, undisturbed: Mapping[str, str]) -> None:
+def check_order_does_not_count(
+    run: Callable[[Path, ShardClient | None], object], folder: Path, seed: int, undisturbed: Mapping[str, str]
+) -> None:
     """Shards in a random order give the same bytes."""
     output = folder / f"order{seed}" / "out"
     output.parent.mkdir()
     run(output, ShuffledClient(seed))
     check_complete(output, undisturbed)
-
-
-Plant = Callable[[], AbstractContextManager[None]]

@@ -26,7 +26,11 @@ KILL_WORKER = Row("killed", "SIGKILL of a worker below its nanny", _GOES_ON)
 KILL_NANNY = Row("killed", "SIGKILL of a nanny (its worker dies too)", _GOES_ON)
 KILL_REAL = Row("killed", "SIGKILL of everything in the real pipeline, again and again", _RESUMED)
 STOP = Row("killed", "SIGSTOP of a worker or of everything for seconds, then SIGCONT", _GOES_ON + "; no item is blamed")
-CHAOS = Row("killed", "distributed.chaos: workers die at random, by exit, segfault or politely", "the same command, run until it exits 0: same bytes")
+CHAOS = Row(
+    "killed",
+    "distributed.chaos: workers die at random, by exit, segfault or politely",
+    "the same command, run until it exits 0: same bytes",
+)
 
 WORKERS = Row("order", "1, 2 and 8 workers", _SAME)
 SHUFFLED = Row("order", "items planned in another order, shards made in another order, in one run or in several", _SAME)
@@ -41,13 +45,33 @@ POISON_REAL = Row("poison", "the same in a real stage", POISON.expected)
 DISK_EACH = Row("disk", "ENOSPC, EIO or EACCES on the n-th file operation, for every n of a run", _DISK)
 DISK_WORKERS = Row("disk", "the same in worker processes, at random n", _DISK)
 DISK_SMALL = Row("disk", "a real disk that is too small, in the real pipeline", _DISK)
-POWER = Row("disk", "power cut: what was not synced is lost", "every file is synced before it is renamed, and its folder after that")
+POWER = Row(
+    "disk",
+    "power cut: what was not synced is lost",
+    "every file is synced before it is renamed, and its folder after that",
+)
 
-CHANGED = Row("resume", "changed parameter, input, seed, stage or version on resume", "refused, naming the differing fields; the folder is left as it was")
-DAMAGED_RESUME = Row("resume", "a shard or record damaged or taken away before a resume", "made again, and nothing else; same bytes")
-READER = Row("resume", "a flipped bit or cut end in any file of a dataset", "an error that names the file; never wrong data")
+CHANGED = Row(
+    "resume",
+    "changed parameter, input, seed, stage or version on resume",
+    "refused, naming the differing fields; the folder is left as it was",
+)
+DAMAGED_RESUME = Row(
+    "resume", "a shard or record damaged or taken away before a resume", "made again, and nothing else; same bytes"
+)
+READER = Row(
+    "resume", "a flipped bit or cut end in any file of a dataset", "an error that names the file; never wrong data"
+)
 
-CLOCK = Row("clock", "the clock jumps by hours or years, forwards and backwards, in every process", _GOES_ON + "; no item is blamed")
-TWICE = Row("twice", "several runs started on one folder at once", "one works, the others are refused or find it finished; no item is made twice")
+CLOCK = Row(
+    "clock",
+    "the clock jumps by hours or years, forwards and backwards, in every process",
+    _GOES_ON + "; no item is blamed",
+)
+TWICE = Row(
+    "twice",
+    "several runs started on one folder at once",
+    "one works, the others are refused or find it finished; no item is made twice",
+)
 PLANTED = Row("planted", "the matrix itself: classic faults planted in the product", "the row's check fails")
 KIT = Row("planted", "the kit itself", "does what it says, in this process and in others")

@@ -43,7 +43,7 @@ def random_moments(seed: int, count: int = 20, in_ci: int = 2) -> Any:
 
 
 @pytest.fixture
-def start(toy_env: dict[str, str]) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+def start(toy_env: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started = []
 
     def begin(line: list[str]) -> subprocess.Popen[str]:
@@ -155,7 +155,11 @@ def test_nanny(tmp_path: Path, dask: OwnCluster, undisturbed: dict[str, str], mo
 @pytest.mark.xdist_group("scheduler")
 @random_moments(5, in_ci=1)
 def test_scheduler(
-    tmp_path: Path, toy_env: dict[str, str], undisturbed: dict[str, str], moment: Moment, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    toy_env: dict[str, str],
+    undisturbed: dict[str, str],
+    moment: Moment,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("facegraft.engine.client._CONNECT_S", 5.0)
     output = tmp_path / "out"
@@ -197,7 +201,9 @@ def test_stopped_for_a_while(tmp_path: Path, start: Any, undisturbed: dict[str, 
 @pytest.mark.xdist_group("scheduler")
 @pytest.mark.faults
 @pytest.mark.parametrize("mode", ["sys.exit", "segfault", "graceful"])
-def test_chaos(tmp_path: Path, toy_env: dict[str, str], undisturbed: dict[str, str], mode: str, record_property: Note) -> None:
+def test_chaos(
+    tmp_path: Path, toy_env: dict[str, str], undisturbed: dict[str, str], mode: str, record_property: Note
+) -> None:
     output = tmp_path / "out"
     with OwnCluster(tmp_path / "dask", toy_env) as own:
         for name in "abc":

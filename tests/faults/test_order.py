@@ -18,7 +18,11 @@ from facegraft.engine.client import Outcome
 @pytest.mark.row(rows.WORKERS)
 @pytest.mark.parametrize(
     "workers",
-    [pytest.param(1, marks=pytest.mark.faults), pytest.param(2, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.faults)],
+    [
+        pytest.param(1, marks=pytest.mark.faults),
+        pytest.param(2, marks=pytest.mark.slow),
+        pytest.param(8, marks=pytest.mark.faults),
+    ],
 )
 def test_workers(tmp_path: Path, undisturbed: dict[str, str], workers: int) -> None:
     toys(tmp_path / "out", workers=workers)
@@ -63,4 +67,3 @@ def test_in_several_runs(tmp_path: Path, quick: dict[str, str], seed: int) -> No
             toys(tmp_path / "out", Leaving(seed + number, 5 + number), of=of)
     toys(tmp_path / "out", ShuffledClient(seed), of=of)
     check_complete(tmp_path / "out", quick)
-
