@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 for folder in (HERE.parent / "engine", HERE):
     sys.path.insert(0, str(folder))
 
+pytest.register_assert_rewrite("fault_checks")
+
 _PLAIN = "other attacks"
 
 

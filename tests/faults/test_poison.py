@@ -52,9 +52,7 @@ def test_a_real_stage(tmp_path: Path, cluster: Any) -> None:
     )
     heads = ingest.plan_ingest(None, parameters, 0)
     keys = sorted(item.key for item in heads.items)
-    faults = {
-        key: fault for key, fault in zip(keys[1::2], ("segfault", "hang", "memory", "exception", "nan"), strict=False)
-    }
+    faults = dict(zip(keys[1::2], ("segfault", "hang", "memory", "exception", "nan"), strict=False))
     journal = tmp_path / "journal"
     for name, chosen in (("clean", {}), ("out", faults)):
         given = poisoned(ingest.STAGE_PATH, parameters.as_json(), chosen, journal if name == "out" else None)
