@@ -1,13 +1,14 @@
 # make demo: set up and run the demo.  make test: set up and run the quick tests.  make check: linters and types.
+# make faults: the whole fault matrix.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow check bench clean
+.PHONY: help setup demo test test-slow faults check bench clean
 
 help:
-	@echo "make demo | test | test-slow | check | bench | clean"
+	@echo "make demo | test | test-slow | faults | check | bench | clean"
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "facegraft needs Python 3.11 or newer on the PATH (or make PYTHON=/path/to/python3.11)"; exit 1; }
@@ -25,10 +26,13 @@ demo: .venv/installed
 	$(BIN)/facegraft demo -o demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not faults"
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m slow
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not faults"
+
+faults: .venv/installed-dev
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/faults
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -35,8 +35,11 @@ def locked(folder: Path) -> Iterator[None]:
             raise EngineError(
                 f"{path} cannot be locked ({error.strerror}); choose a folder on a file system that has locks"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        except OSError as error:
+            raise unwritable(path, error) from error
         yield
     finally:
         os.close(descriptor)

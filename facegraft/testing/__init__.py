@@ -1,0 +1,12 @@
+"""Faults on demand, for those who write stages or run clusters: what facegraft's own fault matrix is made with.
+
+    poison    a stage of yours, some of whose items raise, crash, hang, eat memory or return NaN
+    killer    SIGKILL and SIGSTOP of a run, its workers or everything, at random moments that a seed repeats; Dask's own chaos
+    cluster   a scheduler and workers in processes of their own, to be killed one by one
+    damage    flipped bits and cut ends of any file
+    disk      ENOSPC, EIO, EACCES on chosen writes of any process; a real small disk
+    clock     a clock that jumps
+    twice     several commands started at the same instant
+
+Nothing here is imported by the rest of facegraft. It needs Linux. See docs/faults.md.
+"""
