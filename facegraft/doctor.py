@@ -36,6 +36,8 @@ NEEDED = (
 )
 OPTIONAL = {"torch": "model", "mesh-to-sdf": "paper"}
 
+OWN_GROUP = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
 DRIVER = Path("/proc/driver/nvidia/version")
 RENDER = "import pyvista; p = pyvista.Plotter(off_screen=True, window_size=(64, 64)); p.add_mesh(pyvista.Sphere()); print(p.screenshot().std() > 1)"
 
@@ -122,7 +124,17 @@ def usable_memory() -> int:
         return physical_memory()
     from distributed.system import memory_limit
 
-    return int(memory_limit())
+    return min(int(memory_limit()), *_group_limits())
+
+
+def _group_limits() -> list[int]:
+    """Limits of the control group (version 2) of this process and of those around it, which a batch system sets; the machine's own last."""
+    own = _read(OWN_GROUP).rpartition("0::")[2].splitlines()
+    group = GROUPS / (own[0].lstrip("/") if own else "")
+    texts = [
+        _read(folder / "memory.max").strip() for folder in (group, *group.parents) if folder.is_relative_to(GROUPS)
+    ]
+    return [*(int(text) for text in texts if text.isdigit()), physical_memory()]
 
 
 def _read(path: Path) -> str:
