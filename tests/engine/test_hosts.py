@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 from dask_cluster import HERE, Cluster, Place
-from toy_runs import dataset_hash, run
+from toy_runs import dataset_hash, options, run
 from toy_stages import toy_plan
 
-from facegraft.engine import EngineError
+from facegraft.engine import EngineError, start_client
 
 pytestmark = pytest.mark.slow
-# Dask takes a silent connection for dead after 30 s; a test need not wait that long.
-IMPATIENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "3s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s"}
+# Dask takes a silent connection for dead after 30 s; a test need not wait that long (Dask refuses less than about 12 s).
+IMPATIENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s"}
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,9 @@ def test_a_worker_that_does_not_see_the_output_folder_is_named(tmp_path: Path) -
             str(failure.value),
         )
         cluster.worker("seeing")
-        run(toy_plan(8, 2), share / "out", scheduler=cluster.address)
+        with start_client(options(scheduler=cluster.address)) as client:
+            client._client.wait_for_workers(2, timeout=60)  # type: ignore[attr-defined]
+            run(toy_plan(8, 2), share / "out", client)
         assert made_by(share / "out") == {cluster.processes["seeing"].pid}
     finally:
         cluster.close()

@@ -65,8 +65,10 @@ def test_with_certificates_the_bytes_are_the_same(tmp_path: Path, secure: Cluste
     run(PLAN, tmp_path / "plain", scheduler="sync")
     run(PLAN, tmp_path / "by_options", scheduler=secure.address, tls=papers.client())
     run(PLAN, tmp_path / "without_scheme", scheduler=secure.address.removeprefix("tls://"), tls=papers.client())
-    config = {"ca-file": papers.ca, "client": {"cert": papers.cert, "key": papers.key}}
-    with dask.config.set({"distributed.comm.tls": config}):
+    tls = "distributed.comm.tls"
+    with dask.config.set(
+        {f"{tls}.ca-file": papers.ca, f"{tls}.client.cert": papers.cert, f"{tls}.client.key": papers.key}
+    ):
         run(PLAN, tmp_path / "by_configuration", scheduler=str(secure.file))
     hashes = [dataset_hash(tmp_path / name) for name in ("plain", "by_options", "without_scheme", "by_configuration")]
     assert hashes[0] == hashes[1] == hashes[2] == hashes[3]
