@@ -9,8 +9,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import facegraft
+from facegraft.engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from facegraft.engine import Tls
+    from facegraft.engine.staff import WorkerFacts
 
 NEEDED = (
     "numpy",
@@ -27,6 +36,9 @@ NEEDED = (
 )
 OPTIONAL = {"torch": "model", "mesh-to-sdf": "paper"}
 
+OWN_GROUP = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+DRIVER = Path("/proc/driver/nvidia/version")
 RENDER = "import pyvista; p = pyvista.Plotter(off_screen=True, window_size=(64, 64)); p.add_mesh(pyvista.Sphere()); print(p.screenshot().std() > 1)"
 
 
@@ -41,7 +53,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at Python, packages, cores, memory, disk and off-screen rendering."""
+    """Look at Python, packages, cores, memory, disk, off-screen rendering and CUDA."""
     findings = [
         Finding("Python", sys.version.split()[0], sys.version_info >= (3, 11), "facegraft needs Python 3.11 or newer")
     ]
@@ -50,11 +62,16 @@ def examine() -> list[Finding]:
         findings.append(Finding(name, version or "missing", version is not None, "pip install facegraft"))
     for name, extra in OPTIONAL.items():
         findings.append(Finding(name, _version(name) or f"not installed (optional: pip install facegraft[{extra}])"))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    cores = os.cpu_count() or 1
-    findings.append(Finding("cores", str(cores)))
+    findings.append(_dask())
+    cores, memory = usable_cores(), usable_memory() / 1e9
+    installed, fitted = os.cpu_count() or 1, physical_memory() / 1e9
+    limited = f" of {installed}: a limit of the container or the batch system" if cores < installed else ""
+    findings.append(Finding("cores", f"{cores}{limited}"))
+    limited = f" of {fitted:.0f} GB: a limit of the container or the batch system" if memory < 0.95 * fitted else ""
     findings.append(
-        Finding("memory", f"{memory:.0f} GB", memory >= 2 * cores, "use fewer --workers: each takes up to 2 GB")
+        Finding(
+            "memory", f"{memory:.0f} GB{limited}", memory >= 2 * cores, "use fewer --workers: each takes up to 2 GB"
+        )
     )
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         free = shutil.disk_usage(folder).free / 1e9
@@ -64,6 +81,90 @@ def examine() -> list[Finding]:
     findings.append(_rendering())
     findings.append(_cuda())
     return findings
+
+
+def examine_cluster(scheduler: str, tls: Tls | None) -> list[Finding]:
+    """Look at a Dask cluster: can it be reached, and has every worker what this facegraft needs?"""
+    from facegraft.engine.connect import connect
+    from facegraft.engine.staff import roster, scheduler_version
+
+    try:
+        client = connect(scheduler, tls)
+    except EngineError as error:
+        return [Finding("Dask scheduler", "not reached", False, str(error))]
+    with client:
+        found, why = scheduler_version(client)
+        findings = [_member("Dask scheduler", client.scheduler.address, found, why)]
+        workers = roster(client)
+        findings += [
+            _member(f"worker {worker.name}", _worker_told(worker), worker.version, worker.why) for worker in workers
+        ]
+    if not workers:
+        findings.append(Finding("Dask workers", "none", False, f"start some: dask worker {scheduler}"))
+    return findings
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: what there are, its affinity, the control group's quota. What a local cluster starts with."""
+    if importlib.util.find_spec("dask") is None:
+        return os.cpu_count() or 1
+    from dask.system import cpu_count
+
+    return int(cpu_count())
+
+
+def physical_memory() -> int:
+    """Bytes of memory that the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def usable_memory() -> int:
+    """Bytes of memory that this process may use: what there is, or the control group's limit where that is smaller."""
+    if importlib.util.find_spec("distributed") is None:
+        return physical_memory()
+    from distributed.system import memory_limit
+
+    return min(int(memory_limit()), *_group_limits())
+
+
+def _group_limits() -> list[int]:
+    """Limits of the control group (version 2) of this process and of those around it, which a batch system sets; the machine's own last."""
+    own = _read(OWN_GROUP).rpartition("0::")[2].splitlines()
+    group = GROUPS / (own[0].lstrip("/") if own else "")
+    texts = [
+        _read(folder / "memory.max").strip() for folder in (group, *group.parents) if folder.is_relative_to(GROUPS)
+    ]
+    return [*(int(text) for text in texts if text.isdigit()), physical_memory()]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _dask() -> Finding:
+    dask, distributed = _version("dask"), _version("distributed")
+    return Finding(
+        "dask = distributed",
+        "same version" if dask == distributed else f"dask {dask}, distributed {distributed}",
+        dask == distributed,
+        f"pip install dask=={distributed} distributed=={distributed}: they are released together and for each other",
+    )
+
+
+def _member(what: str, told: str, version: str | None, why: str) -> Finding:
+    same = version == facegraft.__version__
+    found = f"facegraft {version}" if version is not None else why
+    return Finding(
+        what, f"{told}: {found}", same, f"install facegraft {facegraft.__version__} there, as here, and start it again"
+    )
+
+
+def _worker_told(worker: WorkerFacts) -> str:
+    memory = f"{worker.memory / 1e9:.0f} GB" if worker.memory else "memory without a limit"
+    return f"{worker.address}, {worker.threads} threads, {memory}"
 
 
 def _version(package: str) -> str | None:
@@ -87,10 +188,29 @@ def _rendering() -> Finding:
 
 
 def _cuda() -> Finding:
+    """What torch can do with a GPU here. A machine without one is in order; a GPU that torch cannot use is not."""
     if importlib.util.find_spec("torch") is None:
         return Finding("CUDA", "unknown (torch is not installed; only the model uses it)")
     import torch
 
-    return Finding(
-        "CUDA", torch.cuda.get_device_name() if torch.cuda.is_available() else "none (only the model would use it)"
+    build = (
+        f"torch {torch.__version__}, built for {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'the CPU only'}"
     )
+    if torch.cuda.is_available():
+        names = Counter(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+        devices = ", ".join(f"{count} × {name}" for name, count in names.items())
+        return Finding("CUDA", f"{devices}; driver {_driver() or 'unknown'}; {build}")
+    driver = _driver()
+    if driver is None:
+        return Finding("CUDA", f"no NVIDIA driver (only the model would use one); {build}")
+    if torch.version.cuda is None:
+        remedy = "install the torch build for your CUDA: https://pytorch.org/get-started"
+    else:
+        remedy = "update the driver, or install a torch built for an older CUDA: https://pytorch.org/get-started"
+    return Finding("CUDA", f"driver {driver} is there, but torch sees no GPU; {build}", False, remedy)
+
+
+def _driver() -> str | None:
+    """Version of the NVIDIA driver, None where there is none."""
+    words = _read(DRIVER).partition("Kernel Module")[2].split()
+    return next((word for word in words if word[0].isdigit()), None)

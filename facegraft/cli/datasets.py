@@ -3,32 +3,54 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from facegraft.cli.options import run_options, say
+from facegraft.cli.options import limit_options, run_options, say, scheduler_options
 
 if TYPE_CHECKING:
-    from facegraft.engine import EngineOptions
+    from facegraft.engine import EngineOptions, RunStatus, Tls
 
 
 @click.command()
 @click.argument("datasets", type=click.Path(path_type=Path), nargs=-1, required=True)
-def verify(datasets: tuple[Path, ...]) -> None:
+@click.option(
+    "--deep", is_flag=True, help="Also make a sample of the items again from their inputs, and compare bit by bit."
+)
+@click.option("--items", type=click.IntRange(1), default=16, help="With --deep: how many items of each dataset.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="With --deep: other seeds choose other items.")
+@limit_options
+def verify(
+    datasets: tuple[Path, ...], deep: bool, items: int, seed: int, item_timeout: float, item_memory: float
+) -> None:
     """Check every byte and every item of DATASETS (or of all stages of a run folder); exit 0 if whole, else 1.
 
     \b
     Example: facegraft verify out
+             facegraft verify out --deep --items 50
     """
     from facegraft.store import verify_dataset
 
     bad = 0
     for folder in [d for path in datasets for d in stage_folders(path)]:
-        findings = verify_dataset(folder)
+        findings, state = verify_dataset(folder), "whole"
+        if deep and not findings:
+            from facegraft.engine import EngineOptions, verify_deep
+            from facegraft.stages import plan_again, stage_path_of
+
+            stage = stage_path_of(folder)
+            options = EngineOptions(item_timeout_s=item_timeout, item_memory_gb=item_memory)
+            report = verify_deep(folder, stage, partial(plan_again, stage), items, seed, options)
+            findings, state = (
+                report.findings,
+                f"whole, and {len(report.checked)} items made again are the same bit by bit",
+            )
         bad += bool(findings)
-        click.echo(f"{folder}: {'whole' if not findings else f'{len(findings)} findings'}")
+        click.echo(f"{folder}: {f'{len(findings)} findings' if findings else state}")
         for finding in findings:
             click.echo(f"  {finding}")
     if bad:
@@ -49,7 +71,8 @@ def stage_folders(path: Path) -> list[Path]:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def status(folder: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a stage and line, for scripts.")
+def status(folder: Path, as_json: bool) -> None:
     """What is planned, done and rejected in a dataset or run FOLDER, from the folder alone; works while a run goes on.
 
     \b
@@ -59,18 +82,40 @@ def status(folder: Path) -> None:
 
     for stage in stage_folders(folder):
         if stage != folder and not (stage / "run.json").exists():
-            click.echo(f"{stage}: not started")
+            click.echo(
+                json.dumps({"output": str(stage), "state": "not started"}) if as_json else f"{stage}: not started"
+            )
             continue
         found = engine_status(stage)
-        state = "complete" if found.complete else "running" if found.running else "stopped"
-        rate = "" if found.rate is None or found.complete else f", {found.rate:.3g} items/s"
-        eta = "" if found.eta_s is None else f", about {found.eta_s:.0f} s left"
-        click.echo(
-            f"{stage}: {state}, {found.written} of {found.planned} items written, {found.rejected} rejected, "
-            f"{found.shards_done} of {found.shards} shards{rate}{eta}"
-        )
+        if as_json:
+            click.echo(json.dumps({**asdict(found), "output": str(stage), "state": found.state}, ensure_ascii=False))
+            continue
+        click.echo(f"{stage}: {_told(found)}")
         for reason, count in found.reasons.items():
             click.echo(f"  rejected {count}: {reason}")
+        if found.state == "stopped":
+            click.echo("  the command that made it, run again, goes on from there")
+
+
+def _told(found: RunStatus) -> str:
+    parts = [
+        f"{found.state}, {found.written} of {found.planned} items written",
+        f"{found.rejected} rejected",
+        f"{found.shards_done} of {found.shards} shards",
+    ]
+    if found.rate is not None and not found.complete:
+        parts.append(f"{found.rate:.3g} items/s")
+    if found.eta_s is not None and found.running:
+        parts.append(f"about {_duration(found.eta_s)} left")
+    if found.last_commit_s is not None and not found.complete:
+        parts.append(f"last shard {_duration(found.last_commit_s)} ago")
+    return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 @click.command()
@@ -142,11 +187,17 @@ def report(folder: Path, output: Path | None) -> None:
 
 
 @click.command()
-def doctor() -> None:
-    """Check this machine: versions, cores, memory, disk, off-screen rendering; says what to do where something is missing."""
-    from facegraft.doctor import examine
+@scheduler_options("Also look at this Dask cluster: can it be reached, and what are its workers?")
+def doctor(scheduler: str | None, tls: Tls | None) -> None:
+    """Check this machine: versions, cores, memory, disk, off-screen rendering; says what to do where something is missing.
 
-    findings = examine()
+    \b
+    Example: facegraft doctor
+             facegraft doctor --scheduler tcp://host:8786
+    """
+    from facegraft.doctor import examine, examine_cluster
+
+    findings = examine() + ([] if scheduler is None else examine_cluster(scheduler, tls))
     for finding in findings:
         click.echo(
             f"{'ok  ' if finding.good else 'BAD '} {finding.what:<22} {finding.found}{'' if finding.good else '  → ' + finding.remedy}"

@@ -10,13 +10,55 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from facegraft.engine import RunSummary
+    from facegraft.engine import RunSummary, Tls
 
 
 def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """-o DIR."""
     return click.option(
         "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write."
+    )(command)
+
+
+def scheduler_options(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--scheduler and the TLS files that one at tls://… asks for. Passed on as `scheduler` and `tls`."""
+    pem = click.Path(exists=True, dir_okay=False)
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @click.option("--scheduler", default=None, metavar="ADDRESS", help=help_text)
+        @click.option(
+            "--tls-ca", type=pem, default=None, help="Authority's certificate (PEM), for a scheduler at tls://…."
+        )
+        @click.option("--tls-cert", type=pem, default=None, help="Your certificate (PEM), signed by that authority.")
+        @click.option("--tls-key", type=pem, default=None, help="Its key (PEM), where it is not in the same file.")
+        @wraps(command)
+        def wrapped(
+            *args: Any,
+            scheduler: str | None,
+            tls_ca: str | None,
+            tls_cert: str | None,
+            tls_key: str | None,
+            **kwargs: Any,
+        ) -> Any:
+            from facegraft.engine import Tls
+
+            if (tls_ca is None) != (tls_cert is None) or (tls_key is not None and tls_cert is None):
+                raise click.UsageError("--tls-ca and --tls-cert (and --tls-key) belong together")
+            tls = None if tls_ca is None or tls_cert is None else Tls(tls_ca, tls_cert, tls_key)
+            return command(*args, scheduler=scheduler, tls=tls, **kwargs)
+
+        return wrapped
+
+    return decorate
+
+
+def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--item-timeout and --item-memory."""
+    command = click.option(
+        "--item-memory", type=click.FloatRange(min=0.25), default=6.0, help="Gigabytes that one item may use."
+    )(command)
+    return click.option(
+        "--item-timeout", type=click.FloatRange(min=1), default=300.0, help="Seconds that one item may take."
     )(command)
 
 
@@ -30,28 +72,21 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Worker processes of the local cluster; default: one a core.",
         show_default=False,
     )
-    @click.option(
-        "--scheduler",
-        default=None,
-        metavar="ADDRESS",
-        help="Dask scheduler (tcp://… or a scheduler file), or 'sync' for this process.",
-    )
+    @scheduler_options("Dask scheduler (tcp://…, tls://… or a scheduler file), or 'sync' for this process.")
     @click.option(
         "--max-rejects",
         type=click.FloatRange(0, 1),
         default=0.02,
         help="Share of items that may be rejected before the run stops.",
     )
-    @click.option("--item-timeout", type=click.FloatRange(min=1), default=300.0, help="Seconds that one item may take.")
-    @click.option(
-        "--item-memory", type=click.FloatRange(min=0.25), default=6.0, help="Gigabytes that one item may use."
-    )
+    @limit_options
     @click.option("--quiet", is_flag=True, help="No progress display.")
     @wraps(command)
     def wrapped(
         *args: Any,
         workers: int | None,
         scheduler: str | None,
+        tls: Tls | None,
         max_rejects: float,
         item_timeout: float,
         item_memory: float,
@@ -67,6 +102,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             item_timeout_s=item_timeout,
             item_memory_gb=item_memory,
             progress=not quiet,
+            tls=tls,
         )
         return command(*args, options=options, **kwargs)
 

@@ -1,33 +1,34 @@
-"""Where shards are made: in this process, on a local Dask cluster, or on an existing one. Nothing else of the engine imports Dask."""
+"""Where shards are made: in this process, on a local Dask cluster, or on an existing one."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import queue
-import re
 import time
 import uuid
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
+from facegraft.engine.connect import CONNECT_S, connect, dask_module
 from facegraft.engine.errors import EngineError
 from facegraft.engine.options import EngineOptions
 from facegraft.engine.order import StageOrder
 from facegraft.engine.sandbox import InProcessRunner, ItemRunner, Limits
 from facegraft.engine.shard_task import ShardResult, ShardTask, run_shard
+from facegraft.engine.staff import Staff, scheduler_version
 from facegraft.engine.threads import SINGLE_THREAD
 
 NO_WORKERS_S = 90.0
-_CONNECT_S = 30.0
 _ASK_S = 15.0
 _ASK_EVERY_S = 2.0
 # Shards in flight per worker thread: one being made, one waiting, so that no worker idles between two.
 _IN_FLIGHT = 2
+# Like Dask's own allowed-failures: so often may all workers that a shard was given to go away before the shard is suspected.
+_MOVES_ALLOWED = 3
+_WAKE = ""
 
 
 @dataclass(frozen=True)
@@ -84,47 +85,93 @@ class SyncClient:
         return self._runner
 
 
-class DaskClient:
-    """Shards as tasks of a Dask cluster."""
+@dataclass(frozen=True)
+class _Flight:
+    """A shard that Dask has. `workers`: the only ones that may make it; None for all."""
 
-    def __init__(self, client: Any, remedy: str) -> None:
+    task: ShardTask
+    future: Any
+    workers: frozenset[str] | None
+
+
+class DaskClient:
+    """Shards as tasks of a Dask cluster. `own`: a cluster that was started for this client, whose workers are what this process is;
+    those of other clusters are asked before they get any work."""
+
+    def __init__(self, client: Any, own: bool, remedy: str) -> None:
         self._client = client
+        self._own = own
         self._remedy = remedy
-        self._futures: dict[str, tuple[int, Any]] = {}
+        self._waiting: deque[ShardTask] = deque()
+        self._flights: dict[str, _Flight] = {}
         self._done: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._threads = 1
+        self._lost: deque[Outcome] = deque()
+        self._moves: Counter[int] = Counter()
+        self._threads: dict[str, int] = {}
+        self._staff: Staff | None = None
+        self._named: set[str] = set()
         self._asked: float | None = None
         self._without_workers_s = 0.0
 
     def capacity(self) -> int:
-        return _IN_FLIGHT * self._threads
+        threads = self._threads if self._staff is None else self._staff.fit
+        return _IN_FLIGHT * max(1, sum(threads.values()))
 
     def submit(self, task: ShardTask) -> None:
-        # A key of its own for every attempt: the scheduler must not answer with what it remembers of an earlier one.
-        key = f"facegraft-{task.order.stage.partition(':')[2]}-{task.shard}-{uuid.uuid4().hex}"
-        future = self._client.submit(run_shard, task, key=key, pure=False, retries=0)
-        self._futures[key] = (task.shard, future)
-        future.add_done_callback(lambda done: self._done.put(done.key))
+        if not self._own and (self._staff is None or self._staff.order != task.order):
+            self._end_order()
+            self._staff = Staff(self._client, task.order, lambda: self._done.put(_WAKE), self._named)
+            self._staff.muster(self._threads)
+        self._waiting.append(task)
+        self._place()
 
     def next_outcome(self, timeout_s: float) -> Outcome | None:
         self._look_at_cluster()
+        self._place()
+        if self._lost:
+            return self._lost.popleft()
         try:
             key = self._done.get(timeout=timeout_s)
         except queue.Empty:
             return None
-        if key not in self._futures:
+        if key == _WAKE and self._staff is not None:
+            self._staff.muster(self._threads)
+        if key not in self._flights:
             return None
-        shard, future = self._futures.pop(key)
+        flight = self._flights.pop(key)
         try:
-            return _outcome(shard, future)
+            outcome = _outcome(flight.task.shard, flight.future)
         finally:
-            future.release()
+            flight.future.release()
+        del self._moves[outcome.shard]
+        return outcome
 
     def abandon(self) -> None:
-        futures = [future for _, future in self._futures.values()]
-        self._futures.clear()
+        futures = [flight.future for flight in self._flights.values()]
+        self._end_order()
         if futures and self._client.status == "running":
             self._client.cancel(futures, force=True)
+
+    def _end_order(self) -> None:
+        self._flights.clear()
+        self._waiting.clear()
+        self._lost.clear()
+        self._moves.clear()
+        if self._staff is not None:
+            self._staff.dismiss()
+            self._staff = None
+
+    def _place(self) -> None:
+        """Give Dask what is waiting, as soon as there is somebody to make it."""
+        workers = None if self._staff is None else frozenset(self._staff.fit)
+        while self._waiting and (workers is None or workers):
+            task = self._waiting.popleft()
+            # A key of its own for every attempt: the scheduler must not answer with what it remembers of an earlier one.
+            key = f"facegraft-{task.order.stage.partition(':')[2]}-{task.shard}-{uuid.uuid4().hex}"
+            where = None if workers is None else sorted(workers)
+            future = self._client.submit(run_shard, task, key=key, pure=False, retries=0, workers=where)
+            self._flights[key] = _Flight(task, future, workers)
+            future.add_done_callback(lambda done: self._done.put(done.key))
 
     def _look_at_cluster(self) -> None:
         """Count the workers now and then. Raises EngineError when there have been none for a while, or no scheduler."""
@@ -138,29 +185,49 @@ class DaskClient:
                 f"the connection to the Dask scheduler is lost; what was committed is kept; {self._remedy}"
             )
         try:
-            threads = self._client.sync(self._client.scheduler.ncores, callback_timeout=_ASK_S)
+            self._threads = dict(self._client.sync(self._client.scheduler.ncores, callback_timeout=_ASK_S))
         except (OSError, TimeoutError):
-            threads = {}
+            self._threads = {}
+        else:
+            if self._staff is not None:
+                self._staff.muster(self._threads)
+                self._move_orphans(self._staff.fit)
+        there = self._threads if self._staff is None else self._staff.fit if self._threads else {}
         # A pause of this very process (Ctrl-Z, a suspended machine) says nothing about the workers.
-        self._without_workers_s = 0.0 if threads else self._without_workers_s + min(since, _ASK_S + _ASK_EVERY_S)
-        self._threads = max(1, sum(threads.values()))
+        self._without_workers_s = 0.0 if there else self._without_workers_s + min(since, _ASK_S + _ASK_EVERY_S)
         if self._without_workers_s > NO_WORKERS_S:
-            raise EngineError(
-                f"no Dask worker has been there for {NO_WORKERS_S:g} s; what was committed is kept; {self._remedy}"
-            )
+            who = f"none of the {len(self._threads)} Dask workers" if self._threads else "no Dask worker"
+            what = "has been fit to work" if self._threads else "has been there"
+            raise EngineError(f"{who} {what} for {NO_WORKERS_S:g} s; what was committed is kept; {self._remedy}")
+
+    def _move_orphans(self, fit: Mapping[str, int]) -> None:
+        """Take back the shards whose workers have all gone: Dask would keep them for workers of the same addresses."""
+        for key, flight in list(self._flights.items()):
+            if flight.workers is None or flight.workers & fit.keys() or flight.future.status != "pending":
+                continue
+            del self._flights[key]
+            self._client.cancel([flight.future], force=True)
+            self._moves[flight.task.shard] += 1
+            if self._moves[flight.task.shard] > _MOVES_ALLOWED:
+                del self._moves[flight.task.shard]
+                self._lost.append(Outcome(flight.task.shard, None, lost="all workers that it was given to went away"))
+            else:
+                self._waiting.append(flight.task)
 
 
 def _outcome(shard: int, future: Any) -> Outcome:
     if future.status != "finished":
-        error = future.exception(timeout=_CONNECT_S) if future.status == "error" else None
+        error = future.exception(timeout=CONNECT_S) if future.status == "error" else None
         # run_shard lets no exception out, so this one is Dask's: the network's, a dead worker's, or that of an import that fails.
-        if error is not None and not isinstance(error, (_module("distributed").KilledWorker, OSError, TimeoutError)):
+        if error is not None and not isinstance(
+            error, (dask_module("distributed").KilledWorker, OSError, TimeoutError)
+        ):
             return Outcome(
                 shard, ShardResult(shard, error=f"a Dask worker cannot run facegraft: {type(error).__name__}: {error}")
             )
         return Outcome(shard, None, lost=f"Dask reports: {type(error).__name__ if error else future.status}")
     try:
-        return Outcome(shard, future.result(timeout=_CONNECT_S))
+        return Outcome(shard, future.result(timeout=CONNECT_S))
     except (OSError, TimeoutError) as error:
         return Outcome(shard, None, lost=f"its result did not arrive ({type(error).__name__})")
 
@@ -169,12 +236,12 @@ def _outcome(shard: int, future: Any) -> Outcome:
 def start_client(options: EngineOptions) -> Iterator[ShardClient]:
     """The place to make shards that the options ask for; may serve several runs. Raises EngineError when it cannot be reached."""
     if options.scheduler == "sync":
-        with _module("threadpoolctl").threadpool_limits(1):
+        with dask_module("threadpoolctl").threadpool_limits(1):
             yield SyncClient()
         return
-    dask, distributed = _module("dask"), _module("distributed")
+    dask, distributed = dask_module("dask"), dask_module("distributed")
     with dask.config.set(
-        {"distributed.diagnostics.nvml": False, "distributed.comm.timeouts.connect": f"{_CONNECT_S:g}s"}
+        {"distributed.diagnostics.nvml": False, "distributed.comm.timeouts.connect": f"{CONNECT_S:g}s"}
     ):
         if options.scheduler is None:
             count = options.workers or dask.system.CPU_COUNT
@@ -194,31 +261,15 @@ def start_client(options: EngineOptions) -> Iterator[ShardClient]:
                 ) as cluster,
                 distributed.Client(cluster, set_as_default=False) as client,
             ):
-                yield DaskClient(client, "run the same command again to go on")
+                yield DaskClient(client, True, "run the same command again to go on")
         else:
-            with _connect(options.scheduler) as client:
-                yield DaskClient(
-                    client, f"look after the cluster at {options.scheduler}, then run the same command again to go on"
-                )
+            with connect(options.scheduler, options.tls) as client:
+                _check_scheduler(client, options.scheduler)
+                remedy = f"look after the cluster at {options.scheduler}, then run the same command again to go on"
+                yield DaskClient(client, False, remedy)
 
 
-def _connect(scheduler: str) -> Any:
-    where: dict[str, str]
-    if Path(scheduler).is_file():
-        where = {"scheduler_file": scheduler}
-    elif "://" in scheduler or re.fullmatch(r"[\w.-]+:\d+", scheduler):
-        where = {"address": scheduler}
-    else:
-        raise EngineError(
-            f"--scheduler {scheduler!r} is neither an address (tcp://host:8786), nor an existing scheduler file, nor 'sync'"
-        )
-    try:
-        return _module("distributed").Client(**where, timeout=_CONNECT_S, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        what = f"no Dask scheduler answers at {scheduler} ({type(error).__name__})"
-        raise EngineError(f"{what}; check the address and that it is running") from error
-
-
-def _module(name: str) -> Any:
-    # Imported when needed: neither a worker's child nor `facegraft --help` should wait for Dask.
-    return importlib.import_module(name)
+def _check_scheduler(client: Any, scheduler: str) -> None:
+    version, why = scheduler_version(client)
+    if version is None:
+        raise EngineError(f"the scheduler at {scheduler}: {why}; start it in an environment that has facegraft")

@@ -15,6 +15,12 @@ class EngineError(FacegraftError):
     exit_code = 1
 
 
+class OptionError(EngineError):
+    """An option that cannot be what was meant: wrong usage, found out before anything is done."""
+
+    exit_code = 2
+
+
 class RunInterrupted(EngineError):
     """The user stopped the run (Ctrl-C). Everything committed stays; the same command goes on from there."""
 

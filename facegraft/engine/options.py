@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from facegraft.engine.errors import EngineError
+from facegraft.engine.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files for a scheduler at tls://…: the authority that signed everybody, one's own certificate, and its key, where that is
+    not in the certificate's file."""
+
+    ca: str
+    cert: str
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -12,7 +22,8 @@ class EngineOptions:
     """workers: processes of the local cluster (None: one per core). scheduler: None for a local cluster, "sync" for this process
     without any protection, else the address or scheduler file of a Dask cluster. max_rejects: the share of the planned items that may
     be rejected; a run is stopped by more than one reject at the earliest, unless it is 0. item_timeout_s, item_memory_gb (10^9 bytes):
-    what one item may take. progress: show it on stderr. dashboard: address of the local cluster's dashboard, e.g. "127.0.0.1:8787".
+    what one item may take. progress: show it on stderr. tls: what a scheduler at tls://… asks for; None leaves it to Dask's own
+    configuration. dashboard: address of the local cluster's dashboard, e.g. "127.0.0.1:8787".
     """
 
     workers: int | None = None
@@ -22,16 +33,21 @@ class EngineOptions:
     item_memory_gb: float = 6.0
     progress: bool = True
     dashboard: str | None = None
+    tls: Tls | None = None
 
     def __post_init__(self) -> None:
+        if self.tls is not None and self.scheduler in (None, "sync"):
+            raise OptionError(
+                "the TLS files are for a Dask scheduler: give --scheduler tls://HOST:PORT too, or leave them out"
+            )
         if self.workers is not None and self.workers < 1:
-            raise EngineError(f"--workers must be at least 1, not {self.workers}")
+            raise OptionError(f"--workers must be at least 1, not {self.workers}")
         if not 0 <= self.max_rejects <= 1:
-            raise EngineError(f"--max-rejects is a share between 0 and 1 (0.02 is 2 %), not {self.max_rejects:g}")
+            raise OptionError(f"--max-rejects is a share between 0 and 1 (0.02 is 2 %), not {self.max_rejects:g}")
         if not self.item_timeout_s > 0:
-            raise EngineError(f"the time limit of an item must be positive, not {self.item_timeout_s:g} s")
+            raise OptionError(f"the time limit of an item must be positive, not {self.item_timeout_s:g} s")
         if not self.item_memory_gb >= 0.25:
-            raise EngineError(
+            raise OptionError(
                 f"the memory limit of an item must be at least 0.25 GB (its libraries need that), not {self.item_memory_gb:g}"
             )
 

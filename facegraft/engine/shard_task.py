@@ -91,7 +91,7 @@ def _make(task: ShardTask, runner_for: RunnerMaker) -> ShardResult:
     written, refused, seconds = [], [], {}
     for item in read_shard_items(output, task.shard, task.plan_sha256):
         begun = time.perf_counter()
-        result = _checked(item, runner.run(item), schema)
+        result = make_item(item, runner, schema)
         seconds[item.key] = round(time.perf_counter() - begun, 6)
         if result.reason is None:
             written.append(ShardItem(item.key, result.fields, {**item.row, **result.row}))
@@ -112,8 +112,9 @@ def _make(task: ShardTask, runner_for: RunnerMaker) -> ShardResult:
     return ShardResult(task.shard, len(written), dict(Counter(item.reason for item in refused)))
 
 
-def _checked(item: PlannedItem, result: ItemResult, schema: DatasetSchema) -> ItemResult:
-    """The result, turned into a reject where it is not what the schema says."""
+def make_item(item: PlannedItem, runner: ItemRunner, schema: DatasetSchema) -> ItemResult:
+    """What comes of an item; a reject where it is not what the schema says."""
+    result = runner.run(item)
     if result.reason is not None:
         return result
     try:

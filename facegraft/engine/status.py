@@ -20,7 +20,8 @@ from facegraft.store.writer import SHARD_FOLDER
 @dataclass(frozen=True)
 class RunStatus:
     """Items and shards, done and planned. `complete`: dataset.json is there; `running`: a run holds the folder's lock. `rate` (items
-    per second, None until two shards are committed) and `eta_s` are of the shards committed in the last ten minutes of work."""
+    per second, None until two shards are committed) and `eta_s` are of the shards committed in the last ten minutes of work;
+    `last_commit_s`: how long ago the last one was."""
 
     output: Path
     stage: str
@@ -34,6 +35,12 @@ class RunStatus:
     running: bool
     rate: float | None
     eta_s: float | None
+    last_commit_s: float | None
+
+    @property
+    def state(self) -> str:
+        """complete, running or stopped."""
+        return "complete" if self.complete else "running" if self.running else "stopped"
 
     @property
     def done(self) -> int:
@@ -69,6 +76,7 @@ def status(output: str | Path) -> RunStatus:
         running=is_locked(folder),
         rate=rate,
         eta_s=None if complete or rate is None else (run.planned - written - rejected) / rate,
+        last_commit_s=max(0.0, time.time() - max(when for when, _ in commits)) if commits else None,
     )
 
 

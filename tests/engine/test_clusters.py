@@ -3,61 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import logging
+import re
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dask_cluster import Cluster, Place
 from toy_runs import dataset_hash, options, run
 from toy_stages import toy_plan
 
+import facegraft
 from facegraft.engine import EngineError, start_client
 
 pytestmark = pytest.mark.slow
-HERE = Path(__file__).parent
-
-
-class Cluster:
-    """A scheduler and workers in processes of their own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "scheduler.json"
-        self.log = (folder / "cluster.log").open("wb")
-        self.processes = {
-            "scheduler": self.start(
-                "dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"
-            )
-        }
-        deadline = time.monotonic() + 60
-        while not self.file.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        self.address = json.loads(self.file.read_text())["address"]
-
-    def start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PYTHONPATH": str(HERE)}
-        command = [sys.executable, "-m", f"distributed.cli.{program}", "--scheduler-file", str(self.file), *arguments]
-        return subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log, start_new_session=True)
-
-    def worker(self, name: str, threads: int = 1) -> None:
-        self.processes[name] = self.start("dask_worker", "--no-nanny", "--nthreads", str(threads), "--name", name)
-
-    def kill(self, name: str) -> None:
-        os.killpg(self.processes[name].pid, signal.SIGKILL)
-        self.processes.pop(name).wait()
 
 
 @pytest.fixture
 def dask(tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster(tmp_path)
     yield made
-    for name in list(made.processes):
-        made.kill(name)
-    made.log.close()
+    made.close()
 
 
 PLAN = toy_plan(32, 2, {9: "refuse"}, seconds=0.1)
@@ -79,20 +48,140 @@ def test_address_and_scheduler_file_and_workers_with_several_threads(
     assert dataset_hash(tmp_path / "by_file") == dataset_hash(tmp_path / "by_address") == undisturbed
 
 
+def at_submit(client: Any, number: int, act: Callable[[], None]) -> None:
+    """Do something when the shard of that number is submitted."""
+    submit, calls = client.submit, []
+
+    def disturbed(task: object) -> None:
+        calls.append(task)
+        if len(calls) == number:
+            act()
+        submit(task)
+
+    client.submit = disturbed
+
+
+def other_facegraft(folder: Path, version: str) -> Place:
+    """Where a worker imports a copy of facegraft that calls itself another version."""
+    shutil.copytree(Path(facegraft.__file__).parent, folder / "facegraft")
+    init = folder / "facegraft" / "__init__.py"
+    text, count = re.subn(r'__version__ = "[^"]+"', f'__version__ = "{version}"', init.read_text())
+    assert count == 1
+    init.write_text(text)
+    return Place(environment={"PYTHONPATH": str(folder)})
+
+
+def no_facegraft(folder: Path) -> Place:
+    """Where importing facegraft fails as if it were not installed."""
+    (folder / "facegraft").mkdir(parents=True)
+    (folder / "facegraft" / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'facegraft'\")\n")
+    return Place(environment={"PYTHONPATH": str(folder)})
+
+
+def made_by(output: Path) -> set[int]:
+    """The processes that made the shards."""
+    return {json.loads(path.read_text())["pid"] for path in (output / "logs").glob("*-of-*.json")}
+
+
+def test_a_worker_with_another_version_is_named_and_gets_nothing(
+    tmp_path: Path, dask: Cluster, undisturbed: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    dask.worker("old", threads=4, place=other_facegraft(tmp_path / "old_code", "0.0.9"))
+    dask.worker("none", threads=4, place=no_facegraft(tmp_path / "no_code"))
+    dask.worker("good")
+    with start_client(options(scheduler=dask.address)) as client:
+        wait_for_workers(client, 3)
+        with caplog.at_level(logging.WARNING, logger="facegraft"):
+            summary = run(PLAN, tmp_path / "out", client)
+    assert dataset_hash(tmp_path / "out") == undisturbed
+    assert summary.reasons == {"too few faces": 1}
+    assert made_by(tmp_path / "out") == {dask.processes["good"].pid}
+    lines = sorted(record.getMessage() for record in caplog.records)
+    assert len(lines) == 2
+    assert re.fullmatch(
+        r"worker none at tcp://127.0.0.1:\d+ gets no work: facegraft cannot be imported there "
+        rf"\(ModuleNotFoundError: No module named 'facegraft'\); install facegraft {facegraft.__version__} there",
+        lines[0],
+    )
+    assert re.fullmatch(
+        rf"worker old at tcp://127.0.0.1:\d+ gets no work: it has facegraft 0.0.9, this run needs {facegraft.__version__}; "
+        "install the same version there",
+        lines[1],
+    )
+
+
+def test_only_unfit_workers_end_the_run_before_anything_is_made(tmp_path: Path, dask: Cluster) -> None:
+    dask.worker("old", place=other_facegraft(tmp_path / "old_code", "0.0.9"))
+    with pytest.raises(
+        EngineError,
+        match=r"none of the 1 Dask workers can make this run: old at tcp://\S+: it has facegraft 0.0.9, this run needs",
+    ):
+        run(PLAN, tmp_path / "out", scheduler=dask.address)
+    assert not list((tmp_path / "out").glob("shards/*")) and not list((tmp_path / "out").glob("rejects/*"))
+
+
+def test_a_worker_with_another_version_that_joins_in_mid_run_gets_nothing(
+    tmp_path: Path, dask: Cluster, undisturbed: dict[str, str]
+) -> None:
+    dask.worker("good")
+    old = other_facegraft(tmp_path / "old_code", "0.0.9")
+    plan = toy_plan(32, 2, {9: "refuse"}, seconds=0.4)
+    with start_client(options(scheduler=dask.address)) as client:
+        at_submit(client, 4, lambda: dask.worker("old", threads=8, place=old))
+        run(plan, tmp_path / "out", client)
+        wait_for_workers(client, 2)
+    assert made_by(tmp_path / "out") == {dask.processes["good"].pid}
+    # How long an item takes is in its spec, and so in the plan; not in what it makes.
+    assert shards_of(dataset_hash(tmp_path / "out")) == shards_of(undisturbed)
+
+
+def shards_of(hashes: dict[str, str]) -> dict[str, str]:
+    return {name: sha256 for name, sha256 in hashes.items() if name.endswith(".safetensors")}
+
+
+def wait_for_workers(client: Any, count: int) -> None:
+    client._client.wait_for_workers(count, timeout=60)
+
+
+def test_a_scheduler_without_facegraft_is_named(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, no_facegraft(tmp_path / "no_code"))
+    try:
+        with pytest.raises(
+            EngineError,
+            match=r"the scheduler at tcp://\S+: facegraft cannot be imported there .* start it in an environment that has",
+        ):
+            run(PLAN, tmp_path / "out", scheduler=cluster.address)
+    finally:
+        cluster.close()
+
+
+def test_a_worker_that_restarts_under_its_nanny_goes_on(
+    tmp_path: Path, dask: Cluster, undisturbed: dict[str, str]
+) -> None:
+    """It has another address then, and must be asked anew; the shards it was given are given to it again."""
+    dask.worker("a", nanny=True)
+    plan = toy_plan(32, 2, {4: "kill_worker", 9: "refuse"}, seconds=0.1)
+    run(plan, tmp_path / "out", scheduler=dask.address)
+    assert (tmp_path / "worker_killed").exists()
+    assert shards_of(dataset_hash(tmp_path / "out")) == shards_of(undisturbed)
+
+
+def test_a_shard_that_kills_its_worker_every_time_is_named_and_ends_the_run(tmp_path: Path, dask: Cluster) -> None:
+    dask.worker("a", nanny=True)
+    with pytest.raises(EngineError, match=r"shard 1 of \S+ was lost 2 times.*run the same command again"):
+        run(toy_plan(12, 3, {4: "kill_worker_always"}), tmp_path / "out", scheduler=dask.address)
+    assert not (tmp_path / "out" / "shards" / "00001-of-00004.json").exists()
+
+
 def test_workers_come_and_go(tmp_path: Path, dask: Cluster, undisturbed: dict[str, str]) -> None:
     dask.worker("a")
     with start_client(options(scheduler=dask.address)) as client:
-        submit = client.submit
-        calls = []
 
-        def disturb(task: object) -> None:
-            calls.append(task)
-            if len(calls) == 4:
-                dask.kill("a")
-                dask.worker("b")
-            submit(task)  # type: ignore[arg-type]
+        def change_the_guard() -> None:
+            dask.kill("a")
+            dask.worker("b")
 
-        client.submit = disturb  # type: ignore[method-assign]
+        at_submit(client, 4, change_the_guard)
         run(PLAN, tmp_path / "out", client)
     assert dataset_hash(tmp_path / "out") == undisturbed
 
@@ -122,18 +211,13 @@ def test_a_killed_scheduler_is_an_error_and_the_run_goes_on_elsewhere(
         ),
         start_client(options(scheduler=dask.address)) as client,
     ):
-        submit = client.submit
-        calls = []
 
-        def disturb(task: object) -> None:
+        def kill_scheduler() -> None:
             nonlocal start
-            calls.append(task)
-            if len(calls) == 4:
-                dask.kill("scheduler")
-                start = time.monotonic()
-            submit(task)  # type: ignore[arg-type]
+            dask.kill("scheduler")
+            start = time.monotonic()
 
-        client.submit = disturb  # type: ignore[method-assign]
+        at_submit(client, 4, kill_scheduler)
         run(PLAN, tmp_path / "out", client)
     assert time.monotonic() - start < 60
     assert not (tmp_path / "out" / "dataset.json").exists()

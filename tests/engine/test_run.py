@@ -270,7 +270,7 @@ def test_options_are_checked(changes: dict[str, Any], message: str) -> None:
 
 
 def test_an_unreachable_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facegraft.engine.client._CONNECT_S", 1.0)
+    monkeypatch.setattr("facegraft.engine.connect.CONNECT_S", 1.0)
     with (
         pytest.raises(EngineError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"),
         start_client(options(scheduler="tcp://127.0.0.1:9")),

@@ -102,6 +102,13 @@ class ToyStage:
             # Fails until somebody mends the input.
             if not (Path(self.inputs[0]) / "mended").exists():
                 raise ValueError("not mended yet")
+        elif fault == "drift":
+            # Another value where the surroundings have changed.
+            if (Path(self.inputs[0]) / "drifted").exists():
+                vertices[1, 2] += 1
+        elif fault == "breaks":
+            if (Path(self.inputs[0]) / "drifted").exists():
+                raise ValueError("no longer possible")
         elif fault == "leak":
             self.leaked = np.empty(700_000_000, np.uint8)
         elif fault == "poisons_next":

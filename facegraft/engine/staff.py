@@ -1,0 +1,201 @@
+"""Which workers of a cluster that somebody else started may make shards.
+
+Every worker is asked before it gets any work: which facegraft it has, and whether it sees the run. One that does not fit is named,
+once, and gets nothing; the others go on. Workers that join later are asked when they join.
+"""
+
+from __future__ import annotations
+
+import logging
+import pkgutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from facegraft.engine.errors import EngineError
+from facegraft.engine.order import StageOrder, read_ordered_run
+from facegraft.errors import FacegraftError
+
+log = logging.getLogger("facegraft")
+
+_ASK_AGAIN_S = 60.0
+_FOLDER_S = 5.0
+_ANSWER_S = 15.0
+_SHOWN = 5
+# Of the standard library, so that workers with any facegraft, or none, can be asked.
+_VERSION = (pkgutil.resolve_name, "facegraft:__version__")
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """A worker as it describes itself. `version`: of facegraft, None where it cannot be imported (`why`: the reason) or no answer came.
+    `memory`: bytes, 0 without a limit."""
+
+    name: str
+    address: str
+    version: str | None
+    why: str
+    threads: int
+    memory: int
+
+
+class Staff:
+    """The workers of a cluster, and what each of them said about one order. `wake` is called, from another thread, at every answer."""
+
+    def __init__(self, client: Any, order: StageOrder, wake: Callable[[], None], named: set[str]) -> None:
+        self.order = order
+        self._client = client
+        self._wake = wake
+        self._named = named
+        self._versions: dict[str, Any] = {}
+        self._fitness: dict[str, Any] = {}
+        self._refused: dict[str, tuple[str, float]] = {}
+        self._threads: Mapping[str, int] = {}
+        self._fit: set[str] = set()
+        self._ever_fit = False
+
+    @property
+    def fit(self) -> dict[str, int]:
+        """Address -> threads of the workers that may work."""
+        return {address: threads for address, threads in self._threads.items() if address in self._fit}
+
+    def muster(self, threads: Mapping[str, int]) -> None:
+        """`threads`: of all workers that are there now. Ask the new ones, hear the answers. Raises EngineError when nobody fits."""
+        now = time.monotonic()
+        self._threads = dict(threads)
+        self._fit &= threads.keys()
+        # A share may be mounted later, so nobody is refused for ever.
+        self._refused = {
+            address: (why, when)
+            for address, (why, when) in self._refused.items()
+            if address in threads and now - when < _ASK_AGAIN_S
+        }
+        for asked in (self._versions, self._fitness):
+            for address in asked.keys() - threads.keys():
+                asked.pop(address).release()
+        known = self._versions.keys() | self._fitness.keys() | self._fit | self._refused.keys()
+        for address in threads.keys() - known:
+            self._versions[address] = self._ask(address, *_VERSION)
+        self._hear(now)
+        self._ever_fit |= bool(self._fit)
+        if self._refused and not self._versions and not self._fitness and not self._ever_fit:
+            raise EngineError(self._nobody())
+
+    def dismiss(self) -> None:
+        """Forget what is still being asked."""
+        for future in (*self._versions.values(), *self._fitness.values()):
+            future.release()
+        self._versions.clear()
+        self._fitness.clear()
+
+    def _ask(self, address: str, *question: Any) -> Any:
+        future = self._client.submit(*question, workers=[address], pure=False, retries=0, priority=100)
+        future.add_done_callback(lambda _: self._wake())
+        return future
+
+    def _hear(self, now: float) -> None:
+        for address, future in _answered(self._versions):
+            version, why = _version(future)
+            future.release()
+            if version == self.order.code_version:
+                # Not before: a worker that cannot load what a task is made of ends, and takes its other tasks with it.
+                self._fitness[address] = self._ask(address, why_unfit, self.order)
+            elif version is not None:
+                needed = f"this run needs {self.order.code_version}; install the same version there"
+                self._refuse(address, f"it has facegraft {version}, {needed}", now)
+            else:
+                self._refuse(address, f"{why}; install facegraft {self.order.code_version} there", now)
+        for address, future in _answered(self._fitness):
+            why = _fitness(future)
+            future.release()
+            if why:
+                self._refuse(address, why, now)
+            else:
+                self._fit.add(address)
+
+    def _refuse(self, address: str, why: str, now: float) -> None:
+        self._refused[address] = (why, now)
+        line = f"worker {worker_name(self._client, address)} gets no work: {why}"
+        if line not in self._named:
+            self._named.add(line)
+            log.warning(line)
+
+    def _nobody(self) -> str:
+        names = [
+            f"{worker_name(self._client, address)}: {why}" for address, (why, _) in list(self._refused.items())[:_SHOWN]
+        ]
+        more = f"; and {len(self._refused) - _SHOWN} more" if len(self._refused) > _SHOWN else ""
+        return f"none of the {len(self._refused)} Dask workers can make this run: {'; '.join(names)}{more}"
+
+
+def why_unfit(order: StageOrder) -> str:
+    """Asked on the worker itself: why it cannot serve the order; empty when it can."""
+    deadline = time.monotonic() + _FOLDER_S
+    while True:
+        try:
+            read_ordered_run(order)
+            return ""
+        except (FacegraftError, OSError) as error:
+            # A network file system may show a new folder some seconds later than it was made.
+            if time.monotonic() > deadline:
+                return str(error)
+        time.sleep(0.5)
+
+
+def roster(client: Any) -> list[WorkerFacts]:
+    """All workers of a cluster, with the facegraft that each of them has."""
+    workers = client.scheduler_info()["workers"]
+    asked = {a: client.submit(*_VERSION, workers=[a], pure=False, retries=0, priority=100) for a in workers}
+    deadline = time.monotonic() + _ANSWER_S
+    facts = []
+    for address, about in workers.items():
+        while asked[address].status == "pending" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        version, why = _version(asked[address])
+        facts.append(
+            WorkerFacts(
+                str(about["name"]), address, version, why, int(about["nthreads"]), int(about["memory_limit"] or 0)
+            )
+        )
+    client.cancel(list(asked.values()), force=True)
+    return sorted(facts, key=lambda worker: (worker.name, worker.address))
+
+
+def scheduler_version(client: Any) -> tuple[str | None, str]:
+    """(version of facegraft on the scheduler, why there is none): it reads what the tasks are, so it needs facegraft too."""
+    try:
+        return str(client.run_on_scheduler(*_VERSION)), ""
+    except Exception as error:
+        return None, f"facegraft cannot be imported there ({type(error).__name__}: {error})"
+
+
+def worker_name(client: Any, address: str) -> str:
+    """What the operator called a worker, and where it is."""
+    name = client.scheduler_info()["workers"].get(address, {}).get("name", address)
+    return address if name == address else f"{name} at {address}"
+
+
+def _version(future: Any) -> tuple[str | None, str]:
+    if future.status == "finished":
+        return str(future.result(timeout=_ANSWER_S)), ""
+    if future.status == "error":
+        error = future.exception(timeout=_ANSWER_S)
+        return None, f"facegraft cannot be imported there ({type(error).__name__}: {error})"
+    return None, f"it does not answer ({future.status})"
+
+
+def _fitness(future: Any) -> str:
+    if future.status == "finished":
+        return str(future.result(timeout=_ANSWER_S))
+    error = future.exception(timeout=_ANSWER_S) if future.status == "error" else None
+    return (
+        f"it cannot run facegraft ({type(error).__name__}: {error})"
+        if error
+        else f"it does not answer ({future.status})"
+    )
+
+
+def _answered(asked: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Take out the questions that are answered."""
+    return [(address, asked.pop(address)) for address in list(asked) if asked[address].status != "pending"]
