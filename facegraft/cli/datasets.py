@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facegraft.cli.options import run_options, say
+from facegraft.cli.options import Place, run_options, say
 
 if TYPE_CHECKING:
     from facegraft.engine import EngineOptions
 
 
 @click.command()
-@click.argument("datasets", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("datasets", type=Place(), nargs=-1, required=True)
 def verify(datasets: tuple[Path, ...]) -> None:
     """Check every byte and every item of DATASETS (or of all stages of a run folder); exit 0 if whole, else 1.
 
@@ -41,14 +41,14 @@ def stage_folders(path: Path) -> list[Path]:
     if (
         not (path / "dataset.json").exists()
         and not (path / "run.json").exists()
-        and any(stage.is_dir() for stage in stages)
+        and any((stage / "run.json").exists() or stage.is_dir() for stage in stages)
     ):
         return stages
     return [path]
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=Place())
 def status(folder: Path) -> None:
     """What is planned, done and rejected in a dataset or run FOLDER, from the folder alone; works while a run goes on.
 
@@ -74,7 +74,7 @@ def status(folder: Path) -> None:
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("dataset", type=Place())
 @click.argument("key", required=False)
 def inspect(dataset: Path, key: str | None) -> None:
     """Show what DATASET holds, or the fields and the index row of one item.
@@ -106,7 +106,7 @@ def inspect(dataset: Path, key: str | None) -> None:
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("dataset", type=Place())
 @run_options
 def retry(dataset: Path, options: EngineOptions) -> None:
     """Make the rejected items of DATASET again (after a fix outside, or with other limits).
@@ -121,11 +121,11 @@ def retry(dataset: Path, options: EngineOptions) -> None:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=Place())
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Place(file_okay=False),
     default=None,
     help="Folder of the page.  [default: FOLDER/report]",
     show_default=False,
