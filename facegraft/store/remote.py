@@ -198,7 +198,12 @@ class RemotePath:
         """What a listing knows of; may lag behind what is there."""
         with _asking(self.url):
             fs, path = self._open()
-            entries = fs.ls(path, detail=True)
+            try:
+                entries = fs.ls(path, detail=True)
+            except FileNotFoundError:
+                if self.protocol not in _FLAT:
+                    raise
+                entries = []  # a folder without names is no folder there
         for entry in entries:
             name = str(entry["name"]).rstrip("/").rpartition("/")[2]
             if str(entry["name"]).strip("/") != path.strip("/"):
