@@ -14,6 +14,7 @@ from typing import Any
 from facegraft.engine import EngineOptions, RunSummary, ShardClient, StagePlan, execute, start_client
 from facegraft.recipe import Recipe
 from facegraft.store import open_dataset
+from facegraft.store.remote import place
 
 Announce = Callable[[RunSummary], None]
 
@@ -32,7 +33,7 @@ def ingest(
     checked = stage.IngestParameters.parse(parameters)
     return _execute(
         stage.STAGE_PATH,
-        stage.plan_ingest(Path(source) if source else None, checked, seed),
+        stage.plan_ingest(place(source) if source else None, checked, seed),
         [source] if source else [],
         output,
         checked.as_json(),
@@ -111,6 +112,7 @@ def run_recipe(
     for kind in (IngestParameters, GraftParameters, CleanParameters, SampleParameters):
         kind.parse(recipe.of(kind.STAGE))
     options = options or EngineOptions()
+    output = place(output)
     heads, composites, surfaces, samples = (output / name for name in ("heads", "composites", "surfaces", "samples"))
     steps: list[Callable[[ShardClient], RunSummary]] = [
         lambda client: ingest(source, heads, recipe.of("ingest"), seed, options, client),
@@ -139,8 +141,8 @@ def _execute(
     return execute(
         stage_path,
         plan,
-        [str(Path(path).resolve()) for path in inputs],
-        Path(output),
+        [str(place(path).resolve()) for path in inputs],
+        place(output),
         parameters,
         seed,
         options or EngineOptions(),

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facegraft.cli.options import limit_options, run_options, say, scheduler_options
+from facegraft.cli.options import Place, limit_options, run_options, say, scheduler_options
 
 if TYPE_CHECKING:
     from facegraft.engine import EngineOptions, RunStatus, Tls
 
 
 @click.command()
-@click.argument("datasets", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("datasets", type=Place(), nargs=-1, required=True)
 @click.option(
     "--deep", is_flag=True, help="Also make a sample of the items again from their inputs, and compare bit by bit."
 )
@@ -63,14 +63,14 @@ def stage_folders(path: Path) -> list[Path]:
     if (
         not (path / "dataset.json").exists()
         and not (path / "run.json").exists()
-        and any(stage.is_dir() for stage in stages)
+        and any((stage / "run.json").exists() or stage.is_dir() for stage in stages)
     ):
         return stages
     return [path]
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=Place())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a stage and line, for scripts.")
 def status(folder: Path, as_json: bool) -> None:
     """What is planned, done and rejected in a dataset or run FOLDER, from the folder alone; works while a run goes on.
@@ -119,7 +119,7 @@ def _duration(seconds: float) -> str:
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("dataset", type=Place())
 @click.argument("key", required=False)
 def inspect(dataset: Path, key: str | None) -> None:
     """Show what DATASET holds, or the fields and the index row of one item.
@@ -151,7 +151,7 @@ def inspect(dataset: Path, key: str | None) -> None:
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("dataset", type=Place())
 @run_options
 def retry(dataset: Path, options: EngineOptions) -> None:
     """Make the rejected items of DATASET again (after a fix outside, or with other limits).
@@ -166,11 +166,11 @@ def retry(dataset: Path, options: EngineOptions) -> None:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=Place())
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Place(file_okay=False),
     default=None,
     help="Folder of the page.  [default: FOLDER/report]",
     show_default=False,

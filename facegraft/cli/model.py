@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from facegraft.cli.group import Commands
+from facegraft.cli.options import Place
 from facegraft.errors import FacegraftError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from facegraft_model.method import Field
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+DATASET = Place(file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 PARTS = ("nose", "eyes", "mouth")
 
@@ -95,7 +97,7 @@ def _quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @model.command("train")
-@click.argument("samples", type=FOLDER)
+@click.argument("samples", type=DATASET)
 @_output
 @click.option("--preset", default="facegraft", help="tiny, paper, facegraft; the baselines imface, i3dmm, deepsdf.")
 @click.option("--steps", type=click.IntRange(1), default=None, help="Optimiser steps; default: the preset's.")
@@ -132,7 +134,7 @@ def model_train(
 
 @model.command("fit")
 @click.argument("run", type=FOLDER)
-@click.argument("samples", type=FOLDER, required=False)
+@click.argument("samples", type=DATASET, required=False)
 @_output
 @click.option(
     "--points", type=FILE, multiple=True, help="Fit this mesh or point cloud (PLY, OBJ, XYZ, NPY) instead; repeatable."
@@ -267,12 +269,12 @@ def model_extract(
 
 @model.command("evaluate")
 @click.argument("fits", type=FOLDER)
-@click.argument("samples", type=FOLDER)
+@click.argument("samples", type=DATASET)
 @_output
 @_resolution
 @click.option(
     "--surfaces",
-    type=FOLDER,
+    type=DATASET,
     default=None,
     help="The surfaces that SAMPLES were made of; default: as SAMPLES recorded them.",
 )
@@ -335,7 +337,7 @@ def model_evaluate(
 
 
 @model.command("compare")
-@click.argument("samples", type=FOLDER)
+@click.argument("samples", type=DATASET)
 @_output
 @click.option(
     "--methods",
@@ -350,7 +352,7 @@ def model_evaluate(
 )
 @click.option(
     "--surfaces",
-    type=FOLDER,
+    type=DATASET,
     default=None,
     help="The surfaces that SAMPLES were made of; default: as SAMPLES recorded them.",
 )

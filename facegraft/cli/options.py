@@ -13,10 +13,27 @@ if TYPE_CHECKING:
     from facegraft.engine import RunSummary, Tls
 
 
+class Place(click.Path):
+    """A folder or file: a path, or the URL of one in an object store."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from facegraft.store.errors import StoreError
+        from facegraft.store.remote import place, remote_of
+
+        try:
+            found = place(value)
+        except StoreError as error:
+            self.fail(str(error), param, ctx)
+        return found if remote_of(found) is not None else super().convert(found, param, ctx)
+
+
 def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """-o DIR."""
+    """-o DIR or -o URL."""
     return click.option(
-        "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write."
+        "-o", "--output", type=Place(file_okay=False), required=True, help="Folder to write, or its URL."
     )(command)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facegraft.cli.options import count_or_names, gathered, output_option, run_options, say, stage_options
+from facegraft.cli.options import Place, count_or_names, gathered, output_option, run_options, say, stage_options
 
 if TYPE_CHECKING:
     from facegraft.engine import EngineOptions
@@ -17,9 +17,7 @@ KINDS = ("synthetic", "ict", "facescape", "flame", "meshes")
 
 
 @click.command()
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"), help="Folder to write."
-)
+@click.option("-o", "--output", type=Place(file_okay=False), default=Path("demo"), help="Folder to write.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")
 @click.option(
     "--set", "settings", multiple=True, metavar="STAGE.NAME=VALUE", help="Any parameter of any stage; repeatable."
@@ -149,7 +147,7 @@ def ingest(
 
 
 @click.command()
-@click.argument("heads", type=click.Path(path_type=Path))
+@click.argument("heads", type=Place())
 @output_option
 @click.option(
     "--donors",
@@ -181,7 +179,7 @@ def graft(
 
 
 @click.command()
-@click.argument("inputs", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("inputs", type=Place(), nargs=-1, required=True)
 @output_option
 @click.option(
     "--mode",
@@ -213,7 +211,7 @@ def clean(
 
 
 @click.command()
-@click.argument("surfaces", type=click.Path(path_type=Path))
+@click.argument("surfaces", type=Place())
 @output_option
 @click.option("--preset", default=None, help="facegraft or paper.")
 @stage_options

@@ -108,6 +108,7 @@ def _reply_item(replies: int, result: ItemResult, memory_reason: str) -> None:
         "reason": result.reason,
         "traceback": result.traceback,
         "out_of_memory": result.out_of_memory,
+        "unreachable": result.unreachable,
         "offending": bool(result.offending),
         "memory": _data_bytes(),
     }

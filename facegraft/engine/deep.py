@@ -20,6 +20,7 @@ from facegraft.engine.sandbox import Limits, Sandbox
 from facegraft.engine.shard_task import make_item
 from facegraft.engine.stage import ItemResult, PlannedItem
 from facegraft.store import Dataset, open_dataset
+from facegraft.store.remote import place
 from facegraft.store.schema import check_row
 
 Planner = Callable[[list[str], Mapping[str, Any], int], StagePlan]
@@ -72,7 +73,7 @@ def _check_maker(folder: Path, run: RunRecord, stage_path: str) -> None:
             "install that version to compare"
         )
     for path in run.inputs:
-        if not Path(path).exists():
+        if not place(path).exists():
             raise EngineError(
                 f"{folder} was made from {path}, which is not there; put it back, or run the command that made {folder.name} again with "
                 "the place where it is now: it makes nothing again and notes the place"

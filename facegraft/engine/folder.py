@@ -41,7 +41,11 @@ def refuse_strangers(folder: Path) -> None:
     """Raises EngineError where the folder holds anything but a run of ours."""
     if (folder / RUN_FILE).is_file():
         return
-    strangers = sorted(path.name for path in folder.iterdir() if path.name != LOCK_FILE and not is_temporary(path.name))
+    # A listing of an object store may lag, so a dataset is looked for by its name as well.
+    strangers = [DATASET_FILE] if (folder / DATASET_FILE).is_file() else []
+    strangers = strangers or sorted(
+        path.name for path in folder.iterdir() if path.name != LOCK_FILE and not is_temporary(path.name)
+    )
     if strangers:
         raise EngineError(
             f"{folder} is not empty and holds no facegraft run (there is {', '.join(strangers[:3])}{', …' if len(strangers) > 3 else ''}); "

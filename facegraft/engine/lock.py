@@ -6,20 +6,30 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from facegraft.engine.errors import EngineError
+from facegraft.engine.remote_lock import is_locked_remotely, locked_remotely
 from facegraft.store.atomic import unwritable
+from facegraft.store.remote import remote_of
 
 LOCK_FILE = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock. Raises EngineError naming the process that holds it."""
+def locked(folder: Path) -> Iterator[Callable[[], None]]:
+    """Hold the folder's lock; gives a function that raises EngineError when it was lost, as can happen in an object store.
+
+    Raises EngineError naming the process that holds it.
+    """
     path = folder / LOCK_FILE
+    remote = remote_of(path)
+    if remote is not None:
+        with locked_remotely(remote, folder) as lock:
+            yield lock.check
+        return
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -40,13 +50,16 @@ def locked(folder: Path) -> Iterator[None]:
             os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         except OSError as error:
             raise unwritable(path, error) from error
-        yield
+        yield lambda: None
     finally:
         os.close(descriptor)
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a run is going on in the folder."""
+    remote = remote_of(folder / LOCK_FILE)
+    if remote is not None:
+        return is_locked_remotely(remote)
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -15,6 +15,7 @@ from facegraft.engine.errors import EngineError
 from facegraft.engine.fingerprint import RunRecord, read_run
 from facegraft.engine.stage import Stage, StageContext, build_stage, read_only
 from facegraft.store.atomic import read_bytes, sha256_bytes
+from facegraft.store.remote import place, remote_of
 from facegraft.store.writer import REGION_MAP_FILE, SHARED_FILE
 
 
@@ -37,8 +38,8 @@ def read_ordered_run(order: StageOrder) -> RunRecord:
         raise EngineError(
             f"the worker on {host} has facegraft {facegraft.__version__}, this run needs {order.code_version}; install the same version there"
         )
-    output = Path(order.output)
-    if not output.is_dir():
+    output = place(order.output)
+    if remote_of(output) is None and not output.is_dir():
         raise EngineError(
             f"the worker on {host} does not see {output}; workers need the output folder on a file system that they share"
         )
@@ -51,7 +52,7 @@ def read_ordered_run(order: StageOrder) -> RunRecord:
 def open_stage(order: StageOrder) -> tuple[Stage, int]:
     """(the stage, the run's seed). Raises EngineError or StoreError for the folder, StageSetupError for the stage itself."""
     run = read_ordered_run(order)
-    output = Path(order.output)
+    output = place(order.output)
     shared, region_map = {}, None
     if run.shared_sha256 is not None:
         data = _checked(output / SHARED_FILE, run.shared_sha256)

@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 from facegraft.engine.errors import EngineError
 from facegraft.engine.stage import PlannedItem
 from facegraft.store import DatasetSchema, FieldError, StoreError, check_key, shard_name, write_bytes_atomic
-from facegraft.store.atomic import sha256_bytes, sha256_file
+from facegraft.store.atomic import read_bytes, sha256_bytes, sha256_file
+from facegraft.store.cache import RemoteFile, default_cache
+from facegraft.store.remote import remote_of
 from facegraft.store.schema import check_row
 
 PLAN_FILE = "plan.parquet"
@@ -117,7 +119,8 @@ def read_plan(folder: Path, columns: Mapping[str, str]) -> ShardedPlan:
     """The whole plan back, as far as it can be read: compare its sha256(). `columns`: the schema's index columns. Raises EngineError."""
     path = _present(folder)
     try:
-        table = pq.read_table(path, use_threads=False)
+        source = path if remote_of(path) is None else pa.BufferReader(read_bytes(path))
+        table = pq.read_table(source, use_threads=False)
         shard_items = int(table.schema.metadata[b"shard_items"])
         rows = table.to_pylist()
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -129,10 +132,20 @@ def read_plan(folder: Path, columns: Mapping[str, str]) -> ShardedPlan:
 def read_shard_items(folder: Path, shard: int, sha256: str) -> list[PlannedItem]:
     """The planned items of one shard. Raises EngineError where the file is missing or has not the given checksum."""
     path = _present(folder)
-    stat = path.stat()
-    _check_file(path, sha256, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    rows = pq.ParquetFile(path).read_row_group(shard, use_threads=False).to_pylist()
+    remote = remote_of(path)
+    if remote is not None:
+        file = RemoteFile(remote, remote.stat().st_size, sha256, "run the command again: it is written anew")
+        rows = default_cache().open(file, lambda copy: _row_group(copy, shard))
+    else:
+        stat = path.stat()
+        _check_file(path, sha256, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        rows = _row_group(path, shard)
     return [_item(row, folder) for row in rows]
+
+
+def _row_group(path: Path, shard: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.ParquetFile(path).read_row_group(shard, use_threads=False).to_pylist()
+    return rows
 
 
 @lru_cache(maxsize=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from facegraft.engine.stage import stage_label, stage_name
 from facegraft.engine.status import commit_records
 from facegraft.store import finish_dataset, withdraw_dataset, write_bytes_atomic
 from facegraft.store.atomic import remove_file_durably
+from facegraft.store.remote import place
 from facegraft.store.schema import commit_name
 from facegraft.store.writer import REJECT_FOLDER, SHARD_FOLDER
 
@@ -67,13 +68,13 @@ def execute(
     items are rejected, or no worker is left; RunInterrupted on Ctrl-C; StoreError when the disk refuses. What was committed stays.
     """
     start = time.monotonic()
-    folder = Path(output).absolute()
+    folder = place(output).absolute()
     sharded = shard_plan(plan)
     record = run_record(stage_path, plan, sharded, inputs, parameters, seed)
     stage_name(stage_path)
     make_output(folder)
     refuse_strangers(folder)  # before the lock file is made in somebody's folder
-    with locked(folder):
+    with locked(folder) as check_lock:
         claim(folder, record)
         if finished_counts(folder) is not None:
             if _all_shards_are_there(folder, record):
@@ -81,7 +82,7 @@ def execute(
             withdraw_dataset(folder)  # somebody took shards away: make them again
         with _resumable(folder):
             furnish(folder, plan)
-            return _make_and_finish(folder, record, sharded, options, client, start)
+            return _make_and_finish(folder, record, sharded, options, client, start, check_lock)
 
 
 def retry(output: str | Path, stage_path: str, options: EngineOptions, client: ShardClient | None = None) -> RunSummary:
@@ -91,7 +92,7 @@ def retry(output: str | Path, stage_path: str, options: EngineOptions, client: S
     Raises like `execute`.
     """
     start = time.monotonic()
-    folder = Path(output).absolute()
+    folder = place(output).absolute()
     record = read_run(folder)
     if record.stage != stage_path:
         raise EngineError(f"{folder} was made by stage {record.stage}, not {stage_path}")
@@ -99,7 +100,7 @@ def retry(output: str | Path, stage_path: str, options: EngineOptions, client: S
         raise EngineError(
             f"{folder} was made by facegraft {record.code_version}, this is {facegraft.__version__}; use that version"
         )
-    with locked(folder):
+    with locked(folder) as check_lock:
         sharded = read_plan(folder, record.dataset_schema().columns)
         if sharded.sha256() != record.plan_sha256:
             raise EngineError(
@@ -114,7 +115,8 @@ def retry(output: str | Path, stage_path: str, options: EngineOptions, client: S
             for name in rejected:
                 remove_file_durably(folder / SHARD_FOLDER / commit_name(name))
             # What was accepted before is accepted again, or a retry could only lose a finished dataset.
-            return _make_and_finish(folder, record, sharded, options, client, start, accepted=sum(rejected.values()))
+            accepted = sum(rejected.values())
+            return _make_and_finish(folder, record, sharded, options, client, start, check_lock, accepted)
 
 
 def _make_and_finish(
@@ -124,6 +126,7 @@ def _make_and_finish(
     options: EngineOptions,
     client: ShardClient | None,
     start: float,
+    check_lock: Callable[[], None],
     accepted: int = 0,
 ) -> RunSummary:
     order = StageOrder(record.stage, str(folder), record.inputs, record.commit_sha256(), record.code_version)
@@ -133,9 +136,10 @@ def _make_and_finish(
     tally = _Tally(folder, record.planned, options, accepted)
     if client is None:
         with start_client(options) as own:
-            _drive(own, tasks, tally)
+            _drive(own, tasks, tally, check_lock)
     else:
-        _drive(client, tasks, tally)
+        _drive(client, tasks, tally, check_lock)
+    check_lock()
     document = finish_dataset(folder, record.dataset_schema(), sharded.keys_by_shard(), order.commit_sha256)
     counts = document["counts"]
     return RunSummary(
@@ -150,7 +154,7 @@ def _make_and_finish(
     )
 
 
-def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally) -> None:
+def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally, check_lock: Callable[[], None]) -> None:
     """Have every task done. A shard that nobody knows the fate of is made again, alone, before anything is concluded from it."""
     waiting, suspects, in_flight = deque(tasks), deque[ShardTask](), dict[int, ShardTask]()
     losses = Counter[int]()
@@ -161,6 +165,7 @@ def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally) -> None:
         ):
             while waiting or suspects or in_flight:
                 check_interrupt()
+                check_lock()
                 while waiting and len(in_flight) < client.capacity():
                     _submit(client, waiting.popleft(), in_flight)
                 if suspects and not in_flight:

@@ -157,6 +157,7 @@ def _result(item: PlannedItem, answer: dict[str, Any], arrays: dict[str, np.ndar
         traceback=answer["traceback"],
         offending=arrays if answer["offending"] else {},
         out_of_memory=answer["out_of_memory"],
+        unreachable=answer["unreachable"],
     )
 
 

@@ -20,6 +20,7 @@ from facegraft.store import (
     DatasetSchema,
     FieldError,
     RejectedItem,
+    RemoteError,
     ShardItem,
     read_commit,
     shard_name,
@@ -27,6 +28,7 @@ from facegraft.store import (
     write_json_atomic,
     write_shard,
 )
+from facegraft.store.remote import each, place
 from facegraft.store.schema import check_fields, check_row
 from facegraft.store.writer import REJECT_FOLDER
 
@@ -79,7 +81,7 @@ def run_shard(task: ShardTask, runner_for: RunnerMaker = thread_sandbox) -> Shar
 
 def _make(task: ShardTask, runner_for: RunnerMaker) -> ShardResult:
     start = time.perf_counter()
-    output = Path(task.order.output)
+    output = place(task.order.output)
     run = read_ordered_run(task.order)
     schema = run.dataset_schema()
     name = shard_name(task.shard, run.shards)
@@ -99,8 +101,7 @@ def _make(task: ShardTask, runner_for: RunnerMaker) -> ShardResult:
             _record_reject(output, task.order.stage, name, item, result)
             refused.append(RejectedItem(item.key, result.reason, item.row))
     write_shard(output, name, written, refused, schema, task.order.commit_sha256)
-    for done in written:
-        _forget_reject(output, done.key)
+    _forget_rejects(output, [done.key for done in written])
     timings = {
         "shard": name,
         "host": socket.gethostname(),
@@ -113,8 +114,10 @@ def _make(task: ShardTask, runner_for: RunnerMaker) -> ShardResult:
 
 
 def make_item(item: PlannedItem, runner: ItemRunner, schema: DatasetSchema) -> ItemResult:
-    """What comes of an item; a reject where it is not what the schema says."""
+    """What comes of an item; a reject where it is not what the schema says. Raises RemoteError where an object store does not answer."""
     result = runner.run(item)
+    if result.unreachable:
+        raise RemoteError(result.reason)
     if result.reason is not None:
         return result
     try:
@@ -143,6 +146,6 @@ def _record_reject(output: Path, stage: str, shard: str, item: PlannedItem, resu
     write_json_atomic(folder / f"{item.key}.json", record)
 
 
-def _forget_reject(output: Path, key: str) -> None:
-    for suffix in (".json", ".safetensors"):
-        (output / REJECT_FOLDER / f"{key}{suffix}").unlink(missing_ok=True)
+def _forget_rejects(output: Path, keys: list[str]) -> None:
+    names = [f"{key}{suffix}" for key in keys for suffix in (".json", ".safetensors")]
+    each(output, lambda name: (output / REJECT_FOLDER / name).unlink(missing_ok=True), names)

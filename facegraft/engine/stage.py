@@ -17,6 +17,7 @@ import numpy as np
 
 from facegraft.engine.errors import ItemRejected, StageSetupError
 from facegraft.errors import FacegraftError
+from facegraft.store.errors import RemoteError
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
@@ -64,7 +65,8 @@ class Stage(Protocol):
 class ItemResult:
     """What came of one item: written (`reason` None) or rejected.
 
-    `out_of_memory` marks a MemoryError, which says as much about the process as about the item.
+    `out_of_memory` marks a MemoryError, which says as much about the process as about the item; `unreachable` an input in an object
+    store that does not answer, which says nothing about the item: it is neither written nor rejected.
     """
 
     key: str
@@ -74,6 +76,7 @@ class ItemResult:
     traceback: str = ""
     offending: dict[str, np.ndarray] = field(default_factory=dict)
     out_of_memory: bool = False
+    unreachable: bool = False
 
 
 def stage_name(stage_path: str) -> str:
@@ -118,6 +121,8 @@ def process_item(
         return ItemResult(
             item.key, reason=short_reason(str(refusal)), traceback=traceback.format_exc(), offending=refusal.offending
         )
+    except RemoteError as error:
+        return ItemResult(item.key, reason=" ".join(str(error).split()), unreachable=True)
     except MemoryError:
         return ItemResult(item.key, reason=memory_reason, traceback=traceback.format_exc(), out_of_memory=True)
     except (Exception, SystemExit) as error:

@@ -13,6 +13,7 @@ from facegraft.engine.fingerprint import RunRecord, read_run
 from facegraft.engine.folder import finished_counts
 from facegraft.engine.lock import is_locked
 from facegraft.store import read_commit, shard_name
+from facegraft.store.remote import each, place
 from facegraft.store.schema import commit_name
 from facegraft.store.writer import SHARD_FOLDER
 
@@ -52,14 +53,16 @@ _RECENT_S = 600.0
 
 def status(output: str | Path) -> RunStatus:
     """Raises EngineError where the folder holds no run. Shards count by commit record and size; `verify` checks their bytes."""
-    folder = Path(output)
+    folder = place(output)
     run = read_run(folder)
     written, reasons, commits = 0, Counter[str](), []
-    for name, record in commit_records(folder, run):
+    records = list(commit_records(folder, run))
+    times = each(folder, lambda name: (folder / SHARD_FOLDER / commit_name(name)).stat().st_mtime, dict(records))
+    for when, (_, record) in zip(times, records, strict=True):
         refused = Counter(row["reason"] for row in record["rows"] if row["status"] == "rejected")
         reasons += refused
         written += len(record["rows"]) - refused.total()
-        commits.append(((folder / SHARD_FOLDER / commit_name(name)).stat().st_mtime, len(record["rows"])))
+        commits.append((when, len(record["rows"])))
     rejected = reasons.total()
     rate = _rate(commits)
     complete = finished_counts(folder) is not None
@@ -83,11 +86,9 @@ def status(output: str | Path) -> RunStatus:
 def commit_records(folder: Path, run: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
     """(shard name, commit record) of the shards that are committed."""
     sha256 = run.commit_sha256()
-    for number in range(run.shards):
-        name = shard_name(number, run.shards)
-        record = read_commit(folder, name, sha256, check_bytes=False)
-        if record is not None:
-            yield name, record
+    names = [shard_name(number, run.shards) for number in range(run.shards)]
+    records = each(folder, lambda name: read_commit(folder, name, sha256, check_bytes=False), names)
+    yield from ((name, record) for name, record in zip(names, records, strict=True) if record is not None)
 
 
 def _rate(commits: list[tuple[float, int]]) -> float | None:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from facegraft.store.remote import each
+
 _BLOCK = 1 << 20
 
 
@@ -21,7 +23,8 @@ class FileHash:
 
 def hash_files(folder: Path, names: Iterable[str]) -> dict[str, FileHash]:
     """Hash each named file of the folder; a file that cannot be read is kept, without a hash."""
-    return {name: _hash(folder / name) for name in sorted(set(names))}
+    ordered = sorted(set(names))
+    return dict(zip(ordered, each(folder, lambda name: _hash(folder / name), ordered), strict=True))
 
 
 def combined(files: dict[str, FileHash]) -> dict[str, int | str]:

@@ -23,6 +23,7 @@ from facegraft.heads.sanity import check_head
 from facegraft.heads.source import Head, Loader, SourceOptions
 from facegraft.heads.triangulate import split_quads, triangulate
 from facegraft.regions.regionmap import RegionMap
+from facegraft.store.remote import place
 
 log = logging.getLogger("facegraft")
 
@@ -138,7 +139,7 @@ def find_template(
     with the first. `region_map_of(mesh, where)` names the topology; its SourceError stops at once.
     """
     if options.template is not None:
-        names = [str(Path(options.template).absolute())]
+        names = [str(place(options.template).absolute())]
     complaint: FacegraftError | None = None
     tried = names[:_PROBES]
     for name in tried:

@@ -11,10 +11,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from facegraft.heads.errors import SourceError
 from facegraft.heads.names import clean_name, natural_key
+from facegraft.store.remote import place
 
 log = logging.getLogger("facegraft")
 
@@ -81,7 +81,7 @@ def read_subject_list(value: str | Sequence[str | int]) -> list[str]:
     if not isinstance(value, str):
         return [str(name) for name in value]
     try:
-        text = Path(value).read_text()
+        text = place(value).read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise SourceError(

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from facegraft.errors import FacegraftError
 from facegraft.geometry.topology import faces_sha256
 from facegraft.resources import resource_path
+from facegraft.store.remote import place
 
 Ints = NDArray[np.int64]
 
@@ -90,7 +91,7 @@ class RegionMap:
         """Read a region map from a file or a parsed object; raises RegionMapError naming the file and the field."""
         if isinstance(source, Mapping):
             return _parse(source, "region map")
-        path = Path(source)
+        path = place(source)
         try:
             text = path.read_text()
         except OSError as error:
@@ -239,7 +240,7 @@ def _parse(data: Any, where: str) -> RegionMap:
 
 def load_region_map(name_or_path: str | Path) -> RegionMap:
     """A region map by its topology's name (one that facegraft ships) or by the path of its JSON file."""
-    path = Path(name_or_path)
+    path = place(name_or_path)
     if path.suffix != ".json":
         path = resource_path(f"region_maps/{name_or_path}.json")
     return RegionMap.from_json(path)

@@ -16,9 +16,10 @@ def write_report(folder: Path, output: Path) -> Path:
     # Imported here: the command line imports this package for every command, and VTK and matplotlib take seconds.
     from facegraft.report.compose import compose_page
     from facegraft.store.atomic import write_bytes_atomic
+    from facegraft.store.remote import place
 
-    path = Path(output) / PAGE
-    write_bytes_atomic(path, compose_page(Path(folder)).encode("utf-8"))
+    path = place(output) / PAGE
+    write_bytes_atomic(path, compose_page(place(folder)).encode("utf-8"))
     return path
 
 

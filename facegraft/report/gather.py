@@ -20,6 +20,7 @@ from facegraft.regions.regionmap import RegionMap
 from facegraft.report.errors import ReportError
 from facegraft.stages.parameters import ParameterError, StageParameters
 from facegraft.store import Dataset, StoreError, open_dataset
+from facegraft.store.remote import place, remote_of
 from facegraft.store.schema import KINDS
 from facegraft.store.writer import DATASET_FILE
 
@@ -115,10 +116,11 @@ class StageFacts:
         def named(path: Path) -> str:
             where = path.resolve()
             base = root.resolve().parent
-            return shlex.quote(str(where.relative_to(base) if where.is_relative_to(base) else where))
+            beside = (remote_of(where) is None) == (remote_of(base) is None) and where.is_relative_to(base)
+            return shlex.quote(str(where.relative_to(base) if beside and remote_of(where) is None else where))
 
         changed = self.changed_parameters()
-        words = ["facegraft", COMMANDS[self.kind], *(named(Path(path)) for path in self.run.inputs)]
+        words = ["facegraft", COMMANDS[self.kind], *(named(place(path)) for path in self.run.inputs)]
         if "kind" in changed:
             words += ["--kind", str(changed.pop("kind"))]
         words += ["--seed", str(self.run.seed)]

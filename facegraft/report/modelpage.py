@@ -33,7 +33,7 @@ def model_section(folder: Path) -> Section | None:
         blocks.append(_score_table(json.loads(scores.read_bytes())))
     for name, caption in PICTURES:
         if (root / name).exists():
-            blocks.append(Sheet([Picture(Image.open(root / name).convert("RGB"), caption)], 1, 600))
+            blocks.append(Sheet([Picture(Image.open((root / name).open("rb")).convert("RGB"), caption)], 1, 600))
     steps = max(record["step"] for record in records)
     rate = sum(record.get("points_per_s", 0.0) for record in records) / max(
         sum("points_per_s" in record for record in records), 1

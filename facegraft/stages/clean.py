@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -278,7 +277,7 @@ class CleanStage:
 
     def __init__(self, context: StageContext) -> None:
         self.parameters = CleanParameters.parse(context.parameters)
-        self.inputs = [open_dataset(Path(path)) for path in context.inputs]
+        self.inputs = [open_dataset(path) for path in context.inputs]
         assert context.region_map is not None
         self.region_map = RegionMap.from_json(context.region_map)
         self.mm_per_unit = float(context.shared["mm_per_unit"][0])

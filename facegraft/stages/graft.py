@@ -12,7 +12,6 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -193,7 +192,7 @@ class GraftStage:
 
     def __init__(self, context: StageContext) -> None:
         self.parameters = GraftParameters.parse(context.parameters)
-        self.heads = open_dataset(Path(context.inputs[0]))
+        self.heads = open_dataset(context.inputs[0])
         assert context.region_map is not None
         self.region_map = RegionMap.from_json(context.region_map)
         self.template = np.asarray(context.shared["template"], dtype=np.float64)

@@ -23,7 +23,8 @@ from facegraft.heads.source import Head, SourceOptions, make_source
 from facegraft.heads.split import TEST, read_subject_list, split_at_random, split_by_list, split_imface
 from facegraft.regions.regionmap import RegionMap
 from facegraft.stages.parameters import StageParameters
-from facegraft.store import DatasetSchema
+from facegraft.store import DatasetSchema, RemoteError
+from facegraft.store.remote import place
 from facegraft.store.schema import heads_fields
 
 log = logging.getLogger("facegraft")
@@ -164,7 +165,7 @@ class IngestStage:
         parameters = IngestParameters.parse(context.parameters)
         assert context.region_map is not None
         self.region_map = RegionMap.from_json(context.region_map)
-        path = Path(context.inputs[0]) if context.inputs else None
+        path = place(context.inputs[0]) if context.inputs else None
         source = make_source(parameters.kind, path, parameters.options(), context.seed)
         self.load = source.loader(context.shared, self.region_map)
 
@@ -172,6 +173,8 @@ class IngestStage:
         """Read or compute one head: its vertices [V, 3] and 68 landmarks, float32 in mm."""
         try:
             vertices = self.load(item.spec).astype(np.float32)
+        except RemoteError:
+            raise
         except FacegraftError as error:
             raise ItemRejected(str(error)) from error
         return ItemOutput(fields={"vertices": vertices, "landmarks": vertices[self.region_map.landmarks68]})

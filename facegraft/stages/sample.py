@@ -7,7 +7,6 @@ label, each set shuffled: any contiguous window is a uniform random subset, so a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -104,7 +103,7 @@ class SampleStage:
 
     def __init__(self, context: StageContext) -> None:
         self.parameters = SampleParameters.parse(context.parameters)
-        self.surfaces = open_dataset(Path(context.inputs[0]))
+        self.surfaces = open_dataset(context.inputs[0])
 
     def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
         """Sample one surface."""

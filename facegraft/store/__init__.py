@@ -10,9 +10,11 @@ from facegraft.store.atomic import (
     write_bytes_atomic,
     write_json_atomic,
 )
-from facegraft.store.errors import DamagedError, FieldError, IncompleteError, StoreError, UnknownKeyError
+from facegraft.store.cache import Cache, default_cache
+from facegraft.store.errors import DamagedError, FieldError, IncompleteError, RemoteError, StoreError, UnknownKeyError
 from facegraft.store.index import write_table_atomic
 from facegraft.store.reader import Dataset, open_dataset
+from facegraft.store.remote import RemotePath, place
 from facegraft.store.schema import (
     DatasetSchema,
     FieldSpec,
@@ -37,6 +39,7 @@ from facegraft.store.writer import (
 )
 
 __all__ = [
+    "Cache",
     "DamagedError",
     "Dataset",
     "DatasetSchema",
@@ -44,16 +47,20 @@ __all__ = [
     "FieldSpec",
     "IncompleteError",
     "RejectedItem",
+    "RemoteError",
+    "RemotePath",
     "ShardItem",
     "StoreError",
     "UnknownKeyError",
     "canonical_json",
     "check_key",
     "composites_fields",
+    "default_cache",
     "fields_of",
     "finish_dataset",
     "heads_fields",
     "open_dataset",
+    "place",
     "read_commit",
     "samples_fields",
     "sha256_file",

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: temporary name, fsync, rename, fsync of the folder.
+"""Files that are whole or absent: temporary name, fsync, rename, fsync of the folder; in an object store, one put.
 
 A file under its final name has always been written to the end and flushed to the disk. What a killed process
 leaves is named `<final name>.tmp-<host>-<pid>-<random>`; readers never look at such names, and the next writer
@@ -22,6 +22,7 @@ import numpy as np
 from safetensors.numpy import save as _serialise
 
 from facegraft.store.errors import StoreError
+from facegraft.store.remote import place, remote_of
 
 TEMPORARY_MARK = ".tmp-"
 _FOREIGN_LEFTOVER_SECONDS = 3600.0
@@ -57,9 +58,14 @@ def sha256_bytes(data: bytes | memoryview) -> str:
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """Hex sha256 of a file's bytes. Raises StoreError when it cannot be read."""
     digest = hashlib.sha256()
+    remote = remote_of(place(path))
     buffer = bytearray(_CHUNK)
     view = memoryview(buffer)
     try:
+        if remote is not None:
+            for piece in remote.chunks():
+                digest.update(piece)
+            return digest.hexdigest()
         with Path(path).open("rb", buffering=0) as file:
             while count := file.readinto(buffer):
                 digest.update(view[:count])
@@ -71,22 +77,26 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The whole file, or StoreError."""
     try:
-        return Path(path).read_bytes()
+        return place(path).read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
-    """Put `data` under `path` wholly or not at all, and on the disk before returning.
+    """Put `data` under `path` wholly or not at all, and on the disk (in the store) before returning.
 
     Missing folders are made. On any failure the temporary file is removed; what `path` held before stays.
-    Raises StoreError for a full disk, an input/output error or a missing permission.
+    Raises StoreError for a full disk, an input/output error, a missing permission, a store that does not answer.
     """
-    final = Path(path)
+    final = place(path)
+    remote = remote_of(final)
     try:
+        if remote is not None:
+            remote.put(data)
+            return
         make_folder(final.parent)
         remove_leftovers(final)
-        temporary = final.with_name(f"{final.name}{TEMPORARY_MARK}{_host()}-{os.getpid()}-{secrets.token_hex(6)}")
+        temporary = final.with_name(temporary_name(final.name))
         try:
             _write_and_sync(temporary, data)
             temporary.replace(final)
@@ -116,9 +126,20 @@ def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
     return bytes(_serialise(plain))
 
 
+def file_size(path: Path) -> int | None:
+    """Bytes of a file, None where there is none of that name (a link to one counts). Raises StoreError when that cannot be told."""
+    remote = remote_of(path)
+    if remote is not None:
+        return remote.size()
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
 def make_folder(path: Path) -> None:
-    """mkdir -p, with each new entry made durable in its parent."""
-    if path.is_dir():
+    """mkdir -p, with each new entry made durable in its parent. An object store has no folders."""
+    if remote_of(path) is not None or path.is_dir():
         return
     make_folder(path.parent)
     path.mkdir(exist_ok=True)
@@ -127,10 +148,11 @@ def make_folder(path: Path) -> None:
 
 def remove_file_durably(path: str | os.PathLike[str]) -> None:
     """Remove a file if it is there and make the removal durable."""
-    final = Path(path)
+    final = place(path)
     try:
         final.unlink(missing_ok=True)
-        sync_folder(final.parent)
+        if remote_of(final) is None:
+            sync_folder(final.parent)
     except OSError as error:
         raise StoreError(f"cannot remove {final}: {error.strerror or error}") from error
 
@@ -148,6 +170,11 @@ def remove_leftovers(final: Path) -> None:
 
 def is_temporary(name: str) -> bool:
     return TEMPORARY_MARK in name
+
+
+def temporary_name(final: str) -> str:
+    """A name that nobody else has, and that tells whose it is."""
+    return f"{final}{TEMPORARY_MARK}{_host()}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 def final_name(temporary: str) -> str:
@@ -186,8 +213,8 @@ def unwritable(path: Path, error: OSError) -> StoreError:
 def unreadable(path: str | os.PathLike[str], error: OSError) -> StoreError:
     """The one line for a failed read."""
     if error.errno == errno.ENOENT:
-        return StoreError(f"{os.fspath(path)} is missing; run the command that made the dataset again to rebuild it")
-    return StoreError(f"cannot read {os.fspath(path)}: {error.strerror or error}")
+        return StoreError(f"{path} is missing; run the command that made the dataset again to rebuild it")
+    return StoreError(f"cannot read {path}: {error.strerror or error}")
 
 
 def _write_and_sync(path: Path, data: bytes | memoryview) -> None:

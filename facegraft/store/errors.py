@@ -21,6 +21,10 @@ class DamagedError(StoreError):
     """A file is there but its bytes are not those that were written."""
 
 
+class RemoteError(StoreError):
+    """An object store does not answer, refuses, or did not keep what it was sent: says nothing about the data itself."""
+
+
 class UnknownKeyError(StoreError, KeyError):
     """No such item. Also a KeyError, because a dataset is read like a mapping."""
 

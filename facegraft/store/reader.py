@@ -18,10 +18,12 @@ import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as _deserialise
 
-from facegraft.store.atomic import read_bytes, sha256_bytes, sha256_file
+from facegraft.store.atomic import file_size, read_bytes, sha256_bytes, sha256_file
+from facegraft.store.cache import Cache, RemoteFile, default_cache
 from facegraft.store.document import unseal
 from facegraft.store.errors import DamagedError, IncompleteError, StoreError, UnknownKeyError
 from facegraft.store.index import index_schema, table_from_bytes
+from facegraft.store.remote import each, place, remote_of
 from facegraft.store.schema import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -31,27 +33,30 @@ from facegraft.store.schema import (
     commit_name,
     nearest,
 )
+from facegraft.store.shardheader import read_shapes
 from facegraft.store.writer import DATASET_FILE, INDEX_FILE, REGION_MAP_FILE, RUN_FILE, SHARD_FOLDER, SHARED_FILE
 
 OPEN_SHARDS = 16
 REBUILD = "run the command that made this dataset again to rebuild it"
 
 
-def open_dataset(path: str | os.PathLike[str], verify: bool = True) -> Dataset:
-    """Open a finished dataset for reading.
+def open_dataset(path: str | os.PathLike[str], verify: bool = True, cache: Cache | None = None) -> Dataset:
+    """Open a finished dataset for reading; `path` may be a URL.
 
     verify: check each shard's sha256 when it is first opened (dataset.json, the index and the attachments are always checked).
+    cache: where the shards of a dataset in an object store are kept (default: `default_cache()`); downloads are always checked.
     Raises IncompleteError for an unfinished run, DamagedError for changed bytes, StoreError for anything else that is no dataset of ours.
     """
-    return Dataset(path, verify=verify)
+    return Dataset(path, verify=verify, cache=cache)
 
 
 class Dataset:
     """A finished dataset; `ds[key]` is a dict of numpy arrays. Read-only, thread-safe, and pickled by its path."""
 
-    def __init__(self, path: str | os.PathLike[str], verify: bool = True) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], verify: bool = True, cache: Cache | None = None) -> None:
+        self.path = place(path)
         self.verify = verify
+        self.cache = default_cache() if cache is None and remote_of(self.path) is not None else cache
         self._open()
 
     # -- opening ------------------------------------------------------------------------------------------------------
@@ -61,21 +66,26 @@ class Dataset:
         self.fingerprint = hashlib.sha256(data).hexdigest()
         self.schema = DatasetSchema.from_json(self.document)
         self._files = {shard["name"]: shard for shard in self.document["shards"]}
-        for name in self._files:
-            check_shard_file(self.path, self._files[name])
+        each(self.path, lambda shard: check_shard_file(self.path, shard), self._files.values())
         self._index = read_index(self.path, self.document, self.schema)
         self._rows = {key: number for number, key in enumerate(self._index["key"].to_pylist())}
         statuses, shards = self._index["status"].to_pylist(), self._index["shard"].to_pylist()
         self._shard_of = {key: shards[number] for key, number in self._rows.items() if statuses[number] == "written"}
         self._handles: OrderedDict[str, Any] = OrderedDict()
         self._verified: set[str] = set()
+        self._shapes: dict[str, dict[str, tuple[int, ...]]] = {}
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path.absolute(), "verify": self.verify, "fingerprint": self.fingerprint}
+        return {
+            "path": self.path.absolute(),
+            "verify": self.verify,
+            "cache": self.cache,
+            "fingerprint": self.fingerprint,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path, self.verify = state["path"], state["verify"]
+        self.path, self.verify, self.cache = state["path"], state["verify"], state["cache"]
         self._open()
         if self.fingerprint != state["fingerprint"]:
             raise StoreError(f"{self.path} changed since it was opened elsewhere; open it again")
@@ -172,8 +182,10 @@ class Dataset:
             return np.asarray(self._guarded(key, field, lambda shard, name: shard.get_tensor(name)))
 
     def shape(self, key: str, field: str) -> tuple[int, ...]:
-        """Shape of one field of an item, without reading it."""
+        """Shape of one field of an item, without reading it; of a remote shard that need not be verified, without fetching it."""
         with self._lock:
+            if not self.verify and remote_of(self.path) is not None and self._find(key) not in self._handles:
+                return self._shape_in_header(key, field)
             return tuple(self._guarded(key, field, lambda shard, name: shard.get_slice(name).get_shape()))
 
     def window(self, key: str, field: str, start: int, stop: int) -> np.ndarray:
@@ -193,6 +205,15 @@ class Dataset:
         with self._lock:
             result: np.ndarray = self._guarded(key, field, rows)
             return result
+
+    def _shape_in_header(self, key: str, field: str) -> tuple[int, ...]:
+        name = self._find(key)
+        if name not in self._shapes:
+            file = remote_shard(self.path, self._files[name])
+            self._shapes[name] = read_shapes(file.path, file.bytes, file.remedy)
+        if f"{key}/{field}" not in self._shapes[name]:
+            raise damaged_shard(self.path / SHARD_FOLDER / name, f"{key}/{field} is missing")
+        return self._shapes[name][f"{key}/{field}"]
 
     def _guarded(self, key: str, field: str, action: Any) -> Any:
         if field not in self.schema.fields:
@@ -214,19 +235,33 @@ class Dataset:
         if name in self._handles:
             self._handles.move_to_end(name)
             return self._handles[name]
-        path = check_shard_file(self.path, self._files[name])
-        if self.verify and name not in self._verified:
-            if sha256_file(path) != self._files[name]["sha256"]:
-                raise damaged_shard(path, "sha256 differs from its commit record")
-            self._verified.add(name)
-        try:
-            # Entering the context is what opens it; leaving it here would close it, so the handle is kept as it is.
-            self._handles[name] = safe_open(path, framework="np")
-        except (SafetensorError, OSError) as error:
-            raise damaged_shard(path, str(error)) from error
+        if remote_of(self.path) is not None:
+            self._handles[name] = self._open_copy(name)
+        else:
+            path = check_shard_file(self.path, self._files[name])
+            if self.verify and name not in self._verified:
+                if sha256_file(path) != self._files[name]["sha256"]:
+                    raise damaged_shard(path, "sha256 differs from its commit record")
+                self._verified.add(name)
+            try:
+                # Entering the context is what opens it; leaving it here would close it, so the handle is kept as it is.
+                self._handles[name] = safe_open(path, framework="np")
+            except (SafetensorError, OSError) as error:
+                raise damaged_shard(path, str(error)) from error
         while len(self._handles) > OPEN_SHARDS:
             self._handles.popitem(last=False)
         return self._handles[name]
+
+    def _open_copy(self, name: str) -> Any:
+        """The open copy of a remote shard, checked each time that it is opened: the cache is nobody's own."""
+        shard = self._files[name]
+        assert self.cache is not None
+        try:
+            return self.cache.open(
+                remote_shard(self.path, shard), lambda copy: safe_open(copy, framework="np"), check=self.verify
+            )
+        except SafetensorError as error:
+            raise damaged_shard(self.path / SHARD_FOLDER / name, str(error)) from error
 
 
 # -- the parts of reading, which verify_dataset uses one by one ---------------------------------------------------------
@@ -234,11 +269,14 @@ class Dataset:
 
 def read_document(folder: Path) -> tuple[bytes, dict[str, Any]]:
     """dataset.json's bytes and content, checked against its own checksum, version and grammar."""
-    if not folder.is_dir():
+    remote = remote_of(folder)
+    if remote is None and not folder.is_dir():
         raise StoreError(f"there is no dataset at {folder}: no such folder")
     path = folder / DATASET_FILE
     if not path.is_file():
-        if (folder / RUN_FILE).is_file() or (folder / SHARD_FOLDER).is_dir():
+        if remote is not None and (folder / RUN_FILE).is_file():
+            raise IncompleteError(f"{folder} is not complete; run the same command again to finish it")
+        if remote is None and ((folder / RUN_FILE).is_file() or (folder / SHARD_FOLDER).is_dir()):
             done = sum(1 for _ in (folder / SHARD_FOLDER).glob("*-of-*.json"))
             raise IncompleteError(
                 f"{folder} is not complete ({done} shards committed so far); run the same command again to finish it"
@@ -305,18 +343,27 @@ def check_shard_file(folder: Path, shard: dict[str, Any]) -> Path:
     path = folder / SHARD_FOLDER / check_shard_name(shard["name"])
     if not _inside(folder, path):
         raise StoreError(f"shard {path} is a link or leads out of the dataset's folder; only files inside it are read")
-    if not path.is_file():
+    size = file_size(path)
+    if size is None:
         raise StoreError(f"shard {path} is missing; {REBUILD}")
-    if path.stat().st_size != shard["bytes"]:
-        raise damaged_shard(path, f"{path.stat().st_size} bytes where its commit record says {shard['bytes']}")
+    if size != shard["bytes"]:
+        raise damaged_shard(path, f"{size} bytes where its commit record says {shard['bytes']}")
     return path
 
 
+def remote_shard(folder: Path, shard: dict[str, Any]) -> RemoteFile:
+    """What is known of a shard of a dataset in an object store."""
+    path = remote_of(folder / SHARD_FOLDER / check_shard_name(shard["name"]))
+    assert path is not None
+    return RemoteFile(path, shard["bytes"], shard["sha256"], rebuild_shard(shard["name"]))
+
+
+def rebuild_shard(name: str) -> str:
+    return f"delete it and its {commit_name(name)} and run the same command again to rebuild it"
+
+
 def damaged_shard(path: Path, how: str) -> DamagedError:
-    record = commit_name(path.name)
-    return DamagedError(
-        f"{path} is damaged ({how}); delete it and its {record} and run the same command again to rebuild it"
-    )
+    return DamagedError(f"{path} is damaged ({how}); {rebuild_shard(path.name)}")
 
 
 def read_attachment(folder: Path, name: str, recorded: dict[str, Any]) -> bytes:

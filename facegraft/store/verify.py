@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,18 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
-from facegraft.store.atomic import is_temporary, sha256_bytes, sha256_file
+from facegraft.store.atomic import is_temporary, sha256_bytes, sha256_file, unwritable
+from facegraft.store.cache import download
 from facegraft.store.errors import StoreError
-from facegraft.store.reader import check_shard_file, damaged_shard, read_attachment, read_document, read_index
+from facegraft.store.reader import (
+    check_shard_file,
+    damaged_shard,
+    read_attachment,
+    read_document,
+    read_index,
+    remote_shard,
+)
+from facegraft.store.remote import place, remote_of
 from facegraft.store.schema import PART_NAMES, DatasetSchema, check_array, commit_name
 from facegraft.store.writer import SHARD_FOLDER, SHARED_FILE, load_commit
 
@@ -28,7 +39,7 @@ def verify_dataset(path: str | os.PathLike[str]) -> list[str]:
     against the index, every item's fields (names, dtypes, shapes, finite), stray files among the shards, and: normals are
     unit, points of the ball are in it, part labels are known, to_mm can be inverted, shared faces are those of the topology.
     """
-    folder = Path(path)
+    folder = place(path)
     try:
         _, document = read_document(folder)
         schema = DatasetSchema.from_json(document)
@@ -95,15 +106,9 @@ def _commit(
 def _shard(
     folder: Path, shard: dict[str, Any], schema: DatasetSchema, rows: dict[str, dict[str, Any]] | None
 ) -> Iterator[str]:
+    path = folder / SHARD_FOLDER / shard["name"]
     try:
-        path = check_shard_file(folder, shard)
-        if sha256_file(path) != shard["sha256"]:
-            raise damaged_shard(path, "sha256 differs from its commit record")
-    except StoreError as error:
-        yield str(error)
-        return
-    try:
-        with safe_open(path, framework="np") as tensors:
+        with _checked_copy(folder, shard) as copy, safe_open(copy, framework="np") as tensors:
             names = set(tensors.keys())
             keys = sorted({name.partition("/")[0] for name in names})
             if rows is not None:
@@ -112,8 +117,28 @@ def _shard(
                     yield f"{path}: item {key} is {'missing' if key in expected else 'not in the index'}"
             for key in keys:
                 yield from _item(path, key, names, tensors, schema)
+    except StoreError as error:
+        yield str(error)
     except SafetensorError as error:
         yield str(damaged_shard(path, str(error)))
+
+
+@contextmanager
+def _checked_copy(folder: Path, shard: dict[str, Any]) -> Iterator[Path]:
+    """The shard, its sha256 compared. A remote one is fetched for the occasion: what the cache holds proves nothing about the store."""
+    if remote_of(folder) is None:
+        path = check_shard_file(folder, shard)
+        if sha256_file(path) != shard["sha256"]:
+            raise damaged_shard(path, "sha256 differs from its commit record")
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="facegraft-") as temporary:
+        copy = Path(temporary) / shard["name"]
+        try:
+            download(remote_shard(folder, shard), copy)
+        except OSError as error:
+            raise unwritable(copy, error) from error
+        yield copy
 
 
 def _item(path: Path, key: str, names: set[str], tensors: Any, schema: DatasetSchema) -> Iterator[str]:

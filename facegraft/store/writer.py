@@ -13,6 +13,7 @@ import numpy as np
 from facegraft.store.atomic import (
     TEMPORARY_MARK,
     arrays_to_bytes,
+    file_size,
     final_name,
     read_bytes,
     remove_file_durably,
@@ -26,6 +27,7 @@ from facegraft.store.atomic import (
 from facegraft.store.document import seal, unseal
 from facegraft.store.errors import DamagedError, StoreError
 from facegraft.store.index import index_table, table_to_bytes
+from facegraft.store.remote import each, place, remote_of
 from facegraft.store.schema import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -120,7 +122,7 @@ def write_shard(
         "sha256": sha256_bytes(data),
         "plan": plan_sha256,
     }
-    shards = Path(folder) / SHARD_FOLDER
+    shards = place(folder) / SHARD_FOLDER
     write_bytes_atomic(shards / shard, data)
     write_bytes_atomic(shards / commit_name(shard), seal(record))
     return record
@@ -137,8 +139,8 @@ def read_commit(folder: Folder, shard: str, plan_sha256: str, *, check_bytes: bo
         return None
     if record is None or record["plan"] != plan_sha256:
         return None
-    path = Path(folder) / SHARD_FOLDER / shard
-    if path.is_symlink() or not path.is_file() or path.stat().st_size != record["bytes"]:
+    path = place(folder) / SHARD_FOLDER / shard
+    if path.is_symlink() or file_size(path) != record["bytes"]:
         return None
     if check_bytes and sha256_file(path) != record["sha256"]:
         return None
@@ -147,8 +149,8 @@ def read_commit(folder: Folder, shard: str, plan_sha256: str, *, check_bytes: bo
 
 def load_commit(folder: Folder, shard: str) -> dict[str, Any] | None:
     """The commit record as it stands, None where there is none. Raises DamagedError when its bytes are not what was written."""
-    path = Path(folder) / SHARD_FOLDER / commit_name(shard)
-    if not path.is_file():
+    path = place(folder) / SHARD_FOLDER / commit_name(shard)
+    if file_size(path) is None:
         return None
     record = unseal(read_bytes(path), str(path), "delete it and run the same command again to rebuild its shard")
     wanted = {"shard": str, "planned": list, "rows": list, "bytes": int, "sha256": str, "plan": str}
@@ -162,12 +164,12 @@ def load_commit(folder: Folder, shard: str) -> dict[str, Any] | None:
 
 def write_shared(folder: Folder, arrays: Mapping[str, np.ndarray]) -> None:
     """shared.safetensors: read-only arrays that all items share ("faces" [F,3] int32 for heads and composites)."""
-    write_arrays_atomic(Path(folder) / SHARED_FILE, dict(arrays))
+    write_arrays_atomic(place(folder) / SHARED_FILE, dict(arrays))
 
 
 def write_region_map(folder: Folder, document: Mapping[str, Any]) -> None:
     """region_map.json: the region map that the dataset was made with."""
-    write_json_atomic(Path(folder) / REGION_MAP_FILE, document)
+    write_json_atomic(place(folder) / REGION_MAP_FILE, document)
 
 
 def finish_dataset(
@@ -184,10 +186,12 @@ def finish_dataset(
     of shared.safetensors and region_map.json that are there). Raises StoreError, and writes nothing, unless every shard is
     committed under this plan with exactly its planned items: written + rejected == planned.
     """
-    root = Path(folder)
+    root = place(folder)
     records = {}
-    for shard, keys in sorted(plan_items.items()):
-        record = read_commit(root, shard, plan_sha256, check_bytes=False)
+    shards = sorted(plan_items)
+    found = each(root, lambda shard: read_commit(root, shard, plan_sha256, check_bytes=False), shards)
+    for shard, record in zip(shards, found, strict=True):
+        keys = plan_items[shard]
         if record is None:
             raise StoreError(
                 f"{root} cannot be finished: shard {shard} is not committed; run the same command again to make it"
@@ -230,16 +234,19 @@ def finish_dataset(
         "must_understand": [],
     }
     write_bytes_atomic(root / INDEX_FILE, index)
-    for final in {path.with_name(final_name(path.name)) for path in (root / SHARD_FOLDER).glob(f"*{TEMPORARY_MARK}*")}:
-        remove_leftovers(final)
+    if remote_of(root) is None:  # nothing is ever put under a temporary name there
+        leftovers = (root / SHARD_FOLDER).glob(f"*{TEMPORARY_MARK}*")
+        for final in {path.with_name(final_name(path.name)) for path in leftovers}:
+            remove_leftovers(final)
     write_bytes_atomic(root / DATASET_FILE, seal(document))
     return document
 
 
 def withdraw_dataset(folder: Folder) -> None:
     """Take back "complete" (remove dataset.json) before shards of a finished dataset are made anew, as `retry` does."""
-    remove_file_durably(Path(folder) / DATASET_FILE)
+    remove_file_durably(place(folder) / DATASET_FILE)
 
 
 def _attachment(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    data = read_bytes(path)
+    return {"bytes": len(data), "sha256": sha256_bytes(data)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -61,7 +60,7 @@ def fit_dataset(
     with _memory(field, fit):
         fitted, rows = fit_samples(
             field,
-            os.fspath(samples),
+            str(samples),
             keys,
             fit,
             seed=seed,

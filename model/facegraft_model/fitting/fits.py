@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as deserialise
 from torch import Tensor
 
-from facegraft.store import write_arrays_atomic, write_json_atomic
+from facegraft.store import place, write_arrays_atomic, write_json_atomic
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
@@ -152,5 +152,5 @@ def load_fits(
     codes = {
         name.removeprefix("codes."): tensor.to(device) for name, tensor in tensors.items() if name.startswith("codes.")
     }
-    samples = None if document["samples"] is None else Path(document["samples"])
+    samples = None if document["samples"] is None else place(document["samples"])
     return Fits(path, field, document["items"], codes, tensors["alignment"], document["settings"], folder, samples)

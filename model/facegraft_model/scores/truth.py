@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from facegraft.store import Dataset, open_dataset
+from facegraft.store import Dataset, open_dataset, place
+from facegraft.store.remote import remote_of
 from facegraft_model.errors import ModelError
 from facegraft_model.scores.metrics import Bools, Floats, Ints, Labels, Nearest, Surface, face_parts
 
@@ -177,14 +178,16 @@ def _find(
 ) -> tuple[Dataset, str]:
     """The surfaces, and how they are known to be the right ones: "fingerprint" or "items"."""
     if given is not None:
-        store = _open(Path(given))
+        store = _open(place(given))
         if fingerprint is not None and store.fingerprint != fingerprint:
             raise TruthError(
                 f"{store.path} (fingerprint {store.fingerprint[:12]}) are not the surfaces that {samples} were made from "
                 f"({fingerprint[:12]}); pass those with --surfaces DIR, or sample anew"
             )
         return store, "items" if fingerprint is None else "fingerprint"
-    tried = list(dict.fromkeys([*map(Path, inputs), samples.parent / "surfaces"]))
+    # A folder on this machine does not decide which addresses are called; whoever wants that gives --surfaces.
+    recorded = [place(path) for path in inputs if remote_of(samples) is not None or "://" not in path]
+    tried = list(dict.fromkeys([*recorded, samples.parent / "surfaces"]))
     others = []
     for folder in tried:
         if not (folder / "dataset.json").is_file():

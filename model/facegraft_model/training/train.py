@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from facegraft.store import write_json_atomic
+from facegraft.store import place, write_json_atomic
 from facegraft_model.config import Config, TrainConfig
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
@@ -92,7 +92,7 @@ def train(
         _precision(config.train, processes.device),
         named_out_of_memory(processes.device, what, knob),
     ):
-        return _Run(Path(samples), Path(run), config, processes, seed, progress).train()
+        return _Run(place(samples), Path(run), config, processes, seed, progress).train()
 
 
 class _Run:
@@ -191,7 +191,7 @@ class _Run:
         module = self._module()
         points = data.items * (data.surface + data.near + data.free)
         stop = _StopSignals()
-        validation = Validation(Path(self.data["samples"]), self.config, self.field, device, self.seed)
+        validation = Validation(place(self.data["samples"]), self.config, self.field, device, self.seed)
         saved, path = time.monotonic(), None
         waited, since, since_step = 0.0, time.perf_counter(), self.step
         with (

@@ -1,0 +1,362 @@
+"""Folders in object stores: the part of pathlib's API that facegraft uses, over fsspec.
+
+What is there is found out by asking for the name itself (HEAD, GET), never from a listing: listings may lag. An object is put
+in one request, which the store carries out wholly or not at all, so there are no temporary names and no renames; what arrived
+is then compared with what was sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar, cast
+from urllib.parse import unquote, urlsplit
+
+from facegraft.store.errors import RemoteError, StoreError
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+# What becomes of a URL that went through pathlib.
+_FLATTENED = re.compile(r"/?(?:.*/)?(s3a?|gs|gcs|abfss?|az|https?|memory|file|hdfs|sftp):/[^/]")
+# Stores without real folders, where names need no parents and where a listing would otherwise be remembered.
+_FLAT = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "memory"}
+_PART = 50 << 20
+_CHUNK = 16 << 20
+_AT_ONCE = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def place(path: str | os.PathLike[str]) -> Path:
+    """Where a text or path points: a URL such as s3://bucket/folder gives a RemotePath, anything else (file:// too) a plain Path.
+
+    Typed as Path, because all code uses the part of its API that RemotePath has as well. Raises StoreError for a protocol that
+    is unknown or whose package is missing.
+    """
+    if isinstance(path, RemotePath):
+        return cast(Path, path)
+    text = os.fspath(path)
+    url = _URL.fullmatch(text)
+    if url is None:
+        flattened = _FLATTENED.match(text)
+        if flattened is not None:
+            raise StoreError(f"{text} was a URL once: give it as text ('{flattened[1]}://…'), not as a Path")
+        return Path(text)
+    protocol, rest = url[1].lower(), url[2].strip("/")
+    if protocol == "file":
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost"):
+            raise StoreError(f"{text} names host {parts.netloc!r}; a local folder is file:///path")
+        return Path(unquote(parts.path))
+    if not rest:
+        raise StoreError(f"{text} names no folder; give {protocol}://bucket/folder")
+    if {".", "..", ""} & set(rest.split("/")):
+        raise StoreError(f"{text}: a URL must not hold '.', '..' or '//' as names of folders")
+    remote = RemotePath(f"{protocol}://{rest}")
+    remote.check_protocol()
+    return cast(Path, remote)
+
+
+def remote_of(path: object) -> RemotePath | None:
+    """The path itself where it is in an object store, None where it is local."""
+    return path if isinstance(path, RemotePath) else None
+
+
+def each(folder: Path, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """function of every item, in order; for a folder in an object store several at once, since each waits for an answer."""
+    if remote_of(folder) is None:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(function, items))
+
+
+@dataclass(frozen=True)
+class RemoteStat:
+    """Bytes, and the time of writing in seconds since 1970 by the store's clock (0 where the store does not say)."""
+
+    st_size: int
+    st_mtime: float
+
+
+class RemotePath:
+    """A name in an object store. Immutable, comparable and pickled by its URL; every request is made anew, so it may cross a fork.
+
+    Raises FileNotFoundError where the name is missing, FileExistsError from `create`, and RemoteError for everything else (no
+    connection, wrong credentials, no permission), which says nothing about the object.
+    """
+
+    __slots__ = ("_folder", "url")
+
+    def __init__(self, url: str, folder: bool | None = None) -> None:
+        self.url = url
+        # What a listing that found this name said that it is.
+        self._folder = folder
+
+    # -- names --------------------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __repr__(self) -> str:
+        return f"RemotePath({self.url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemotePath, (self.url, self._folder)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and self.url == other.url
+
+    def __lt__(self, other: RemotePath) -> bool:
+        return self.url < other.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __truediv__(self, name: str) -> Any:
+        if name.startswith("/") or _URL.fullmatch(name):
+            return place(name)
+        return RemotePath(f"{self.url}/{name}")
+
+    @property
+    def protocol(self) -> str:
+        return self.url.partition("://")[0]
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def parent(self) -> RemotePath:
+        before = self.url.rpartition("/")[0]
+        return self if before.endswith(":/") else RemotePath(before)
+
+    def with_name(self, name: str) -> RemotePath:
+        return RemotePath(f"{self.parent.url}/{name}")
+
+    def absolute(self) -> RemotePath:
+        return self
+
+    def resolve(self) -> RemotePath:
+        return self
+
+    def is_symlink(self) -> bool:
+        return False
+
+    def is_relative_to(self, other: object) -> bool:
+        return str(self) == str(other) or self.url.startswith(f"{other}/")
+
+    def relative_to(self, other: object) -> PurePosixPath:
+        if not self.is_relative_to(other):
+            raise ValueError(f"{self} is not in {other}")
+        return PurePosixPath(self.url.removeprefix(str(other)).lstrip("/"))
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def size(self) -> int | None:
+        """Bytes of the object of this name, None where there is none."""
+        found = self._info()
+        return None if found is None or found["type"] != "file" else int(found["size"])
+
+    def stat(self) -> RemoteStat:
+        found = self._info()
+        if found is None or found["type"] != "file":
+            raise FileNotFoundError(2, "no such object", self.url)
+        when: Any = found.get("LastModified") or found.get("mtime") or found.get("created")
+        return RemoteStat(int(found["size"]), when.timestamp() if hasattr(when, "timestamp") else float(when or 0))
+
+    def is_file(self) -> bool:
+        return not self._folder if self._folder is not None else self.size() is not None
+
+    def is_dir(self) -> bool:
+        """Whether names below this one are known. Only a listing can tell, so nothing that matters is decided by it."""
+        if self._folder is not None:
+            return self._folder
+        found = self._info()
+        return found is not None and found["type"] == "directory"
+
+    def exists(self) -> bool:
+        return self._info() is not None
+
+    def iterdir(self) -> Iterator[Any]:
+        """What a listing knows of; may lag behind what is there."""
+        with _asking(self.url):
+            fs, path = self._open()
+            try:
+                entries = fs.ls(path, detail=True)
+            except FileNotFoundError:
+                if self.protocol not in _FLAT:
+                    raise
+                entries = []  # a folder without names is no folder there
+        for entry in entries:
+            name = str(entry["name"]).rstrip("/").rpartition("/")[2]
+            if str(entry["name"]).strip("/") != path.strip("/"):
+                yield RemotePath(f"{self.url}/{name}", folder=entry["type"] == "directory")
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def read_bytes(self) -> bytes:
+        with _asking(self.url):
+            fs, path = self._open()
+            return bytes(fs.cat_file(path))
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Bytes start to stop (fewer at the end of the object)."""
+        with _asking(self.url):
+            fs, path = self._open()
+            return bytes(fs.cat_file(path, start=start, end=stop))
+
+    def read_text(self) -> str:
+        return self.read_bytes().decode()
+
+    def open(self, mode: str = "rb") -> io.BytesIO:
+        """The whole object, as a file to read."""
+        if mode != "rb":
+            raise ValueError(f"{self} is opened for reading bytes only, not {mode!r}")
+        return io.BytesIO(self.read_bytes())
+
+    def chunks(self, size: int | None = None) -> Iterator[bytes]:
+        """The object piece by piece, so that large ones need little memory. `size`: its bytes, where they are known."""
+        total = self.stat().st_size if size is None else size
+        for start in range(0, total, _CHUNK):
+            yield self.read_range(start, min(start + _CHUNK, total))
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def put(self, data: bytes | memoryview) -> None:
+        """Put the object in one request, and compare what arrived: by the store's MD5 where it gives one, else by reading back.
+
+        Raises RemoteError when it differs.
+        """
+        content = bytes(data)
+        with _asking(self.url):
+            fs, path = self._open()
+            if self.protocol not in _FLAT:
+                fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            fs.pipe_file(path, content, **({"chunksize": _PART} if self.protocol in ("s3", "s3a") else {}))
+            found = fs.info(path)
+        if found["size"] != len(content):
+            raise self._other(f"{found['size']} bytes arrived of {len(content)}")
+        if str(found.get("ETag", "")).strip('"') == _etag(content):
+            return
+        digest = hashlib.sha256()
+        for piece in self.chunks(len(content)):
+            digest.update(piece)
+        if digest.digest() != hashlib.sha256(content).digest():
+            raise self._other("its sha256 is another one")
+
+    def create(self, data: bytes) -> None:
+        """Put the object unless the name is taken: FileExistsError. Of those who try at once, one succeeds."""
+        with _asking(self.url):
+            fs, path = self._open()
+            if self.protocol not in _FLAT:
+                fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            fs.pipe_file(path, data, mode="create")
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        with _asking(self.url):
+            fs, path = self._open()
+            try:
+                fs.rm_file(path)
+            except FileNotFoundError:
+                if not missing_ok:
+                    raise
+
+    # -- the store ----------------------------------------------------------------------------------------------------
+
+    def check_protocol(self) -> None:
+        """Raises StoreError where nothing that is installed knows the protocol."""
+        try:
+            fsspec = importlib.import_module("fsspec")
+        except ModuleNotFoundError as error:
+            raise StoreError(f"{self} needs the package fsspec: pip install 'facegraft[remote]'") from error
+        try:
+            fsspec.get_filesystem_class(self.protocol)
+        except ValueError as error:
+            raise StoreError(
+                f"{self}: protocol {self.protocol!r} is unknown; use s3://, gs://, abfs:// or another that fsspec knows"
+            ) from error
+        except ImportError as error:
+            raise StoreError(
+                f"{self}: {error}; for s3:// that is pip install 'facegraft[remote]', for gs:// gcsfs, for abfs:// adlfs"
+            ) from error
+
+    def _open(self) -> tuple[Any, str]:
+        fs = _filesystem("/".join(self.url.split("/")[:3]), os.getpid())
+        return fs, str(fs._strip_protocol(self.url))
+
+    def _info(self) -> dict[str, Any] | None:
+        with _asking(self.url):
+            fs, path = self._open()
+            try:
+                found: dict[str, Any] = fs.info(path)
+            except FileNotFoundError:
+                return None
+        return found
+
+    def _other(self, how: str) -> RemoteError:
+        return RemoteError(f"{self} is not what was sent ({how}); run the same command again to go on")
+
+
+@lru_cache(maxsize=64)
+def _filesystem(root: str, _process: int) -> Any:
+    """The client for protocol://bucket, one a process (fsspec would make one a thread; they may not cross a fork)."""
+    protocol = root.partition("://")[0]
+    options = {"use_listings_cache": False} if protocol in _FLAT else {}
+    return importlib.import_module("fsspec.core").url_to_fs(root, **options)[0]
+
+
+@contextmanager
+def _asking(url: str) -> Iterator[None]:
+    """Errors about the name go through; those about the way there become one line."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError, MemoryError, StoreError):
+        raise
+    except PermissionError as error:
+        raise RemoteError(
+            f"the store refuses access to {url} ({_one_line(error)}); check the credentials (AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY or AWS_PROFILE for s3://) and what they may do"
+        ) from error
+    except Exception as error:
+        # Every store's library has errors of its own, and none of them is about the bytes of the object.
+        hint = "give credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)"
+        if "Credential" not in type(error).__name__:
+            hint = (
+                "check the address (AWS_ENDPOINT_URL for a store that is not Amazon's), the network and the credentials"
+            )
+        raise RemoteError(
+            f"{url} cannot be reached ({type(error).__name__}: {_one_line(error)}); {hint}, then run the same command again"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _etag(data: bytes) -> str:
+    """S3's ETag of a plain object: its MD5, or that of the MD5s of its parts. Encrypted objects may have another."""
+
+    def md5(piece: bytes | memoryview) -> bytes:
+        return hashlib.md5(piece, usedforsecurity=False).digest()
+
+    if len(data) < 2 * _PART:
+        return md5(data).hex()
+    parts = [md5(memoryview(data)[start : start + _PART]) for start in range(0, len(data), _PART)]
+    return f"{md5(b''.join(parts)).hex()}-{len(parts)}"
