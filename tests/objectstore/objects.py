@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import boto3
 
@@ -41,13 +40,8 @@ def delete(url: str) -> None:
 def dataset_hash(url: str) -> dict[str, str]:
     """Like toy_runs.dataset_hash: hash of every object of a dataset, or of all datasets of a run."""
     kept = [
-        name for name in listed(url) if not any(f"/{name}".endswith(f"/{own}") or f"/{own}" in f"/{name}" for own in OWN)
+        name
+        for name in listed(url)
+        if not any(f"/{name}".endswith(f"/{own}") or f"/{own}" in f"/{name}" for own in OWN)
     ]
     return {name: hashlib.sha256(get(f"{url}/{name}")).hexdigest() for name in sorted(kept)}
-
-
-def requests_of(record: list[Any]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for verb in record:
-        counts[verb] = counts.get(verb, 0) + 1
-    return counts

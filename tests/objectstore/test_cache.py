@@ -179,7 +179,7 @@ def test_a_remote_dataset_reads_as_the_local_one(dataset: tuple[str, Path], down
 
 
 def test_a_copy_damaged_between_two_readers_does_no_harm(dataset: tuple[str, Path], downloads: list[str]) -> None:
-    url, folder = dataset
+    url, _ = dataset
     reader = open_dataset(url)
     expected = reader["item_000"]["vertices"]
     for copy in default_cache().folder.glob("??/*"):

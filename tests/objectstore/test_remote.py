@@ -31,7 +31,9 @@ def test_names_of_a_url() -> None:
     assert pickle.loads(pickle.dumps(path)) == path and place(path) is path  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("text", "path"), [("out", "out"), ("/a/b", "/a/b"), ("file:///a/b%20c", "/a/b c"), ("C:x", "C:x")])
+@pytest.mark.parametrize(
+    ("text", "path"), [("out", "out"), ("/a/b", "/a/b"), ("file:///a/b%20c", "/a/b c"), ("C:x", "C:x")]
+)
 def test_what_is_no_url_is_a_plain_path(text: str, path: str) -> None:
     assert place(text) == Path(path) and isinstance(place(text), Path)
 
