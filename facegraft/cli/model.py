@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from facegraft.cli.group import Commands
-from facegraft.cli.options import Place
+from facegraft.cli.options import LocalPath, Place
 from facegraft.errors import FacegraftError
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from facegraft_model.fitting.fits import Fits
     from facegraft_model.method import Field
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
+FOLDER = LocalPath(file_okay=False)
 DATASET = Place(file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = LocalPath(dir_okay=False)
 PARTS = ("nose", "eyes", "mouth")
 
 

@@ -30,6 +30,18 @@ class Place(click.Path):
         return found if remote_of(found) is not None else super().convert(found, param, ctx)
 
 
+class LocalPath(click.Path):
+    """A folder or file of this machine."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "://" in str(value):
+            self.fail(f"{value}: this must be on this machine, not a URL", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """-o DIR or -o URL."""
     return click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from facegraft.cli.group import Commands
+from facegraft.cli.options import LocalPath
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,10 +23,10 @@ def regions() -> None:
 
 
 @regions.command("build")
-@click.argument("template", type=click.Path(path_type=Path))
+@click.argument("template", type=LocalPath())
 @click.option(
     "--landmarks",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     required=True,
     help="68 landmarks: indices (.npz, .npy, .json, .txt) or barycentric (.npz).",
 )
@@ -37,9 +38,7 @@ def regions() -> None:
     default=None,
     help="Millimetres of the mesh's unit; default: from the eyes' distance.",
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSON file to write."
-)
+@click.option("-o", "--output", type=LocalPath(dir_okay=False), required=True, help="JSON file to write.")
 def regions_build(
     template: Path, landmarks: Path, key: str | None, name: str, mm_per_unit: float | None, output: Path
 ) -> None:
@@ -62,10 +61,8 @@ def regions_build(
 
 @regions.command("show")
 @click.argument("region_map")
-@click.argument("template", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG file to write."
-)
+@click.argument("template", type=LocalPath())
+@click.option("-o", "--output", type=LocalPath(dir_okay=False), required=True, help="PNG file to write.")
 def regions_show(region_map: str, template: Path, output: Path) -> None:
     """Draw REGION_MAP (a shipped name or a JSON file) on one mesh of its topology.
 
@@ -83,7 +80,7 @@ def regions_show(region_map: str, template: Path, output: Path) -> None:
 
 @regions.command("check")
 @click.argument("region_map")
-@click.argument("template", type=click.Path(path_type=Path))
+@click.argument("template", type=LocalPath())
 def regions_check(region_map: str, template: Path) -> None:
     """Measure REGION_MAP on one mesh of its topology: loops, disks, gaps, symmetry; exit 1 where it is not sound.
 

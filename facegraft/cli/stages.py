@@ -38,6 +38,12 @@ def demo(output: Path, seed: int, settings: tuple[str, ...], with_model: bool | 
     """
     import importlib.util
 
+    from facegraft.store.remote import remote_of
+
+    if remote_of(output) is not None:
+        if with_model:
+            raise click.UsageError("--model trains into the output folder, which must be on this machine then")
+        with_model = False
     installed = importlib.util.find_spec("torch") is not None
     if with_model and not installed:
         raise click.UsageError("--model needs torch: pip install 'facegraft[model]'")

@@ -9,6 +9,7 @@ long, stops. Even two runs at once would write the same bytes, because a run of 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import socket
@@ -22,6 +23,8 @@ from typing import Any
 from facegraft.engine.errors import EngineError
 from facegraft.store import RemoteError
 from facegraft.store.remote import RemotePath
+
+log = logging.getLogger("facegraft")
 
 BEAT_S = 10.0
 """How often a holder renews its lock."""
@@ -58,8 +61,14 @@ class RemoteLock:
         """Stop renewing, and remove the lock object if it is still ours."""
         self._end.set()
         self._thread.join()
-        if self._lost is None and _is_of(_read(self._path), self._token):
-            self._path.unlink(missing_ok=True)
+        if self._lost is not None:
+            return
+        try:
+            if _is_of(_read(self._path), self._token):
+                self._path.unlink(missing_ok=True)
+        except RemoteError as error:
+            # What was made is made; the next run of this machine sees that the holder is gone.
+            log.warning("the lock %s is left behind: %s", self._path, error)
 
     def _renew(self) -> None:
         while not self._end.wait(BEAT_S):

@@ -214,7 +214,8 @@ class RemotePath:
     def read_bytes(self) -> bytes:
         with _asking(self.url):
             fs, path = self._open()
-            return bytes(fs.cat_file(path))
+            # Otherwise s3fs asks for the size first, to read large objects in pieces at once.
+            return bytes(fs.cat_file(path, **({"max_concurrency": 1} if self.protocol in ("s3", "s3a") else {})))
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Bytes start to stop (fewer at the end of the object)."""

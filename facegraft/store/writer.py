@@ -20,6 +20,7 @@ from facegraft.store.atomic import (
     remove_leftovers,
     sha256_bytes,
     sha256_file,
+    unreadable,
     write_arrays_atomic,
     write_bytes_atomic,
     write_json_atomic,
@@ -150,9 +151,13 @@ def read_commit(folder: Folder, shard: str, plan_sha256: str, *, check_bytes: bo
 def load_commit(folder: Folder, shard: str) -> dict[str, Any] | None:
     """The commit record as it stands, None where there is none. Raises DamagedError when its bytes are not what was written."""
     path = place(folder) / SHARD_FOLDER / commit_name(shard)
-    if file_size(path) is None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
         return None
-    record = unseal(read_bytes(path), str(path), "delete it and run the same command again to rebuild its shard")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    record = unseal(data, str(path), "delete it and run the same command again to rebuild its shard")
     wanted = {"shard": str, "planned": list, "rows": list, "bytes": int, "sha256": str, "plan": str}
     sound = {name: type(value) for name, value in record.items()} == wanted and record["shard"] == shard
     if not sound or not all(isinstance(row, dict) and {"key", "shard", "status"} <= set(row) for row in record["rows"]):

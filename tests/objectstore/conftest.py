@@ -21,7 +21,7 @@ TOYS = HERE.parent / "engine"
 sys.path[:0] = [str(HERE), str(TOYS)]
 
 SERVER = """
-import sys, time
+import sys
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
@@ -32,7 +32,10 @@ sys.stdin.read()
 
 @pytest.fixture(scope="session")
 def endpoint() -> Iterator[str]:
-    """The address of the server; a skip that says why where it cannot be started."""
+    """The address of the server, a skip that says why where it cannot be started. $FACEGRAFT_TEST_S3 names one that runs already."""
+    if os.environ.get("FACEGRAFT_TEST_S3"):
+        yield os.environ["FACEGRAFT_TEST_S3"]
+        return
     for package in ("moto", "flask", "s3fs"):
         pytest.importorskip(
             package, reason=f"no S3 server: package {package} is missing (pip install 'facegraft[dev]')"

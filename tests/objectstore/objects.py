@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import boto3
 
@@ -46,10 +45,3 @@ def dataset_hash(url: str) -> dict[str, str]:
         if not any(f"/{name}".endswith(f"/{own}") or f"/{own}" in f"/{name}" for own in OWN)
     ]
     return {name: hashlib.sha256(get(f"{url}/{name}")).hexdigest() for name in sorted(kept)}
-
-
-def requests_of(record: list[Any]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for verb in record:
-        counts[verb] = counts.get(verb, 0) + 1
-    return counts
