@@ -32,7 +32,7 @@ test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not faults"
 
 faults: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/faults
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/faults $(if $(TABLE),--faults-table $(TABLE))
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

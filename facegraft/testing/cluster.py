@@ -16,7 +16,7 @@ from typing import Any
 from facegraft.engine.threads import SINGLE_THREAD
 from facegraft.testing.killer import dask_workers, family, kill
 
-_START_S = 120.0
+_START_S = 300.0
 
 
 class OwnCluster:

@@ -23,7 +23,7 @@ import psutil
 
 from facegraft.store.writer import SHARD_FOLDER
 
-_SOME_TIME_S = 180.0
+_SOME_TIME_S = 600.0
 
 
 @dataclass(frozen=True)

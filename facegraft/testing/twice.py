@@ -20,7 +20,7 @@ class Ended:
 
 
 def start_together(
-    commands: Sequence[Sequence[str]], env: Mapping[str, str] | None = None, timeout_s: float = 300.0
+    commands: Sequence[Sequence[str]], env: Mapping[str, str] | None = None, timeout_s: float = 900.0
 ) -> list[Ended]:
     """Run the commands at once and wait for all. Raises subprocess.TimeoutExpired, and then leaves none running."""
     processes = [

@@ -19,11 +19,15 @@ for folder in (HERE.parent / "engine", HERE):
 pytest.register_assert_rewrite("fault_checks")
 
 _PLAIN = "other attacks"
+_FROM, _TO = "<!-- table of faults -->", "<!-- end of the table -->"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--faults-table", metavar="FILE", default=None, help="Write the table of faults to FILE, as markdown."
+        "--faults-table",
+        metavar="FILE",
+        default=None,
+        help="Put the table of faults into FILE (markdown), in place of the one that it has.",
     )
 
 
@@ -89,7 +93,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.write_line("\n".join(lines))
     path = config.getoption("faults_table", None)
     if path is not None:
-        Path(path).write_text("\n".join(lines) + "\n")
+        _put(Path(path), "\n".join(lines))
+
+
+def _put(path: Path, table: str) -> None:
+    """Into the file, between its two marks where it has them."""
+    text = path.read_text() if path.exists() else f"{_FROM}\n{_TO}\n"
+    before, _, rest = text.partition(_FROM)
+    path.write_text(f"{before}{_FROM}\n\n{table}\n\n{_TO}{rest.partition(_TO)[2]}")
 
 
 @pytest.fixture(scope="session")

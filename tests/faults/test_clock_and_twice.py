@@ -31,7 +31,7 @@ JUMPS = {
 def test_in_every_process(tmp_path: Path, toy_env: dict[str, str], undisturbed: dict[str, str], jumps: str) -> None:
     env = environment(jumps=JUMPS[jumps], base=toy_env)
     line = command(tmp_path / "out", workers=2, item_timeout_s=60.0)
-    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     check_complete(tmp_path / "out", undisturbed)
 

@@ -79,7 +79,7 @@ def test_in_workers(
     fault = DiskFault(str(output / "shards"), str(tmp_path / "ledger"), error, nth)
     line = command(output, workers=2)
     done = subprocess.run(
-        line, env=environment(fault, base=toy_env), capture_output=True, text=True, timeout=300, check=False
+        line, env=environment(fault, base=toy_env), capture_output=True, text=True, timeout=900, check=False
     )
     assert len(recorded(tmp_path / "ledger")) >= nth
     assert done.returncode == 1, done.stderr
@@ -107,7 +107,7 @@ def test_a_real_small_disk(tmp_path: Path, toy_env: dict[str, str]) -> None:
 
     def ingest(output: Path) -> subprocess.CompletedProcess[str]:
         program = [command(output)[0], "-m", "facegraft", *line, "-o", str(output)]
-        return subprocess.run(program, env=toy_env, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(program, env=toy_env, capture_output=True, text=True, timeout=900, check=False)
 
     assert ingest(tmp_path / "whole").returncode == 0
     whole = dataset_hash(tmp_path / "whole")

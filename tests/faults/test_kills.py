@@ -184,14 +184,14 @@ def test_scheduler(
 @random_moments(6, count=3, in_ci=1)
 def test_stopped_for_a_while(tmp_path: Path, start: Any, undisturbed: dict[str, str], who: str, moment: Moment) -> None:
     output = tmp_path / "out"
-    process = start(command(output, workers=2, item_timeout_s=2.0))
+    process = start(command(output, workers=2, item_timeout_s=5.0))
     assert wait_for(moment, output, process) or process.returncode == 0, process.communicate()[1]
     victims = family(process.pid) if who == "everything" else dask_workers(process.pid)[:1]
     before = committed(output)
     with stopped(victims):
         # Longer than an item may take: the stopped time must not count.
-        time.sleep(4.0)
-    _, errors = process.communicate(timeout=120)
+        time.sleep(8.0)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
     check_complete(output, undisturbed)
     check_not_made_again(output, before)
