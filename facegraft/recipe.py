@@ -138,10 +138,12 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not for recipes", self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(
+                None, None, "aliases (*name) are not for recipes", parent and parent.start_mark
+            )
         self.depth += 1
         if self.depth > _DEEPEST:
-            raise yaml.composer.ComposerError(None, None, "nested too deeply", self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", parent and parent.start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -150,7 +152,9 @@ class _PlainLoader(yaml.SafeLoader):
         seen = set()
         for name, _ in node.value:
             if (name.tag, str(name.value)) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{str(name.value)[:60]!r} is given twice", name.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{str(name.value)[:60]!r} is given twice", name.start_mark
+                )
             seen.add((name.tag, str(name.value)))
         return super().construct_mapping(node, deep)
 

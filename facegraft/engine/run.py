@@ -15,7 +15,15 @@ import facegraft
 from facegraft.engine.client import Outcome, ShardClient, start_client
 from facegraft.engine.errors import EngineError, RunInterrupted
 from facegraft.engine.fingerprint import RunRecord, read_run, run_record
-from facegraft.engine.folder import claim, finished_counts, furnish, make_output, refuse_strangers
+from facegraft.engine.folder import (
+    LOG_FOLDER,
+    claim,
+    finished_counts,
+    furnish,
+    make_output,
+    refuse_links,
+    refuse_strangers,
+)
 from facegraft.engine.interrupts import remembered_interrupts
 from facegraft.engine.lock import locked
 from facegraft.engine.options import EngineOptions
@@ -23,7 +31,7 @@ from facegraft.engine.order import StageOrder
 from facegraft.engine.plan import ShardedPlan, StagePlan, read_plan, shard_plan, write_plan
 from facegraft.engine.progress import show_progress
 from facegraft.engine.sandbox import Limits
-from facegraft.engine.shard_task import LOG_FOLDER, ShardResult, ShardTask
+from facegraft.engine.shard_task import ShardResult, ShardTask
 from facegraft.engine.stage import stage_label, stage_name
 from facegraft.engine.status import commit_records
 from facegraft.store import finish_dataset, withdraw_dataset, write_bytes_atomic
@@ -73,6 +81,7 @@ def execute(
     stage_name(stage_path)
     make_output(folder)
     refuse_strangers(folder)  # before the lock file is made in somebody's folder
+    refuse_links(folder)
     with locked(folder):
         claim(folder, record)
         if finished_counts(folder) is not None:
@@ -99,6 +108,7 @@ def retry(output: str | Path, stage_path: str, options: EngineOptions, client: S
         raise EngineError(
             f"{folder} was made by facegraft {record.code_version}, this is {facegraft.__version__}; use that version"
         )
+    refuse_links(folder)
     with locked(folder):
         sharded = read_plan(folder, record.dataset_schema().columns)
         if sharded.sha256() != record.plan_sha256:

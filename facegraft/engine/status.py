@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ class RunStatus:
 
 
 _RECENT_S = 600.0
+_COMMIT = re.compile(r"[0-9]{5,12}-of-[0-9]{5,12}\.json")
 
 
 def status(output: str | Path) -> RunStatus:
@@ -75,7 +77,12 @@ def status(output: str | Path) -> RunStatus:
 def commit_records(folder: Path, run: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
     """(shard name, commit record) of the shards that are committed."""
     sha256 = run.commit_sha256()
-    for number in range(run.shards):
+    # What is there, and not what run.json says there might be: that may be any number.
+    there = (folder / SHARD_FOLDER).glob(f"*-of-{run.shards:05d}.json") if (folder / SHARD_FOLDER).is_dir() else []
+    numbers = sorted(int(path.name.partition("-")[0]) for path in there if _COMMIT.fullmatch(path.name))
+    for number in numbers:
+        if number >= run.shards:
+            continue
         name = shard_name(number, run.shards)
         record = read_commit(folder, name, sha256, check_bytes=False)
         if record is not None:

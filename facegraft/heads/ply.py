@@ -178,7 +178,9 @@ class _Binary:
             self.at = start
             row_bytes = np.dtype(only.count_type).itemsize + length * np.dtype(only.type).itemsize
             if element.count * row_bytes <= len(self.body) - self.at:
-                layout = np.dtype([("n", self.order + str(only.count_type)), ("values", self.order + only.type, (length,))])
+                layout = np.dtype(
+                    [("n", self.order + str(only.count_type)), ("values", self.order + only.type, (length,))]
+                )
                 rows = np.frombuffer(self.body, layout, element.count, self.at)
                 if (rows["n"] == length).all():
                     self.at += element.count * layout.itemsize
@@ -213,6 +215,9 @@ def _length(number: float, where: str) -> int:
 
 def _whole(corners: NDArray[Any], where: str) -> NDArray[np.int64]:
     """The corners as integers, whatever type the file gives them in."""
-    if corners.dtype.kind == "f" and not (np.isfinite(corners) & (corners == np.trunc(corners)) & (np.abs(corners) < 2**53)).all():
+    if (
+        corners.dtype.kind == "f"
+        and not (np.isfinite(corners) & (corners == np.trunc(corners)) & (np.abs(corners) < 2**53)).all()
+    ):
         raise MeshError(f"{where}: a face names a vertex by something that is no whole number; the PLY file is damaged")
     return corners.astype(np.int64)

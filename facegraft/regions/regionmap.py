@@ -266,7 +266,8 @@ def _parse(data: Any, where: str) -> RegionMap:
             regions=regions,
             groups=groups,
             openings={
-                name: indices(loop, f"openings.{name}") for name, loop in table(data.get("openings", {}), "openings").items()
+                name: indices(loop, f"openings.{name}")
+                for name, loop in table(data.get("openings", {}), "openings").items()
             },
             neck_crop_loop=None if neck is None else indices(neck["loop"], "neck_crop.loop"),
             neck_crop_drop=None if neck is None else indices(neck["drop"], "neck_crop.drop"),

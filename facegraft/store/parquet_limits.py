@@ -71,6 +71,8 @@ def _text_bytes(column: pa.ChunkedArray) -> int:
 
 def _page_sizes(data: bytes, column: Any) -> Iterator[int]:
     """Uncompressed size of every page of a column chunk. Raises ValueError where there is no page header."""
+    if column.num_values == 0:  # the decoder looks at none then, and an empty table's offsets point nowhere
+        return
     at = column.data_page_offset
     if column.has_dictionary_page:
         at = min(at, column.dictionary_page_offset)

@@ -20,7 +20,11 @@ from typing import Any
 
 HERE = Path(__file__).parent
 NAMES = ("obj", "ply", "regions", "recipe", "manifest")
-INSTRUMENTED = ["facegraft", "yaml", "json"]
+INSTRUMENTED = [
+    *(f"facegraft.{name}" for name in ("heads.obj", "heads.ply", "heads.rawmesh", "regions.regionmap", "recipe", "stages.parameters", "store")),
+    *(f"facegraft.engine.{name}" for name in ("plan", "fingerprint", "status")),
+]
+IN_MEMORY = Path("/dev/shm")
 
 
 def main() -> None:
@@ -33,7 +37,7 @@ def main() -> None:
     engine = options.engine or ("atheris" if importlib.util.find_spec("atheris") else "hypothesis")
     options.findings.mkdir(parents=True, exist_ok=True)
     sys.path[:0] = [str(HERE), str(HERE.parents[1])]
-    with tempfile.TemporaryDirectory(prefix="facegraft-fuzz-") as folder:
+    with tempfile.TemporaryDirectory(prefix="facegraft-fuzz-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as folder:
         run = with_atheris if engine == "atheris" else with_hypothesis
         run(options.target, options.minutes * 60, options.findings, Path(folder))
 
@@ -54,6 +58,8 @@ def with_hypothesis(name: str, seconds: float, findings: Path, folder: Path) -> 
         @hypothesis.given(fuzzing.mutated(target.seeds(folder), target.tokens))
         def one_round(data: bytes) -> None:
             nonlocal inputs, last
+            if time.monotonic() - start > seconds:
+                return
             inputs, last = inputs + 1, data
             fuzzing.check(target, data, folder)
 

@@ -257,10 +257,8 @@ def recipe_seeds(_folder: Path) -> list[bytes]:
 def feed_recipe(data: bytes, folder: Path) -> None:
     path = folder / "recipe.yaml"
     path.write_bytes(data)
-    try:
+    if len(data) < 100:
         parse_setting("sample.near=" + data.decode("utf-8", "replace"))
-    except FacegraftError as error:
-        assert "\n" not in str(error) and len(str(error)) <= LONGEST_LINE
     recipe = load_recipe(path)
     for stage, parameters in zip(STAGES, PARAMETERS, strict=True):
         canonical_json(parameters.parse(recipe.of(stage)).as_json())
@@ -397,6 +395,7 @@ def _pristine(folder: Path) -> Path:
     return whole if whole.exists() else make_dataset(whole)
 
 
+# fmt: off
 TARGETS: dict[str, Target] = {
     "obj": Target(
         obj_seeds,
@@ -411,7 +410,7 @@ TARGETS: dict[str, Target] = {
             b"int ", b"uint ", b"float ", b"double ", b"short ", b"x\n", b"vertex_indices\n", b"format ascii 1.0\n", b"format binary_little_endian 1.0\n",
             b"format binary_big_endian 1.0\n", b"comment ", b"\n", b"\r\n", b"\xff\xff\xff\xff", b"\x80\x00\x00\x00", b"\x00\x00\xc0\x7f",
         ),
-    ),  # fmt: skip
+    ),
     "regions": Target(
         region_seeds,
         feed_region_map,
@@ -424,10 +423,11 @@ TARGETS: dict[str, Target] = {
             b": ", b"- ", b"&a ", b"*a", b"<<: ", b"!!python/object/apply:os.system ", b"!!int ", b"!!float ", b"!!timestamp ", b"!!bool ", b"!!binary ", b"!!set ",
             b"? ", b"[", b"]", b"{", b"}", b"|", b">", b"'", b'"', b"\n", b"\n  ", b"---\n", b"...\n", b"%YAML 1.1\n", b"2001-99-99", b"0b", b"0x", b"0o", b"[" * 2000, b"preset: paper",
         ),
-    ),  # fmt: skip
+    ),
     "manifest": Target(
         manifest_seeds,
         feed_manifest,
         (b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"{}", b"[]", b'""', b'"../x"', b'"a\\u0000b"', b'"\\ud800"', b'"\\u001b[2J"', b"\x00\x00\x00\x7f", b"\xff" * 8, b"PAR1"),
     ),
-}  # fmt: skip
+}
+# fmt: on
