@@ -139,11 +139,11 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(
-                None, None, "aliases (*name) are not for recipes", parent and parent.start_mark
+                None, None, "aliases (*name) are not for recipes", parent.start_mark if parent else None
             )
         self.depth += 1
         if self.depth > _DEEPEST:
-            raise yaml.composer.ComposerError(None, None, "nested too deeply", parent and parent.start_mark)
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", parent.start_mark if parent else None)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
