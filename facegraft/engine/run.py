@@ -34,10 +34,11 @@ from facegraft.engine.sandbox import Limits
 from facegraft.engine.shard_task import ShardResult, ShardTask
 from facegraft.engine.stage import stage_label, stage_name
 from facegraft.engine.status import commit_records
-from facegraft.store import finish_dataset, withdraw_dataset, write_bytes_atomic
+from facegraft.store import StoreError, finish_dataset, withdraw_dataset, write_bytes_atomic
 from facegraft.store.atomic import remove_file_durably
+from facegraft.store.reader import read_attachment, read_document
 from facegraft.store.schema import commit_name
-from facegraft.store.writer import REJECT_FOLDER, SHARD_FOLDER
+from facegraft.store.writer import INDEX_FILE, REJECT_FOLDER, SHARD_FOLDER
 
 # Dask itself has tried a shard four times by then, and the second loss is of a shard that ran alone.
 _LOSSES_ALLOWED = 2
@@ -85,9 +86,9 @@ def execute(
     with locked(folder):
         claim(folder, record)
         if finished_counts(folder) is not None:
-            if _all_shards_are_there(folder, record):
+            if _all_shards_are_there(folder, record) and _is_furnished(folder):
                 return _summary_of_finished(folder, record, start)
-            withdraw_dataset(folder)  # somebody took shards away: make them again
+            withdraw_dataset(folder)  # somebody took files away, or damaged them: make them again
         with _resumable(folder):
             furnish(folder, plan)
             return _make_and_finish(folder, record, sharded, options, client, start)
@@ -264,6 +265,17 @@ def _rejected_in(commit: Mapping[str, Any]) -> int:
 
 def _all_shards_are_there(folder: Path, record: RunRecord) -> bool:
     return sum(1 for _ in commit_records(folder, record)) == record.shards
+
+
+def _is_furnished(folder: Path) -> bool:
+    """Index and attachments are what dataset.json says: what a reader refuses, the same command again is told to rebuild."""
+    try:
+        _, document = read_document(folder)
+        for name, recorded in {INDEX_FILE: document["index"], **document["attachments"]}.items():
+            read_attachment(folder, name, recorded)
+    except StoreError:
+        return False
+    return True
 
 
 def _summary_of_finished(folder: Path, record: RunRecord, start: float) -> RunSummary:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ INSTRUMENTED = [
     *(f"facegraft.engine.{name}" for name in ("plan", "fingerprint", "status")),
 ]
 IN_MEMORY = Path("/dev/shm")
+START_S = 600.0
 
 
 def main() -> None:
@@ -33,13 +35,25 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--findings", type=Path, default=Path(tempfile.gettempdir()) / "facegraft-fuzz", help="folder for inputs that were findings")
     parser.add_argument("--engine", choices=("atheris", "hypothesis"), default=None, help="default: atheris where it is installed")
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     engine = options.engine or ("atheris" if importlib.util.find_spec("atheris") else "hypothesis")
     options.findings.mkdir(parents=True, exist_ok=True)
-    sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+    seconds = options.minutes * 60
+    if options.inside is not None:
+        sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+        (with_atheris if engine == "atheris" else with_hypothesis)(options.target, seconds, options.findings, options.inside)
+        return
+    # In a process of its own: libFuzzer leaves without cleaning up, and a crash or hang of native code is a finding like any other.
     with tempfile.TemporaryDirectory(prefix="facegraft-fuzz-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as folder:
-        run = with_atheris if engine == "atheris" else with_hypothesis
-        run(options.target, options.minutes * 60, options.findings, Path(folder))
+        arguments = [options.target, "--minutes", str(options.minutes), "--findings", str(options.findings), "--engine", engine]
+        try:
+            code = subprocess.run([sys.executable, __file__, *arguments, "--inside", folder], timeout=2 * seconds + START_S, check=False).returncode
+        except subprocess.TimeoutExpired:
+            sys.exit(f"{options.target}: FINDING: native code hangs")
+    if code:
+        sys.exit(f"{options.target}: FINDING (exit status {code}); inputs are kept in {options.findings}")
+    print(f"{options.target}: no finding in {options.minutes:g} minutes ({engine})")
 
 
 def with_hypothesis(name: str, seconds: float, findings: Path, folder: Path) -> None:
@@ -68,7 +82,7 @@ def with_hypothesis(name: str, seconds: float, findings: Path, folder: Path) -> 
         except BaseException:
             tell(name, last, findings)
             raise
-    print(f"{name}: {inputs} inputs in {time.monotonic() - start:.0f} s (hypothesis), no finding")
+    print(f"{name}: {inputs} inputs in {time.monotonic() - start:.0f} s (hypothesis)")
 
 
 def with_atheris(name: str, seconds: float, findings: Path, folder: Path) -> None:

@@ -126,10 +126,10 @@ def test_other_lists_than_corners_may_hold_any_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".obj", ".ply"])
 def test_a_pipe_is_no_mesh(suffix: str, tmp_path: Path) -> None:
+    import os
+
     from facegraft.heads.errors import MeshError
     from facegraft.heads.meshfile import read_mesh
-
-    import os
 
     os.mkfifo(tmp_path / f"head{suffix}")
     with pytest.raises(MeshError, match="is no plain file"):
