@@ -5,10 +5,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow faults check bench clean
+.PHONY: help setup demo test test-slow faults check bench fuzz clean
 
 help:
-	@echo "make demo | test | test-slow | faults | check | bench | clean"
+	@echo "make demo | test | test-slow | faults | check | bench | fuzz | clean"
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "facegraft needs Python 3.11 or newer on the PATH (or make PYTHON=/path/to/python3.11)"; exit 1; }
@@ -43,6 +43,11 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/region_quality.py
 	$(BIN)/python benchmarks/sdf_accuracy.py
 	$(BIN)/python benchmarks/pipeline_speed.py
+
+# Each reader for MINUTES; guided by coverage where atheris is installed (pip install atheris).
+MINUTES ?= 10
+fuzz: .venv/installed-dev
+	for reader in obj ply regions recipe manifest; do $(BIN)/python tests/faults/fuzz.py $$reader --minutes $(MINUTES) || exit 1; done
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,13 @@
 """The base of every error that a user is meant to read."""
 
 
+def printable(value: object, longest: int = 80) -> str:
+    """What a stranger's file says, fit to be part of a message: one line, short, without control characters."""
+    text = str(value)
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= longest else text[:longest] + "…"
+
+
 class FacegraftError(Exception):
     """One clear line: what is wrong, where, and what to do.
 

@@ -15,6 +15,9 @@ from facegraft.resources import resource_folder
 
 STAGES = ("ingest", "graft", "clean", "sample")
 
+MAX_BYTES = 1 << 17
+_DEEPEST = 20
+
 
 class RecipeError(FacegraftError):
     """A recipe or an override that cannot be read."""
@@ -64,12 +67,19 @@ def find_recipe(name: str) -> Path:
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe file; raises RecipeError naming the file and what is wrong in it."""
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device has no end
+        raise RecipeError(f"{path}: cannot read the recipe (it is no plain file)")
     try:
-        data = yaml.safe_load(path.read_text())
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+    if len(content) > MAX_BYTES:
+        raise RecipeError(f"{path}: a recipe has at most {MAX_BYTES} bytes; is this another file?")
+    try:
+        data = _read_yaml(content.decode())
+    except ValueError as error:
+        raise RecipeError(f"{path}: not a YAML file ({error})") from error
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe maps stage names to parameters; this file holds {type(data).__name__}")
     parameters: dict[str, Mapping[str, Any]] = {}
@@ -78,7 +88,10 @@ def load_recipe(path: str | Path) -> Recipe:
             continue
         stage = _known_stage(str(key), str(path))
         if not isinstance(value, dict):
-            raise RecipeError(f"{path}: {stage} must map parameter names to values, not {value!r}")
+            raise RecipeError(f"{path}: {stage} must map parameter names to values, not {str(value)[:60]!r}")
+        for name in value:
+            if not isinstance(name, str):
+                raise RecipeError(f"{path}: {stage}.{str(name)[:60]}: a parameter's name is a word")
         parameters[stage] = value
     return Recipe(str(data.get("name", path.stem)), str(data.get("description", "")), parameters)
 
@@ -90,9 +103,9 @@ def parse_setting(setting: str) -> tuple[str | None, str, Any]:
         raise RecipeError(f"--set {setting}: write it as name=value")
     stage, dot, name = left.strip().rpartition(".")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {setting}: cannot read the value ({' '.join(str(error).split())})") from error
+        value = _read_yaml(text)
+    except ValueError as error:
+        raise RecipeError(f"--set {left}=…: cannot read the value ({error})") from error
     return (stage if dot else None), name, value
 
 
@@ -107,9 +120,48 @@ def stage_settings(stage: str, settings: Iterable[str]) -> dict[str, Any]:
     return values
 
 
+def _read_yaml(text: str) -> Any:
+    """One plain document. Raises ValueError, in one line, for all that is none, whatever PyYAML makes of it."""
+    try:
+        return yaml.load(text, _PlainLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())[:300]) from error
+    # PyYAML turns `!!int x`, `2001-99-99` or a number of a million digits into whatever Python raises for it.
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"a value cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Safe YAML without what lets a small file stand for a large or a doubtful one: no aliases, no name twice, no deep nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "aliases (*name) are not for recipes", parent.start_mark if parent else None
+            )
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", parent.start_mark if parent else None)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for name, _ in node.value:
+            if (name.tag, str(name.value)) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{str(name.value)[:60]!r} is given twice", name.start_mark
+                )
+            seen.add((name.tag, str(name.value)))
+        return super().construct_mapping(node, deep)
+
+
 def _known_stage(stage: str, where: str) -> str:
     if stage not in STAGES:
         near = difflib.get_close_matches(stage, STAGES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"stages are {', '.join(STAGES)}"
-        raise RecipeError(f"{where}: unknown stage {stage!r}; {hint}")
+        raise RecipeError(f"{where}: unknown stage {stage[:60]!r}; {hint}")
     return stage

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from facegraft.cli.options import Place, limit_options, run_options, say, scheduler_options
+from facegraft.errors import printable
 
 if TYPE_CHECKING:
     from facegraft.engine import EngineOptions, RunStatus, Tls
@@ -136,10 +137,10 @@ def inspect(dataset: Path, key: str | None) -> None:
         click.echo(
             f"{dataset}: kind {ds.kind}, {len(ds)} items in {len(ds.shards)} shards, {ds.mm_per_unit:g} mm per unit"
         )
-        click.echo(f"frame: {ds.schema.frame}")
+        click.echo(f"frame: {printable(ds.schema.frame, 500)}")
         for name, spec in ds.schema.fields.items():
             click.echo(
-                f"  {name:<18} {spec.dtype:<8} {'×'.join(map(str, spec.shape)):<10} {spec.unit:<12} {spec.meaning}"
+                f"  {name:<18} {spec.dtype:<8} {'×'.join(map(str, spec.shape)):<10} {printable(spec.unit):<12} {printable(spec.meaning, 500)}"
             )
         click.echo("items: " + ", ".join(ds.keys()[:8]) + (" …" if len(ds) > 8 else ""))
         return

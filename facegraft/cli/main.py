@@ -12,7 +12,7 @@ from facegraft.cli.group import cli
 from facegraft.cli.model import model
 from facegraft.cli.regions import regions
 from facegraft.cli.stages import clean, demo, graft, ingest, run, sample
-from facegraft.errors import FacegraftError
+from facegraft.errors import FacegraftError, printable
 
 for command in (
     demo,
@@ -47,7 +47,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except FacegraftError as error:
-        click.echo(f"facegraft: error: {error}", err=True)
+        click.echo(f"facegraft: error: {printable(error, 10_000)}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("facegraft: interrupted; finished shards are kept, the same command goes on from there", err=True)

@@ -16,6 +16,7 @@ from typing import Any
 import facegraft
 from facegraft.engine.errors import EngineError
 from facegraft.engine.plan import ShardedPlan, StagePlan
+from facegraft.errors import printable
 from facegraft.store import DatasetSchema, StoreError, canonical_json, write_bytes_atomic
 from facegraft.store.atomic import arrays_to_bytes, read_bytes, sha256_bytes
 from facegraft.store.document import seal, unseal
@@ -85,6 +86,8 @@ def write_run(folder: Path, record: RunRecord) -> None:
 def read_run(folder: Path) -> RunRecord:
     """Raises EngineError where there is none, and StoreError (DamagedError) where it is damaged."""
     path = folder / RUN_FILE
+    if path.is_symlink():
+        raise EngineError(f"{path} is a link; a run's folder holds its own files: remove it, or choose another folder")
     if not path.is_file():
         raise EngineError(f"{folder} holds no facegraft run ({RUN_FILE} is missing); check the path")
     document = unseal(read_bytes(path), str(path), "delete the folder and run the command again")
@@ -95,11 +98,30 @@ def read_run(folder: Path) -> RunRecord:
     try:
         record = RunRecord(**document)
         record.dataset_schema()
-    except (TypeError, StoreError) as error:
+        _check_types(record)
+    except (TypeError, ValueError, StoreError) as error:
         raise EngineError(
-            f"{path} is not a run record ({error}); delete the folder and run the command again"
+            f"{path} is not a run record ({printable(error, 200)}); delete the folder and run the command again"
         ) from error
     return record
+
+
+def _check_types(record: RunRecord) -> None:
+    texts = {name: getattr(record, name) for name in ("stage", "code_version", "plan_sha256")}
+    texts |= (
+        {f"inputs[{i}]": path for i, path in enumerate(record.inputs)}
+        if isinstance(record.inputs, list)
+        else {"inputs": None}
+    )
+    counts = {name: getattr(record, name) for name in ("seed", "shard_items", "planned", "shards")}
+    wrong = [name for name, value in texts.items() if not isinstance(value, str) or not value.isprintable()]
+    wrong += [name for name, value in counts.items() if type(value) is not int or not 0 <= value < 2**63]
+    wrong += [name for name in ("parameters", "input_fingerprint") if not isinstance(getattr(record, name), dict)]
+    wrong += [
+        name for name in ("shared_sha256", "region_map_sha256") if not isinstance(getattr(record, name), str | None)
+    ]
+    if wrong or record.shard_items < 1 or record.shards != -(-record.planned // record.shard_items):
+        raise ValueError(f"{', '.join(wrong[:3]) or 'its number of shards'} cannot be right")
 
 
 def differences(there: RunRecord, now: RunRecord) -> list[str]:

@@ -11,7 +11,9 @@ from facegraft.engine.plan import StagePlan
 from facegraft.store import DamagedError, write_region_map, write_shared
 from facegraft.store.atomic import is_temporary, make_folder, read_bytes, unwritable
 from facegraft.store.document import unseal
-from facegraft.store.writer import DATASET_FILE
+from facegraft.store.writer import DATASET_FILE, REJECT_FOLDER, SHARD_FOLDER
+
+LOG_FOLDER = "logs"
 
 
 def make_output(folder: Path) -> None:
@@ -53,6 +55,15 @@ def refuse_strangers(folder: Path) -> None:
         )
 
 
+def refuse_links(folder: Path) -> None:
+    """Raises EngineError where a folder of the run is a link: what is written there would land somewhere else."""
+    for name in (SHARD_FOLDER, REJECT_FOLDER, LOG_FOLDER):
+        if (folder / name).is_symlink():
+            raise EngineError(
+                f"{folder / name} is a link and leads out of the run's folder; remove it, or choose another output folder (-o)"
+            )
+
+
 def furnish(folder: Path, plan: StagePlan) -> None:
     """shared.safetensors and region_map.json, anew at every start: what was damaged meanwhile is mended."""
     if plan.shared:
@@ -64,10 +75,10 @@ def furnish(folder: Path, plan: StagePlan) -> None:
 def finished_counts(folder: Path) -> dict[str, int] | None:
     """counts of dataset.json, None where the dataset is not complete (or its dataset.json damaged, which finishing again mends)."""
     path = folder / DATASET_FILE
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():
         return None
     try:
         counts: dict[str, int] = unseal(read_bytes(path), str(path), "run again")["counts"]
-    except DamagedError:
+    except (DamagedError, KeyError):
         return None
     return counts

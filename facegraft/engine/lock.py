@@ -31,7 +31,7 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
             yield lock.check
         return
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
         raise unwritable(path, error) from error
     try:
@@ -61,7 +61,7 @@ def is_locked(folder: Path) -> bool:
     if remote is not None:
         return is_locked_remotely(remote)
     try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import pyarrow.parquet as pq
 
 from facegraft.engine.errors import EngineError
 from facegraft.engine.stage import PlannedItem
+from facegraft.errors import printable
 from facegraft.store import DatasetSchema, FieldError, StoreError, check_key, shard_name, write_bytes_atomic
 from facegraft.store.atomic import read_bytes, sha256_bytes, sha256_file
 from facegraft.store.cache import RemoteFile, default_cache
+from facegraft.store.parquet_limits import read_flat_table
 from facegraft.store.remote import remote_of
 from facegraft.store.schema import check_row
 
@@ -119,14 +122,18 @@ def read_plan(folder: Path, columns: Mapping[str, str]) -> ShardedPlan:
     """The whole plan back, as far as it can be read: compare its sha256(). `columns`: the schema's index columns. Raises EngineError."""
     path = _present(folder)
     try:
-        source = path if remote_of(path) is None else pa.BufferReader(read_bytes(path))
-        table = pq.read_table(source, use_threads=False)
+        table = read_flat_table(read_bytes(path))
         shard_items = int(table.schema.metadata[b"shard_items"])
+        if shard_items < 1:
+            raise ValueError("a shard without items")
         rows = table.to_pylist()
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(folder, error) from error
     kept = {name: kind for name, kind in columns.items() if name in table.schema.names}
-    return ShardedPlan(tuple(_item(row, folder) for row in rows), shard_items, kept)
+    items = tuple(_item(row, folder) for row in rows)
+    if any(item.key <= before.key for before, item in pairwise(items)):
+        raise _damaged(folder, ValueError("keys are not sorted and unique"))
+    return ShardedPlan(items, shard_items, kept)
 
 
 def read_shard_items(folder: Path, shard: int, sha256: str) -> list[PlannedItem]:
@@ -157,13 +164,15 @@ def _check_file(path: Path, sha256: str, _signature: tuple[int, int, int]) -> No
 
 def _present(folder: Path) -> Path:
     path = folder / PLAN_FILE
+    if path.is_symlink():
+        raise EngineError(f"{path} is a link; remove it and run the command that made this dataset again")
     if not path.is_file():
         raise EngineError(f"{path} is missing; run the command that made this dataset again")
     return path
 
 
 def _damaged(folder: Path, error: Exception) -> EngineError:
-    what = (str(error).splitlines() or [type(error).__name__])[0]
+    what = printable((str(error).splitlines() or [type(error).__name__])[0], 200)
     return EngineError(
         f"{folder / PLAN_FILE} is damaged ({what}); run the command that made this dataset again: it is written anew"
     )
@@ -171,9 +180,11 @@ def _damaged(folder: Path, error: Exception) -> EngineError:
 
 def _item(row: dict[str, Any], folder: Path) -> PlannedItem:
     try:
-        key, spec = row.pop("key"), json.loads(row.pop("spec"))
+        key, spec = check_key(row.pop("key")), json.loads(row.pop("spec"))
         row.pop("shard")
-    except (KeyError, TypeError, ValueError) as error:
+        if not isinstance(spec, dict):
+            raise ValueError(f"the spec of item {key} is no object")
+    except (KeyError, TypeError, ValueError, RecursionError, StoreError) as error:
         raise _damaged(folder, error) from error
     return PlannedItem(key, row, spec)
 

@@ -15,7 +15,15 @@ import facegraft
 from facegraft.engine.client import Outcome, ShardClient, start_client
 from facegraft.engine.errors import EngineError, RunInterrupted
 from facegraft.engine.fingerprint import RunRecord, read_run, run_record
-from facegraft.engine.folder import claim, finished_counts, furnish, make_output, refuse_strangers
+from facegraft.engine.folder import (
+    LOG_FOLDER,
+    claim,
+    finished_counts,
+    furnish,
+    make_output,
+    refuse_links,
+    refuse_strangers,
+)
 from facegraft.engine.interrupts import remembered_interrupts
 from facegraft.engine.lock import locked
 from facegraft.engine.options import EngineOptions
@@ -23,14 +31,15 @@ from facegraft.engine.order import StageOrder
 from facegraft.engine.plan import ShardedPlan, StagePlan, read_plan, shard_plan, write_plan
 from facegraft.engine.progress import show_progress
 from facegraft.engine.sandbox import Limits
-from facegraft.engine.shard_task import LOG_FOLDER, ShardResult, ShardTask
+from facegraft.engine.shard_task import ShardResult, ShardTask
 from facegraft.engine.stage import stage_label, stage_name
 from facegraft.engine.status import commit_records
-from facegraft.store import finish_dataset, withdraw_dataset, write_bytes_atomic
+from facegraft.store import StoreError, finish_dataset, withdraw_dataset, write_bytes_atomic
 from facegraft.store.atomic import remove_file_durably
+from facegraft.store.reader import read_attachment, read_document
 from facegraft.store.remote import place
 from facegraft.store.schema import commit_name
-from facegraft.store.writer import REJECT_FOLDER, SHARD_FOLDER
+from facegraft.store.writer import INDEX_FILE, REJECT_FOLDER, SHARD_FOLDER
 
 # Dask itself has tried a shard four times by then, and the second loss is of a shard that ran alone.
 _LOSSES_ALLOWED = 2
@@ -74,12 +83,13 @@ def execute(
     stage_name(stage_path)
     make_output(folder)
     refuse_strangers(folder)  # before the lock file is made in somebody's folder
+    refuse_links(folder)
     with locked(folder) as check_lock:
         claim(folder, record)
         if finished_counts(folder) is not None:
-            if _all_shards_are_there(folder, record):
+            if _all_shards_are_there(folder, record) and _is_furnished(folder):
                 return _summary_of_finished(folder, record, start)
-            withdraw_dataset(folder)  # somebody took shards away: make them again
+            withdraw_dataset(folder)  # somebody took files away, or damaged them: make them again
         with _resumable(folder):
             furnish(folder, plan)
             return _make_and_finish(folder, record, sharded, options, client, start, check_lock)
@@ -100,6 +110,7 @@ def retry(output: str | Path, stage_path: str, options: EngineOptions, client: S
         raise EngineError(
             f"{folder} was made by facegraft {record.code_version}, this is {facegraft.__version__}; use that version"
         )
+    refuse_links(folder)
     with locked(folder) as check_lock:
         sharded = read_plan(folder, record.dataset_schema().columns)
         if sharded.sha256() != record.plan_sha256:
@@ -259,6 +270,17 @@ def _rejected_in(commit: Mapping[str, Any]) -> int:
 
 def _all_shards_are_there(folder: Path, record: RunRecord) -> bool:
     return sum(1 for _ in commit_records(folder, record)) == record.shards
+
+
+def _is_furnished(folder: Path) -> bool:
+    """Index and attachments are what dataset.json says: what a reader refuses, the same command again is told to rebuild."""
+    try:
+        _, document = read_document(folder)
+        for name, recorded in {INDEX_FILE: document["index"], **document["attachments"]}.items():
+            read_attachment(folder, name, recorded)
+    except StoreError:
+        return False
+    return True
 
 
 def _summary_of_finished(folder: Path, record: RunRecord, start: float) -> RunSummary:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from facegraft.engine.folder import LOG_FOLDER
 from facegraft.engine.order import StageOrder, read_ordered_run
 from facegraft.engine.plan import read_shard_items
 from facegraft.engine.sandbox import ItemRunner, Limits, thread_sandbox
@@ -32,7 +33,6 @@ from facegraft.store.remote import each, place
 from facegraft.store.schema import check_fields, check_row
 from facegraft.store.writer import REJECT_FOLDER
 
-LOG_FOLDER = "logs"
 _OFFENDING_BYTES = 1 << 24
 
 RunnerMaker = Callable[[StageOrder, Limits], ItemRunner]

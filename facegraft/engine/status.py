@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from facegraft.engine.fingerprint import RunRecord, read_run
 from facegraft.engine.folder import finished_counts
 from facegraft.engine.lock import is_locked
 from facegraft.store import read_commit, shard_name
-from facegraft.store.remote import each, place
+from facegraft.store.remote import each, place, remote_of
 from facegraft.store.schema import commit_name
 from facegraft.store.writer import SHARD_FOLDER
 
@@ -49,6 +50,7 @@ class RunStatus:
 
 
 _RECENT_S = 600.0
+_COMMIT = re.compile(r"[0-9]{5,12}-of-[0-9]{5,12}\.json")
 
 
 def status(output: str | Path) -> RunStatus:
@@ -86,7 +88,15 @@ def status(output: str | Path) -> RunStatus:
 def commit_records(folder: Path, run: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
     """(shard name, commit record) of the shards that are committed."""
     sha256 = run.commit_sha256()
-    names = [shard_name(number, run.shards) for number in range(run.shards)]
+    if remote_of(folder) is not None:
+        # Listings of an object store may lag: every name is asked for. A writer of ours says how many there are.
+        numbers = list(range(run.shards))
+    else:
+        # What is there, and not what run.json says there might be: that may be any number.
+        there = (folder / SHARD_FOLDER).glob(f"*-of-{run.shards:05d}.json") if (folder / SHARD_FOLDER).is_dir() else []
+        found = (int(path.name.partition("-")[0]) for path in there if _COMMIT.fullmatch(path.name))
+        numbers = sorted(number for number in found if number < run.shards)
+    names = [shard_name(number, run.shards) for number in numbers]
     records = each(folder, lambda name: read_commit(folder, name, sha256, check_bytes=False), names)
     yield from ((name, record) for name, record in zip(names, records, strict=True) if record is not None)
 

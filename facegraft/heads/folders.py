@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.errors import FacegraftError
+from facegraft.errors import FacegraftError, printable
 from facegraft.geometry.topology import faces_sha256
 from facegraft.heads.errors import MeshError, SourceError
 from facegraft.heads.expressions import BY_NAME
@@ -193,6 +193,11 @@ def mesh_loader(root: Path, region_map: RegionMap, polygons: NDArray[Any], mm_pe
 
     def load(spec: Mapping[str, Any]) -> Floats:
         name = spec["file"]
+        # A plan may come from somebody else: it names files of the source's folder and no others.
+        if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
+            raise MeshError(
+                f"{printable(name)}: lies outside the folder of meshes; run the command that made this plan again"
+            )
         mesh = read_mesh(root / name, name)
         if len(mesh.vertices) != region_map.vertex_count or not np.array_equal(mesh.polygons, polygons):
             match_faces(mesh, region_map, name)

@@ -101,9 +101,8 @@ class _Text:
         chosen = np.concatenate([self.characters[self.starts[a] : self.starts[b + 1]] for a, b in runs])
         ends = np.cumsum(self.starts[lines + 1] - self.starts[lines])
         begins = np.concatenate([[0], ends[:-1]])
-        while (indented := chosen[begins] == _SPACE).any():
-            begins = begins + indented
-        chosen[begins] = _SPACE  # the keyword
+        visible = np.flatnonzero(chosen != _SPACE)
+        chosen[visible[np.searchsorted(visible, begins)]] = _SPACE  # the keyword, which may be indented
         if (chosen == ord("#")).any():
             chosen = np.frombuffer(_COMMENT.sub(lambda m: b" " * len(m[0]), chosen.tobytes()), np.uint8)
         solid = chosen > _SPACE

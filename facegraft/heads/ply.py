@@ -6,6 +6,7 @@ Format: G. Turk, "The PLY Polygon File Format", 1994.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,7 @@ def read_ply(path: Path, where: str | None = None) -> RawMesh:
             columns = scalars
         for name in _CORNER_LISTS:
             if element.name == "face" and name in lists:
-                corners, counts = lists[name]
+                corners, counts = _whole(lists[name][0], where), lists[name][1]
     if not {"x", "y", "z"} <= columns.keys() or not len(columns["x"]):
         raise MeshError(f"{where}: the PLY file has no vertices with x, y and z")
     if corners is None or counts is None or not len(counts):
@@ -98,6 +99,8 @@ def _header(data: bytes, where: str) -> tuple[str, list[_Element], int]:
                 encoding = {"ascii": "ascii", "binary_little_endian": "<", "binary_big_endian": ">"}[words[1]]
             elif words[0] == "element":
                 elements.append(_Element(words[1], int(words[2])))
+                if elements[-1].count < 0:
+                    raise ValueError(line)
             elif words[0] == "property" and words[1] == "list":
                 elements[-1].properties.append(_Property(words[4], _TYPES[words[3]], _TYPES[words[2]]))
             elif words[0] == "property":
@@ -105,13 +108,18 @@ def _header(data: bytes, where: str) -> tuple[str, list[_Element], int]:
             else:
                 raise ValueError(line)
     except (KeyError, IndexError, ValueError):
-        raise MeshError(f"{where}: PLY header line not understood: {line.strip()!r}") from None
+        raise MeshError(f"{where}: PLY header line not understood: {line.strip()[:60]!r}") from None
     if not encoding:
         raise MeshError(f"{where}: the PLY header names no format")
+    for element in elements:
+        names = [p.name for p in element.properties]
+        if len(set(names)) < len(names) or (element.count and not names):
+            what = "a property twice" if names else f"{element.count} rows but no property"
+            raise MeshError(f"{where}: the PLY header gives element {element.name[:60]!r} {what}; the file is damaged")
     return encoding, elements, newline + 1
 
 
-_Lists = dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]  # name -> flat values, how many a row
+_Lists = dict[str, tuple[NDArray[Any], NDArray[np.int64]]]  # name -> flat values, how many a row
 _Scalars = dict[str, NDArray[np.float64]]
 
 
@@ -129,7 +137,7 @@ class _Text:
         self.at = 0
 
     def take(self, n: int) -> NDArray[np.float64]:
-        if self.at + n > len(self.numbers):
+        if n > len(self.numbers) - self.at:
             raise MeshError(f"{self.where}: the PLY file ends too early (truncated): copy or export it again")
         self.at += n
         return self.numbers[self.at - n : self.at]
@@ -138,7 +146,7 @@ class _Text:
         if not any(p.count_type for p in element.properties):
             table = self.take(element.count * len(element.properties)).reshape(element.count, len(element.properties))
             return {}, {p.name: table[:, i] for i, p in enumerate(element.properties)}
-        return _row_by_row(element, lambda _type, n: self.take(n))
+        return _row_by_row(element, lambda _type, n: self.take(n), self.where)
 
 
 class _Binary:
@@ -157,38 +165,59 @@ class _Binary:
 
     def read(self, element: _Element) -> tuple[_Lists, _Scalars]:
         lists = [p for p in element.properties if p.count_type]
+        if not element.count:
+            return {}, {p.name: np.empty(0) for p in element.properties if not p.count_type}
         if not lists:
             layout = np.dtype([(p.name, self.order + p.type) for p in element.properties])
             table = self.take(layout, element.count)
             return {}, {p.name: table[p.name] for p in element.properties}
-        if len(element.properties) == 1 and element.count:  # the usual face list: try all rows as long as the first
+        if len(element.properties) == 1:  # the usual face list: try all rows as long as the first
             only = lists[0]
             start = self.at
-            length = int(self.take(str(only.count_type), 1)[0])
+            length = _length(self.take(str(only.count_type), 1)[0], self.where)
             self.at = start
-            layout = np.dtype([("n", self.order + str(only.count_type)), ("values", self.order + only.type, (length,))])
-            if self.at + element.count * layout.itemsize <= len(self.body):
+            row_bytes = np.dtype(only.count_type).itemsize + length * np.dtype(only.type).itemsize
+            if element.count * row_bytes <= len(self.body) - self.at:
+                layout = np.dtype(
+                    [("n", self.order + str(only.count_type)), ("values", self.order + only.type, (length,))]
+                )
                 rows = np.frombuffer(self.body, layout, element.count, self.at)
                 if (rows["n"] == length).all():
                     self.at += element.count * layout.itemsize
-                    return {only.name: (rows["values"].astype(np.int64).ravel(), rows["n"].astype(np.int64))}, {}
-        return _row_by_row(element, self.take)
+                    return {only.name: (rows["values"].ravel(), rows["n"].astype(np.int64))}, {}
+        return _row_by_row(element, self.take, self.where)
 
 
-def _row_by_row(element: _Element, take: Callable[[str, int], NDArray[Any]]) -> tuple[_Lists, _Scalars]:
-    """Rows of varying length; `take(type, n)` gives the next n numbers."""
-    values: dict[str, list[NDArray[np.float64]]] = {p.name: [] for p in element.properties}
+def _row_by_row(element: _Element, take: Callable[[str, int], NDArray[Any]], where: str) -> tuple[_Lists, _Scalars]:
+    """Rows of varying length; `take(type, n)` gives the next n numbers. Packed as they come: a row may be one byte of the file."""
+    values = {p.name: array("d") for p in element.properties}
+    lengths = {p.name: array("q") for p in element.properties if p.count_type}
     for _ in range(element.count):
         for p in element.properties:
-            n = int(take(p.count_type, 1)[0]) if p.count_type else 1
-            values[p.name].append(take(p.type, n))
-    lists: _Lists = {}
-    scalars: _Scalars = {}
-    for p in element.properties:
-        rows = values[p.name]
-        flat = np.concatenate(rows) if rows else np.empty(0)
-        if p.count_type:
-            lists[p.name] = flat.astype(np.int64), np.array([len(r) for r in rows], dtype=np.int64)
-        else:
-            scalars[p.name] = flat
-    return lists, scalars
+            n = 1
+            if p.count_type:
+                n = _length(take(p.count_type, 1)[0], where)
+                lengths[p.name].append(n)
+            values[p.name].extend(take(p.type, n).tolist())
+    flat = {name: np.array(packed, np.float64) for name, packed in values.items()}
+    return (
+        {name: (flat[name], np.array(packed, np.int64)) for name, packed in lengths.items()},
+        {name: numbers for name, numbers in flat.items() if name not in lengths},
+    )
+
+
+def _length(number: float, where: str) -> int:
+    """The length of a row's list; a file may give it in any type."""
+    if not 0 <= number < 2**32 or number != int(number):
+        raise MeshError(f"{where}: a row's list has length {number:g} in the PLY file; the file is damaged")
+    return int(number)
+
+
+def _whole(corners: NDArray[Any], where: str) -> NDArray[np.int64]:
+    """The corners as integers, whatever type the file gives them in."""
+    if (
+        corners.dtype.kind == "f"
+        and not (np.isfinite(corners) & (corners == np.trunc(corners)) & (np.abs(corners) < 2**53)).all()
+    ):
+        raise MeshError(f"{where}: a face names a vertex by something that is no whole number; the PLY file is damaged")
+    return corners.astype(np.int64)

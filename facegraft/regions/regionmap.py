@@ -7,6 +7,7 @@ geometry groups, openings and the neck crop. It never holds a vertex position.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,9 @@ PART_LABELS = {"remainder": 0, "nose": 1, "eyes": 2, "mouth": 3}
 
 LABEL_OF_PART = {"nose": 1, "eye_left": 2, "eye_right": 2, "goggles": 2, "mouth": 3}
 """Label of each part (disk) of a region set: both lid disks and the goggles are `eyes`."""
+
+MAX_VERTICES = 1 << 24
+"""More than any head has; arrays of this length are made from the map's word alone."""
 
 ROLES = ("surface", "socket", "inner")
 """What a geometry group is: outer skin; skin behind the lids and lips; pieces dropped when a head is cleaned."""
@@ -92,14 +96,16 @@ class RegionMap:
         if isinstance(source, Mapping):
             return _parse(source, "region map")
         path = place(source)
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device has no end
+            raise RegionMapError(f"{path}: is no plain file; give a region map as a JSON file")
         try:
-            text = path.read_text()
+            text = path.read_bytes()
         except OSError as error:
             raise RegionMapError(f"{path}: cannot read the region map ({error.strerror})") from error
         try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise RegionMapError(f"{path}: not a JSON file ({error})") from error
+            data = json.loads(text, object_pairs_hook=_each_once)
+        except (ValueError, RecursionError) as error:
+            raise RegionMapError(f"{path}: not a JSON file ({str(error)[:200]})") from error
         return _parse(data, str(path))
 
     def to_json(self) -> dict[str, Any]:
@@ -176,30 +182,54 @@ class RegionMap:
         return labels
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise ValueError(f"field {name[:60]!r} comes twice")
+        fields[name] = value
+    return fields
+
+
 def _parse(data: Any, where: str) -> RegionMap:
     def bad(what: str) -> RegionMapError:
         return RegionMapError(f"{where}: {what}")
 
+    def text(value: Any, what: str) -> str:
+        # Names end up in messages and documents, where control characters and lone surrogates have no place.
+        if not isinstance(value, str) or len(value) > 2000 or not value.isprintable():
+            raise bad(f"{what} must be a line of text")
+        return value
+
+    def count(value: Any, what: str) -> int:
+        if type(value) is not int or not 0 < value <= MAX_VERTICES:
+            raise bad(f"{what} must be a whole number from 1 to {MAX_VERTICES}")
+        return value
+
+    def table(value: Any, what: str) -> Mapping[str, Any]:
+        if not isinstance(value, Mapping):
+            raise bad(f"{what} must map names to values")
+        return {text(name, f"a name in {what}"): entry for name, entry in value.items()}
+
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         raise bad(f"not a region map (its `format` is not {FORMAT!r})")
     if data.get("version") != VERSION:
-        raise bad(f"region map version {data.get('version')!r}; this facegraft reads version {VERSION}")
+        raise bad(f"region map version {str(data.get('version'))[:40]!r}; this facegraft reads version {VERSION}")
     try:
-        vertex_count = int(data["vertex_count"])
+        vertex_count = count(data["vertex_count"], "vertex_count")
 
         def indices(values: Any, what: str) -> Ints:
-            array = np.asarray(values, dtype=np.int64)
-            if array.ndim != 1 or (array.size and (array.min() < 0 or array.max() >= vertex_count)):
+            if not isinstance(values, list) or not all(type(v) is int and 0 <= v < vertex_count for v in values):
                 raise bad(f"{what} must be a list of vertex indices below {vertex_count}")
-            return array
+            return np.array(values, dtype=np.int64)
 
         landmarks = indices(data["landmarks68"], "landmarks68")
         if len(landmarks) != 68:
             raise bad(f"landmarks68 has {len(landmarks)} entries, not 68")
         regions: dict[str, dict[str, Part]] = {}
-        for set_name, parts in data["regions"].items():
+        for set_name, parts in table(data["regions"], "regions").items():
             regions[set_name] = {}
-            for part, value in parts.items():
+            for part, value in table(parts, f"regions.{set_name}").items():
                 if part not in LABEL_OF_PART:
                     raise bad(f"regions.{set_name}.{part}: unknown part; parts are {', '.join(LABEL_OF_PART)}")
                 label = f"regions.{set_name}.{part}"
@@ -207,35 +237,46 @@ def _parse(data: Any, where: str) -> RegionMap:
                     indices(value["loop"], f"{label}.loop"), indices(value["interior"], f"{label}.interior")
                 )
         groups: dict[str, Group] = {}
-        for name, value in data["groups"].items():
+        for name, value in table(data["groups"], "groups").items():
             if value["role"] not in ROLES:
-                raise bad(f"groups.{name}.role is {value['role']!r}; roles are {', '.join(ROLES)}")
-            ranges = tuple((int(a), int(b)) for a, b in value["ranges"])
-            if any(not 0 <= a <= b <= vertex_count for a, b in ranges):
+                raise bad(f"groups.{name}.role is {str(value['role'])[:40]!r}; roles are {', '.join(ROLES)}")
+            ranges = tuple((a, b) for a, b in value["ranges"])
+            if not all(type(a) is int and type(b) is int and 0 <= a <= b <= vertex_count for a, b in ranges):
                 raise bad(f"groups.{name}.ranges leave 0..{vertex_count}")
-            groups[name] = Group(ranges, value["role"], value.get("follows"))
+            follows = value.get("follows")
+            if follows is not None and follows not in LABEL_OF_PART:
+                raise bad(f"groups.{name}.follows is {str(follows)[:40]!r}; parts are {', '.join(LABEL_OF_PART)}")
+            groups[name] = Group(ranges, value["role"], follows)
+        if sum(b - a for group in groups.values() for a, b in group.ranges) > vertex_count:
+            raise bad("groups overlap: a vertex belongs to one group")
         symmetry = None if data.get("symmetry") is None else indices(data["symmetry"], "symmetry")
         if symmetry is not None and len(symmetry) != vertex_count:
             raise bad(f"symmetry has {len(symmetry)} entries, not {vertex_count}")
         neck = data.get("neck_crop")
+        mm_per_unit, polygons = data["mm_per_unit"], data.get("polygons_sha256")
+        if isinstance(mm_per_unit, bool) or not isinstance(mm_per_unit, int | float) or not 0 < mm_per_unit < math.inf:
+            raise bad("mm_per_unit must be a positive number")
         return RegionMap(
-            name=str(data["name"]),
+            name=text(data["name"], "name"),
             vertex_count=vertex_count,
-            face_count=int(data["face_count"]),
-            faces_sha256=str(data["faces_sha256"]),
-            polygons_sha256=data.get("polygons_sha256"),
-            mm_per_unit=float(data["mm_per_unit"]),
+            face_count=count(data["face_count"], "face_count"),
+            faces_sha256=text(data["faces_sha256"], "faces_sha256"),
+            polygons_sha256=None if polygons is None else text(polygons, "polygons_sha256"),
+            mm_per_unit=float(mm_per_unit),
             landmarks68=landmarks,
             regions=regions,
             groups=groups,
-            openings={name: indices(loop, f"openings.{name}") for name, loop in data.get("openings", {}).items()},
+            openings={
+                name: indices(loop, f"openings.{name}")
+                for name, loop in table(data.get("openings", {}), "openings").items()
+            },
             neck_crop_loop=None if neck is None else indices(neck["loop"], "neck_crop.loop"),
             neck_crop_drop=None if neck is None else indices(neck["drop"], "neck_crop.drop"),
             symmetry=symmetry,
-            provenance=str(data.get("provenance", "")),
+            provenance=text(data.get("provenance", ""), "provenance"),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise bad(f"missing or malformed field: {error}") from error
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise bad(f"missing or malformed field: {str(error)[:200]}") from error
 
 
 def load_region_map(name_or_path: str | Path) -> RegionMap:

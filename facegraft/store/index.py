@@ -9,8 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from facegraft.errors import printable
 from facegraft.store.atomic import write_bytes_atomic
 from facegraft.store.errors import StoreError
+from facegraft.store.parquet_limits import read_flat_table
 from facegraft.store.schema import OWN_COLUMNS
 
 _ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
@@ -42,11 +44,14 @@ def table_to_bytes(table: pa.Table) -> bytes:
 
 
 def table_from_bytes(data: bytes, what: str) -> pa.Table:
-    """Raises StoreError when the bytes are not a parquet table."""
+    """Raises StoreError when the bytes are not a parquet table, or one far larger than they are."""
     try:
-        return pq.read_table(pa.BufferReader(data), use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{what} is not a readable parquet table: {str(error).splitlines()[0]}") from error
+        return read_flat_table(data)
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = printable((str(error).splitlines() or [type(error).__name__])[0], 200)
+        raise StoreError(
+            f"{what} is not a readable parquet table ({reason}); delete it and run the command that made it again to rebuild it"
+        ) from error
 
 
 def write_table_atomic(path: str | os.PathLike[str], table: pa.Table) -> None:

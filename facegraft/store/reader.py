@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -18,10 +19,11 @@ import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as _deserialise
 
+from facegraft.errors import printable
 from facegraft.store.atomic import file_size, read_bytes, sha256_bytes, sha256_file
 from facegraft.store.cache import Cache, RemoteFile, default_cache
 from facegraft.store.document import unseal
-from facegraft.store.errors import DamagedError, IncompleteError, StoreError, UnknownKeyError
+from facegraft.store.errors import DamagedError, FieldError, IncompleteError, StoreError, UnknownKeyError
 from facegraft.store.index import index_schema, table_from_bytes
 from facegraft.store.remote import each, place, remote_of
 from facegraft.store.schema import (
@@ -37,7 +39,11 @@ from facegraft.store.shardheader import read_shapes
 from facegraft.store.writer import DATASET_FILE, INDEX_FILE, REGION_MAP_FILE, RUN_FILE, SHARD_FOLDER, SHARED_FILE
 
 OPEN_SHARDS = 16
+MAX_DOCUMENT_BYTES = 1 << 28
+# What safetensors' numpy side raises for a dtype that numpy lacks.
+NOT_FOR_NUMPY = (AttributeError, KeyError, TypeError, ValueError)
 REBUILD = "run the command that made this dataset again to rebuild it"
+_ATTACHMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def open_dataset(path: str | os.PathLike[str], verify: bool = True, cache: Cache | None = None) -> Dataset:
@@ -119,7 +125,12 @@ class Dataset:
     def shared(self) -> dict[str, np.ndarray]:
         """The arrays that all items share, read-only; empty where there are none."""
         data = self._attachment(SHARED_FILE)
-        arrays: dict[str, np.ndarray] = {} if data is None else _deserialise(data)
+        try:
+            arrays: dict[str, np.ndarray] = {} if data is None else _deserialise(data)
+        except (SafetensorError, *NOT_FOR_NUMPY) as error:
+            raise DamagedError(
+                f"{self.path / SHARED_FILE} is no safetensors file ({printable(error)}); delete it and {REBUILD}"
+            ) from error
         for array in arrays.values():
             array.setflags(write=False)
         return arrays
@@ -141,7 +152,15 @@ class Dataset:
     def region_map(self) -> dict[str, Any] | None:
         """The region map that the dataset was made with, as parsed JSON; None where none was attached."""
         data = self._attachment(REGION_MAP_FILE)
-        return None if data is None else json.loads(data)
+        try:
+            document: dict[str, Any] | None = None if data is None else json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise DamagedError(
+                f"{self.path / REGION_MAP_FILE} is not JSON ({printable(error)}); delete it and {REBUILD}"
+            ) from error
+        if document is not None and not isinstance(document, dict):
+            raise DamagedError(f"{self.path / REGION_MAP_FILE} is no region map; delete it and {REBUILD}")
+        return document
 
     def _attachment(self, name: str) -> bytes | None:
         return (
@@ -179,7 +198,7 @@ class Dataset:
     def read(self, key: str, field: str) -> np.ndarray:
         """One field of an item."""
         with self._lock:
-            return np.asarray(self._guarded(key, field, lambda shard, name: shard.get_tensor(name)))
+            return self._guarded(key, field, lambda shard, name: self._checked(key, field, shard.get_tensor(name)))
 
     def shape(self, key: str, field: str) -> tuple[int, ...]:
         """Shape of one field of an item, without reading it; of a remote shard that need not be verified, without fetching it."""
@@ -200,7 +219,8 @@ class Dataset:
                 )
             if start == stop:
                 return np.empty((0, *shape[1:]), self.schema.fields[field].dtype)
-            return np.asarray(tensor[start:stop])
+            self._check_shape(key, field, tuple(shape))
+            return self._checked_dtype(key, field, tensor[start:stop])
 
         with self._lock:
             result: np.ndarray = self._guarded(key, field, rows)
@@ -221,8 +241,28 @@ class Dataset:
         name = self._find(key)
         try:
             return action(self._handle(name), f"{key}/{field}")
-        except SafetensorError as error:
-            raise damaged_shard(self.path / SHARD_FOLDER / name, str(error)) from error
+        except (SafetensorError, *NOT_FOR_NUMPY) as error:
+            raise damaged_shard(self.path / SHARD_FOLDER / name, printable(error, 200)) from error
+
+    def _checked(self, key: str, field: str, array: np.ndarray) -> np.ndarray:
+        self._check_shape(key, field, array.shape)
+        return self._checked_dtype(key, field, array)
+
+    def _check_shape(self, key: str, field: str, shape: tuple[int, ...]) -> None:
+        # Checksums that agree say that nothing changed, and nothing about who wrote it.
+        wanted = self.schema.fields[field].shape
+        if len(shape) != len(wanted) or any(isinstance(w, int) and w != n for w, n in zip(wanted, shape, strict=True)):
+            raise FieldError(
+                f"{self.path}: item {key}, field {field} has shape {list(shape)} where {DATASET_FILE} says {list(wanted)}; {REBUILD}"
+            )
+
+    def _checked_dtype(self, key: str, field: str, array: np.ndarray) -> np.ndarray:
+        wanted = self.schema.fields[field].dtype
+        if array.dtype.name != wanted:
+            raise FieldError(
+                f"{self.path}: item {key}, field {field} is {array.dtype.name} where {DATASET_FILE} says {wanted}; {REBUILD}"
+            )
+        return np.asarray(array)
 
     def _find(self, key: str) -> str:
         if key not in self._shard_of:
@@ -284,18 +324,22 @@ def read_document(folder: Path) -> tuple[bytes, dict[str, Any]]:
         raise StoreError(f"{folder} is no facegraft dataset: it has no {DATASET_FILE}")
     if not _inside(folder, path):
         raise StoreError(f"{path} is a link or leads out of the dataset's folder; only files inside it are read")
+    if path.stat().st_size > MAX_DOCUMENT_BYTES:
+        raise StoreError(
+            f"{path} is larger than {MAX_DOCUMENT_BYTES >> 20} MiB, which no dataset of ours needs; {REBUILD}"
+        )
     data = read_bytes(path)
     document = unseal(data, str(path), f"delete it and {REBUILD}")
     if document.get("format") != FORMAT_NAME:
-        raise StoreError(f"{path} is no {FORMAT_NAME} (format {document.get('format')!r})")
+        raise StoreError(f"{path} is no {FORMAT_NAME} (format {printable(repr(document.get('format')))})")
     major = str(document.get("version")).partition(".")[0]
     if major != FORMAT_VERSION.partition(".")[0]:
         raise StoreError(
-            f"{path} has format version {document.get('version')}, this facegraft reads {FORMAT_VERSION}: install a newer one"
+            f"{path} has format version {printable(document.get('version'))}, this facegraft reads {FORMAT_VERSION}: install a newer one"
         )
     if document.get("must_understand"):
         raise StoreError(
-            f"{path} needs {document['must_understand']}, which this facegraft does not know: install a newer one"
+            f"{path} needs {printable(document['must_understand'])}, which this facegraft does not know: install a newer one"
         )
     for name, kind in {"counts": dict, "shards": list, "index": dict, "attachments": dict}.items():
         if not isinstance(document.get(name), kind):
@@ -309,8 +353,10 @@ def read_document(folder: Path) -> tuple[bytes, dict[str, Any]]:
     if len(set(names)) != len(names) or not all(type(shard.get("items")) is int for shard in document["shards"]):
         raise StoreError(f"{path} lists a shard twice or without its number of items; {REBUILD}")
     for name in document["attachments"]:
-        if Path(name).name != name or name in (".", ".."):
-            raise StoreError(f"{path} names an attachment outside the folder: {name!r}")
+        if not _ATTACHMENT.fullmatch(name):
+            raise StoreError(
+                f"{path} names an attachment outside the folder, or by no plain name: {printable(repr(name))}; {REBUILD}"
+            )
     return data, document
 
 
@@ -330,11 +376,14 @@ def read_index(folder: Path, document: dict[str, Any], schema: DatasetSchema) ->
             items[shard] += 1
         elif status != "rejected" or shard is not None:
             raise StoreError(
-                f"{path}: item {key} has status {status!r} and shard {shard!r}, which {DATASET_FILE} does not list; {REBUILD}"
+                f"{path}: item {key} has status {printable(repr(status))} and shard {printable(repr(shard))}, "
+                f"which {DATASET_FILE} does not list; {REBUILD}"
             )
     counts = {"planned": len(keys), "written": sum(items.values()), "rejected": len(keys) - sum(items.values())}
     if counts != document["counts"] or items != {shard["name"]: shard["items"] for shard in document["shards"]}:
-        raise StoreError(f"{path} has {counts} items where {DATASET_FILE} says {document['counts']}; {REBUILD}")
+        raise StoreError(
+            f"{path} has {counts} items where {DATASET_FILE} says {printable(document['counts'])}; {REBUILD}"
+        )
     return table
 
 
@@ -374,6 +423,11 @@ def read_attachment(folder: Path, name: str, recorded: dict[str, Any]) -> bytes:
 def _whole(folder: Path, path: Path, recorded: dict[str, Any]) -> bytes:
     if not _inside(folder, path):
         raise StoreError(f"{path} is a link or leads out of the dataset's folder; only files inside it are read")
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device has no end
+        raise StoreError(f"{path} is no plain file; delete it and {REBUILD}")
+    # A file of another size is not even read: it may be of any size.
+    if path.is_file() and path.stat().st_size != recorded["bytes"]:
+        raise DamagedError(f"{path} is damaged (its size differs from {DATASET_FILE}); delete it and {REBUILD}")
     data = read_bytes(path)
     if len(data) != recorded["bytes"] or sha256_bytes(data) != recorded["sha256"]:
         raise DamagedError(f"{path} is damaged (sha256 differs from {DATASET_FILE}); delete it and {REBUILD}")

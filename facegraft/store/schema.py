@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from facegraft.errors import printable
 from facegraft.store.errors import FieldError, StoreError
 
 FORMAT_NAME = "facegraft-dataset"
@@ -28,8 +29,9 @@ PART_NAMES = ("remainder", "nose", "eyes", "mouth")
 MAX_KEY_LENGTH = 200
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_SHARD = re.compile(r"(\d{5,})-of-(\d{5,})\.safetensors")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
+_SHARD = re.compile(r"([0-9]{5,12})-of-([0-9]{5,12})\.safetensors")
+_LONGEST = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,15 @@ class FieldSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
         if self.dtype not in DTYPES:
-            raise FieldError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+            raise FieldError(f"dtype {printable(repr(self.dtype))} is not one of {', '.join(DTYPES)}")
         for dim in self.shape:
             if isinstance(dim, bool) or not (
-                (isinstance(dim, int) and dim >= 0) or (isinstance(dim, str) and dim.isidentifier())
+                (isinstance(dim, int) and 0 <= dim <= _LONGEST)
+                or (isinstance(dim, str) and dim.isidentifier() and len(dim) < 100)
             ):
-                raise FieldError(f"shape {self.shape!r}: {dim!r} is neither a length nor a name")
+                raise FieldError(
+                    f"shape {printable(self.shape)}: {printable(repr(dim))} is neither a length nor a name"
+                )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -89,31 +94,38 @@ class DatasetSchema:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise StoreError(f"dataset kind {self.kind!r} is not one of {', '.join(KINDS)}")
+            raise StoreError(f"dataset kind {printable(repr(self.kind))} is not one of {', '.join(KINDS)}")
         object.__setattr__(self, "mm_per_unit", float(self.mm_per_unit))
         if not (math.isfinite(self.mm_per_unit) and self.mm_per_unit > 0):
             raise StoreError(f"mm_per_unit must be a positive number, not {self.mm_per_unit}")
         unknown = set(self.topology) ^ {"name", "vertex_count", "faces_sha256"}
         if unknown:
             raise StoreError(
-                f"topology has name, vertex_count and faces_sha256 (null where unknown); these differ: {sorted(unknown)}"
+                f"topology has name, vertex_count and faces_sha256 (null where unknown); these differ: {printable(sorted(unknown))}"
             )
+        for what in ("name", "faces_sha256"):
+            if not isinstance(text := self.topology[what], str | None) or (text is not None and not text.isprintable()):
+                raise StoreError(f"the topology's {what} must be a line of text or null")
         vertex_count = self.topology["vertex_count"]
         if vertex_count is not None and (
-            isinstance(vertex_count, bool) or not isinstance(vertex_count, int) or vertex_count < 0
+            isinstance(vertex_count, bool) or not isinstance(vertex_count, int) or not 0 <= vertex_count <= _LONGEST
         ):
-            raise StoreError(f"the topology's vertex_count must be a whole number or null, not {vertex_count!r}")
+            raise StoreError(
+                f"the topology's vertex_count must be a whole number or null, not {printable(repr(vertex_count))}"
+            )
         if not self.fields:
             raise StoreError("a dataset needs at least one field")
         for name in [*self.fields, *self.columns]:
             if not _NAME.fullmatch(name):
-                raise StoreError(f"field or column name {name!r} must be lower case letters, digits and underscores")
+                raise StoreError(
+                    f"field or column name {printable(repr(name))} must be lower case letters, digits and underscores"
+                )
         for name, kind in self.columns.items():
             if name in OWN_COLUMNS:
                 raise StoreError(f"index column {name!r} is the store's own: leave it out of the schema's columns")
             if kind not in COLUMN_TYPES:
                 raise StoreError(
-                    f"index column {name!r} has type {kind!r}; it must be one of {', '.join(COLUMN_TYPES)}"
+                    f"index column {name!r} has type {printable(repr(kind))}; it must be one of {', '.join(COLUMN_TYPES)}"
                 )
 
     def to_json(self) -> dict[str, Any]:
@@ -157,7 +169,7 @@ def _demand(document: Mapping[str, Any], wanted: Mapping[str, type], what: str) 
 def check_key(key: str) -> str:
     """The key itself, or StoreError: keys name files and tensors, so only letters, digits, _ and -."""
     if not isinstance(key, str) or not _KEY.fullmatch(key) or len(key) > MAX_KEY_LENGTH:
-        raise StoreError(f"item key {key!r} must be 1 to {MAX_KEY_LENGTH} letters, digits, '_' or '-'")
+        raise StoreError(f"item key {printable(repr(key))} must be 1 to {MAX_KEY_LENGTH} letters, digits, '_' or '-'")
     return key
 
 
@@ -172,7 +184,7 @@ def check_shard_name(name: str) -> str:
     """The name itself, or StoreError; a name that could leave the folder never matches."""
     if not isinstance(name, str) or not _SHARD.fullmatch(name):
         raise StoreError(
-            f"shard name {name!r} must look like 00012-of-00400.safetensors; see facegraft.store.shard_name"
+            f"shard name {printable(repr(name))} must look like 00012-of-00400.safetensors; see facegraft.store.shard_name"
         )
     return name
 

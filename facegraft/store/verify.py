@@ -13,10 +13,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
+from facegraft.errors import printable
 from facegraft.store.atomic import is_temporary, sha256_bytes, sha256_file, unwritable
 from facegraft.store.cache import download
 from facegraft.store.errors import StoreError
 from facegraft.store.reader import (
+    NOT_FOR_NUMPY,
     check_shard_file,
     damaged_shard,
     read_attachment,
@@ -25,7 +27,7 @@ from facegraft.store.reader import (
     remote_shard,
 )
 from facegraft.store.remote import place, remote_of
-from facegraft.store.schema import PART_NAMES, DatasetSchema, check_array, commit_name
+from facegraft.store.schema import PART_NAMES, DatasetSchema, FieldSpec, check_array, commit_name, fields_of
 from facegraft.store.writer import SHARD_FOLDER, SHARED_FILE, load_commit
 
 UNIT_TOLERANCE = 1e-3
@@ -97,7 +99,7 @@ def _commit(
         yield f"{path}: its rows are not those of its planned items"
     for row in record["rows"]:
         if row != rows.get(row["key"]):
-            yield f"{path}: the row of item {row['key']} differs from the index"
+            yield f"{path}: the row of item {printable(row['key'])} differs from the index"
     missing = {key for key, row in rows.items() if row["shard"] == shard["name"]} - set(record["planned"])
     if missing:
         yield f"{path} lacks {len(missing)} items that the index puts there, such as {min(missing)}"
@@ -114,13 +116,13 @@ def _shard(
             if rows is not None:
                 expected = {key for key, row in rows.items() if row["shard"] == shard["name"]}
                 for key in sorted(expected ^ set(keys)):
-                    yield f"{path}: item {key} is {'missing' if key in expected else 'not in the index'}"
+                    yield f"{path}: item {printable(key)} is {'missing' if key in expected else 'not in the index'}"
             for key in keys:
                 yield from _item(path, key, names, tensors, schema)
     except StoreError as error:
         yield str(error)
-    except SafetensorError as error:
-        yield str(damaged_shard(path, str(error)))
+    except (SafetensorError, OSError) as error:
+        yield str(damaged_shard(path, printable(error, 200)))
 
 
 @contextmanager
@@ -144,15 +146,20 @@ def _checked_copy(folder: Path, shard: dict[str, Any]) -> Iterator[Path]:
 def _item(path: Path, key: str, names: set[str], tensors: Any, schema: DatasetSchema) -> Iterator[str]:
     wanted = {f"{key}/{field}" for field in schema.fields}
     for name in sorted(wanted - names):
-        yield f"{path}: {name} is missing"
+        yield f"{path}: {printable(name, 200)} is missing"
     for name in sorted({name for name in names if name.startswith(f"{key}/")} - wanted):
-        yield f"{path}: {name} is no field of the schema"
+        yield f"{path}: {printable(name, 200)} is no field of the schema"
+    usual = fields_of(schema.kind)
     vertex_count = schema.topology["vertex_count"]
     lengths = {} if vertex_count is None else {"V": (vertex_count, "the topology")}
     for field, spec in schema.fields.items():
         if f"{key}/{field}" not in names:
             continue
-        array = tensors.get_tensor(f"{key}/{field}")
+        try:
+            array = tensors.get_tensor(f"{key}/{field}")
+        except NOT_FOR_NUMPY as error:
+            yield f"{path}: {printable(key)}/{field} cannot be read ({printable(error)})"
+            continue
         try:
             check_array(f"{path}: {key}/{field}", array.dtype.name, array.shape, spec, lengths)
         except StoreError as error:
@@ -161,7 +168,13 @@ def _item(path: Path, key: str, names: set[str], tensors: Any, schema: DatasetSc
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             yield f"{path}: {key}/{field}: {np.count_nonzero(~np.isfinite(array))} of {array.size} values are NaN or infinite"
             continue
-        yield from (f"{path}: {key}/{field}: {finding}" for finding in _meaning(field, array, schema.kind))
+        known = usual.get(field)
+        if known is not None and (known.dtype, _lengths(known)) == (spec.dtype, _lengths(spec)):
+            yield from (f"{path}: {key}/{field}: {finding}" for finding in _meaning(field, array, schema.kind))
+
+
+def _lengths(spec: FieldSpec) -> list[int | None]:
+    return [dim if isinstance(dim, int) else None for dim in spec.shape]
 
 
 def _meaning(field: str, array: np.ndarray, kind: str) -> Iterator[str]:
@@ -183,8 +196,8 @@ def _meaning(field: str, array: np.ndarray, kind: str) -> Iterator[str]:
 def _shared(path: Path, data: bytes, schema: DatasetSchema) -> Iterator[str]:
     try:
         arrays = load(data)
-    except SafetensorError as error:
-        yield f"{path} is no safetensors file: {error}"
+    except (SafetensorError, *NOT_FOR_NUMPY) as error:
+        yield f"{path} is no safetensors file: {printable(error, 200)}"
         return
     faces, expected = arrays.get("faces"), schema.topology["faces_sha256"]
     if faces is None or expected is None:
@@ -198,4 +211,4 @@ def _strays(folder: Path, document: dict[str, Any]) -> Iterator[str]:
     known |= {commit_name(name) for name in known}
     for path in sorted((folder / SHARD_FOLDER).iterdir()) if (folder / SHARD_FOLDER).is_dir() else []:
         if path.name not in known and not is_temporary(path.name):
-            yield f"{path} belongs to no shard of this dataset; remove it"
+            yield f"{printable(path, 400)} belongs to no shard of this dataset; remove it"

@@ -151,6 +151,10 @@ def read_commit(folder: Folder, shard: str, plan_sha256: str, *, check_bytes: bo
 def load_commit(folder: Folder, shard: str) -> dict[str, Any] | None:
     """The commit record as it stands, None where there is none. Raises DamagedError when its bytes are not what was written."""
     path = place(folder) / SHARD_FOLDER / commit_name(shard)
+    if path.is_symlink():
+        raise DamagedError(f"{path} is a link; delete it and run the same command again to rebuild its shard")
+    if remote_of(path) is None and path.exists() and not path.is_file():  # a pipe has no end
+        raise DamagedError(f"{path} is no plain file; delete it and run the same command again to rebuild its shard")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -160,11 +164,20 @@ def load_commit(folder: Folder, shard: str) -> dict[str, Any] | None:
     record = unseal(data, str(path), "delete it and run the same command again to rebuild its shard")
     wanted = {"shard": str, "planned": list, "rows": list, "bytes": int, "sha256": str, "plan": str}
     sound = {name: type(value) for name, value in record.items()} == wanted and record["shard"] == shard
-    if not sound or not all(isinstance(row, dict) and {"key", "shard", "status"} <= set(row) for row in record["rows"]):
+    if not sound or not all(map(_is_row, record["rows"])) or not all(isinstance(key, str) for key in record["planned"]):
         raise DamagedError(
             f"{path} is no commit record of {shard}; delete it and run the same command again to rebuild the shard"
         )
     return record
+
+
+def _is_row(row: object) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("key"), str):
+        return False
+    own = row.get("shard", 0), row.get("reason", 0)
+    if row.get("status") == "written":
+        return isinstance(own[0], str) and own[1] is None
+    return row.get("status") == "rejected" and own[0] is None and isinstance(own[1], str)
 
 
 def write_shared(folder: Folder, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,0 +1,159 @@
+"""What a parquet file would become in memory, told from its bytes before anything of it is decoded.
+
+Run lengths, dictionaries and compression let a small file stand for terabytes. What a file says of itself in its footer may be a
+lie; the headers of the pages, which say how large each becomes, are what the decoder goes by, so they are read here.
+Format: parquet-format, thrift compact protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+_FREE = 1 << 26
+_TIMES = 256
+_CELL = 8
+_BOOL, _LONGEST_VARINT, _DEEPEST = (1, 2), 10, 8
+
+
+class TooLarge(ValueError):
+    """The file would become far larger than any table of ours of its size."""
+
+
+def read_flat_table(data: bytes) -> pa.Table:
+    """The table, of plain columns (text, integers, floats, booleans). Raises TooLarge, ValueError or an ArrowException."""
+    budget = _FREE + _TIMES * len(data)
+    file = pq.ParquetFile(pa.BufferReader(data), thrift_string_size_limit=1 << 24, thrift_container_size_limit=1 << 22)
+    schema, metadata = file.schema_arrow, file.metadata
+    if not all(_is_plain(field.type) for field in schema):
+        raise ValueError("it has columns that are neither text nor numbers")
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    rows = sum(group.num_rows for group in groups)
+    if rows != metadata.num_rows or any(group.num_rows < 0 for group in groups):
+        raise ValueError("its row groups do not hold the rows that it counts")
+    _within(rows * len(schema) * _CELL, budget)
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    sizes = (size for column in columns for size in _page_sizes(data, column))
+    total = 0
+    for size in sizes:
+        total += size
+        _within(total, budget)
+    text = [field.name for field in schema if pa.types.is_string(field.type)]
+    table = pq.read_table(pa.BufferReader(data), use_threads=False, read_dictionary=text)
+    _within(sum(_text_bytes(table.column(i)) for i in range(table.num_columns)), budget)
+    table = table.cast(schema)
+    table.validate(full=True)
+    return table
+
+
+def _within(size: int, budget: int) -> None:
+    if size > budget:
+        raise TooLarge(f"it would take more than {budget >> 20} MiB in memory")
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return kind in (pa.string(), pa.int64(), pa.float64(), pa.bool_())
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    """Bytes of a text column once every row has its own text."""
+    total = 0
+    for chunk in column.chunks:
+        if pa.types.is_dictionary(chunk.type):
+            lengths = pc.take(pc.binary_length(chunk.dictionary), chunk.indices)
+            total += pc.sum(pc.cast(lengths, pa.int64())).as_py() or 0
+    return total
+
+
+def _page_sizes(data: bytes, column: Any) -> Iterator[int]:
+    """Uncompressed size of every page of a column chunk. Raises ValueError where there is no page header."""
+    if column.num_values == 0:  # the decoder looks at none then, and an empty table's offsets point nowhere
+        return
+    at = column.data_page_offset
+    if column.has_dictionary_page:
+        at = min(at, column.dictionary_page_offset)
+    stop = at + column.total_compressed_size
+    if not 0 <= at <= stop <= len(data):
+        raise ValueError("a column lies outside the file")
+    while at < stop:
+        header = _Thrift(data, at, stop)
+        sizes = header.integers()
+        uncompressed, compressed = sizes.get(2, -1), sizes.get(3, -1)
+        if min(uncompressed, compressed) < 0:
+            raise ValueError("a page without its size")
+        yield uncompressed
+        at = header.at + compressed
+
+
+class _Thrift:
+    """A reader of one struct in thrift's compact protocol."""
+
+    def __init__(self, data: bytes, at: int, stop: int) -> None:
+        self.data, self.at, self.stop = data, at, stop
+
+    def integers(self) -> dict[int, int]:
+        """The struct's own integer fields, by number; all else is stepped over."""
+        found: dict[int, int] = {}
+        for field, kind in self._fields():
+            if kind in (4, 5, 6):
+                found[field] = self._zigzag()
+            else:
+                self._skip(kind, 0)
+        return found
+
+    def _fields(self) -> Iterator[tuple[int, int]]:
+        field = 0
+        while (head := self._byte()) != 0:
+            field = field + (head >> 4) if head >> 4 else self._zigzag()
+            yield field, head & 15
+
+    def _skip(self, kind: int, depth: int) -> None:
+        if depth > _DEEPEST:
+            raise ValueError("a page header that is nested too deeply")
+        if kind in _BOOL:
+            return
+        if kind == 3:
+            self._byte()
+        elif kind in (4, 5, 6):
+            self._varint()
+        elif kind == 7:
+            self._advance(8)
+        elif kind == 8:
+            self._advance(self._varint())
+        elif kind in (9, 10):
+            head = self._byte()
+            count = self._varint() if head >> 4 == 15 else head >> 4
+            for _ in range(count):
+                # In a list even a boolean takes a byte, so that no count costs more than the file is long.
+                self._skip(3 if head & 15 in _BOOL else head & 15, depth + 1)
+        elif kind == 12:
+            for _, inner in self._fields():
+                self._skip(inner, depth + 1)
+        else:
+            raise ValueError("a page header that is none")
+
+    def _byte(self) -> int:
+        self._advance(1)
+        return self.data[self.at - 1]
+
+    def _advance(self, count: int) -> None:
+        self.at += count
+        if self.at > self.stop:
+            raise ValueError("a page header that is cut off")
+
+    def _varint(self) -> int:
+        value = 0
+        for shift in range(_LONGEST_VARINT):
+            byte = self._byte()
+            value |= (byte & 127) << (7 * shift)
+            if byte < 128:
+                return value
+        raise ValueError("a number that does not end")
+
+    def _zigzag(self) -> int:
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)
