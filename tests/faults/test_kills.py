@@ -35,7 +35,7 @@ Note = Callable[[str, object], None]
 
 def random_moments(seed: int, count: int = 20, in_ci: int = 2) -> Any:
     """A test for every moment; all but the first few are for `make faults` alone."""
-    chosen = moments(seed, count, SHARDS)
+    chosen = moments(seed, count, SHARDS, shard_s=0.15)
     marks = [pytest.mark.slow if number < in_ci else pytest.mark.faults for number in range(count)]
     return pytest.mark.parametrize(
         "moment", [pytest.param(moment, id=str(number), marks=marks[number]) for number, moment in enumerate(chosen)]
