@@ -166,7 +166,10 @@ def test_a_worker_that_restarts_under_its_nanny_goes_on(
     assert shards_of(dataset_hash(tmp_path / "out")) == shards_of(undisturbed)
 
 
-def test_a_shard_that_kills_its_worker_every_time_is_named_and_ends_the_run(tmp_path: Path, dask: Cluster) -> None:
+def test_a_shard_that_kills_its_worker_every_time_is_named_and_ends_the_run(
+    tmp_path: Path, dask: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facegraft.engine.client._MOVES_ALLOWED", 1)
     dask.worker("a", nanny=True)
     with pytest.raises(EngineError, match=r"shard 1 of \S+ was lost 2 times.*run the same command again"):
         run(toy_plan(12, 3, {4: "kill_worker_always"}), tmp_path / "out", scheduler=dask.address)
