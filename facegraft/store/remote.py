@@ -7,6 +7,7 @@ is then compared with what was sent.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import io
@@ -177,7 +178,7 @@ class RemotePath:
     def stat(self) -> RemoteStat:
         found = self._info()
         if found is None or found["type"] != "file":
-            raise FileNotFoundError(2, "no such object", self.url)
+            raise FileNotFoundError(errno.ENOENT, "no such object", self.url)
         when: Any = found.get("LastModified") or found.get("mtime") or found.get("created")
         return RemoteStat(int(found["size"]), when.timestamp() if hasattr(when, "timestamp") else float(when or 0))
 
@@ -328,7 +329,10 @@ def _asking(url: str) -> Iterator[None]:
     """Errors about the name go through; those about the way there become one line."""
     try:
         yield
-    except (FileNotFoundError, FileExistsError, MemoryError, StoreError):
+    except FileNotFoundError as error:
+        # As the system would say it: not every store's library sets the number.
+        raise FileNotFoundError(errno.ENOENT, _one_line(error), url) from error
+    except (FileExistsError, MemoryError, StoreError):
         raise
     except PermissionError as error:
         raise RemoteError(
