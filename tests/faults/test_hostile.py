@@ -190,7 +190,7 @@ def test_fields_of_a_known_name_and_another_shape(tmp_path: Path) -> None:
         lambda d: d.update(version="9" * 10**6),
         lambda d: d.update(must_understand=["\n"] * 10**5),
         lambda d: d.update(format={"a": "\x1b"}),
-        lambda d: d.update(shards=[{"name": f"{i:05d}-of-99999.safetensors", "bytes": 1, "sha256": "", "items": 1} for i in range(99999)]),
+        lambda d: d.update(shards=[{"name": f"{i:05d}-of-99999.safetensors", "bytes": 1, "sha256": "", "items": 1} for i in range(5000)]),
         lambda d: d["shards"][0].update(bytes=-1),
         lambda d: d["index"].update(bytes=10**18),
         lambda d: d.update(columns=[{"name": "a", "type": "string"}] * 10**4),
