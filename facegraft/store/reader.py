@@ -250,10 +250,13 @@ class Dataset:
 
     def _check_shape(self, key: str, field: str, shape: tuple[int, ...]) -> None:
         # Checksums that agree say that nothing changed, and nothing about who wrote it.
-        wanted = self.schema.fields[field].shape
+        vertex_count = self.schema.topology["vertex_count"]
+        wanted = [
+            vertex_count if dim == "V" and vertex_count is not None else dim for dim in self.schema.fields[field].shape
+        ]
         if len(shape) != len(wanted) or any(isinstance(w, int) and w != n for w, n in zip(wanted, shape, strict=True)):
             raise FieldError(
-                f"{self.path}: item {key}, field {field} has shape {list(shape)} where {DATASET_FILE} says {list(wanted)}; {REBUILD}"
+                f"{self.path}: item {key}, field {field} has shape {list(shape)} where {DATASET_FILE} says {wanted}; {REBUILD}"
             )
 
     def _checked_dtype(self, key: str, field: str, array: np.ndarray) -> np.ndarray:
