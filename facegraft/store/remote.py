@@ -252,7 +252,12 @@ class RemotePath:
             if self.protocol not in _FLAT:
                 fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             fs.pipe_file(path, content, **({"chunksize": _PART} if self.protocol in ("s3", "s3a") else {}))
-            found = fs.info(path)
+            try:
+                found = fs.info(path)
+            except FileNotFoundError:
+                found = None
+        if found is None:
+            raise self._other("it is gone again")
         if found["size"] != len(content):
             raise self._other(f"{found['size']} bytes arrived of {len(content)}")
         if str(found.get("ETag", "")).strip('"') == _etag(content):

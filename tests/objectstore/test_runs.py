@@ -25,7 +25,7 @@ from facegraft.engine.lock import LOCK_FILE, is_locked, locked
 from facegraft.store import IncompleteError, RemoteError, RemotePath, StoreError, open_dataset, place, verify_dataset
 from facegraft.store import remote as remote_module
 
-SLOW_PLAN = "toy_plan(24, 2, seconds=0.3)"
+SLOW_PLAN = "toy_plan(24, 2, seconds=0.5)"
 SCRIPT = f"""
 import sys
 from toy_runs import run
@@ -74,6 +74,8 @@ def test_a_run_that_ends_after_any_put_leaves_nothing_that_is_believed_and_goes_
 
     def put(self: RemotePath, data: bytes) -> None:
         honest(self, data)
+        if self.name == LOCK_FILE:  # renewed by its own thread, at any time
+            return
         names.append(self.name)
         if len(names) == stop:
             raise Killed
@@ -90,8 +92,7 @@ def test_a_run_that_ends_after_any_put_leaves_nothing_that_is_believed_and_goes_
                 open_dataset(str(output))
         run(toy_plan(6, 2), output, scheduler="sync")
         assert objects.dataset_hash(str(output)) == on_disk
-        assert names[:4] == ["run.json", "shared.safetensors", "region_map.json", "plan.parquet"]
-        assert names[-2:] == ["index.parquet", "dataset.json"] or stop == 15
+        assert names[-2:] == ["index.parquet", "dataset.json"]
 
 
 @pytest.mark.slow
@@ -106,8 +107,8 @@ def test_a_client_killed_in_mid_run_is_resumed(bucket: str, tmp_path: Path) -> N
             assert process.poll() is None
             time.sleep(0.1)
         assert status(output).running
-        second = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300)
-        assert second.returncode == 1 and f"in use by another run (process {process.pid}" in second.stderr
+        with pytest.raises(EngineError, match=rf"in use by another run \(process {process.pid} on"):
+            run(eval(SLOW_PLAN), place(output), scheduler="sync")
         assert process.poll() is None
     finally:
         os.killpg(process.pid, signal.SIGKILL)
