@@ -4,7 +4,11 @@
 
 Makes synthetic heads (16,324 vertices) and grafts them in three runs of a twentieth, a quarter and all of the items, as a user would
 (`facegraft graft`), watching the processes from outside. Prints what docs/scale.md quotes; exit 1 where a bound is broken.
-Needs about 0.25 MB of disk an item in DIR (default: a temporary folder), and removes what it wrote unless DIR is given.
+    python benchmarks/soak.py --rows 1000000
+
+Manifests alone: the rows of a real composite under so many keys, in shards without arrays; what finishing and opening cost then.
+
+The first needs about 0.25 MB of disk an item in DIR (default: a temporary folder), and removes what it wrote unless DIR is given.
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from facegraft.store import open_dataset
+from facegraft.store import finish_dataset, open_dataset, shard_name
+from facegraft.store.atomic import arrays_to_bytes, sha256_bytes
+from facegraft.store.document import seal
 from facegraft.store.schema import commit_name
 
 EVERY_S = 1.0
@@ -57,7 +63,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--output", type=Path, help="all figures, as JSON")
+    parser.add_argument("--rows", type=int, help="manifests alone, of so many rows")
     options = parser.parse_args()
+    if options.rows is not None:
+        manifests(options.rows, options.shard_items, options.output)
+        return
     with tempfile.TemporaryDirectory(prefix="facegraft-soak-") as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -288,6 +298,62 @@ def _time(action: Any) -> float:
     return time.perf_counter() - start
 
 
+def manifests(count: int, shard_items: int, output: Path | None) -> None:
+    """Finish and open a dataset of so many rows, each in a process of its own, and print what it took."""
+    with tempfile.TemporaryDirectory(prefix="facegraft-soak-") as temporary:
+        folder = Path(temporary)
+        run(["ingest", "--kind", "synthetic", "--subjects", "8", "--expressions", "1", "--set", "test_fraction=0", "-o", str(folder / "heads"), "--scheduler", "sync", "--quiet"])
+        run(["graft", str(folder / "heads"), "-o", str(folder / "like"), "--set", "donors=1", "--set", "stage_points=16", "--scheduler", "sync", "--quiet"])
+        like = open_dataset(folder / "like")
+        rows = [{**row, "reason": None} for row in like.index.to_pylist()]
+        shards = -(-count // shard_items)
+        empty = arrays_to_bytes({})
+        for number in range(shards):
+            name, keys = shard_name(number, shards), _keys(number, shard_items, count)
+            filled = [{**rows[i % len(rows)], "key": key, "shard": name} for i, key in enumerate(keys)]
+            write_unsynced(folder / "many" / "shards" / name, empty)
+            record = {"shard": name, "planned": keys, "rows": filled, "bytes": len(empty), "sha256": sha256_bytes(empty), "plan": "0" * 64}
+            write_unsynced(folder / "many" / "shards" / commit_name(name), seal(record))
+        found = {}
+        for step in ("finish", "open"):
+            command = [sys.executable, __file__, "--step", step, str(folder), str(count), str(shard_items)]
+            found[step] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        many = folder / "many"
+        sizes = {name: (many / name).stat().st_size for name in ("index.parquet", "dataset.json")}
+        sizes["commit records"] = sum((many / "shards" / commit_name(shard_name(number, shards))).stat().st_size for number in range(shards))
+        print(f"{count:,} rows in {shards:,} shards")
+        for step, figures_ in found.items():
+            line(f"{step}: CPU s, peak MB (of which before it began)", f"{figures_['cpu_s']:.1f}, {figures_['peak_mb']:,.0f} ({figures_['before_mb']:,.0f})")
+        for name, size in sizes.items():
+            line(f"{name}, MB (bytes an item)", f"{size / 1e6:,.1f} ({size / count:,.1f})")
+        if output is not None:
+            output.write_text(json.dumps({"rows": count, "shards": shards, "steps": found, "bytes": sizes}, indent=1) + "\n")
+
+
+def write_unsynced(path: Path, data: bytes) -> None:
+    """Nobody will want these files after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _keys(number: int, shard_items: int, count: int) -> list[str]:
+    """Keys as graft gives them: sorted, and new ones in every shard."""
+    return [f"s{i // 1000:04d}--s{i % 1000:04d}" for i in range(number * shard_items, min(count, (number + 1) * shard_items))]
+
+
+def step(name: str, folder: Path, count: int, shard_items: int) -> dict[str, float]:
+    """One of the steps of `manifests`, in this process."""
+    schema, shards = open_dataset(folder / "like").schema, -(-count // shard_items)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    if name == "finish":
+        plan = {shard_name(number, shards): _keys(number, shard_items, count) for number in range(shards)}
+        finish_dataset(folder / "many", schema, plan, "0" * 64)
+    else:
+        assert len(open_dataset(folder / "many").index) == count
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"cpu_s": time.process_time() - start, "peak_mb": peak / 1e3, "before_mb": before / 1e3}
+
+
 def report(run_: dict[str, Any], workers: int) -> None:
     rates = run_["rates"] or [run_["rate"]]
     print(f"\n{run_['items']:,} composites in {run_['shards']} shards, {workers} workers, {run_['rejected']} rejected")
@@ -369,7 +435,9 @@ def broken_bounds(run_: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--read"]:
+    if sys.argv[1:2] == ["--step"]:
+        print(json.dumps(step(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))))
+    elif sys.argv[1:2] == ["--read"]:
         print(json.dumps(asdict(read_once(Path(sys.argv[2])))))
     else:
         main()
