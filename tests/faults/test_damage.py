@@ -10,6 +10,7 @@ import re
 import shutil
 import struct
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "engine")]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "engine")]
 from fuzzing import limits
 from toy_runs import STAGE, dataset_hash, options, run
 from toy_stages import toy_plan
@@ -78,8 +78,8 @@ REGIONS = {
     "run.json": "opening code_version document_sha256 format input_fingerprint inputs parameters plan_sha256 planned region_map_sha256 schema seed shard_items shards shared_sha256 stage version",
     RECORD: "opening bytes document_sha256 plan planned rows sha256 shard",
     "region_map.json": "opening name",
-    **{name: "length header tensors" for name in (SHARD, "shared.safetensors")},
-    **{name: "magic,pages,footer,footer length,end" for name in ("index.parquet", "plan.parquet")},
+    **dict.fromkeys((SHARD, "shared.safetensors"), "length header tensors"),
+    **dict.fromkeys(("index.parquet", "plan.parquet"), "magic,pages,footer,footer length,end"),
 }
 CASES = [(name, region) for name in FILES for region in (REGIONS[name].split(",") if "," in REGIONS[name] else REGIONS[name].split())]
 
@@ -90,7 +90,7 @@ def test_the_regions_are_all_there_are(whole: Path) -> None:
         found = regions(name, data)
         assert [region for file, region in CASES if file == name] == list(found), name
         spans = sorted(found.values())
-        assert spans[0][0] == 0 and spans[-1][1] == len(data) and all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
+        assert spans[0][0] == 0 and spans[-1][1] == len(data) and all(a[1] == b[0] for a, b in pairwise(spans))
 
 
 def everything(folder: Path) -> list[Any]:
