@@ -134,7 +134,9 @@ def watched(arguments: list[str], output: Path, shard_items: int) -> Watch:
                     role, times = role_of(one, process.pid), one.cpu_times()
                     if role is None:
                         continue
-                    memory[role].append(one.memory_info().rss / 1e6)
+                    rss = one.memory_info().rss / 1e6
+                    if rss:  # a process that has ended and is not yet waited for holds nothing
+                        memory[role].append(rss)
                     last[role, one.pid] = times.user + times.system
                 except psutil.Error:
                     continue

@@ -141,7 +141,9 @@ def commits_before_the_shard(patch: Patch) -> None:
 
 def reads_without_checksums(patch: Patch) -> None:
     real = reader.Dataset.__init__
-    patch.setattr(reader.Dataset, "__init__", lambda self, path, verify=True: real(self, path, verify=False))
+    patch.setattr(
+        reader.Dataset, "__init__", lambda self, path, verify=True, cache=None: real(self, path, verify=False)
+    )
 
 
 def believes_that_complete_is_complete(patch: Patch) -> None:
@@ -166,7 +168,7 @@ def draws_from_one_generator(patch: Patch) -> None:
 
 
 def does_not_lock(patch: Patch) -> None:
-    patch.setattr(run, "locked", lambda folder: nullcontext())
+    patch.setattr(run, "locked", lambda folder: nullcontext(lambda: None))
 
 
 def lets_nan_through(patch: Patch) -> None:

@@ -65,6 +65,7 @@ def endpoint() -> Iterator[str]:
 def bucket(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """URL of an empty bucket; the environment of this test and its children leads to it, and to a cache of the test's own."""
     import boto3
+    import s3fs
 
     from facegraft.store import remote
 
@@ -80,7 +81,9 @@ def bucket(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> st
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+    # Clients remember the address that they were made with, here and in fsspec.
     remote._filesystem.cache_clear()
+    s3fs.S3FileSystem.clear_instance_cache()
     name = f"b{uuid.uuid4().hex[:12]}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"
