@@ -304,8 +304,39 @@ def manifests(count: int, shard_items: int, output: Path | None) -> None:
     """Finish and open a dataset of so many rows, each in a process of its own, and print what it took."""
     with tempfile.TemporaryDirectory(prefix="facegraft-soak-") as temporary:
         folder = Path(temporary)
-        run(["ingest", "--kind", "synthetic", "--subjects", "8", "--expressions", "1", "--set", "test_fraction=0", "-o", str(folder / "heads"), "--scheduler", "sync", "--quiet"])
-        run(["graft", str(folder / "heads"), "-o", str(folder / "like"), "--set", "donors=1", "--set", "stage_points=16", "--scheduler", "sync", "--quiet"])
+        run(
+            [
+                "ingest",
+                "--kind",
+                "synthetic",
+                "--subjects",
+                "8",
+                "--expressions",
+                "1",
+                "--set",
+                "test_fraction=0",
+                "-o",
+                str(folder / "heads"),
+                "--scheduler",
+                "sync",
+                "--quiet",
+            ]
+        )
+        run(
+            [
+                "graft",
+                str(folder / "heads"),
+                "-o",
+                str(folder / "like"),
+                "--set",
+                "donors=1",
+                "--set",
+                "stage_points=16",
+                "--scheduler",
+                "sync",
+                "--quiet",
+            ]
+        )
         like = open_dataset(folder / "like")
         rows = [{**row, "reason": None} for row in like.index.to_pylist()]
         shards = -(-count // shard_items)
@@ -314,7 +345,14 @@ def manifests(count: int, shard_items: int, output: Path | None) -> None:
             name, keys = shard_name(number, shards), _keys(number, shard_items, count)
             filled = [{**rows[i % len(rows)], "key": key, "shard": name} for i, key in enumerate(keys)]
             write_unsynced(folder / "many" / "shards" / name, empty)
-            record = {"shard": name, "planned": keys, "rows": filled, "bytes": len(empty), "sha256": sha256_bytes(empty), "plan": "0" * 64}
+            record = {
+                "shard": name,
+                "planned": keys,
+                "rows": filled,
+                "bytes": len(empty),
+                "sha256": sha256_bytes(empty),
+                "plan": "0" * 64,
+            }
             write_unsynced(folder / "many" / "shards" / commit_name(name), seal(record))
         found = {}
         for step in ("finish", "open"):
@@ -322,14 +360,21 @@ def manifests(count: int, shard_items: int, output: Path | None) -> None:
             found[step] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         many = folder / "many"
         sizes = {name: (many / name).stat().st_size for name in ("index.parquet", "dataset.json")}
-        sizes["commit records"] = sum((many / "shards" / commit_name(shard_name(number, shards))).stat().st_size for number in range(shards))
+        sizes["commit records"] = sum(
+            (many / "shards" / commit_name(shard_name(number, shards))).stat().st_size for number in range(shards)
+        )
         print(f"{count:,} rows in {shards:,} shards")
         for step, figures_ in found.items():
-            line(f"{step}: CPU s, peak MB (of which before it began)", f"{figures_['cpu_s']:.1f}, {figures_['peak_mb']:,.0f} ({figures_['before_mb']:,.0f})")
+            line(
+                f"{step}: CPU s, peak MB (of which before it began)",
+                f"{figures_['cpu_s']:.1f}, {figures_['peak_mb']:,.0f} ({figures_['before_mb']:,.0f})",
+            )
         for name, size in sizes.items():
             line(f"{name}, MB (bytes an item)", f"{size / 1e6:,.1f} ({size / count:,.1f})")
         if output is not None:
-            output.write_text(json.dumps({"rows": count, "shards": shards, "steps": found, "bytes": sizes}, indent=1) + "\n")
+            output.write_text(
+                json.dumps({"rows": count, "shards": shards, "steps": found, "bytes": sizes}, indent=1) + "\n"
+            )
 
 
 def write_unsynced(path: Path, data: bytes) -> None:
@@ -340,7 +385,10 @@ def write_unsynced(path: Path, data: bytes) -> None:
 
 def _keys(number: int, shard_items: int, count: int) -> list[str]:
     """Keys as graft gives them: sorted, and new ones in every shard."""
-    return [f"s{i // 1000:04d}--s{i % 1000:04d}" for i in range(number * shard_items, min(count, (number + 1) * shard_items))]
+    return [
+        f"s{i // 1000:04d}--s{i % 1000:04d}"
+        for i in range(number * shard_items, min(count, (number + 1) * shard_items))
+    ]
 
 
 def step(name: str, folder: Path, count: int, shard_items: int) -> dict[str, float]:

@@ -9,10 +9,6 @@ from __future__ import annotations
 import re
 import shutil
 import struct
-<<<<<<< HEAD
-=======
-import sys
->>>>>>> h-fuzz
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,12 +17,6 @@ import pytest
 from fuzzing import limits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-<<<<<<< HEAD
-=======
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "engine")]
-from fuzzing import limits
->>>>>>> h-fuzz
 from toy_runs import STAGE, dataset_hash, options, run
 from toy_stages import toy_plan
 
