@@ -10,6 +10,7 @@ import logging
 import pkgutil
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ _ASK_AGAIN_S = 60.0
 _FOLDER_S = 5.0
 _ANSWER_S = 15.0
 _SHOWN = 5
+_ANSWER_LOST = (OSError, TimeoutError, CancelledError)
 # Of the standard library, so that workers with any facegraft, or none, can be asked.
 _VERSION = (pkgutil.resolve_name, "facegraft:__version__")
 
@@ -96,8 +98,12 @@ class Staff:
 
     def _hear(self, now: float) -> None:
         for address, future in _answered(self._versions):
-            version, why = _version(future)
-            future.release()
+            try:
+                version, why = _version(future)
+            except _ANSWER_LOST:
+                continue  # the worker went after it had answered: whoever is there next time is asked then
+            finally:
+                future.release()
             if version == self.order.code_version:
                 # Not before: a worker that cannot load what a task is made of ends, and takes its other tasks with it.
                 self._fitness[address] = self._ask(address, why_unfit, self.order)
@@ -107,8 +113,12 @@ class Staff:
             else:
                 self._refuse(address, f"{why}; install facegraft {self.order.code_version} there", now)
         for address, future in _answered(self._fitness):
-            why = _fitness(future)
-            future.release()
+            try:
+                why = _fitness(future)
+            except _ANSWER_LOST:
+                continue
+            finally:
+                future.release()
             if why:
                 self._refuse(address, why, now)
             else:
@@ -152,7 +162,10 @@ def roster(client: Any) -> list[WorkerFacts]:
     for address, about in workers.items():
         while asked[address].status == "pending" and time.monotonic() < deadline:
             time.sleep(0.05)
-        version, why = _version(asked[address])
+        try:
+            version, why = _version(asked[address])
+        except _ANSWER_LOST as error:
+            version, why = None, f"its answer did not arrive ({type(error).__name__})"
         facts.append(
             WorkerFacts(
                 str(about["name"]), address, version, why, int(about["nthreads"]), int(about["memory_limit"] or 0)
