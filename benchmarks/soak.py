@@ -456,8 +456,6 @@ def compare(runs: list[dict[str, Any]]) -> list[str]:
     line("all bytes, GB", f"{sum(large['bytes'].values()) / large['items'] * million / 1e9:,.0f}")
     for name in ("index.parquet", "plan.parquet", "dataset.json", "commit records", "logs"):
         line(f"{name}, MB", f"{at_a_million(lambda one, name=name: one['bytes'][name]) / 1e6:,.0f}")
-    line("opening it, s", f"{at_a_million(lambda one: one['index']['open_s']):.1f}")
-    line("opening it, MB of memory", f"{at_a_million(lambda one: one['index']['open_mb']):,.0f}")
     line("the client's peak, MB of memory", f"{at_a_million(lambda one: one['memory_mb'][PROCESSES[0]]['peak']):,.0f}")
     return broken_bounds(large)
 
