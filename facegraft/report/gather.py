@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.engine.fingerprint import RUN_FILE, RunRecord, read_run
-from facegraft.engine.shard_task import LOG_FOLDER
+from facegraft.engine.folder import LOG_FOLDER
 from facegraft.regions.regionmap import RegionMap
 from facegraft.report.errors import ReportError
 from facegraft.stages.parameters import ParameterError, StageParameters
