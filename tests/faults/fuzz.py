@@ -143,7 +143,16 @@ def with_atheris(name: str, seconds: float, findings: Path, folder: Path) -> Non
 
     longest = 2 * max(len(seed) for seed in target.seeds(folder)) + 4096
     # The alarm and the memory limit are ours (they are told as findings of Python); libFuzzer's own would clash with them.
-    limits = ["-timeout=0", "-rss_limit_mb=0", f"-max_total_time={int(seconds)}", f"-max_len={longest}"]
+    # Whole files are kept to mutate from, although shorter inputs may reach as much of the code.
+    limits = [
+        "-timeout=0",
+        "-rss_limit_mb=0",
+        "-keep_seed=1",
+        "-reduce_inputs=0",
+        "-len_control=0",
+        f"-max_total_time={int(seconds)}",
+        f"-max_len={longest}",
+    ]
     atheris.Setup(
         [
             sys.argv[0],
