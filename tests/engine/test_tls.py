@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click.testing
 import dask
+import distributed
 import pytest
 import trustme
 from dask_cluster import Cluster, Place
@@ -36,6 +37,9 @@ class Papers:
     def client(self) -> Tls:
         return Tls(self.ca, self.cert, self.key)
 
+    def security(self) -> distributed.Security:
+        return distributed.Security(tls_ca_file=self.ca, tls_client_cert=self.cert, tls_client_key=self.key)
+
 
 def issue(folder: Path) -> Papers:
     folder.mkdir()
@@ -56,6 +60,8 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
 def secure(tmp_path_factory: pytest.TempPathFactory, papers: Papers) -> Iterator[Cluster]:
     made = Cluster(tmp_path_factory.mktemp("secure"), Place(tls=papers.as_options()))
     made.worker("a")
+    with distributed.Client(made.address, security=papers.security(), set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=120)
     yield made
     made.close()
 
