@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -121,13 +121,16 @@ class DaskClient:
         if not self._own and (self._staff is None or self._staff.order != task.order):
             self._end_order()
             self._staff = Staff(self._client, task.order, lambda: self._done.put(_WAKE), self._named)
-            self._staff.muster(self._threads)
+            with self._connected():
+                self._staff.muster(self._threads)
         self._waiting.append(task)
-        self._place()
+        with self._connected():
+            self._place()
 
     def next_outcome(self, timeout_s: float) -> Outcome | None:
-        self._look_at_cluster()
-        self._place()
+        with self._connected():
+            self._look_at_cluster()
+            self._place()
         if self._lost:
             return self._lost.popleft()
         try:
@@ -135,7 +138,8 @@ class DaskClient:
         except queue.Empty:
             return None
         if key == _WAKE and self._staff is not None:
-            self._staff.muster(self._threads)
+            with self._connected():
+                self._staff.muster(self._threads)
         if key not in self._flights:
             return None
         flight = self._flights.pop(key)
@@ -150,7 +154,9 @@ class DaskClient:
         futures = [flight.future for flight in self._flights.values()]
         self._end_order()
         if futures and self._client.status == "running":
-            self._client.cancel(futures, force=True)
+            # Without a scheduler there is nobody who could still make them.
+            with suppress(dask_module("distributed").client.ClosedClientError):
+                self._client.cancel(futures, force=True)
 
     def _end_order(self) -> None:
         self._flights.clear()
@@ -160,6 +166,17 @@ class DaskClient:
         if self._staff is not None:
             self._staff.dismiss()
             self._staff = None
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """The scheduler may go at any moment, also between a look at the connection and its use."""
+        try:
+            yield
+        except dask_module("distributed").client.ClosedClientError as error:
+            raise self._connection_lost() from error
+
+    def _connection_lost(self) -> EngineError:
+        return EngineError(f"the connection to the Dask scheduler is lost; what was committed is kept; {self._remedy}")
 
     def _place(self) -> None:
         """Give Dask what is waiting, as soon as there is somebody to make it."""
@@ -181,9 +198,7 @@ class DaskClient:
             return
         self._asked = now
         if self._client.status not in ("running", "connecting"):
-            raise EngineError(
-                f"the connection to the Dask scheduler is lost; what was committed is kept; {self._remedy}"
-            )
+            raise self._connection_lost()
         try:
             self._threads = dict(self._client.sync(self._client.scheduler.ncores, callback_timeout=_ASK_S))
         except (OSError, TimeoutError):

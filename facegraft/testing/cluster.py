@@ -47,9 +47,13 @@ class OwnCluster:
         raise TimeoutError(f"no scheduler after {_START_S:g} s; see {self._log.name}")
 
     def worker(self, name: str, nanny: bool = True) -> None:
-        """Start a worker, with or without the nanny that starts another when it dies."""
+        """Start a worker, with or without the nanny that starts another when it dies (but not one that exits with 0)."""
         options = ["--nthreads", "1", "--name", name, "--memory-limit", "0", "--host", "127.0.0.1"]
         self._start(name, "dask_worker", "--nanny" if nanny else "--no-nanny", *options, "--no-dashboard")
+
+    def ended(self) -> list[str]:
+        """Names of the processes that have ended by themselves; a worker may be started again under its name."""
+        return [name for name, process in self._processes.items() if process.poll() is not None]
 
     def wait_for_workers(self, count: int) -> None:
         """Until the scheduler knows that many. Raises TimeoutError."""

@@ -220,6 +220,8 @@ class FitConfig:
     """Weight of the regularisation with prior=norm."""
     gaussian: float = 1.0
     """Weight of the regularisation with prior=gaussian."""
+    locality: float = 0.0
+    """Weight of |displacement by a part net| at surface and near points that the model takes to the template outside that part"""
 
 
 @dataclass(frozen=True)

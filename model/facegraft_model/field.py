@@ -165,7 +165,8 @@ class FaceField(Field):
         assert isinstance(net, MiniNet)
         return net
 
-    def _used(self, conditioning: Conditioning) -> list[NetSpec]:
+    def used(self, conditioning: Conditioning) -> list[NetSpec]:
+        """The nets that a head passes through: all, but for the expression's where it has no such code."""
         return [spec for spec in self.specs if spec.name in conditioning.weights]
 
     def _window(self, spec: NetSpec, x: Tensor, landmarks: Tensor) -> WindowTrace | None:
@@ -180,7 +181,7 @@ class FaceField(Field):
         count = points.shape[1] if count is None else count
         xs, displacements, nets, windows = [points], [], [], []
         correction = points.new_zeros(points.shape[:2])[:, :count]
-        for spec in self._used(conditioning):
+        for spec in self.used(conditioning):
             x = xs[-1]
             net = self._net(spec)(x, conditioning.weights[spec.name], self.matmul)
             window = self._window(spec, x, conditioning.landmarks[spec.name])
@@ -205,7 +206,7 @@ class FaceField(Field):
         ones = torch.ones_like(trace.sdf).unsqueeze(-1)
         g = self.template_net.adjoint(ones, trace.template, conditioning.template, self.matmul)
         neutral = g
-        for index, spec in reversed(list(enumerate(self._used(conditioning)))):
+        for index, spec in reversed(list(enumerate(self.used(conditioning)))):
             full = trace.nets[index]
             net = full if full.out.shape[1] == count else full.first(count)
             move, through = net.out[..., :3], g
@@ -239,7 +240,7 @@ class FaceField(Field):
         """Where points [B,N,3] lie after each net: name of the net → [B,N,3]."""
         conditioning = self.condition(codes)
         trace = self.trace(points, conditioning, 0)
-        return {spec.name: moved for spec, moved in zip(self._used(conditioning), trace.points[1:], strict=True)}
+        return {spec.name: moved for spec, moved in zip(self.used(conditioning), trace.points[1:], strict=True)}
 
     # -- losses -------------------------------------------------------------------------------------------------------
 

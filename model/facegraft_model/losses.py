@@ -12,7 +12,7 @@ from facegraft_model.errors import ModelError
 from facegraft_model.method import Batch, Codes, Terms, mahalanobis, sampled_points, weighted
 
 if TYPE_CHECKING:
-    from facegraft_model.field import FaceField
+    from facegraft_model.field import FaceField, NetSpec
 
 
 def eikonal(grad: Tensor) -> Tensor:
@@ -120,12 +120,18 @@ def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
 def _locality(field: FaceField, batch: Batch, displacements: list[Tensor]) -> Tensor:
     """Mean length of the part nets' displacements at surface and near points of other parts."""
     labels = torch.cat([batch["surface_parts"], batch["near_parts"]], 1)
+    return moved_elsewhere(field.specs, labels, displacements).mean()
+
+
+def moved_elsewhere(specs: list[NetSpec], labels: Tensor, displacements: list[Tensor]) -> Tensor:
+    """Sum over the part nets of the mean length [B] of their displacements [B,N,3] where the label u8 [B,N] is not their part's."""
+    count = labels.shape[1]
     terms = [
-        ((labels != spec.part) * length(displacements[i][:, : labels.shape[1]])).mean()
-        for i, spec in enumerate(field.specs)
+        ((labels != spec.part) * length(moved[:, :count])).mean(1)
+        for spec, moved in zip(specs, displacements, strict=True)
         if spec.part is not None
     ]
-    return torch.stack(terms).sum() if terms else displacements[0].new_zeros(())
+    return torch.stack(terms).sum(0) if terms else displacements[0].new_zeros(len(labels))
 
 
 def code_norm(codes: Codes, on: Tensor | None) -> Tensor:
@@ -163,4 +169,16 @@ def fit_terms(field: FaceField, batch: Batch, codes: Codes, fit: FitConfig) -> T
         known = (normals.abs().sum(-1) > 0).to(points.dtype)
         terms["eikonal"] = loss.eikonal * eikonal(gradients.point).mean(1)
         terms["normal"] = loss.normal * (known * normal_deviation(gradients.point, normals)).mean(1)
+    if fit.locality > 0:
+        # Codes are free where training never was: without this the nose's also learns what lies around the nose.
+        count = points.shape[1] - batch["free_points"].shape[1]
+        labels = template_labels(field, trace.points[-1][:, :count])
+        terms["locality"] = fit.locality * moved_elsewhere(field.used(conditioning), labels, trace.displacements)
     return terms | code_prior(field, codes, fit)
+
+
+@torch.no_grad()
+def template_labels(field: FaceField, warped: Tensor) -> Tensor:
+    """Part labels u8 [B,N] of points that lie at `warped` [B,N,3] in the template's space: those of its nearest registered points."""
+    # Head by head: distances of all points of all heads to the template at once are gigabytes.
+    return torch.stack([field.stage_parts[torch.cdist(points, field.stage_template).argmin(1)] for points in warped])

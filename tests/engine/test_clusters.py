@@ -226,3 +226,17 @@ def test_a_killed_scheduler_is_an_error_and_the_run_goes_on_elsewhere(
     assert not (tmp_path / "out" / "dataset.json").exists()
     run(PLAN, tmp_path / "out", scheduler="sync")
     assert dataset_hash(tmp_path / "out") == undisturbed
+
+
+def test_a_connection_that_is_lost_just_before_a_shard_is_submitted_is_the_same_error(
+    tmp_path: Path, dask: Cluster, undisturbed: dict[str, str]
+) -> None:
+    dask.worker("a")
+    with (
+        pytest.raises(EngineError, match="connection to the Dask scheduler is lost; what was committed is kept"),
+        start_client(options(scheduler=dask.address)) as client,
+    ):
+        at_submit(client, 4, client._client.close)  # type: ignore[attr-defined]
+        run(PLAN, tmp_path / "out", client)
+    run(PLAN, tmp_path / "out", scheduler="sync")
+    assert dataset_hash(tmp_path / "out") == undisturbed

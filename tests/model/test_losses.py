@@ -232,3 +232,33 @@ def test_options_of_the_fit(
     without = {name: code for name, code in codes.items() if name != "exp"}
     neutral = field.fit_terms(batch, without, tiny.fit)
     torch.testing.assert_close(neutral["code"], tiny.fit.code * code_norm(without, None))
+
+
+@pytest.mark.parametrize("neutral", [False, True])
+def test_fitted_parts_stay_where_the_template_has_them(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config, neutral: bool
+) -> None:
+    """Each point one by one: the label is that of the registered point nearest to where the whole cascade takes it."""
+    field, batch = make_field(window=False), make_batch(items=2)
+    codes = {name: code for name, code in field.codes_of(batch).items() if not (neutral and name == "exp")}
+    term = field.fit_terms(batch, codes, replace(tiny.fit, locality=7.0))["locality"]
+    for b in range(2):
+        own = {name: code[b : b + 1] for name, code in codes.items()}
+        points = torch.cat([batch["surface_points"][b], batch["near_points"][b]])
+        stages = {name: moved[0] for name, moved in field.stages(points[None], own).items()}
+        total, labels = 0.0, set()
+        for i in range(len(points)):
+            nearest = min(
+                range(len(field.stage_template)),
+                key=lambda k: float(torch.linalg.norm(field.stage_template[k] - stages["rem"][i])),
+            )
+            label = int(field.stage_parts[nearest])
+            labels.add(label)
+            before = points[i] if neutral else stages["exp"][i]
+            for number, name in enumerate(("nose", "eyes", "mouth"), start=1):
+                if label != number:
+                    total += float(torch.linalg.norm(stages[name][i] - before))
+                before = stages[name][i]
+        assert len(labels) > 1 and total > 0.01
+        assert float(term[b]) == pytest.approx(7.0 * total / len(points), rel=1e-6)
+    assert "locality" not in field.fit_terms(batch, codes, replace(tiny.fit, locality=0.0))
