@@ -1,0 +1,122 @@
+"""The group `facegraft model`, and what its commands share: options, the progress line, opening fits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from facegraft.cli.group import Commands
+from facegraft.cli.options import LocalPath, Place
+from facegraft.errors import FacegraftError
+
+if TYPE_CHECKING:
+    from facegraft_model.fitting.fits import Fits
+
+FOLDER = LocalPath(file_okay=False)
+DATASET = Place(file_okay=False)
+FILE = LocalPath(dir_okay=False)
+
+
+class NoTorchError(FacegraftError):
+    """The model's packages are not installed."""
+
+
+class ModelCommands(Commands):
+    """Commands that need torch, and say so where it is missing."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            import torch  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise NoTorchError(
+                f"facegraft model needs the package {error.name}: pip install 'facegraft[model]'"
+            ) from error
+        return super().invoke(ctx)
+
+
+@click.group(cls=ModelCommands)
+def model() -> None:
+    """The parts-based implicit face model: train, fit, score, edit.
+
+    \b
+    facegraft model train OUT/samples -o run --preset tiny     a small model on a CPU, in minutes
+    facegraft model fit run OUT/samples -o fits                codes of the held-out heads
+    facegraft model evaluate fits OUT/samples -o scores        how well, by part
+    facegraft model swap fits --host A --nose B -o swapped     B's nose on A, in latent space
+    """
+
+
+def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("-o", "--output", type=FOLDER, required=True, help="Folder to write.")(command)
+
+
+def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        help="Where to compute; auto: CUDA if there is any.",
+    )(command)
+
+
+def resolution_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--resolution", type=click.IntRange(8, 512), default=256, help="Nodes of the grid along each axis."
+    )(command)
+
+
+def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="GROUP.NAME=VALUE",
+        help="Any setting of the configuration; repeatable.",
+    )(command)
+
+
+def quiet_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--quiet", is_flag=True, help="No progress display.")(command)
+
+
+def open_fits(path: Path, device: str) -> Fits:
+    """Fits and their model on a device ("auto": CUDA if there is any)."""
+    from facegraft_model.fitting.fits import load_fits
+    from facegraft_model.training.parallel import choose_device
+
+    return load_fits(path, choose_device(device))
+
+
+class Progress:
+    """One line on a terminal; nothing where there is none."""
+
+    def __init__(self, what: str, quiet: bool) -> None:
+        self.what, self.shown = what, not quiet and sys.stderr.isatty()
+        self._dirty = False
+
+    def __call__(self, done: int, total: int, loss: float) -> None:
+        self._show(f"{self.what}: {done}/{total}, loss {loss:.4g}")
+
+    def heads(self, done: int, total: int) -> None:
+        """Heads done of all."""
+        self._show(f"{self.what}: {done}/{total} heads")
+
+    def named(self, what: str, done: int, total: int) -> None:
+        """A step of the work by name."""
+        self._show(f"{what}: {done}/{total}")
+
+    def _show(self, text: str) -> None:
+        if self.shown:
+            sys.stderr.write(f"\r\x1b[2K{text}")
+            sys.stderr.flush()
+            self._dirty = True
+
+    def close(self) -> None:
+        """End the line."""
+        if self._dirty:
+            sys.stderr.write("\r\x1b[2K")
+            self._dirty = False

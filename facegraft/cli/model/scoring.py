@@ -1,0 +1,185 @@
+"""`facegraft model extract`, `evaluate` and `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from facegraft.cli.model.group import (
+    DATASET,
+    FOLDER,
+    Progress,
+    device_option,
+    open_fits,
+    output_option,
+    quiet_option,
+    resolution_option,
+    settings_option,
+)
+
+
+@click.command("extract")
+@click.argument("fits", type=FOLDER)
+@output_option
+@resolution_option
+@click.option("--dense", is_flag=True, help="Evaluate every node of the grid, not only those near the surface.")
+@click.option("--format", "suffix", type=click.Choice(["ply", "glb", "obj"]), default="ply", help="File format.")
+@click.option("--unit", type=click.Choice(["mm", "unit"]), default="mm", help="Millimetres, or the model's unit ball.")
+@click.option("--key", "keys", multiple=True, help="These heads only; repeatable.")
+@device_option
+@quiet_option
+def model_extract(
+    fits: Path,
+    output: Path,
+    resolution: int,
+    dense: bool,
+    suffix: Any,
+    unit: Any,
+    keys: tuple[str, ...],
+    device: str,
+    quiet: bool,
+) -> None:
+    """Meshes of fitted heads, with a part label and template coordinates at every vertex.
+
+    \b
+    Example: facegraft model extract fits -o meshes --resolution 384
+    """
+    from facegraft_model.meshes.export import extract_fits
+
+    bar = Progress("extract", quiet)
+    written = extract_fits(
+        open_fits(fits, device),
+        output,
+        keys=keys or None,
+        resolution=resolution,
+        mode="dense" if dense else "sparse",
+        suffix=suffix,
+        unit=unit,
+        on_head=bar.heads,
+    )
+    bar.close()
+    click.echo(f"{output}: {len(written)} meshes")
+
+
+@click.command("evaluate")
+@click.argument("fits", type=FOLDER)
+@click.argument("samples", type=DATASET)
+@output_option
+@resolution_option
+@click.option(
+    "--surfaces",
+    type=DATASET,
+    default=None,
+    help="The surfaces that SAMPLES were made of; default: as SAMPLES recorded them.",
+)
+@click.option(
+    "--align",
+    type=click.Choice(["none", "icp"]),
+    default="none",
+    help="icp: also report scores after rigid alignment to the truth.",
+)
+@click.option("--points", type=click.IntRange(100), default=150_000, help="Points of a whole head.")
+@click.option("--part-points", type=click.IntRange(100), default=6_000, help="Points of a part.")
+@click.option(
+    "--pairs", type=click.IntRange(0), default=20, help="Pairs of heads for leakage and swap error; 0: leave them out."
+)
+@click.option(
+    "--predictability", type=click.IntRange(0), default=0, help="Pairs for variation predictability; 0: leave it out."
+)
+@click.option("--picture/--no-picture", default=True, help="Also draw SCORES/fits.png.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the points drawn.")
+@device_option
+@quiet_option
+def model_evaluate(
+    fits: Path, samples: Path, output: Path, resolution: int, surfaces: Path | None, align: Any, points: int, part_points: int, pairs: int,
+    predictability: int, picture: bool, seed: int, device: str, quiet: bool,
+) -> None:  # fmt: skip
+    """Score fitted heads by part, with floors and intervals, and how well their parts are disentangled.
+
+    \b
+    Example: facegraft model evaluate fits out/samples -o scores
+    Writes SCORES/scores.json, SCORES/scores.csv, SCORES/table.txt and SCORES/fits.png.
+    """
+    from facegraft_model.scores.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits, fit_pictures
+    from facegraft_model.scores.records import ScoreSettings
+    from facegraft_model.scores.scorefiles import write_scores
+    from facegraft_model.scores.scoretable import score_table
+
+    from facegraft.store import write_bytes_atomic
+
+    loaded = open_fits(fits, device)
+    settings = EvaluationSettings(
+        resolution,
+        pairs,
+        predictability,
+        ScoreSettings(full_points=points, part_points=part_points, alignment=align, seed=seed),
+    )
+    bar = Progress("evaluate", quiet)
+    scores = evaluate_fits(loaded, samples, settings, surfaces=surfaces, progress=bar.named)
+    write_scores(output, scores)
+    table = score_table([scores]) + disentanglement_table([scores])
+    write_bytes_atomic(output / "table.txt", table.encode())
+    if picture:
+        from facegraft.report.modelsheets import write_fit_sheet
+
+        bar.named("pictures", 0, 1)
+        shown = fit_pictures(loaded, samples, resolution=resolution, surfaces=surfaces)
+        write_fit_sheet(output / "fits.png", shown, f"Held-out heads, preset {loaded.field.config.preset}")
+    bar.close()
+    click.echo(table)
+    click.echo(f"{output}: scores of {len(scores.heads)} heads")
+
+
+@click.command("compare")
+@click.argument("samples", type=DATASET)
+@output_option
+@click.option(
+    "--methods",
+    default="linear,deepsdf,i3dmm,imface,paper,facegraft",
+    help="Presets to train, fit and score; also paper-five and facegraft-five.",
+)
+@click.option(
+    "--steps", type=click.IntRange(1), default=None, help="Optimiser steps of every method; default: each preset's."
+)
+@click.option(
+    "--fit-steps", type=click.IntRange(1), default=None, help="Iterations of the fits; default: each preset's."
+)
+@click.option(
+    "--surfaces",
+    type=DATASET,
+    default=None,
+    help="The surfaces that SAMPLES were made of; default: as SAMPLES recorded them.",
+)
+@resolution_option
+@click.option(
+    "--pairs", type=click.IntRange(0), default=20, help="Pairs of heads for leakage and swap error; 0: leave them out."
+)
+@click.option("--points", type=click.IntRange(100), default=150_000, help="Points of a whole head.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")
+@device_option
+@settings_option
+@quiet_option
+def model_compare(
+    samples: Path, output: Path, methods: str, steps: int | None, fit_steps: int | None, surfaces: Path | None, resolution: int, pairs: int,
+    points: int, seed: int, device: str, settings: tuple[str, ...], quiet: bool,
+) -> None:  # fmt: skip
+    """Train several methods on the same SAMPLES, fit and score them alike, and put them into one table; resumes.
+
+    \b
+    Example: facegraft model compare out/samples -o compared --methods paper,facegraft --steps 5000
+    --set holds for every method. Writes OUT/table.txt, OUT/comparison.json, and OUT/METHOD/{run,fits,scores}.
+    """
+    from facegraft_model.scores.compare import compare_methods
+    from facegraft_model.scores.evaluation import EvaluationSettings
+    from facegraft_model.scores.records import ScoreSettings
+
+    bar = Progress("compare", quiet)
+    table = compare_methods(
+        samples, output, [name.strip() for name in methods.split(",") if name.strip()], steps=steps, fit_steps=fit_steps, surfaces=surfaces,
+        settings=EvaluationSettings(resolution, pairs, 0, ScoreSettings(full_points=points)), overrides=settings, seed=seed, device=device,
+        progress=bar.named, show_training=not quiet,
+    )  # fmt: skip
+    bar.close()
+    click.echo(table)
