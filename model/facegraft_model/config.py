@@ -60,7 +60,7 @@ class ModelConfig:
     window: bool = False
     """Fade the displacement of a part net to zero away from its part."""
     window_inner: float = 1.1
-    window_outer: float = 1.6
+    window_outer: float = 1.4
     """The window is 1 up to window_inner and 0 from window_outer on, in radii of the ellipsoid around the part."""
     nose_dim: int = 48
     eyes_dim: int = 48

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -123,6 +126,35 @@ def test_an_upload_that_is_killed_leaves_nothing(bucket: str, endpoint: str) -> 
         connection.sendall(f"{head}Authorization: AWS4-HMAC-SHA256 {credential}\r\n\r\n".encode() + b"x" * 5000)
     assert objects.listed(bucket) == []
     assert at(f"{bucket}/shards/00000-of-00001.json").size() is None
+
+
+KILLED_AT_THE_SECOND_PART = """
+import os, signal, sys
+import s3fs
+from facegraft.store import remote
+remote._PART = 5 << 20
+honest = s3fs.S3FileSystem._call_s3
+async def call(self, method, *arguments, **options):
+    if method == "upload_part" and options["PartNumber"] > 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return await honest(self, method, *arguments, **options)
+s3fs.S3FileSystem._call_s3 = call
+remote.place(sys.argv[1]).put(bytes(11 << 20))
+"""
+
+
+def test_an_upload_of_several_parts_that_is_killed_leaves_no_object(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{bucket}/shards/00000-of-00001.safetensors"
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_THE_SECOND_PART, url], stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert objects.listed(bucket) == [] and at(url).size() is None
+    monkeypatch.setattr(remote_module, "_PART", 5 << 20)
+    at(url).put(b"y" * (11 << 20))
+    assert at(url).read_bytes() == b"y" * (11 << 20)
 
 
 def test_create_gives_a_name_to_one_only(bucket: str) -> None:
