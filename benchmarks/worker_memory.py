@@ -1,9 +1,10 @@
-"""Does a worker's memory grow? Resident memory of one worker and of its item child while they make a thousand items of each stage.
+"""Does a worker's memory grow? Memory of one worker and of its item child while they make a thousand items of each stage.
 
     python benchmarks/worker_memory.py                    # synthetic heads, 1,000 items of ingest, graft, clean and sample
     python benchmarks/worker_memory.py --ict FaceXModel   # real heads of ICT-FaceKit
 
-Prints a table: MB after the first tenth of the items, at the end, and the slope between, per thousand items.
+Prints a table: MB after the first tenth of the items, at the end, and the slope between, per thousand items. Memory is what the process
+alone holds (resident and not shared); pages of the shards that it has mapped are the system's, which takes them back when it needs them.
 """
 
 from __future__ import annotations
@@ -44,22 +45,22 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.done.wait(EVERY_S):
-            worker, child = resident_mb()
+            worker, child = private_mb()
             if (self.folder / "run.json").exists() and child:
                 self.seen.append((status(self.folder).done, worker, child))
 
 
-def resident_mb() -> tuple[float, float]:
+def private_mb() -> tuple[float, float]:
     """MB of the worker and of its child; 0 where there is none."""
     found = {"worker": 0.0, "child": 0.0}
     for process in psutil.Process().children(recursive=True):
         try:
-            line, size = " ".join(process.cmdline()), process.memory_info().rss / 1e6
+            line, memory = " ".join(process.cmdline()), process.memory_info()
         except psutil.Error:
             continue
         kind = "child" if "facegraft.engine.child_main" in line else "worker" if "spawn_main" in line else ""
         if kind:
-            found[kind] = max(found[kind], size)
+            found[kind] = max(found[kind], (memory.rss - memory.shared) / 1e6)
     return found["worker"], found["child"]
 
 
