@@ -3,7 +3,8 @@
     python benchmarks/worker_memory.py                    # synthetic heads, 1,000 items of ingest, graft, clean and sample
     python benchmarks/worker_memory.py --ict FaceXModel   # real heads of ICT-FaceKit
 
-Prints a table: MB after the first tenth of the items, at the end, and the slope between, per thousand items. Memory is what the process
+Prints a table, in MB: the least that the process holds in the second tenth of the items and in the last, the most it ever held, and the
+slope of the least, tenth by tenth, per thousand items. Memory is what the process
 alone holds (resident and not shared); pages of the shards that it has mapped are the system's, which takes them back when it needs them.
 """
 
@@ -25,7 +26,7 @@ from facegraft import pipeline
 from facegraft.engine import EngineOptions, RunSummary, start_client
 from facegraft.engine.status import status
 
-EVERY_S = 0.5
+EVERY_S = 0.1
 SUBJECTS, DONORS = 40, 25
 
 
@@ -77,12 +78,14 @@ def watched(folder: Path, work: Callable[[], RunSummary]) -> tuple[RunSummary, n
 
 
 def row(stage: str, summary: RunSummary, seen: np.ndarray) -> str:
-    """A line of the table. The first tenth is left out: there libraries are loaded and buffers find their size."""
-    warm = seen[seen[:, 0] >= 0.1 * summary.planned]
+    """A line of the table. A process holds most while it makes a shard and least between two: growth is that of the least, tenth by tenth."""
+    tenth = np.minimum(10 * seen[:, 0] // summary.planned, 9)
     cells = [f"{stage:<8} {summary.planned:>6} {summary.planned / summary.seconds:>8.1f}"]
     for column in (1, 2):
-        slope = 1000 * np.polyfit(warm[:, 0], warm[:, column], 1)[0] if len(set(warm[:, 0])) > 1 else float("nan")
-        cells.append(f"{warm[0, column]:>8.0f} {warm[-1, column]:>8.0f} {warm[:, column].max():>8.0f} {slope:>+9.1f}")
+        # The first tenth is left out: there libraries are loaded and buffers find their size.
+        least = np.array([[k, seen[tenth == k, column].min()] for k in range(1, 10) if (tenth == k).any()])
+        slope = 1000 * np.polyfit(least[:, 0] * summary.planned / 10, least[:, 1], 1)[0] if len(least) > 1 else np.nan
+        cells.append(f"{least[0, 1]:>8.0f} {least[-1, 1]:>8.0f} {seen[:, column].max():>8.0f} {slope:>+9.1f}")
     return "  ".join(cells)
 
 
@@ -92,7 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     source: dict[str, Any] = {"kind": "ict"} if arguments.ict else {"kind": "synthetic"}
     options = EngineOptions(workers=1, progress=False)
-    print(f"{'':25}  {'worker: MB at 10 %, end, most, per 1,000 items':<36}  item child: the same", flush=True)
+    print(f"{'':25}  {'worker: least at 10 %, at the end; most; per 1,000':<36}  item child: the same", flush=True)
     with tempfile.TemporaryDirectory() as name, start_client(options) as client:
         out = Path(name)
         start = time.perf_counter()
