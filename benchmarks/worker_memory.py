@@ -26,7 +26,7 @@ from facegraft import pipeline
 from facegraft.engine import EngineOptions, RunSummary, start_client
 from facegraft.engine.status import status
 
-EVERY_S = 0.1
+EVERY_S = 0.25
 SUBJECTS, DONORS = 40, 25
 
 
