@@ -34,7 +34,7 @@ from facegraft.engine.sandbox import Limits
 from facegraft.engine.shard_task import ShardResult, ShardTask
 from facegraft.engine.stage import stage_label, stage_name
 from facegraft.engine.status import commit_records
-from facegraft.store import StoreError, finish_dataset, withdraw_dataset, write_bytes_atomic
+from facegraft.store import StoreError, finish_dataset, sweep_shards, withdraw_dataset, write_bytes_atomic
 from facegraft.store.atomic import remove_file_durably
 from facegraft.store.reader import read_attachment, read_document
 from facegraft.store.remote import place
@@ -88,6 +88,8 @@ def execute(
         claim(folder, record)
         if finished_counts(folder) is not None:
             if _all_shards_are_there(folder, record) and _is_furnished(folder):
+                # A worker that was cut off may have outlived the run that gave it up.
+                sweep_shards(folder)
                 return _summary_of_finished(folder, record, start)
             withdraw_dataset(folder)  # somebody took files away, or damaged them: make them again
         with _resumable(folder):

@@ -195,18 +195,21 @@ def _version(future: Any) -> tuple[str | None, str]:
     if future.status == "error":
         error = future.exception(timeout=_ANSWER_S)
         return None, f"facegraft cannot be imported there ({type(error).__name__}: {error})"
-    return None, f"it does not answer ({future.status})"
+    raise _no_answer(future)
 
 
 def _fitness(future: Any) -> str:
     if future.status == "finished":
         return str(future.result(timeout=_ANSWER_S))
-    error = future.exception(timeout=_ANSWER_S) if future.status == "error" else None
-    return (
-        f"it cannot run facegraft ({type(error).__name__}: {error})"
-        if error
-        else f"it does not answer ({future.status})"
-    )
+    if future.status == "error":
+        error = future.exception(timeout=_ANSWER_S)
+        return f"it cannot run facegraft ({type(error).__name__}: {error})"
+    raise _no_answer(future)
+
+
+def _no_answer(future: Any) -> CancelledError:
+    """Cancelled or lost: the worker has gone, or the scheduler. It says nothing about whether the worker is fit."""
+    return CancelledError(f"the question is {future.status}")
 
 
 def _answered(asked: dict[str, Any]) -> list[tuple[str, Any]]:

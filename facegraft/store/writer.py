@@ -252,12 +252,19 @@ def finish_dataset(
         "must_understand": [],
     }
     write_bytes_atomic(root / INDEX_FILE, index)
-    if remote_of(root) is None:  # nothing is ever put under a temporary name there
-        leftovers = (root / SHARD_FOLDER).glob(f"*{TEMPORARY_MARK}*")
-        for final in {path.with_name(final_name(path.name)) for path in leftovers}:
-            remove_leftovers(final)
+    sweep_shards(root)
     write_bytes_atomic(root / DATASET_FILE, seal(document))
     return document
+
+
+def sweep_shards(folder: Folder) -> None:
+    """Remove what dead writers left among the shards; what a living one is at work on stays."""
+    root = place(folder)
+    if remote_of(root) is not None:
+        return  # nothing is ever put under a temporary name there
+    leftovers = (root / SHARD_FOLDER).glob(f"*{TEMPORARY_MARK}*")
+    for final in {path.with_name(final_name(path.name)) for path in leftovers}:
+        remove_leftovers(final)
 
 
 def withdraw_dataset(folder: Folder) -> None:

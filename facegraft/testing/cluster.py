@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 from facegraft.engine.threads import SINGLE_THREAD
 from facegraft.testing.killer import dask_workers, family, kill
 
@@ -61,11 +63,14 @@ class OwnCluster:
         with distributed.Client(self.address, set_as_default=False) as client:
             client.wait_for_workers(count, timeout=_START_S)
 
-    def kill(self, name: str) -> None:
-        """SIGKILL to that very process: "scheduler", a nanny, or a worker that has none."""
+    def kill(self, name: str) -> list[psutil.Process]:
+        """SIGKILL to that very process: "scheduler", a nanny, or a worker that has none. Returns those that it leaves behind; a nanny's
+        worker ends itself, soon but not at once."""
         process = self._processes.pop(name)
+        left = family(process.pid)[1:]
         process.kill()
         process.wait()
+        return left
 
     def kill_worker(self, name: str) -> bool:
         """SIGKILL to the worker below the nanny of that name, and not to the nanny; False when it had none just then."""

@@ -18,6 +18,7 @@ from toy_stages import toy_plan
 
 import facegraft
 from facegraft.engine import EngineError, start_client
+from facegraft.engine.staff import Staff
 
 pytestmark = pytest.mark.slow
 
@@ -239,4 +240,24 @@ def test_a_connection_that_is_lost_just_before_a_shard_is_submitted_is_the_same_
         at_submit(client, 4, client._client.close)  # type: ignore[attr-defined]
         run(PLAN, tmp_path / "out", client)
     run(PLAN, tmp_path / "out", scheduler="sync")
+    assert dataset_hash(tmp_path / "out") == undisturbed
+
+
+def test_a_question_that_is_cancelled_says_nothing_about_the_worker(
+    tmp_path: Path, dask: Cluster, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the worker or the scheduler goes before it has answered: asked again, and not taken for unfit."""
+    dask.worker("a")
+    ask, asked = Staff._ask, []
+
+    def cancelled_twice(staff: Staff, address: str, *question: Any) -> Any:
+        future = ask(staff, address, *question)
+        asked.append(question)
+        if len(asked) in (1, 3):  # for the version, and for the folder
+            future.cancel(force=True)
+        return future
+
+    monkeypatch.setattr(Staff, "_ask", cancelled_twice)
+    run(PLAN, tmp_path / "out", scheduler=dask.address)
+    assert len(asked) == 5
     assert dataset_hash(tmp_path / "out") == undisturbed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from toy_stages import toy_plan
 from facegraft.engine import EngineError, EngineOptions, StageSetupError, retry, start_client, status
 from facegraft.engine.lock import locked
 from facegraft.store import open_dataset, verify_dataset
+from facegraft.store.atomic import temporary_name
 
 POISON = {3: "segfault", 6: "memory", 9: "exception", 12: "nan", 14: "hang", 17: "wrong_dtype", 19: "refuse"}
 REASONS = {
@@ -57,6 +59,23 @@ def test_what_comes_out_is_a_dataset(tmp_path: Path, cluster: Any) -> None:
     assert dataset.row("item_007")["reason"] == "too few faces"
     assert not verify_dataset(tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.tmp-*"))
+
+
+def test_what_a_cut_off_worker_left_goes_when_a_finished_run_is_asked_for_again(tmp_path: Path) -> None:
+    output, plan = tmp_path / "out", toy_plan(4, 2)
+    run(plan, output, scheduler="sync")
+    before = dataset_hash(output)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    shard = output / "shards" / "00001-of-00002.safetensors"
+    ours = shard.with_name(temporary_name(shard.name))  # of this process, which lives
+    ours.write_bytes(b"half")
+    theirs = shard.with_name(ours.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
+    theirs.write_bytes(b"half")
+    assert run(plan, output, scheduler="sync").kept == 4
+    assert ours.exists() and not theirs.exists()
+    ours.unlink()
+    assert dataset_hash(output) == before
 
 
 def test_poison_items_are_rejected_with_the_right_reason_and_no_other(tmp_path: Path, cluster: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import fault_rows as rows
 import numpy as np
+import psutil
 import pytest
 from fault_checks import check_complete, check_final_names, check_not_made_again
 from run_toys import SHARDS, command, toys
@@ -138,15 +139,20 @@ def test_worker(tmp_path: Path, dask: OwnCluster, undisturbed: dict[str, str], m
 def test_nanny(tmp_path: Path, dask: OwnCluster, undisturbed: dict[str, str], moment: Moment) -> None:
     output = tmp_path / "out"
     before: dict[str, Any] = {}
+    orphans: list[psutil.Process] = []
 
     def strike() -> None:
         before.update(committed(output))
-        dask.kill("b")
+        orphans.extend(dask.kill("b"))
         dask.worker("b")
 
     thread = during(moment, output, strike)
     toys(output, scheduler=dask.address)
     thread.join()
+    check_final_names(output, undisturbed)
+    # The worker may outlive the run and die in the middle of a file that nobody waits for: the same command takes that away.
+    psutil.wait_procs(orphans, timeout=120)
+    toys(output, scheduler=dask.address)
     check_complete(output, undisturbed)
     check_not_made_again(output, before)
     dask.wait_for_workers(2)
