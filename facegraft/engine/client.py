@@ -29,8 +29,11 @@ _IN_FLIGHT = 2
 # Like Dask's own allowed-failures: so often may all workers that a shard was given to go away before the shard is suspected.
 _MOVES_ALLOWED = 3
 _WAKE = ""
-# Dask samples what its workers do and keeps an hour of it: memory that grows, for what the logs of a run tell better.
-_WITHOUT_PROFILE = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+_DASK_SETTINGS = {
+    "distributed.diagnostics.nvml": False,
+    # Dask samples what its workers do and keeps an hour of it: memory that grows, for what the logs of a run tell better.
+    "distributed.worker.profile.enabled": False,
+}
 
 
 @dataclass(frozen=True)
@@ -257,9 +260,7 @@ def start_client(options: EngineOptions) -> Iterator[ShardClient]:
             yield SyncClient()
         return
     dask, distributed = dask_module("dask"), dask_module("distributed")
-    with dask.config.set(
-        {"distributed.diagnostics.nvml": False, "distributed.comm.timeouts.connect": f"{CONNECT_S:g}s"}
-    ):
+    with dask.config.set({**_DASK_SETTINGS, "distributed.comm.timeouts.connect": f"{CONNECT_S:g}s"}):
         if options.scheduler is None:
             count = options.workers or dask.system.CPU_COUNT
             with (
@@ -273,7 +274,7 @@ def start_client(options: EngineOptions) -> Iterator[ShardClient]:
                     silence_logs=logging.CRITICAL,
                     # Memory is the business of the child: Dask would pause or kill the worker for what the child does.
                     memory_limit=0,
-                    env={**SINGLE_THREAD, **_WITHOUT_PROFILE},
+                    env=SINGLE_THREAD,
                     preload=["facegraft.engine.worker_setup"],
                 ) as cluster,
                 distributed.Client(cluster, set_as_default=False) as client,
