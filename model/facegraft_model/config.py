@@ -95,9 +95,9 @@ class LossConfig:
     neutral: float = 1e4
     """squared displacement by the expression net of a head whose expression is neutral"""
     dense: float = 0.0
-    """|displacement of registered surface points by each net - the true displacement of that stage| (in units); of a part net, the mean inside the part plus the mean outside it"""
+    """|displacement of registered surface points by each net - the true displacement of that stage| (in units); of a part net, the mean inside the part plus the mean around it"""
     locality: float = 0.0
-    """|displacement by a part net| at sampled points that do not belong to the part"""
+    """|displacement by a part net| at sampled points around the part: within its window, but not of the part"""
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class FitConfig:
     gaussian: float = 1.0
     """Weight of the regularisation with prior=gaussian."""
     locality: float = 0.0
-    """Weight of |displacement by a part net| at surface and near points that the model takes to the template outside that part"""
+    """Weight of |displacement by a part net| at surface and near points around the part, told apart by where the model takes them in the template"""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from facegraft_model.errors import ModelError
 from facegraft_model.method import Batch, Codes, Terms, mahalanobis, sampled_points, weighted
 
 if TYPE_CHECKING:
-    from facegraft_model.field import FaceField, NetSpec
+    from facegraft_model.field import FaceField, NetSpec, Trace
+    from facegraft_model.nets.window import WindowTrace
 
 
 def eikonal(grad: Tensor) -> Tensor:
@@ -78,9 +79,10 @@ def training_terms(field: FaceField, batch: Batch, codes: Codes) -> Terms:
         moved = trace.displacements[0][:, : batch["surface_points"].shape[1]]
         terms["neutral"] = (batch["is_neutral"].to(points.dtype) * moved.square().mean((1, 2))).mean()
     if dense:
-        terms["dense"] = _dense(field, batch, [moved[:, count + 68 :] for moved in trace.displacements])
+        terms["dense"] = _dense(field.specs, batch, trace, count + 68)
     if loss.locality > 0:
-        terms["locality"] = _locality(field, batch, trace.displacements)
+        labels = torch.cat([batch["surface_parts"], batch["near_parts"]], 1)
+        terms["locality"] = moved_elsewhere(field.specs, labels, trace).mean()
     return weighted(terms, loss)
 
 
@@ -94,44 +96,48 @@ def _landmark_generation(field: FaceField, generated: dict[str, Tensor], landmar
     return torch.stack(terms).sum()
 
 
-def _dense(field: FaceField, batch: Batch, displacements: list[Tensor]) -> Tensor:
-    """L1 of each net's displacement [B,m,3] at registered points from the true one of its stage, summed over the nets.
+def _dense(specs: list[NetSpec], batch: Batch, trace: Trace, first: int) -> Tensor:
+    """L1 of each net's displacement at registered points, rows of the trace from `first` on, from the true one of its stage; summed.
 
-    A part is a twentieth of a head, and elsewhere its net has to do nothing: so for a part net the points of the part count
-    as much, together, as all the others.
+    A part is a twentieth of a head, and far from it a window leaves its net nothing to do: so for a part net the points of the part
+    count as much, together, as all those around it.
     """
     stages, labels = batch["stage_points"], batch["stage_part_labels"]
     terms = []
-    for spec, moved in zip(field.specs, displacements, strict=True):
-        error = (moved - (stages[:, spec.stage_to] - stages[:, spec.stage_from])).abs().mean((0, 2))
+    for i, spec in enumerate(specs):
+        moved = trace.displacements[i][:, first:]
+        error = (moved - (stages[:, spec.stage_to] - stages[:, spec.stage_from])).abs().mean(2)
         if spec.part is None:
             terms.append(error.mean())
             continue
-        inside = (labels == spec.part).to(error.dtype)
-        terms.append(_mean_where(error, inside) + _mean_where(error, 1 - inside))
+        inside = (labels == spec.part).expand_as(error)
+        around = _around(inside, trace.windows[i], first)
+        terms.append((_mean_where(error, inside) + _mean_where(error, around)).mean())
     return torch.stack(terms).sum()
 
 
-def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of the values [m] whose `chosen` [m] is 1; 0 where there are none."""
-    return (values * chosen).sum() / chosen.sum().clamp_min(1)
-
-
-def _locality(field: FaceField, batch: Batch, displacements: list[Tensor]) -> Tensor:
-    """Mean length of the part nets' displacements at surface and near points of other parts."""
-    labels = torch.cat([batch["surface_parts"], batch["near_parts"]], 1)
-    return moved_elsewhere(field.specs, labels, displacements).mean()
-
-
-def moved_elsewhere(specs: list[NetSpec], labels: Tensor, displacements: list[Tensor]) -> Tensor:
-    """Sum over the part nets of the mean length [B] of their displacements [B,N,3] where the label u8 [B,N] is not their part's."""
-    count = labels.shape[1]
+def moved_elsewhere(specs: list[NetSpec], labels: Tensor, trace: Trace) -> Tensor:
+    """How far each part net moves points around its part, [B]: mean lengths over the points whose label u8 [B,N] is not the part's
+    and which its window lets it move, summed over the nets. The points are the first N rows of the trace."""
     terms = [
-        ((labels != spec.part) * length(moved[:, :count])).mean(1)
-        for spec, moved in zip(specs, displacements, strict=True)
+        _mean_where(length(moved[:, : labels.shape[1]]), _around(labels == spec.part, window, 0))
+        for spec, moved, window in zip(specs, trace.displacements, trace.windows, strict=True)
         if spec.part is not None
     ]
-    return torch.stack(terms).sum(0) if terms else displacements[0].new_zeros(len(labels))
+    return torch.stack(terms).sum(0) if terms else trace.sdf.new_zeros(len(labels))
+
+
+def _around(inside: Tensor, window: WindowTrace | None, first: int) -> Tensor:
+    """Points [B,N] that are not of the part, and that its net can move all the same; rows of the window from `first` on."""
+    if window is None:
+        return ~inside
+    return ~inside & (window.value[:, first : first + inside.shape[1], 0] > 0)
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean [B] of the values [B,N] that are `chosen`; 0 where none is. A mean of its own for every head, so that parts of a batch average."""
+    weights = chosen.to(values.dtype)
+    return (values * weights).sum(1) / weights.sum(1).clamp_min(1)
 
 
 def code_norm(codes: Codes, on: Tensor | None) -> Tensor:
@@ -173,7 +179,7 @@ def fit_terms(field: FaceField, batch: Batch, codes: Codes, fit: FitConfig) -> T
         # Codes are free where training never was: without this the nose's also learns what lies around the nose.
         count = points.shape[1] - batch["free_points"].shape[1]
         labels = template_labels(field, trace.points[-1][:, :count])
-        terms["locality"] = fit.locality * moved_elsewhere(field.used(conditioning), labels, trace.displacements)
+        terms["locality"] = fit.locality * moved_elsewhere(field.used(conditioning), labels, trace)
     return terms | code_prior(field, codes, fit)
 
 

@@ -14,12 +14,12 @@ PAPER = Config(preset="paper")
 FACEGRAFT = Config(
     preset="facegraft",
     model=ModelConfig(window=True, hyper="low-rank", code_init=0.1),
-    loss=LossConfig(eikonal_neutral=50.0, code=1e2, dense=3e3, locality=1e3),
+    loss=LossConfig(eikonal_neutral=50.0, code=1e2, dense=3e3, locality=300.0),
     data=DataConfig(surface=9216, near=5120, free=2048, stage=512),
     train=TrainConfig(
         lr=5e-4, head_lr=5e-5, code_lr=1e-3, schedule="cosine", epochs=400.0, warmup_steps=200, clip_grad=2e3
     ),
-    fit=FitConfig(lr=5e-3, surface=9216, near=5120, free=2048, init="mean", code=1e2, locality=1e3),
+    fit=FitConfig(lr=5e-3, surface=9216, near=5120, free=2048, init="mean", code=1e2, locality=300.0),
 )
 """Ours: stage supervision at registered points, windows, near-surface bands, low-rank hyper-networks."""
 
@@ -47,7 +47,7 @@ TINY = replace(
         clip_grad=2e3,
         validate_steps=0,
     ),
-    fit=FitConfig(steps=200, lr=1e-2, items=4, surface=512, near=256, free=128, init="mean", code=1e2, locality=1e3),
+    fit=FitConfig(steps=200, lr=1e-2, items=4, surface=512, near=256, free=128, init="mean", code=1e2, locality=300.0),
 )
 """Small enough for a CPU: tests, the demo, a first look at a dataset."""
 

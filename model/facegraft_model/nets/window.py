@@ -9,6 +9,12 @@ from torch import Tensor
 
 from facegraft_model.errors import ModelError
 
+LEAST_DEPTH = 1 / 8
+"""Least semi-axis of the ellipsoid around a part, as a share of the largest distance of its points from their mean."""
+
+TOLERANCE = 1e-3
+"""When the enclosing ellipsoid is near enough to the least one: a point leaves it by less than this share of its squared radius."""
+
 
 class WindowTrace(NamedTuple):
     """Value [B,N,1] of a window and its gradient [B,N,3]."""
@@ -32,9 +38,11 @@ def part_window(x: Tensor, centre: Tensor, metric: Tensor, inner: float, outer: 
 
 
 def part_ellipsoid(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The ellipsoid of the shape of the points' covariance that just holds them all: centre [3], metric [3,3].
+    """The ellipsoid of least volume that holds all the points, and has some depth: centre [3], metric [3,3] (r = 1 on it).
 
     points [n,3]. Raises ModelError for fewer than 4, and for points that are all in one place.
+    By Khachiyan's algorithm (M. J. Todd and E. A. Yildirim, "On Khachiyan's algorithm for the computation of minimum-volume enclosing
+    ellipsoids", Discrete Applied Mathematics 155, 2007): the weight of the point that the ellipsoid leaves out the most rises.
     """
     if len(points) < 4 or bool((points == points[0]).all()):
         raise ModelError(
@@ -42,12 +50,26 @@ def part_ellipsoid(points: Tensor) -> tuple[Tensor, Tensor]:
             "sample with more stage points, and with part labels"
         )
     points = points.double()
-    centre = points.mean(0)
+    mean = points.mean(0)
+    axes = torch.linalg.svd(points - mean, full_matrices=False).Vh
+    # A part can be as thin as a shell, which another head's part leaves at once: poles keep its ellipsoid from being a disc.
+    depth = LEAST_DEPTH * torch.linalg.vector_norm(points - mean, dim=1).max()
+    points = torch.cat([points, mean + depth * axes, mean - depth * axes])
+    lifted = torch.cat([points, points.new_ones(len(points), 1)], 1)
+    dimensions = points.shape[1]
+    weights = points.new_full((len(points),), 1 / len(points))
+    while True:
+        moment = lifted.T @ (weights[:, None] * lifted)
+        spread = (lifted * torch.linalg.solve(moment, lifted.T).T).sum(1)  # d + 1 on the ellipsoid, more outside
+        worst = int(spread.argmax())
+        largest = float(spread[worst])
+        if largest < (dimensions + 1) * (1 + TOLERANCE):
+            break
+        step = (largest / (dimensions + 1) - 1) / (largest - 1)
+        weights *= 1 - step
+        weights[worst] += step
+    centre = weights @ points
     offset = points - centre
-    covariance = offset.T @ offset / len(points)
-    # A part is a thin shell: a floor of (a quarter of its extent)^2 keeps the ellipsoid from being a disc that a deeper one leaves.
-    values, vectors = torch.linalg.eigh(covariance)
-    values = values.clamp_min(values.max() / 16)
-    metric = (vectors / values) @ vectors.T
-    largest = ((offset @ metric) * offset).sum(-1).max()
-    return centre.float(), (metric / largest).float()
+    metric = torch.linalg.inv(offset.T @ (weights[:, None] * offset))
+    metric = (metric + metric.T) / 2
+    return centre.float(), (metric / ((offset @ metric) * offset).sum(-1).max()).float()
