@@ -28,7 +28,7 @@ from facegraft.store import (
     write_shared,
 )
 
-# Test modules are imported by path, so this folder is on no import path; bump_heads has to be importable by name.
+# Test modules are imported by path, so this folder is on no import path; what they share has to be importable by name.
 sys.path.insert(0, str(Path(__file__).parent))
 
 COLUMNS = dict.fromkeys(
