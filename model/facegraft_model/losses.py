@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from facegraft_model.cascade import Cascade, NetSpec, Trace
 from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Batch, Codes, Terms, mahalanobis, sampled_points, weighted
-
-if TYPE_CHECKING:
-    from facegraft_model.field import FaceField, NetSpec, Trace
-    from facegraft_model.nets.window import WindowTrace
+from facegraft_model.nets.window import WindowTrace
 
 
 def eikonal(grad: Tensor) -> Tensor:
@@ -36,7 +32,7 @@ def robust(distance: Tensor, scale: float) -> Tensor:
     return scale * distance * distance / (distance * distance + scale * scale)
 
 
-def training_terms(field: FaceField, batch: Batch, codes: Codes) -> Terms:
+def training_terms(field: Cascade, batch: Batch, codes: Codes) -> Terms:
     """The weighted terms of `LossConfig`, those with weight 0 left out."""
     loss = field.config.loss
     points, distances, normals = sampled_points(batch)
@@ -86,7 +82,7 @@ def training_terms(field: FaceField, batch: Batch, codes: Codes) -> Terms:
     return weighted(terms, loss)
 
 
-def _landmark_generation(field: FaceField, generated: dict[str, Tensor], landmarks: Tensor, on: Tensor) -> Tensor:
+def _landmark_generation(field: Cascade, generated: dict[str, Tensor], landmarks: Tensor, on: Tensor) -> Tensor:
     terms = []
     for spec in field.specs:
         error = (
@@ -149,7 +145,7 @@ def code_norm(codes: Codes, on: Tensor | None) -> Tensor:
     return torch.stack(terms).sum(0)
 
 
-def code_prior(field: FaceField, codes: Codes, fit: FitConfig) -> Terms:
+def code_prior(field: Cascade, codes: Codes, fit: FitConfig) -> Terms:
     """The regularisation of fitted codes, [B]."""
     if fit.prior == "gaussian":
         distance = torch.stack([mahalanobis(code, field.code_statistics(name)) for name, code in codes.items()]).sum(0)
@@ -157,7 +153,7 @@ def code_prior(field: FaceField, codes: Codes, fit: FitConfig) -> Terms:
     return {"code": fit.code * code_norm(codes, None)}
 
 
-def fit_terms(field: FaceField, batch: Batch, codes: Codes, fit: FitConfig) -> Terms:
+def fit_terms(field: Cascade, batch: Batch, codes: Codes, fit: FitConfig) -> Terms:
     """Terms [B] of Eq. 12: reconstruction (distance, eikonal, normal, correction) and codes; no landmarks."""
     loss = field.config.loss
     points, distances, normals = sampled_points(batch)
@@ -184,7 +180,7 @@ def fit_terms(field: FaceField, batch: Batch, codes: Codes, fit: FitConfig) -> T
 
 
 @torch.no_grad()
-def template_labels(field: FaceField, warped: Tensor) -> Tensor:
+def template_labels(field: Cascade, warped: Tensor) -> Tensor:
     """Part labels u8 [B,N] of points that lie at `warped` [B,N,3] in the template's space: those of its nearest registered points."""
     # Head by head: distances of all points of all heads to the template at once are gigabytes.
     return torch.stack([field.stage_parts[torch.cdist(points, field.stage_template).argmin(1)] for points in warped])

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from facegraft_model.field import Conditioning, FaceField, Gradients, Trace
+from facegraft_model.cascade import Conditioning, Gradients, Trace
+from facegraft_model.field import FaceField
 
 
 def double_backward_gradients(trace: Trace, create_graph: bool = True) -> Gradients:

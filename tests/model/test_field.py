@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from facegraft_model.cascade import net_specs
 from facegraft_model.config import Config
 from facegraft_model.errors import ModelError
-from facegraft_model.field import FaceField, net_specs
+from facegraft_model.field import FaceField
 from facegraft_model.method import TemplateFacts
 from facegraft_model.models import build_field
 from facegraft_model.nets.siren import Matmul

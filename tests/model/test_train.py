@@ -200,6 +200,12 @@ def test_a_run_in_two_sittings_is_a_run_in_one(go: Callable[..., Path], tmp_path
     go(tmp_path / "one", *settings, "train.steps=4")
     assert_same_end(tmp_path / "two", tmp_path / "one")
     assert go(tmp_path / "one", *settings, "train.steps=4").name == "step_00000004"
+    assert load_field(tmp_path / "one").provenance["method"] == method
+    if method in FaceField.METHODS:
+        assert isinstance(FaceField.load(tmp_path / "one"), FaceField)
+    else:
+        with pytest.raises(ModelError, match=f"step_00000004 holds a model of method {method}, where parts or imface"):
+            FaceField.load(tmp_path / "one")
 
 
 def test_validation_is_logged_and_changes_nothing(go: Callable[..., Path], tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
 from facegraft_model.field import FaceField
 from facegraft_model.method import Batch, Field, TemplateFacts, Terms
-from facegraft_model.models import build_field, checkpoint_state
+from facegraft_model.models import build_field
+from facegraft_model.modelstate import model_state
 from facegraft_model.nets.siren import Matmul
 from facegraft_model.outofmemory import named_out_of_memory
 from facegraft_model.seeds import derived_seed
@@ -294,7 +295,7 @@ class _Run:
         if not self.processes.first:
             return None
         tensors, description = optimiser_tensors(self.optimiser, self.field.named_parameters())
-        state = checkpoint_state(self.field, self.data, self.seed) | {"optimiser": description}
+        state = model_state(self.field, self.data, self.seed) | {"optimiser": description}
         return checkpoints.save(
             self.run, self.step, self.field.state_dict(), tensors, state, self.config.train.keep_checkpoints
         )

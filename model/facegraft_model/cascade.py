@@ -1,0 +1,231 @@
+"""The nets of the parts-based implicit face model (Gu and Pears 2024); ImFace (Zheng et al. 2022) is the same cascade of two nets.
+
+Phi(p) = S(p_n) + epsilon(p_{n-1}), p_{i+1} = p_i + w_i(p_i) v_i(p_i): expression, nose, eyes, mouth, remainder, template.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from facegraft_model.config import FIVE_LANDMARKS, PART_LANDMARKS, Config, ModelConfig
+from facegraft_model.data.ids import IdTable
+from facegraft_model.method import Codes, Field, SDFGrad, TemplateFacts
+from facegraft_model.nets.hyper import HyperNet, PlainSiren, siren_shapes
+from facegraft_model.nets.landmarks import LandmarkNet
+from facegraft_model.nets.mininet import MiniNet, NetTrace
+from facegraft_model.nets.siren import EXACT, Matmul, Weights, fold_landmarks, scale_frequency
+from facegraft_model.nets.window import WindowTrace, part_ellipsoid, part_window
+
+
+class NetSpec(NamedTuple):
+    """One deformation net: which codes set it and its landmarks, the stages it leads from and to, its part's label."""
+
+    name: str
+    code: str
+    landmark_codes: tuple[str, ...]
+    outputs: int
+    stage_from: int
+    stage_to: int
+    part: int | None
+
+
+def net_specs(method: str) -> list[NetSpec]:
+    """The cascade of a method, expression first. The last net also gives the scalar correction."""
+    if method == "imface":
+        return [NetSpec("exp", "exp", ("exp", "id"), 3, 0, 1, None), NetSpec("id", "id", ("id",), 4, 1, 5, None)]
+    identity = ("nose", "eyes", "mouth", "rem")
+    return [
+        NetSpec("exp", "exp", ("exp", *identity), 3, 0, 1, None),
+        NetSpec("nose", "nose", ("nose", "rem"), 3, 1, 2, 1),
+        NetSpec("eyes", "eyes", ("eyes", "rem"), 3, 2, 3, 2),
+        NetSpec("mouth", "mouth", ("mouth", "rem"), 3, 3, 4, 3),
+        NetSpec("rem", "rem", ("rem",), 4, 4, 5, None),
+    ]
+
+
+def code_sizes(config: ModelConfig) -> dict[str, int]:
+    """Dimensions of the codes of a method."""
+    if config.method == "imface":
+        return {"exp": config.exp_dim, "id": config.nose_dim + config.eyes_dim + config.mouth_dim + config.rem_dim}
+    return {
+        "exp": config.exp_dim,
+        "nose": config.nose_dim,
+        "eyes": config.eyes_dim,
+        "mouth": config.mouth_dim,
+        "rem": config.rem_dim,
+    }
+
+
+CODE_IDS = {"exp": "expression", "nose": "nose", "eyes": "eyes", "mouth": "mouth", "rem": "recipient", "id": "head"}
+"""Which id of an item chooses the row of a code table: part codes belong to subjects, so grafts share them."""
+
+
+class Conditioning(NamedTuple):
+    """A batch of heads as weights: per net folded weights and landmarks [B,K,3]; the template's weights; expression_on [B,1,1]."""
+
+    weights: dict[str, Weights]
+    landmarks: dict[str, Tensor]
+    template: Weights
+    expression_on: Tensor | None
+
+
+class Trace(NamedTuple):
+    """A pass through the cascade: points[i] before net i (the last: in the template's space) and displacements[i], [B,R,3] each.
+
+    sdf and correction [B,N], of the first N rows.
+    """
+
+    sdf: Tensor
+    correction: Tensor
+    points: list[Tensor]
+    displacements: list[Tensor]
+    nets: list[NetTrace]
+    windows: list[WindowTrace | None]
+    template: NetTrace
+
+
+class Gradients(NamedTuple):
+    """d sdf / d p at the point itself and at the neutral point, [B,N,3] each."""
+
+    point: Tensor
+    neutral: Tensor
+
+
+class Cascade(Field):
+    """Deformation nets one after the other, and the template's distances. Codes: exp, nose, eyes, mouth, rem (or exp, id for imface), [B,d] each."""
+
+    def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:
+        model = config.model
+        dims = code_sizes(model)
+        super().__init__(config, id_table, template, mm_per_unit, dims, {name: CODE_IDS[name] for name in dims})
+        self.specs = net_specs(model.method)
+        self.matmul: Matmul = EXACT
+        chosen = PART_LANDMARKS if model.landmarks == "part" else FIVE_LANDMARKS
+        self.landmark_ids = {name: list(chosen[name]) for name in [*(spec.name for spec in self.specs), "sdf"]}
+        self.hyper, self.nets, self.generators = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        for spec in self.specs:
+            ids = self.landmark_ids[spec.name]
+            shapes = siren_shapes(3 * len(ids), model.width, spec.outputs * len(ids))
+            self.hyper[spec.name] = HyperNet(model, dims[spec.code], shapes)
+            self.nets[spec.name] = MiniNet(model.blend_width, len(ids), spec.outputs)
+            codes = sum(dims[name] for name in spec.landmark_codes)
+            self.generators[spec.name] = LandmarkNet(codes, model.landmark_width, template.landmarks[ids].float())
+            if spec.part is not None:
+                self._add_ellipsoid(spec, template)
+        count = len(self.landmark_ids["sdf"])
+        self.template_weights: PlainSiren = PlainSiren(siren_shapes(3 * count, model.width, count), model.omega)
+        self.template_net = MiniNet(model.blend_width, count, 1)
+
+    def _add_ellipsoid(self, spec: NetSpec, template: TemplateFacts) -> None:
+        points = template.points[template.parts == spec.part]
+        centre, metric = part_ellipsoid(points)
+        offset = centre - template.landmarks[self.landmark_ids[spec.name]].float().mean(0)
+        self.register_buffer(f"{spec.name}_offset", offset)
+        self.register_buffer(f"{spec.name}_metric", metric)
+
+    # -- conditioning -------------------------------------------------------------------------------------------------
+
+    def condition(self, codes: Codes, expression_on: Tensor | None = None) -> Conditioning:
+        """Weights of a batch of heads. expression_on [B] switches the expression net per head; without the code it is off."""
+        weights, landmarks = {}, {}
+        for spec in self.specs:
+            if spec.code not in codes:
+                continue
+            landmarks[spec.name] = self.generators[spec.name](
+                torch.cat([codes[name] for name in spec.landmark_codes], 1)
+            )
+            weights[spec.name] = self._folded(self.hyper[spec.name](codes[spec.code]), landmarks[spec.name])
+        template = self._folded(self.template_weights(), self.template_landmarks[self.landmark_ids["sdf"]][None])
+        return Conditioning(
+            weights, landmarks, template, None if expression_on is None else expression_on.view(-1, 1, 1)
+        )
+
+    def _folded(self, weights: Weights, landmarks: Tensor) -> Weights:
+        return scale_frequency(fold_landmarks(weights, landmarks), self.config.model.omega)
+
+    # -- the field ----------------------------------------------------------------------------------------------------
+
+    def _net(self, spec: NetSpec) -> MiniNet:
+        net = self.nets[spec.name]
+        assert isinstance(net, MiniNet)
+        return net
+
+    def used(self, conditioning: Conditioning) -> list[NetSpec]:
+        """The nets that a head passes through: all, but for the expression's where it has no such code."""
+        return [spec for spec in self.specs if spec.name in conditioning.weights]
+
+    def _window(self, spec: NetSpec, x: Tensor, landmarks: Tensor) -> WindowTrace | None:
+        model = self.config.model
+        if not model.window or spec.part is None:
+            return None
+        centre = landmarks.mean(1) + getattr(self, f"{spec.name}_offset")
+        return part_window(x, centre, getattr(self, f"{spec.name}_metric"), model.window_inner, model.window_outer)
+
+    def trace(self, points: Tensor, conditioning: Conditioning, count: int | None = None) -> Trace:
+        """The cascade at points [B,R,3]; signed distances of the first `count` rows (default: all)."""
+        count = points.shape[1] if count is None else count
+        xs, displacements, nets, windows = [points], [], [], []
+        correction = points.new_zeros(points.shape[:2])[:, :count]
+        for spec in self.used(conditioning):
+            x = xs[-1]
+            net = self._net(spec)(x, conditioning.weights[spec.name], self.matmul)
+            window = self._window(spec, x, conditioning.landmarks[spec.name])
+            move = net.out[..., :3] if window is None else window.value * net.out[..., :3]
+            if spec.name == "exp" and conditioning.expression_on is not None:
+                move = conditioning.expression_on * move
+            if spec.outputs == 4:
+                correction = net.out[:, :count, 3]
+            nets.append(net)
+            windows.append(window)
+            displacements.append(move)
+            xs.append(x + move)
+        template = self.template_net(xs[-1][:, :count], conditioning.template, self.matmul)
+        return Trace(template.out[..., 0] + correction, correction, xs, displacements, nets, windows, template)
+
+    def gradients(self, trace: Trace, conditioning: Conditioning) -> Gradients:
+        """The explicit adjoint of the cascade: d sdf / d p as ordinary, differentiable tensor operations.
+
+        One pass backwards through the nets, S first, so that training needs no second derivative from autograd.
+        """
+        count = trace.sdf.shape[1]
+        ones = torch.ones_like(trace.sdf).unsqueeze(-1)
+        g = self.template_net.adjoint(ones, trace.template, conditioning.template, self.matmul)
+        neutral = g
+        for index, spec in reversed(list(enumerate(self.used(conditioning)))):
+            full = trace.nets[index]
+            net = full if full.out.shape[1] == count else full.first(count)
+            move, through = net.out[..., :3], g
+            if spec.name == "exp":
+                neutral = g
+                if conditioning.expression_on is not None:
+                    through = conditioning.expression_on * g
+            window = trace.windows[index]
+            if window is not None:
+                value, slope = window.value[:, :count], window.grad[:, :count]
+                g = g + slope * (move * through).sum(-1, keepdim=True)
+                through = value * through
+            cotangent = torch.cat([through, ones], -1) if spec.outputs == 4 else through
+            g = g + self._net(spec).adjoint(cotangent, net, conditioning.weights[spec.name], self.matmul)
+        if "exp" not in conditioning.weights:
+            neutral = g
+        return Gradients(g, neutral)
+
+    def sdf(self, points: Tensor, codes: Codes) -> Tensor:
+        return self.trace(points, self.condition(codes)).sdf
+
+    def sdf_and_grad(self, points: Tensor, codes: Codes) -> SDFGrad:
+        conditioning = self.condition(codes)
+        trace = self.trace(points, conditioning)
+        return SDFGrad(trace.sdf, self.gradients(trace, conditioning).point)
+
+    def warp(self, points: Tensor, codes: Codes) -> Tensor:
+        return self.trace(points, self.condition(codes), 0).points[-1]
+
+    def stages(self, points: Tensor, codes: Codes) -> dict[str, Tensor]:
+        """Where points [B,N,3] lie after each net: name of the net → [B,N,3]."""
+        conditioning = self.condition(codes)
+        trace = self.trace(points, conditioning, 0)
+        return {spec.name: moved for spec, moved in zip(self.used(conditioning), trace.points[1:], strict=True)}
