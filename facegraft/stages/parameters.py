@@ -7,12 +7,20 @@ with the nearest right one.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from facegraft.errors import FacegraftError
+
+_MOST_TOLD = 8
+"""Wrong parameters that one message tells of."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+"""How values of strangers are shown: on one line, whatever is in them, and not at any length."""
 
 
 class ParameterError(FacegraftError):
@@ -35,21 +43,24 @@ class StageParameters(BaseModel):
         if not isinstance(values, Mapping) or "preset" not in values or not cls.PRESETS:
             return values
         preset = values["preset"]
-        if preset not in cls.PRESETS:
-            raise ValueError(f"there is no preset {preset!r}; presets are {', '.join(cls.PRESETS)}")
+        if not isinstance(preset, str) or preset not in cls.PRESETS:
+            raise ValueError(f"there is no preset {_SHORT.repr(preset)}; presets are {', '.join(cls.PRESETS)}")
         return {**cls.PRESETS[preset], **values}
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Validate; raises ParameterError with one line a wrong parameter."""
+        """Validate; raises ParameterError, one line that names the wrong parameters."""
         try:
             return cls(**values)
         except ValidationError as error:
-            raise ParameterError("; ".join(cls._explain(dict(detail)) for detail in error.errors())) from None
+            details = error.errors()
+            told = [cls._explain(dict(detail)) for detail in details[:_MOST_TOLD]]
+            more = [f"and {len(details) - len(told)} more"] if len(details) > len(told) else []
+            raise ParameterError("; ".join(told + more)) from None
 
     @classmethod
     def _explain(cls, detail: dict[str, Any]) -> str:
-        name = ".".join(str(part) for part in detail["loc"][:1])
+        name = "".join(str(part) for part in detail["loc"][:1])
         if detail["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.4)
             hint = (
@@ -57,11 +68,13 @@ class StageParameters(BaseModel):
                 if near
                 else f"{cls.STAGE} has: {', '.join(sorted(cls.model_fields))}"
             )
-            return f"unknown parameter {cls.STAGE}.{name}; {hint}"
+            return f"unknown parameter {cls.STAGE}.{name if name.isidentifier() else _SHORT.repr(name)}; {hint}"
         message = detail["msg"].removeprefix("Value error, ")
         if not name:
             return f"{cls.STAGE}: {message}"
-        return f"{cls.STAGE}.{name}={detail['input']!r}: {message[0].lower()}{message[1:]}"
+        if detail["type"] == "missing":
+            return f"{cls.STAGE}.{name} has to be given"
+        return f"{cls.STAGE}.{name}={_SHORT.repr(detail['input'])}: {message[0].lower()}{message[1:]}"
 
     def as_json(self) -> dict[str, Any]:
         """JSON-able values; infinity as the string "inf"."""

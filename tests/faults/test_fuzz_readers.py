@@ -101,6 +101,10 @@ FOUND: dict[str, tuple[str, bytes, str]] = {
     "a day that is none": ("recipe", b"graft: {donors: 2001-99-99}\n", "a value cannot be read"),
     "a stage twice": ("recipe", b"graft: {donors: 4}\ngraft: {donors: 5}\n", "'graft' is given twice"),
     "a parameter without a name": ("recipe", b"graft: {4: 4}\n", "a parameter's name is a word"),
+    "a parameter's name of two lines": ("recipe", b'ingest: {kind: synthetic, "a\\nb": 1}\n', r"unknown parameter ingest.'a\nb'"),
+    "three thousand unknown parameters": ("recipe", b"ingest: {" + b", ".join(b"a%d: 1" % i for i in range(3000)) + b"}\n", "and 2993 more"),
+    "a value of ten thousand entries": ("recipe", b"ingest: {kind: synthetic, subjects: [" + b"1, " * 9_999 + b"1]}\n", "ingest.subjects=[1, 1,"),
+    "a preset that is a list": ("recipe", b"ingest: {kind: synthetic}\ngraft: {preset: [paper]}\n", "there is no preset ['paper']"),
     "a recipe of a megabyte": ("recipe", b"# " + b"x" * 1_000_000, "a recipe has at most"),
 }  # fmt: skip
 
