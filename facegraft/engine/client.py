@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -149,7 +150,8 @@ class DaskClient:
             return None
         flight = self._flights.pop(key)
         try:
-            outcome = _outcome(flight.task.shard, flight.future)
+            with self._connected():
+                outcome = _outcome(flight.task.shard, flight.future)
         finally:
             flight.future.release()
         del self._moves[outcome.shard]
@@ -248,7 +250,7 @@ def _outcome(shard: int, future: Any) -> Outcome:
         return Outcome(shard, None, lost=f"Dask reports: {type(error).__name__ if error else future.status}")
     try:
         return Outcome(shard, future.result(timeout=CONNECT_S))
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError, CancelledError) as error:  # cancelled: the scheduler went after the shard was made
         return Outcome(shard, None, lost=f"its result did not arrive ({type(error).__name__})")
 
 

@@ -8,11 +8,13 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dask_cluster import Cluster, Place
+from distributed import Future
 from toy_runs import dataset_hash, options, run
 from toy_stages import toy_plan
 
@@ -260,4 +262,23 @@ def test_a_question_that_is_cancelled_says_nothing_about_the_worker(
     monkeypatch.setattr(Staff, "_ask", cancelled_twice)
     run(PLAN, tmp_path / "out", scheduler=dask.address)
     assert len(asked) == 5
+    assert dataset_hash(tmp_path / "out") == undisturbed
+
+
+def test_a_result_that_is_cancelled_is_a_lost_shard(
+    tmp_path: Path, dask: Cluster, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the scheduler goes after a shard was made and before its result was fetched: no exception of Dask comes out."""
+    dask.worker("a")
+    result, cancelled = Future.result, []
+
+    def cancelled_once(future: Future, timeout: float | None = None) -> Any:
+        if future.key.startswith("facegraft-") and not cancelled:
+            cancelled.append(future.key)
+            raise CancelledError(future.key)
+        return result(future, timeout)
+
+    monkeypatch.setattr(Future, "result", cancelled_once)
+    run(PLAN, tmp_path / "out", scheduler=dask.address)
+    assert len(cancelled) == 1
     assert dataset_hash(tmp_path / "out") == undisturbed
