@@ -60,7 +60,7 @@ class StageParameters(BaseModel):
 
     @classmethod
     def _explain(cls, detail: dict[str, Any]) -> str:
-        name = "".join(str(part) for part in detail["loc"][:1])
+        name = str(detail["loc"][0]) if detail["loc"] else ""
         if detail["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.4)
             hint = (
