@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as _deserialise
 
 from facegraft.errors import printable
+from facegraft.parts import Parts
 from facegraft.store.atomic import file_size, read_bytes, sha256_bytes, sha256_file
 from facegraft.store.cache import Cache, RemoteFile, default_cache
 from facegraft.store.document import unseal
@@ -110,6 +111,11 @@ class Dataset:
     def mm_per_unit(self) -> float:
         """Millimetres per unit of the dataset's unit coordinates."""
         return self.schema.mm_per_unit
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of its items. Raises StoreError for a dataset of heads, which have none yet."""
+        return self.schema.require_parts()
 
     @property
     def index(self) -> pa.Table:
@@ -335,10 +341,13 @@ def read_document(folder: Path) -> tuple[bytes, dict[str, Any]]:
     document = unseal(data, str(path), f"delete it and {REBUILD}")
     if document.get("format") != FORMAT_NAME:
         raise StoreError(f"{path} is no {FORMAT_NAME} (format {printable(repr(document.get('format')))})")
-    major = str(document.get("version")).partition(".")[0]
-    if major != FORMAT_VERSION.partition(".")[0]:
+    version = str(document.get("version"))
+    major, known = version.partition(".")[0], FORMAT_VERSION.partition(".")[0]
+    if major != known:
+        older = major.isdecimal() and int(major) < int(known)
+        remedy = "make it again: delete the folder and run the command that made it" if older else "install a newer one"
         raise StoreError(
-            f"{path} has format version {printable(document.get('version'))}, this facegraft reads {FORMAT_VERSION}: install a newer one"
+            f"{path} has format version {printable(version)}, this facegraft reads {FORMAT_VERSION}: {remedy}"
         )
     if document.get("must_understand"):
         raise StoreError(

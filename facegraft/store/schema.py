@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 
 from facegraft.errors import printable
+from facegraft.parts import Parts, PartsError
 from facegraft.store.errors import FieldError, StoreError
+from facegraft.vocabulary import KINDS
 
 FORMAT_NAME = "facegraft-dataset"
-FORMAT_VERSION = "1.0"
-KINDS = ("heads", "composites", "surfaces", "samples")
+FORMAT_VERSION = "2.0"
 DTYPES = ("float64", "float32", "int64", "int32", "int16", "uint8", "bool")
 COLUMN_TYPES = ("string", "int64", "float64", "bool")
 OWN_COLUMNS = {"key": "string", "shard": "string", "status": "string", "reason": "string"}
 STATUSES = ("written", "rejected")
-STAGE_NAMES = ("as_scanned", "neutral", "template_nose", "template_eyes", "template_mouth", "template")
-PART_NAMES = ("remainder", "nose", "eyes", "mouth")
 MAX_KEY_LENGTH = 200
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -82,7 +81,8 @@ class DatasetSchema:
     """What every item of a dataset has.
 
     topology: {"name", "vertex_count", "faces_sha256"}, each possibly None; columns: the stage's own index columns, name -> one of
-    COLUMN_TYPES, in the order of the index (key, shard, status and reason come before them and are not listed).
+    COLUMN_TYPES, in the order of the index (key, shard, status and reason come before them and are not listed); parts: what the
+    labels, donors and stages of its items mean, None for heads, which have no parts yet.
     """
 
     kind: str
@@ -91,6 +91,7 @@ class DatasetSchema:
     frame: str
     fields: Mapping[str, FieldSpec]
     columns: Mapping[str, str]
+    parts: Parts | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -137,6 +138,7 @@ class DatasetSchema:
             "frame": self.frame,
             "fields": {name: field.to_json() for name, field in self.fields.items()},
             "columns": [{"name": name, "type": kind} for name, kind in self.columns.items()],
+            "parts": None if self.parts is None else self.parts.to_json(),
         }
 
     @classmethod
@@ -155,7 +157,21 @@ class DatasetSchema:
                 raise StoreError("an index column is not described by an object")
             _demand(column, {"name": str, "type": str}, "an index column")
             columns[column["name"]] = column["type"]
-        return cls(document["kind"], document["topology"], document["mm_per_unit"], document["frame"], fields, columns)
+        if "parts" not in document:
+            raise StoreError("the schema lacks 'parts'")
+        try:
+            parts = None if document["parts"] is None else Parts.from_json(document["parts"], "its parts")
+        except PartsError as error:
+            raise StoreError(str(error)) from error
+        return cls(
+            document["kind"], document["topology"], document["mm_per_unit"], document["frame"], fields, columns, parts
+        )
+
+    def require_parts(self) -> Parts:
+        """The parts. Raises StoreError for a dataset that has none."""
+        if self.parts is None:
+            raise StoreError(f"a dataset of {self.kind} has no parts; they come with composites, surfaces and samples")
+        return self.parts
 
 
 def _demand(document: Mapping[str, Any], wanted: Mapping[str, type], what: str) -> None:
@@ -276,14 +292,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 _ITEM_FRAME = "head: +y up, +z out of the face, +x the subject's left"
 _UNIT_FRAME = "unit ball, axes as head"
-_STAGES = (
-    "at each stage of the template morph: as scanned, neutral, with the template's nose, + eyes, + mouth, template"
-)
-_STAGE_LANDMARKS = f"the 68 landmarks {_STAGES}"
-_STAGE_POINTS = f"M registered skin vertices {_STAGES}"
-_TRANSFORMS = "affine map, donor to recipient, of each part that was grafted (column vectors)"
+_TRANSFORMS = "affine map, donor to recipient, of each disk that was grafted, in alphabetical order (column vectors)"
 _TO_MM = "unit coordinates to the input mesh's mm (column vectors)"
-_PARTS = ", ".join(f"{number} {name}" for number, name in enumerate(PART_NAMES))
+
+
+def _stage_landmarks(parts: Parts) -> str:
+    return f"the 68 landmarks at each stage of the template morph: {parts.describe_stages()}"
+
+
+def _stage_points(parts: Parts) -> str:
+    return f"M registered skin vertices at each stage of the template morph: {parts.describe_stages()}"
 
 
 def heads_fields() -> dict[str, FieldSpec]:
@@ -294,22 +312,23 @@ def heads_fields() -> dict[str, FieldSpec]:
     }
 
 
-def composites_fields() -> dict[str, FieldSpec]:
+def composites_fields(parts: Parts) -> dict[str, FieldSpec]:
     """Heads put together of several subjects' parts, and the way from each to the template."""
+    count = len(parts.stages)
     return {
         **heads_fields(),
-        "stage_landmarks": FieldSpec("float32", (6, 68, 3), "mm", _ITEM_FRAME, _STAGE_LANDMARKS),
-        "stage_points": FieldSpec("float32", (6, "M", 3), "mm", _ITEM_FRAME, _STAGE_POINTS),
+        "stage_landmarks": FieldSpec("float32", (count, 68, 3), "mm", _ITEM_FRAME, _stage_landmarks(parts)),
+        "stage_points": FieldSpec("float32", (count, "M", 3), "mm", _ITEM_FRAME, _stage_points(parts)),
         "transforms": FieldSpec("float64", ("P", 4, 4), "mm", _ITEM_FRAME, _TRANSFORMS),
     }
 
 
-def surfaces_fields() -> dict[str, FieldSpec]:
+def surfaces_fields(parts: Parts) -> dict[str, FieldSpec]:
     """One watertight mesh an item, in the unit ball."""
     return {
         "vertices": FieldSpec("float32", ("v", 3), "unit", _UNIT_FRAME, "vertices of the watertight mesh"),
         "faces": FieldSpec("int32", ("f", 3), "index", "", "triangles, counter-clockwise seen from outside"),
-        "vertex_parts": FieldSpec("uint8", ("v",), "label", "", f"part of each vertex: {_PARTS}"),
+        "vertex_parts": FieldSpec("uint8", ("v",), "label", "", f"part of each vertex: {parts.describe_labels()}"),
         "face_cut": FieldSpec(
             "uint8",
             ("f",),
@@ -317,13 +336,13 @@ def surfaces_fields() -> dict[str, FieldSpec]:
             "",
             "1 for triangles made by cutting (the neck's cap, the ball of a frontal solid), 0 for all others",
         ),
-        "landmarks": FieldSpec("float32", ("S", 68, 3), "unit", _UNIT_FRAME, _STAGE_LANDMARKS),
-        "stage_points": FieldSpec("float32", ("S", "M", 3), "unit", _UNIT_FRAME, _STAGE_POINTS),
+        "landmarks": FieldSpec("float32", ("S", 68, 3), "unit", _UNIT_FRAME, _stage_landmarks(parts)),
+        "stage_points": FieldSpec("float32", ("S", "M", 3), "unit", _UNIT_FRAME, _stage_points(parts)),
         "to_mm": FieldSpec("float64", (4, 4), "mm per unit", _UNIT_FRAME, _TO_MM),
     }
 
 
-def samples_fields() -> dict[str, FieldSpec]:
+def samples_fields(parts: Parts) -> dict[str, FieldSpec]:
     """Points, normals and signed distances. Each set is stored shuffled, so that any contiguous window is a uniform random subset.
 
     A set that a preset leaves out (near-surface points in `paper`) has length 0.
@@ -338,18 +357,18 @@ def samples_fields() -> dict[str, FieldSpec]:
     def distances(count: str, what: str) -> FieldSpec:
         return FieldSpec("float32", (count,), "unit", "", what)
 
-    def parts(count: str, what: str) -> FieldSpec:
-        return FieldSpec("uint8", (count,), "label", "", what)
+    def labels(count: str, what: str) -> FieldSpec:
+        return FieldSpec("uint8", (count,), "label", "", f"{what}: {parts.describe_labels()}")
 
-    surfaces = surfaces_fields()
+    surfaces = surfaces_fields(parts)
     return {
         "surface_points": points("N_s", "points on the surface"),
         "surface_normals": normals("N_s", "unit outward normals of the surface points"),
-        "surface_parts": parts("N_s", f"part of each surface point: {_PARTS}"),
+        "surface_parts": labels("N_s", "part of each surface point"),
         "near_points": points("N_n", "surface points moved by Gaussian offsets (sigmas in mm)"),
         "near_sdf": distances("N_n", "exact signed distance of the near points, negative inside"),
         "near_normals": normals("N_n", "gradient of the signed distance at the near points"),
-        "near_parts": parts("N_n", f"part of the surface point nearest to each near point: {_PARTS}"),
+        "near_parts": labels("N_n", "part of the surface point nearest to each near point"),
         "free_points": points("N_f", "points uniform in the unit ball"),
         "free_sdf": distances("N_f", "exact signed distance of the free points, negative inside"),
         "free_normals": normals("N_f", "gradient of the signed distance at the free points"),
@@ -359,14 +378,13 @@ def samples_fields() -> dict[str, FieldSpec]:
     }
 
 
-def fields_of(kind: str) -> dict[str, FieldSpec]:
-    """The fields of a kind."""
-    makers = {
-        "heads": heads_fields,
-        "composites": composites_fields,
-        "surfaces": surfaces_fields,
-        "samples": samples_fields,
-    }
+def fields_of(kind: str, parts: Parts | None) -> dict[str, FieldSpec]:
+    """The fields of a kind, with these parts (heads have none). Raises StoreError for an unknown kind, or parts that are missing."""
+    if kind == "heads":
+        return heads_fields()
+    makers = {"composites": composites_fields, "surfaces": surfaces_fields, "samples": samples_fields}
     if kind not in makers:
         raise StoreError(f"dataset kind {kind!r} is not one of {', '.join(KINDS)}")
-    return makers[kind]()
+    if parts is None:
+        raise StoreError(f"a dataset of {kind} needs parts")
+    return makers[kind](parts)

@@ -27,7 +27,7 @@ from facegraft.store.reader import (
     remote_shard,
 )
 from facegraft.store.remote import place, remote_of
-from facegraft.store.schema import PART_NAMES, DatasetSchema, FieldSpec, check_array, commit_name, fields_of
+from facegraft.store.schema import DatasetSchema, FieldSpec, check_array, commit_name, fields_of
 from facegraft.store.writer import SHARD_FOLDER, SHARED_FILE, load_commit
 
 UNIT_TOLERANCE = 1e-3
@@ -149,7 +149,7 @@ def _item(path: Path, key: str, names: set[str], tensors: Any, schema: DatasetSc
         yield f"{path}: {printable(name, 200)} is missing"
     for name in sorted({name for name in names if name.startswith(f"{key}/")} - wanted):
         yield f"{path}: {printable(name, 200)} is no field of the schema"
-    usual = fields_of(schema.kind)
+    usual = {} if schema.parts is None and schema.kind != "heads" else fields_of(schema.kind, schema.parts)
     vertex_count = schema.topology["vertex_count"]
     lengths = {} if vertex_count is None else {"V": (vertex_count, "the topology")}
     for field, spec in schema.fields.items():
@@ -170,19 +170,20 @@ def _item(path: Path, key: str, names: set[str], tensors: Any, schema: DatasetSc
             continue
         known = usual.get(field)
         if known is not None and (known.dtype, _lengths(known)) == (spec.dtype, _lengths(spec)):
-            yield from (f"{path}: {key}/{field}: {finding}" for finding in _meaning(field, array, schema.kind))
+            yield from (f"{path}: {key}/{field}: {finding}" for finding in _meaning(field, array, schema))
 
 
 def _lengths(spec: FieldSpec) -> list[int | None]:
     return [dim if isinstance(dim, int) else None for dim in spec.shape]
 
 
-def _meaning(field: str, array: np.ndarray, kind: str) -> Iterator[str]:
+def _meaning(field: str, array: np.ndarray, schema: DatasetSchema) -> Iterator[str]:
     """What the numbers of a well-known field must be, beyond dtype and shape."""
+    kind, labels = schema.kind, len(schema.parts) + 1 if schema.parts is not None else 1
     if kind in ("surfaces", "samples") and field == "to_mm" and not abs(np.linalg.det(array)) > 0:
         yield "the matrix cannot be inverted"
-    if kind in ("surfaces", "samples") and field.endswith("_parts") and array.size and array.max() >= len(PART_NAMES):
-        yield f"part label {array.max()} is not one of 0 to {len(PART_NAMES) - 1}"
+    if kind in ("surfaces", "samples") and field.endswith("_parts") and array.size and array.max() >= labels:
+        yield f"part label {array.max()} is not one of 0 to {labels - 1}"
     if kind == "samples" and field.endswith("_normals") and array.size:
         worst = float(np.abs(np.sqrt(np.einsum("ij,ij->i", array, array)) - 1).max())
         if worst > UNIT_TOLERANCE:
