@@ -9,7 +9,7 @@ encloses are the disk. Which parts there are, and where their outlines run, is r
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,13 +19,14 @@ from facegraft.geometry.chart import CylinderChart
 from facegraft.geometry.cutpath import NoPath
 from facegraft.geometry.symmetry import MIRROR, mirror_map, symmetrised
 from facegraft.geometry.topology import faces_sha256, faces_within
+from facegraft.regions.ears import ear_places
 from facegraft.regions.groups import KNOWN_GROUPS, find_openings, group_mask, groups_by_connectivity
 from facegraft.regions.landmarks import MIRROR68, FaceFrame, check_indices, check_landmarks, guess_mm_per_unit
 from facegraft.regions.neck import neck_crop
 from facegraft.regions.outlines import DiskOutline, mirrored_outline, outline_of
 from facegraft.regions.regionmap import Disk, Group, Region, RegionMap, RegionMapError, RegionSet
 from facegraft.regions.regionsets import DiskSpec, PartSpec, RegionSetSpec, shipped_sets
-from facegraft.regions.tracing import FaceSurface, enclosed_disk, keep_clear, masked_disks, trace_loop
+from facegraft.regions.tracing import FaceSurface, enclosed_disk, keep_clear, masked_disks, nearest_skin, trace_loop
 from facegraft.vocabulary import FACE_LANDMARKS, NECK, NOSE_TIP
 
 Ints = NDArray[np.int64]
@@ -70,10 +71,11 @@ def build_region_map(
     skin_faces = f[faces_within(f, group_mask(groups, len(v), "surface", "socket"))]
     face = FaceSurface.build(shape, skin_faces, chart, mirror)
     flat = chart.flatten(points)
+    places = ear_places(face, surface, flat)
     regions: dict[str, RegionSet] = {}
     for spec in shipped_sets() if sets is None else sets:
         try:
-            regions[spec.name] = _region_set(spec, face, flat, lm, groups)
+            regions[spec.name] = _region_set(spec, _Tracer(face, flat, lm, places), groups)
         except (NoPath, RegionMapError) as error:
             if not spec.optional:
                 raise
@@ -118,10 +120,9 @@ def _checked_mesh(vertices: ArrayLike, faces: ArrayLike, name: str) -> tuple[Flo
 
 
 def _region_set(
-    spec: RegionSetSpec, face: FaceSurface, flat: Floats, landmarks: Ints, groups: dict[str, Group]
+    spec: RegionSetSpec, tracer: _Tracer, groups: dict[str, Group]
 ) -> RegionSet:
     """One region set on the template; each loop keeps its distance from the disks traced before it."""
-    tracer = _Tracer(face, flat, landmarks)
     regions: dict[str, Region] = {}
     for part in spec.parts:
         disks: dict[str, Disk] = {}
@@ -131,15 +132,15 @@ def _region_set(
             )
             for name, found in tracer.disks_of(disk).items():
                 disks[name] = replace(found, followers=carried, residual_mm=disk.residual_mm)
-        regions[part.name] = Region(_five_landmarks(part, face, disks, landmarks), part.holds, disks)
+        regions[part.name] = Region(_five_landmarks(part, tracer.face, disks, tracer.landmarks), part.holds, disks)
     return RegionSet(spec.name, regions)
 
 
 class _Tracer:
     """Traces the disks of one set, one after the other."""
 
-    def __init__(self, face: FaceSurface, flat: Floats, landmarks: Ints) -> None:
-        self.face, self.flat, self.landmarks = face, flat, landmarks
+    def __init__(self, face: FaceSurface, flat: Floats, landmarks: Ints, places: Mapping[str, float]) -> None:
+        self.face, self.flat, self.landmarks, self.places = face, flat, landmarks, places
         self.outlines: dict[str, DiskOutline] = {}
         self.traced: dict[str, Disk] = {}
 
@@ -152,7 +153,7 @@ class _Tracer:
         else:
             assert spec.outline is not None
             try:
-                self.outlines[spec.name] = outline_of(spec.name, spec.outline, self.flat)
+                self.outlines[spec.name] = outline_of(spec.name, spec.outline, self.flat, self.places)
             except ValueError as error:
                 raise RegionMapError(str(error)) from error
             found = {spec.name: self._along(self.outlines[spec.name])}
@@ -172,9 +173,9 @@ class _Tracer:
         return self._enclosed(self.face.mirror[self.traced[spec.mirror_of].loop], outline)
 
     def _enclosed(self, loop: Ints, outline: DiskOutline) -> Disk:
-        return enclosed_disk(
-            self.face.faces, len(self.face.vertices), loop, int(self.landmarks[outline.seed]), outline.name
-        )
+        seed = outline.seed
+        vertex = int(self.landmarks[seed]) if isinstance(seed, int) else nearest_skin(self.face, seed)
+        return enclosed_disk(self.face.faces, len(self.face.vertices), loop, vertex, outline.name)
 
     def _masked(self, spec: DiskSpec) -> dict[str, Disk]:
         """Masks touch or overlap; a later one gives way to the disks before it, so that seams keep their distance."""

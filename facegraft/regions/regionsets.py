@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.errors import FacegraftError, printable
-from facegraft.parts import Part, Parts, PartsError, check_part_name
+from facegraft.parts import Part, Parts, PartsError, check_part_name, check_set_name
 from facegraft.resources import resource_folder
 from facegraft.settings import read_yaml
 from facegraft.vocabulary import LANDMARK_COUNT, OPENING_LANDMARKS
@@ -39,7 +39,9 @@ class RegionSetError(FacegraftError):
 
 @dataclass(frozen=True)
 class OutlineSpec:
-    """An outline in the chart: control points, `let` for names, the medial line, a landmark inside, features to keep off.
+    """An outline in the chart: control points, `let` for names, the medial line, a seed inside, features to keep off.
+
+    The seed is a landmark, or, where no landmark lies in the disk, a point.
 
     Points are pairs of numbers or expressions (`regions.expressions`). symmetric: the points are the left half, top to bottom.
     """
@@ -47,7 +49,7 @@ class OutlineSpec:
     points: tuple[tuple[str | float, str | float], ...]
     symmetric: bool
     medial: tuple[tuple[str | float, str | float], ...]
-    seed: int
+    seed: int | tuple[str | float, str | float]
     let: Mapping[str, str | float] = field(default_factory=dict)
     features: tuple[tuple[int, ...], ...] = ()
     margin: str | float = 0.0
@@ -129,7 +131,7 @@ def _from_yaml(path: Path) -> RegionSetSpec:
         if disk.mirror_of is not None and disk.mirror_of not in disks[: disks.index(disk.name)]:
             raise ValueError(f"disk {disk.name}: mirror_of names {disk.mirror_of!r}, which is not a disk before it")
     name = document.get("name", path.stem)
-    Parts(check_part_name(name), tuple(Part(part.name, part.landmarks or ()) for part in parts))
+    Parts(check_set_name(name), tuple(Part(part.name, part.landmarks or ()) for part in parts))
     return RegionSetSpec(name, parts, bool(document.get("optional", False)))
 
 
@@ -148,7 +150,7 @@ def _part(entry: Any, path: Path) -> PartSpec:
 def _borrowed(entry: Mapping[str, Any], path: Path) -> PartSpec:
     """A part of another set, `{name: nose, from: eyes}`: one beside this file, or one that facegraft ships."""
     _known(entry, ("name", "from"), "a part of another set")
-    source, name = check_part_name(entry["from"]), check_part_name(entry.get("name"))
+    source, name = check_set_name(entry["from"]), check_part_name(entry.get("name"))
     beside = path.with_name(f"{source}.yaml")
     other = beside if beside.is_file() else resource_folder("region_maps") / "sets" / f"{source}.yaml"
     if not other.is_file() or other.resolve() == path.resolve():
@@ -189,12 +191,15 @@ def _disk(entry: Any) -> DiskSpec:
     features = entry.get("features", [])
     if not isinstance(features, list):
         raise ValueError(f"{where}: features is a list of lists of landmarks")
-    seed = _landmarks([entry.get("seed")], f"{where}: seed")[0]
+    seed = entry.get("seed")
+    inside = (
+        _points([seed], f"{where}: seed", 1)[0] if isinstance(seed, list) else _landmarks([seed], f"{where}: seed")[0]
+    )
     outline = OutlineSpec(
         points=_points(entry["half" if symmetric else "outline"], f"{where}: outline", 3),
         symmetric=symmetric,
         medial=_points(entry.get("medial"), f"{where}: medial", 2),
-        seed=seed,
+        seed=inside,
         let=let,
         features=tuple(_landmarks(marks, f"{where}: features") for marks in features),
         margin=entry.get("margin", 0.0),
@@ -249,4 +254,4 @@ def _from_masks(path: Path, masks: Mapping[str, NDArray[Any]]) -> RegionSetSpec:
             raise ValueError(f"mask {name}: must be vertex indices [n] or booleans [V], not {array.dtype} {list(array.shape)}")
         index = np.flatnonzero(array) if array.dtype.kind == "b" else np.unique(array.astype(np.int64))
         parts.append(PartSpec(name, (DiskSpec(name, mask=index),)))
-    return RegionSetSpec(check_part_name(path.stem.lower().replace("-", "_")), tuple(parts))
+    return RegionSetSpec(check_set_name(path.stem.lower().replace("-", "_")), tuple(parts))

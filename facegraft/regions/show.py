@@ -11,7 +11,7 @@ from facegraft.colours import CLAY, part_colours
 from facegraft.geometry.topology import faces_within
 from facegraft.regions.regionmap import RegionMap
 
-VIEWS = {"front": 0.0, "three-quarter": 45.0}
+VIEWS = {"front": 0.0, "three-quarter": 45.0, "side": 90.0}
 
 
 def show_region_map(

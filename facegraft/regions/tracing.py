@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from facegraft.geometry.chart import CylinderChart, outer_skin
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
-from facegraft.geometry.outline import crosses
+from facegraft.geometry.outline import crosses, lies_on
 from facegraft.geometry.symmetry import MIRROR
 from facegraft.geometry.topology import (
     TopologyError,
@@ -38,6 +38,7 @@ INWARD = (
 BAND = 3.0  # half width of the band in which a loop may run, in those distances
 ALONG = 0.5  # price of an edge across the outline, on top of its length
 TURN = 1.6  # price of a right-angled turn, in NEAR distances: loops follow the mesh's own lines, not stairs across them
+ON_LINE_MM = 1e-3
 GAP_MM = 6.0  # wanted distance between two disks of a set, ...
 GAP_EDGES = (2, 3)  # ... but no fewer and no more edges than these, ...
 GAP_MM_LEAST = 4.0  # ... and never less than this
@@ -121,6 +122,8 @@ def _priced_edges(surface: FaceSurface, disk: DiskOutline, blocked: Mask, half: 
     near = distance < BAND * near_length
     ends = flat[edges]
     clear = crosses(ends[:, 0], ends[:, 1], disk.medial) == 0
+    if not half:  # a loop could otherwise change sides at a vertex that lies on the line, as a landmark may
+        clear &= ~lies_on(ends.reshape(-1, 2), disk.medial, ON_LINE_MM).reshape(-1, 2).any(axis=1)
     edges, length, distance, tangent = (
         edges[near & clear],
         length[near & clear],
@@ -192,6 +195,17 @@ def flood(faces: Ints, vertex_count: int, loop: Ints, seed: int) -> Mask:
     label = connected_components(incidence @ incidence.T, directed=False)[1]
     touching = np.flatnonzero((faces == seed).any(axis=1))
     return np.asarray(label == label[touching[0]])
+
+
+def nearest_skin(surface: FaceSurface, point: Floats) -> int:
+    """The vertex of outer skin that lies nearest to a point [2] of the chart."""
+    used = np.unique(surface.edges)
+    order = used[np.argsort(np.round(np.linalg.norm(surface.flat[used] - point, axis=1), 9), kind="stable")]
+    for block in np.array_split(order, max(1, len(order) // 64)):
+        found = block[outer_skin(surface.vertices, surface.faces, surface.chart, block)]
+        if len(found):
+            return int(found[0])
+    raise RegionMapError("the mesh has no outer skin; do its faces look inward?")
 
 
 def keep_clear(face: FaceSurface, disk: Disk) -> Mask:
