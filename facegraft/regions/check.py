@@ -36,6 +36,8 @@ Floats = NDArray[np.float64]
 
 MAX_ROUGHNESS = 1.2
 MAX_ROUGHNESS_COARSE = 1.3
+SHORT_LOOP = 30  # vertices below which smoothing by two vertices would shorten even a circle by more than 9 %: then by one, ...
+MAX_ROUGHNESS_SHORT = 1.2  # ... by which stairs along a diagonal have 1.27, a smooth loop of 16 to 29 vertices at most 1.11
 COARSE_MM = 4.0  # mean loop edge beyond which a mesh counts as coarse
 MIN_GAP = 2  # edges between the loops of two disks of a set
 MAX_MIRROR_DIFFERENCE = 2  # vertices
@@ -50,7 +52,7 @@ class DiskFigures:
     interior: int
     perimeter: float
     mean_edge: float
-    roughness: float
+    roughness: float  # loops of fewer than SHORT_LOOP vertices are smoothed by one vertex, others by two
     notches: int  # turns of the loop by more than NOTCH_DEGREES
     on_skin: float  # share of the loop's vertices on outer skin
     euler: int  # Euler characteristic with the template's own holes filled: 1 for a disk
@@ -136,7 +138,7 @@ def _measure(region_map: RegionMap, shape: Floats, skin: Ints, regions: RegionSe
         interior=len(disk.interior),
         perimeter=float(length.sum()),
         mean_edge=float(length.mean()),
-        roughness=roughness(points),
+        roughness=roughness(points, 1.0 if len(points) < SHORT_LOOP else 2.0),
         notches=int((turn > NOTCH_DEGREES).sum()),
         on_skin=float(outer_skin(shape, skin, chart, disk.loop).mean()),
         euler=euler_characteristic(inside) + holes,
@@ -169,8 +171,15 @@ def _gap(
     return (reached[0] if reached else most), float(distance)
 
 
+def roughness_limit(loop: int, mean_edge: float) -> float:
+    """The most roughness of a loop: its number of vertices, its mean edge in mm."""
+    if loop < SHORT_LOOP:
+        return MAX_ROUGHNESS_SHORT
+    return MAX_ROUGHNESS_COARSE if mean_edge > COARSE_MM else MAX_ROUGHNESS
+
+
 def _shortcomings(disk: DiskFigures) -> list[str]:
-    limit = MAX_ROUGHNESS_COARSE if disk.mean_edge > COARSE_MM else MAX_ROUGHNESS
+    limit = roughness_limit(disk.loop, disk.mean_edge)
     checks = [
         (disk.roughness <= limit, f"its loop is ragged (roughness {disk.roughness:.2f}, at most {limit})"),
         (disk.on_skin == 1.0, f"{1 - disk.on_skin:.0%} of its loop is not on outer skin"),
