@@ -27,7 +27,7 @@ from facegraft.regions.outlines import DiskOutline, mirrored_outline, outline_of
 from facegraft.regions.regionmap import Disk, Group, Region, RegionMap, RegionMapError, RegionSet
 from facegraft.regions.regionsets import DiskSpec, PartSpec, RegionSetSpec, shipped_sets
 from facegraft.regions.tracing import FaceSurface, enclosed_disk, keep_clear, masked_disks, nearest_skin, trace_loop
-from facegraft.vocabulary import FACE_LANDMARKS, NECK, NOSE_TIP
+from facegraft.vocabulary import FACE_LANDMARKS, NECK, NOSE_TIP, OPENING_LANDMARKS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -127,11 +127,10 @@ def _region_set(
     for part in spec.parts:
         disks: dict[str, Disk] = {}
         for disk in part.disks:
-            carried = tuple(
-                name for name, group in groups.items() if group.role == "inner" and group.behind in disk.carries
-            )
             for name, found in tracer.disks_of(disk).items():
-                disks[name] = replace(found, followers=carried, residual_mm=disk.residual_mm)
+                carries = disk.carries if disk.mask is None else openings_within(found, tracer.landmarks)
+                followers = tuple(n for n, g in groups.items() if g.role == "inner" and g.behind in carries)
+                disks[name] = replace(found, followers=followers, residual_mm=disk.residual_mm)
         regions[part.name] = Region(_five_landmarks(part, tracer.face, disks, tracer.landmarks), part.holds, disks)
     return RegionSet(spec.name, regions)
 
@@ -181,9 +180,10 @@ class _Tracer:
         """Masks touch or overlap; a later one gives way to the disks before it, so that seams keep their distance."""
         assert spec.mask is not None
         count = len(self.face.vertices)
-        if spec.mask.min() < 0 or spec.mask.max() >= count:
+        beyond = spec.mask[(spec.mask < 0) | (spec.mask >= count)]
+        if len(beyond):
             raise RegionMapError(
-                f"mask {spec.name}: names vertex {spec.mask.max()}, but the mesh has {count}; the mask belongs to another topology"
+                f"mask {spec.name}: names vertex {beyond[0]}, but the mesh has {count}; the mask belongs to another topology"
             )
         disks = masked_disks(self.face, spec.mask[~self._taken()[spec.mask]], spec.name)
         if len(disks) == 1:
@@ -198,6 +198,12 @@ class _Tracer:
         for disk in self.traced.values():
             blocked |= keep_clear(self.face, disk)
         return blocked
+
+
+def openings_within(disk: Disk, landmarks: Ints) -> tuple[str, ...]:
+    """The eyes and the mouth that a disk holds: most of the landmarks around them lie inside it."""
+    inside = {name: np.isin(landmarks[list(marks)], disk.interior).mean() for name, marks in OPENING_LANDMARKS.items()}
+    return tuple(name for name, share in inside.items() if share > 0.5)
 
 
 def _five_landmarks(part: PartSpec, face: FaceSurface, disks: dict[str, Disk], landmarks: Ints) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from facegraft.errors import FacegraftError, printable
 from facegraft.parts import Part, Parts, PartsError, check_part_name, check_set_name
+from facegraft.regions.regionmap import each_once
 from facegraft.resources import resource_folder
 from facegraft.settings import read_yaml
 from facegraft.vocabulary import LANDMARK_COUNT, OPENING_LANDMARKS
@@ -92,6 +93,17 @@ class RegionSetSpec:
 def shipped_sets() -> list[RegionSetSpec]:
     """The sets that facegraft ships, by name."""
     return [read_region_set(path) for path in sorted((resource_folder("region_maps") / "sets").glob("*.yaml"))]
+
+
+def read_region_sets(paths: Sequence[str | Path]) -> list[RegionSetSpec]:
+    """Several sets, in order. Raises RegionSetError for a file that is none, and for two sets of one name."""
+    found: dict[str, RegionSetSpec] = {}
+    for path in paths:
+        spec = read_region_set(path)
+        if spec.name in found:
+            raise RegionSetError(f"{path}: another of the files gives a region set {spec.name!r} too; rename one")
+        found[spec.name] = spec
+    return list(found.values())
 
 
 def read_region_set(path: str | Path) -> RegionSetSpec:
@@ -230,7 +242,7 @@ def _known(entry: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
 
 def _from_json_masks(path: Path) -> RegionSetSpec:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes(), object_pairs_hook=each_once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not a JSON file ({str(error)[:200]})") from error
     if not isinstance(document, dict) or not all(isinstance(values, list) for values in document.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from facegraft.geometry.symmetry import MIRROR
 from facegraft.geometry.topology import (
     TopologyError,
     boundary_loops,
+    face_areas,
     face_components,
     faces_within,
     grow_rings,
@@ -25,6 +27,8 @@ from facegraft.geometry.topology import (
 )
 from facegraft.regions.outlines import DiskOutline, keeps_off
 from facegraft.regions.regionmap import Disk, RegionMapError
+
+log = logging.getLogger("facegraft")
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -42,6 +46,7 @@ ON_LINE_MM = 1e-3
 GAP_MM = 6.0  # wanted distance between two disks of a set, ...
 GAP_EDGES = (2, 3)  # ... but no fewer and no more edges than these, ...
 GAP_MM_LEAST = 4.0  # ... and never less than this
+SPLINTER = 0.05  # a mask that gives way to another may fall apart: pieces below this share of the largest one's area are no disks
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,8 @@ def keep_clear(face: FaceSurface, disk: Disk) -> Mask:
 def masked_disks(face: FaceSurface, mask: Ints, name: str) -> list[Disk]:
     """The disks that a mask of vertices covers: one for each connected piece of its faces, the largest first.
 
-    Holes in a piece are filled, as are the sockets behind its openings. Raises RegionMapError, naming the mask, where it covers
+    Holes in a piece are filled, as are the sockets behind its openings; a piece of less than SPLINTER of the largest one's area is
+    left out, with a warning. Raises RegionMapError, naming the mask, where it covers
     no face, or a piece is bounded by a line that passes twice through a vertex.
     """
     count = len(face.vertices)
@@ -236,9 +242,13 @@ def masked_disks(face: FaceSurface, mask: Ints, name: str) -> list[Disk]:
     if not len(covered):
         raise RegionMapError(f"mask {name}: covers no whole triangle of the skin; are its indices those of this topology?")
     piece = face_components(covered)
+    area = np.bincount(piece, face_areas(face.vertices, covered))
     disks = []
-    for number in np.argsort(-np.bincount(piece), kind="stable"):
+    for number in np.argsort(-area, kind="stable"):
         own = covered[piece == number]
+        if area[number] < SPLINTER * area.max():
+            log.warning("mask %s: left out a splinter of %d triangles at vertex %d", name, len(own), int(own.min()))
+            continue
         try:
             loops = boundary_loops(own)
         except TopologyError as error:
