@@ -86,7 +86,7 @@ def check_region_map(
             shared = np.intersect1d(_vertices(regions.disks[a]), _vertices(regions.disks[b]))
             if len(shared):
                 findings.append(f"{set_name}: {a} and {b} share {len(shared)} vertices")
-        findings += _check_held(region_map, regions)
+        findings += _check_held(region_map, regions) + _check_kept(region_map, regions)
     return findings, figures
 
 
@@ -103,6 +103,14 @@ def _check_held(region_map: RegionMap, regions: RegionSet) -> list[str]:
         if outside:
             findings.append(f"{regions.name}: part {part} does not hold its landmarks {', '.join(map(str, outside))}")
     return findings
+
+
+def _check_kept(region_map: RegionMap, regions: RegionSet) -> list[str]:
+    """No disk may reach below the neck cut: those vertices are dropped when a head is cleaned."""
+    if region_map.neck_crop_drop is None:
+        return []
+    lost = {name: int(np.isin(_vertices(disk), region_map.neck_crop_drop).sum()) for name, disk in regions.disks.items()}
+    return [f"{regions.name}.{name}: {count} of its vertices lie below the neck cut" for name, count in lost.items() if count]
 
 
 def disk_faces(faces: ArrayLike, disk: Disk) -> Ints:

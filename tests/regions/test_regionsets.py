@@ -1,6 +1,8 @@
 """Region sets as people write them: YAML, masks, expressions; wrong ones get one clear line each."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,6 +223,17 @@ def test_a_set_of_one_s_own_is_traced_from_a_seed_that_is_a_point(load_template,
     forehead = built.region_set("mine").disks["forehead"]
     height = template.vertices[:, 1]
     assert height[forehead.interior].min() > height[template.region_map.landmarks68[24]]
+
+
+def test_the_example_of_the_manual_is_sound(load_template, tmp_path) -> None:
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "regions.md").read_text()
+    [example] = re.findall(r"```yaml\n(.*?)```", manual, re.DOTALL)
+    (tmp_path / "forehead.yaml").write_text(example)
+    template = load_template("synthetic")
+    built = build(template, read_region_set(tmp_path / "forehead.yaml"))
+    assert built.region_set("forehead").parts.names == ("mouth", "forehead", "temples")
+    assert list(built.region_set("forehead").regions["temples"].disks) == ["temple_left", "temple_right"]
+    assert check_region_map(built, template.vertices, template.faces)[0] == []
 
 
 def test_a_name_that_the_mesh_lacks_stops_the_build_unless_the_set_is_optional(load_template, tmp_path, monkeypatch, caplog) -> None:
