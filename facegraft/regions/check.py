@@ -146,7 +146,7 @@ def _measure(region_map: RegionMap, shape: Floats, skin: Ints, regions: RegionSe
         interior=len(disk.interior),
         perimeter=float(length.sum()),
         mean_edge=float(length.mean()),
-        roughness=roughness(points, 1.0 if len(points) < SHORT_LOOP else 2.0),
+        roughness=roughness(points, loop_smoothing(len(points))),
         notches=int((turn > NOTCH_DEGREES).sum()),
         on_skin=float(outer_skin(shape, skin, chart, disk.loop).mean()),
         euler=euler_characteristic(inside) + holes,
@@ -177,6 +177,11 @@ def _gap(
     reached = [k for k, ring in enumerate(rings, start=1) if np.isin(others, ring).any()]
     distance = np.linalg.norm(shape[disks[name].loop][:, None] - shape[others][None], axis=2).min()
     return (reached[0] if reached else most), float(distance)
+
+
+def loop_smoothing(loop: int) -> float:
+    """By how many vertices a loop of this length is smoothed to measure its roughness."""
+    return 1.0 if loop < SHORT_LOOP else 2.0
 
 
 def roughness_limit(loop: int, mean_edge: float) -> float:

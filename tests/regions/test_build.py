@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from facegraft.colours import part_colours
+from facegraft.geometry.outline import roughness
 from facegraft.regions import build as builder
 from facegraft.regions.build import build_region_map
-from facegraft.regions.check import check_region_map
+from facegraft.regions.check import SHORT_LOOP, check_region_map, loop_smoothing, roughness_limit
 from facegraft.regions.groups import as_ranges, groups_by_connectivity
 from facegraft.regions.landmarks import LandmarkError
 from facegraft.regions.regionmap import Disk, RegionMap, RegionMapError
@@ -108,12 +109,15 @@ def test_checker_finds_spoilt_maps(load_template) -> None:
     assert any("encloses to the left" in finding for finding in with_disk("nose", Disk(nose.loop[::-1], nose.interior)))
     assert any("encloses" in finding for finding in with_disk("nose", Disk(nose.loop, nose.interior[1:])))
     assert any(
-        "not edges" in finding for finding in with_part("nose", Part(np.delete(nose.loop, [3, 5]), nose.interior))
+        "not edges" in finding for finding in with_disk("nose", Disk(np.delete(nose.loop, [3, 5]), nose.interior))
     )
-    small = mouth.interior[np.isin(mouth.interior, good.landmarks68[list(eyes.regions["mouth"].holds)])]
+    lips = replace(eyes.regions["mouth"], holds=(48, 54, 30, 8))
+    far = replace(good, regions={"eyes": replace(eyes, regions={**eyes.regions, "mouth": lips})})
+    assert "eyes: part mouth does not hold its landmarks 30, 8" in check_region_map(far, template.vertices, template.faces)[0]
+    sunk = replace(good, neck_crop_drop=np.append(good.neck_crop_drop, nose.interior[:4]))
     assert any(
-        "does not hold its landmarks" in finding
-        for finding in with_disk("mouth", Disk(mouth.loop, np.setdiff1d(mouth.interior, small)))
+        "eyes.nose: 4 of its vertices lie below the neck cut" in finding
+        for finding in check_region_map(sunk, template.vertices, template.faces)[0]
     )
     wrong = replace(good, landmarks68=np.roll(good.landmarks68, 1))
     assert any(
@@ -124,6 +128,19 @@ def test_checker_finds_spoilt_maps(load_template) -> None:
     assert any("involution" in finding for finding in check_region_map(crooked, template.vertices, template.faces)[0])
     with pytest.raises(RegionMapError, match="vertices"):
         check_region_map(good, template.vertices[:-1], template.faces)
+
+
+@pytest.mark.parametrize("mean_edge", [2.0, 6.0])
+def test_short_loops_may_be_round_but_not_stairs(mean_edge: float) -> None:
+    """Smoothed by two vertices, a circle of 16 would be as rough as stairs are."""
+    for count in (12, 16, SHORT_LOOP - 1):
+        angle = 2 * np.pi * np.arange(count) / count
+        circle = np.column_stack([np.cos(angle), np.sin(angle)])
+        assert roughness(circle, loop_smoothing(count)) < roughness_limit(count, mean_edge)
+    steps = [(1, 0), (0, 1)] * 6 + [(-1, 0), (0, 1)] + [(-1, 0), (0, -1)] * 6 + [(1, 0), (0, -1)]  # a diagonal band
+    stairs = np.cumsum(steps, axis=0).astype(float)
+    assert len(stairs) == 28 < SHORT_LOOP
+    assert roughness(stairs, loop_smoothing(len(stairs))) > roughness_limit(len(stairs), mean_edge)
 
 
 def test_picture_shows_parts_loops_and_landmarks(load_template, tmp_path) -> None:
