@@ -179,7 +179,7 @@ def test_real_heads_meet_the_seam_thresholds(ict: tuple, region_set: str) -> Non
     g = make_grafter(neutral, faces, region_map, GraftParameters(region_set=region_set))
     pairs = [(a, b) for a in heads for b in heads if a is not b]
     figures = [g.quality(g.graft(a, b), a, b) for a, b in pairs]
-    for part in region_map.parts(region_set):
+    for part in region_map.region_set(region_set).disks:
         excess = np.array([f[part].seam_excess_rms for f in figures])
         assert np.median(excess) < 3.0 and np.percentile(excess, 95) < 6.0, part
         assert all(f[part].sane for f in figures)
