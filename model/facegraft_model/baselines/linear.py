@@ -22,11 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
+from facegraft.lazily import lazy_import
 from facegraft.store import Dataset, open_dataset, sha256_file, write_arrays_atomic, write_json_atomic
 from facegraft_model.data.ids import DataError
 from facegraft_model.data.items import Rows, neutral_expression, select_rows
 from facegraft_model.errors import ModelError
-from facegraft_model.lazily import lazy_import
 from facegraft_model.meshes.extract import Mesh
 
 Floats = NDArray[np.float64]

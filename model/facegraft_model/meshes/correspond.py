@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.lazily import lazy_import
 from facegraft_model.errors import ModelError
-from facegraft_model.lazily import lazy_import
 from facegraft_model.meshes.extract import Decoded
 
 _Floats = NDArray[np.float64]

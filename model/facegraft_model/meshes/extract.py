@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facegraft.lazily import lazy_import
 from facegraft_model.errors import ModelError
-from facegraft_model.lazily import lazy_import
 from facegraft_model.meshes.grid import SDF, Grid, NodeValues
 from facegraft_model.method import Codes, Field
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.lazily import lazy_import
 from facegraft_model.errors import ModelError
-from facegraft_model.lazily import lazy_import
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
