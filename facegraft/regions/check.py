@@ -18,7 +18,11 @@ from facegraft.geometry.chart import outer_skin
 from facegraft.geometry.cutpath import is_simple
 from facegraft.geometry.outline import roughness
 from facegraft.geometry.symmetry import preserved_edges
-from facegraft.geometry.topology import (
+from facegraft.regions.build import face_chart
+from facegraft.regions.landmarks import MIRROR68, FaceFrame, LandmarkError, check_landmarks
+from facegraft.regions.regionmap import Disk, RegionMap, RegionSet
+from facegraft.surfaces.mirror import MIRROR, symmetrised
+from facegraft.surfaces.topology import (
     boundary_loops,
     euler_characteristic,
     face_components,
@@ -27,10 +31,6 @@ from facegraft.geometry.topology import (
     unique_edges,
     vertex_adjacency,
 )
-from facegraft.regions.build import face_chart
-from facegraft.regions.landmarks import MIRROR68, FaceFrame, LandmarkError, check_landmarks
-from facegraft.regions.regionmap import Disk, RegionMap, RegionSet
-from facegraft.surfaces.mirror import MIRROR, symmetrised
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -16,12 +16,13 @@ from pydantic import Field, field_validator
 
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError
-from facegraft.geometry.distance import signed_distance
-from facegraft.geometry.sampling import SurfaceSamples, face_labels, free_points, near_points, sample_surface
-from facegraft.geometry.topology import face_areas
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.schema import samples_fields
+from facegraft.surfaces.distance import signed_distance
+from facegraft.surfaces.labels import face_labels
+from facegraft.surfaces.normals import face_areas
+from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_surface
 
 
 class SampleParameters(StageParameters):

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from facegraft_model.errors import ModelError
-from facegraft_model.meshes.correspond import barycentric, corresponding_points
+from facegraft_model.meshes.correspond import corresponding_points
 from facegraft_model.meshes.extract import Decoded, Mesh, decode
 from facegraft_model.method import Field
 from torch import Tensor
+
+from facegraft.surfaces.barycentric import barycentric
 
 
 class Wavy(torch.nn.Module):

@@ -17,7 +17,6 @@ import trimesh
 from facegraft_model.config import PART_NAMES
 from facegraft_model.errors import ModelError
 from facegraft_model.scores.merging import compare_scores, merge_scores
-from facegraft_model.scores.metrics import Nearest, Surface, sample_surface
 from facegraft_model.scores.records import REGIONS, Failure, Reconstruction, Scores, ScoreSettings
 from facegraft_model.scores.score import decode_items, evaluate
 from facegraft_model.scores.scorefiles import read_scores, to_json, write_scores
@@ -36,6 +35,9 @@ from facegraft.store import (
     write_json_atomic,
     write_shard,
 )
+from facegraft.surfaces.nearest import Nearest
+from facegraft.surfaces.sampling import sample_surface
+from facegraft.surfaces.surface import Surface
 
 COLUMNS = dict.fromkeys(
     ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin"), "string"
