@@ -22,7 +22,6 @@ from facegraft.errors import FacegraftError
 from facegraft.geometry.clipping import BallClipper
 from facegraft.geometry.closing import HeadCloser
 from facegraft.geometry.frame import frontal_origin, head_origin, to_mm_matrix, to_unit
-from facegraft.geometry.topology import face_areas, is_watertight
 from facegraft.geometry.visibility import visible_sheet
 from facegraft.parts import Parts
 from facegraft.regions.regionmap import RegionMap
@@ -31,6 +30,8 @@ from facegraft.stages.neutral import neutral_keys
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.schema import surfaces_fields
+from facegraft.surfaces.normals import face_areas
+from facegraft.surfaces.topology import is_watertight
 from facegraft.vocabulary import COMPOSITE, DEFAULT_REGION_SET, SCAN
 
 log = logging.getLogger("facegraft")
