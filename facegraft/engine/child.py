@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 
 from facegraft.engine import wire
+from facegraft.engine.clock import SYSTEM_CLOCK, Clock
 from facegraft.engine.threads import SINGLE_THREAD
 
 _READ = 1 << 20
@@ -67,7 +67,7 @@ class Child:
         self._noise = bytearray()
         self._drain = threading.Thread(target=self._keep_noise, args=(self._process.stderr,), daemon=True)
         self._drain.start()
-        # Of the child's own accounts: how many items it has processed, and how much memory it held when its stage was ready.
+        # Items that it has processed, and bytes that it held when its stage was ready, by what it answered.
         self.served = 0
         self.base_memory = 0
 
@@ -78,19 +78,21 @@ class Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def exchange(self, header: Mapping[str, Any], limit_s: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Send a request, wait for the answer. Raises ChildTimeout or ChildDied; in both cases the child is gone."""
+    def exchange(
+        self, header: Mapping[str, Any], limit_s: float, clock: Clock = SYSTEM_CLOCK
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Send a request and wait for the answer, `limit_s` by the clock. Raises ChildTimeout or ChildDied; in both cases the child is gone."""
         self._noise.clear()
-        clock = _PatientClock(limit_s)
+        limit = _TimeLimit(limit_s, clock)
         try:
-            self._send(wire.encode(header), clock)
-            sizes = wire.read_prefix(self._receive(wire.PREFIX.size, clock), self._memory_bytes)
-            return wire.decode(self._receive(sizes[0], clock), self._receive(sizes[1], clock))
+            self._send(wire.encode(header), limit)
+            sizes = wire.read_prefix(self._receive(wire.PREFIX.size, limit), self._memory_bytes)
+            return wire.decode(self._receive(sizes[0], limit), self._receive(sizes[1], limit))
         except wire.WireError as error:
             self.kill()
             raise ChildDied(f"crashed: broken answer ({error})", outside=False) from error
         except (BrokenPipeError, EOFError) as error:
-            raise self._obituary() from error
+            raise self._reason_of_death() from error
         except BaseException:
             # A Ctrl-C or a timeout between request and answer: what comes later must not be taken for another item's answer.
             self.kill()
@@ -112,21 +114,21 @@ class Child:
             if pipe is not None:
                 pipe.close()
 
-    def _send(self, buffers: list[bytes | memoryview], clock: _PatientClock) -> None:
+    def _send(self, buffers: list[bytes | memoryview], limit: _TimeLimit) -> None:
         for buffer in buffers:
             view = memoryview(buffer)
             while view:
-                clock.wait(self._to, select.POLLOUT)
+                limit.wait(self._to, select.POLLOUT)
                 try:
                     view = view[os.write(self._to, view) :]
                 except BlockingIOError:
                     continue
 
-    def _receive(self, size: int, clock: _PatientClock) -> bytearray:
+    def _receive(self, size: int, limit: _TimeLimit) -> bytearray:
         data, filled = bytearray(size), 0
         view = memoryview(data)
         while filled < size:
-            clock.wait(self._from, select.POLLIN)
+            limit.wait(self._from, select.POLLIN)
             try:
                 count = os.readv(self._from, [view[filled : filled + _READ]])
             except BlockingIOError:
@@ -136,7 +138,7 @@ class Child:
             filled += count
         return data
 
-    def _obituary(self) -> ChildDied:
+    def _reason_of_death(self) -> ChildDied:
         try:
             code = self._process.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
@@ -162,20 +164,21 @@ class Child:
                 del self._noise[:-_TAIL_BYTES]
 
 
-class _PatientClock:
+class _TimeLimit:
     """A time limit that a stopped or suspended parent does not use up: each wait counts for one second at most."""
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, clock: Clock) -> None:
         self._left = limit_s
+        self._clock = clock
 
     def wait(self, descriptor: int, event: int) -> None:
         """Until the descriptor is ready (or closed). Raises ChildTimeout."""
         poll = select.poll()
         poll.register(descriptor, event)
         while self._left > 0:
-            start = time.monotonic()
+            start = self._clock.monotonic()
             ready = poll.poll(1000 * min(self._left, _SLICE_S))
-            self._left -= min(time.monotonic() - start, _SLICE_S)
+            self._left -= min(self._clock.monotonic() - start, _SLICE_S)
             if ready:
                 return
         raise ChildTimeout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from facegraft.engine.clock import SYSTEM_CLOCK, Clock
 from facegraft.engine.connect import CONNECT_S, connect, dask_module
 from facegraft.engine.errors import EngineError
 from facegraft.engine.options import EngineOptions
@@ -108,6 +108,8 @@ class DaskClient:
         self._client = client
         self._own = own
         self._remedy = remedy
+        # Tests put one here that they move themselves.
+        self.clock: Clock = SYSTEM_CLOCK
         self._waiting: deque[ShardTask] = deque()
         self._flights: dict[str, _Flight] = {}
         self._done: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -199,7 +201,7 @@ class DaskClient:
 
     def _look_at_cluster(self) -> None:
         """Count the workers now and then. Raises EngineError when there have been none for a while, or no scheduler."""
-        now = time.monotonic()
+        now = self.clock.monotonic()
         since = 0.0 if self._asked is None else now - self._asked
         if self._asked is not None and since < _ASK_EVERY_S:
             return

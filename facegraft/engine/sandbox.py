@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from facegraft.engine.child import Child, ChildDied, ChildTimeout
+from facegraft.engine.clock import SYSTEM_CLOCK, Clock
 from facegraft.engine.errors import EngineError, StageSetupError
 from facegraft.engine.order import StageOrder, open_stage
 from facegraft.engine.seeds import item_rng
@@ -52,11 +53,15 @@ class InProcessRunner:
 
 
 class Sandbox:
-    """Items in a killable child, which is kept from item to item and replaced when it dies or has grown too large."""
+    """Items in a killable child, which is kept from item to item and replaced when it dies or has grown too large.
 
-    def __init__(self, order: StageOrder, limits: Limits) -> None:
+    `clock`: what the time limit of an item is measured with.
+    """
+
+    def __init__(self, order: StageOrder, limits: Limits, clock: Clock = SYSTEM_CLOCK) -> None:
         self._order = order
         self._limits = limits
+        self._clock = clock
         self._child: Child | None = None
         _all_sandboxes.add(self)
 
@@ -67,7 +72,7 @@ class Sandbox:
             child = self._ready_child()
             fresh = child.served == 0
             try:
-                answer, arrays = child.exchange(request, self._limits.item_timeout_s)
+                answer, arrays = child.exchange(request, self._limits.item_timeout_s, self._clock)
             except ChildTimeout:
                 self.close()
                 return ItemResult(
@@ -111,7 +116,7 @@ class Sandbox:
         for attempt in range(_ATTEMPTS):
             child = Child(self._limits.memory_bytes)
             try:
-                answer, _ = child.exchange({"op": "open", "order": asdict(self._order)}, _SETUP_LIMIT_S)
+                answer, _ = child.exchange({"op": "open", "order": asdict(self._order)}, _SETUP_LIMIT_S, self._clock)
             except ChildTimeout as error:
                 raise StageSetupError(
                     f"stage {self._order.stage} was not set up within {_SETUP_LIMIT_S:g} s"

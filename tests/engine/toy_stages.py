@@ -91,7 +91,9 @@ class ToyStage:
         elif fault == "exit":
             os._exit(3)
         elif fault == "hang":
-            time.sleep(3600)
+            (Path(self.inputs[0]) / "hangs").touch()
+            while True:
+                time.sleep(3600)
         elif fault == "memory":
             np.ones(10 * 10**9, np.uint8)
         elif fault == "exception":
@@ -140,7 +142,8 @@ class ToyStage:
                 os.kill(os.getppid(), signal.SIGKILL)
         elif fault == "kill_worker_always":
             os.kill(os.getppid(), signal.SIGKILL)
-            time.sleep(60)
+            while True:  # until the end of the worker ends this process too
+                time.sleep(3600)
         else:
             raise AssertionError(fault)
         return vertices
