@@ -61,7 +61,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory, papers: Papers) -> Iterator
     made = Cluster(tmp_path_factory.mktemp("secure"), Place(tls=papers.as_options()))
     made.worker("a")
     with distributed.Client(made.address, security=papers.security(), set_as_default=False) as client:
-        client.wait_for_workers(1, timeout=120)
+        client.wait_for_workers(1, timeout=600)
     yield made
     made.close()
 

@@ -168,8 +168,8 @@ def test_scheduler(
     moment: Moment,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("facegraft.engine.client.CONNECT_S", 5.0)
-    monkeypatch.setattr("facegraft.engine.connect.CONNECT_S", 5.0)
+    # How long a result is waited for that will not come; to connect takes milliseconds.
+    monkeypatch.setattr("facegraft.engine.client.CONNECT_S", 15.0)
     output = tmp_path / "out"
     with OwnCluster(tmp_path / "dask", toy_env) as own:
         own.worker("a", nanny=False)
