@@ -22,9 +22,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Labels = NDArray[np.uint8]
 
-PART_COUNT = 4
-"""Part labels run over 0 remainder, 1 nose, 2 eyes, 3 mouth."""
-
 
 class SamplingError(FacegraftError):
     """A surface that cannot be sampled, or parameters that contradict each other."""
@@ -74,7 +71,7 @@ def sample_surface(
     """Draw n independent random points on a mesh, vertices [V, 3], faces [F, 3].
 
     A share 1 - balanced of the points (rounded) is uniform by area; the rest is dealt out equally to the parts that have
-    any area, and is uniform by area within each. `labels` [F] are the faces' part labels (0..3; all 0 if not given);
+    any area, and is uniform by area within each. `labels` [F] are the faces' part labels (all 0 if not given);
     `face_mask` [F] leaves faces out, for instance the ball behind a clipped face.
     Points are exact to the rounding of float64 (a float32 copy is within 6e-8 of the surface in unit coordinates).
     Raises SamplingError for a surface without area or a share outside 0..1.
@@ -82,8 +79,8 @@ def sample_surface(
     v = np.asarray(vertices, dtype=np.float64)
     f = np.asarray(faces, dtype=np.int64)
     parts = np.zeros(len(f), dtype=np.uint8) if labels is None else np.asarray(labels, dtype=np.uint8)
-    if parts.shape != (len(f),) or (len(parts) and parts.max() >= PART_COUNT):
-        raise SamplingError(f"face labels must be {len(f)} numbers from 0 to {PART_COUNT - 1}, one a face")
+    if parts.shape != (len(f),):
+        raise SamplingError(f"face labels must be {len(f)} numbers, one a face, not {list(parts.shape)}")
     if not 0.0 <= balanced <= 1.0:
         raise SamplingError(f"the balanced share is {balanced}; it must lie between 0 and 1")
     if n < 0:
@@ -97,7 +94,7 @@ def sample_surface(
     dealt = round(n * balanced)
     counts = rng.multinomial(n - dealt, areas / areas.sum())
     if dealt:
-        present = [label for label in range(PART_COUNT) if areas[parts == label].sum() > 0.0]
+        present = [label for label in range(int(parts.max()) + 1) if areas[parts == label].sum() > 0.0]
         for label, quota in zip(present, _equal_shares(dealt, len(present)), strict=True):
             own = np.flatnonzero(parts == label)
             counts[own] += rng.multinomial(quota, areas[own] / areas[own].sum())

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
 from facegraft.geometry.symmetry import MIRROR
 from facegraft.geometry.topology import boundary_loops
-from facegraft.regions.parts import FaceSurface, flood
+from facegraft.regions.tracing import FaceSurface, flood
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
