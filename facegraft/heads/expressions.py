@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from facegraft.heads.errors import SourceError
-from facegraft.heads.source import subject_rng
+from facegraft.seeds import subject_rng
 
 
 @dataclass(frozen=True)

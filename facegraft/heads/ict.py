@@ -34,9 +34,9 @@ from facegraft.heads.source import (
     SourceOptions,
     SourcePlan,
     subject_name,
-    subject_rng,
 )
 from facegraft.regions.regionmap import RegionMap, load_region_map
+from facegraft.seeds import subject_rng
 
 log = logging.getLogger("facegraft")
 

@@ -7,13 +7,12 @@ one side (test composites must not contain what was trained on).
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import logging
 from collections.abc import Iterable, Sequence
 
 from facegraft.heads.errors import SourceError
 from facegraft.heads.names import clean_name, natural_key
+from facegraft.seeds import digest
 from facegraft.store.remote import place
 
 log = logging.getLogger("facegraft")
@@ -37,9 +36,7 @@ def split_at_random(subjects: Iterable[str], test_fraction: float, seed: int) ->
     names = sorted(set(subjects), key=natural_key)
     count = round(test_fraction * len(names))
     count = min(max(count, 2), len(names) - 2) if test_fraction > 0 and len(names) >= 4 else 0
-    chosen = set(
-        sorted(names, key=lambda name: hashlib.sha256(json.dumps([int(seed), name]).encode()).digest())[:count]
-    )
+    chosen = set(sorted(names, key=lambda name: digest(int(seed), name))[:count])
     return {name: TEST if name in chosen else TRAIN for name in names}
 
 

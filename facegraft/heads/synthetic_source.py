@@ -23,9 +23,9 @@ from facegraft.heads.source import (
     SourceOptions,
     SourcePlan,
     subject_name,
-    subject_rng,
 )
 from facegraft.regions.regionmap import RegionMap, load_region_map
+from facegraft.seeds import subject_rng
 
 FAMILY_VERSION = 1
 """Raised when the family's heads change, so that a run begun with the old ones is not continued with the new."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.engine.fingerprint import RUN_FILE, RunRecord, read_run
+from facegraft.engine.run_record import RUN_FILE, RunRecord, read_run
 from facegraft.engine.folder import LOG_FOLDER
 from facegraft.regions.regionmap import RegionMap
 from facegraft.report.errors import ReportError

@@ -19,7 +19,7 @@ from toy_stages import gate, toy_plan
 
 import facegraft
 from facegraft.engine import EngineError, start_client
-from facegraft.engine.staff import Staff
+from facegraft.engine.cluster.workers import WorkerPool
 from facegraft.testing.clock import HeldClock
 
 pytestmark = pytest.mark.slow
@@ -184,7 +184,7 @@ def test_a_worker_that_restarts_under_its_nanny_goes_on(
 def test_a_shard_that_kills_its_worker_every_time_is_named_and_ends_the_run(
     tmp_path: Path, dask: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facegraft.engine.client._MOVES_ALLOWED", 1)
+    monkeypatch.setattr("facegraft.engine.cluster.client._MOVES_ALLOWED", 1)
     dask.worker("a", nanny=True)
     with pytest.raises(EngineError, match=r"shard 1 of \S+ was lost 2 times.*run the same command again"):
         run(toy_plan(12, 3, {4: "kill_worker_always"}), tmp_path / "out", scheduler=dask.address)
@@ -253,16 +253,16 @@ def test_a_question_that_is_cancelled_says_nothing_about_the_worker(
 ) -> None:
     """As when the worker or the scheduler goes before it has answered: asked again, and not taken for unfit."""
     dask.worker("a")
-    ask, asked = Staff._ask, []
+    ask, asked = WorkerPool._ask, []
 
-    def cancelled_twice(staff: Staff, address: str, *question: Any) -> Any:
+    def cancelled_twice(staff: WorkerPool, address: str, *question: Any) -> Any:
         future = ask(staff, address, *question)
         asked.append(question)
         if len(asked) in (1, 3):  # for the version, and for the folder
             future.cancel(force=True)
         return future
 
-    monkeypatch.setattr(Staff, "_ask", cancelled_twice)
+    monkeypatch.setattr(WorkerPool, "_ask", cancelled_twice)
     run(PLAN, tmp_path / "out", scheduler=dask.address)
     assert len(asked) == 5
     assert dataset_hash(tmp_path / "out") == undisturbed

@@ -15,7 +15,7 @@ from toy_runs import STAGE, dataset_hash, options, run
 from toy_stages import toy_plan
 
 from facegraft.engine import EngineError, EngineOptions, StageSetupError, retry, start_client, status
-from facegraft.engine.lock import locked
+from facegraft.engine.locks import locked
 from facegraft.store import open_dataset, verify_dataset
 from facegraft.store.atomic import temporary_name
 
@@ -289,7 +289,7 @@ def test_options_are_checked(changes: dict[str, Any], message: str) -> None:
 
 
 def test_an_unreachable_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facegraft.engine.connect.CONNECT_S", 1.0)
+    monkeypatch.setattr("facegraft.engine.cluster.connect.CONNECT_S", 1.0)
     with (
         pytest.raises(EngineError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"),
         start_client(options(scheduler="tcp://127.0.0.1:9")),

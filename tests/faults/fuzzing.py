@@ -22,16 +22,16 @@ import numpy as np
 from hypothesis import strategies as st
 
 from facegraft.engine import PlannedItem, StagePlan, status
-from facegraft.engine.fingerprint import RUN_FILE, read_run, run_record, write_run
 from facegraft.engine.plan import PLAN_FILE, read_plan, shard_plan, write_plan
+from facegraft.engine.run_record import RUN_FILE, read_run, run_record, write_run
 from facegraft.errors import FacegraftError
 from facegraft.heads import synthetic
 from facegraft.heads.meshfile import read_mesh
 from facegraft.heads.rawmesh import RawMesh
 from facegraft.recipe import STAGES, load_recipe
-from facegraft.settings import parse_setting
 from facegraft.regions.regionmap import ROLES, RegionMap, load_region_map
 from facegraft.resources import resource_folder
+from facegraft.settings import parse_setting
 from facegraft.stages.clean import CleanParameters
 from facegraft.stages.graft import GraftParameters
 from facegraft.stages.ingest import IngestParameters

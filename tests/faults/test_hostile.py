@@ -18,8 +18,8 @@ from fuzzing import FIRST, LONGEST_LINE, PLAN, limits, make_dataset, place, read
 
 from facegraft.cli.main import cli
 from facegraft.engine import EngineError, EngineOptions, PlannedItem, StagePlan, execute, retry, status
-from facegraft.engine.fingerprint import RUN_FILE
 from facegraft.engine.plan import PLAN_FILE, read_plan
+from facegraft.engine.run_record import RUN_FILE
 from facegraft.errors import FacegraftError, printable
 from facegraft.heads.errors import MeshError
 from facegraft.heads.folders import mesh_loader

@@ -19,8 +19,9 @@ import toy_stages
 from toy_runs import STAGE, dataset_hash, options, run
 from toy_stages import gate, toy_plan
 
-from facegraft.engine import EngineError, remote_lock, retry, status
-from facegraft.engine.lock import LOCK_FILE, is_locked, locked
+from facegraft.engine import EngineError, retry, status
+from facegraft.engine.locks import LOCK_FILE, is_locked, locked
+from facegraft.engine.locks import remote as remote_lock
 from facegraft.store import IncompleteError, RemoteError, RemotePath, StoreError, open_dataset, place, verify_dataset
 from facegraft.store import remote as remote_module
 from facegraft.testing.clock import HeldClock
@@ -311,7 +312,7 @@ def test_a_run_that_loses_its_lock_stops(
         assert not holder.is_alive(), "the holder does not notice that its lock is lost"
 
     with monkeypatch.context() as patched:
-        patched.setattr("facegraft.engine.run.furnish", lose)
+        patched.setattr("facegraft.engine.run.write_attachments", lose)
         with pytest.raises(EngineError, match=rf"the lock {folder}/.lock is lost \({why}"):
             run(toy_plan(6, 2), folder, scheduler="sync")
     assert "dataset.json" not in objects.listed(str(folder))

@@ -1,9 +1,9 @@
 """One run at a time on a folder in an object store: a lock object that its holder keeps alive.
 
-No system releases it when its holder dies, so it says who holds it. A holder of this very machine is looked up among the
-processes. Of one elsewhere all that can be said is whether it still renews the object: a newcomer watches, by its own clock, for
-longer than a holder may leave it unrenewed, and then takes over. A holder that finds its lock taken, or cannot renew it for as
-long, stops. Even two runs at once would write the same bytes, because a run of anything else is refused by run.json.
+No system releases it when its holder dies, so the object says who holds it. A holder on this machine is looked up among the
+processes. A holder on another machine is known only by its renewing the object: a newcomer watches, by its own clock, for longer
+than a holder may leave the lock unrenewed, and then takes it over. A holder that finds its lock taken, or cannot renew it for that
+long, stops. Two runs at once would still write the same bytes, because run.json refuses any other run.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class RemoteLock:
             if _is_of(_read(self._path), self._token):
                 self._path.unlink(missing_ok=True)
         except RemoteError as error:
-            # What was made is made; the next run of this machine sees that the holder is gone.
+            # The run itself has succeeded, and the next run on this machine sees that the holder is gone.
             log.warning("the lock %s is left behind: %s", self._path, error)
 
     def _renew(self) -> None:
@@ -115,7 +115,7 @@ def is_locked_remotely(path: RemotePath) -> bool:
     there = _read(path)
     if there is None:
         return False
-    alive = _alive_here(there)
+    alive = _holder_alive_here(there)
     return _age_s(path) < LAPSE_S if alive is None else alive
 
 
@@ -131,7 +131,7 @@ def _in_use(folder: Path, path: RemotePath, note: dict[str, Any]) -> str:
 
 
 def _holder_is_gone(path: RemotePath, note: dict[str, Any]) -> bool:
-    alive = _alive_here(note)
+    alive = _holder_alive_here(note)
     if alive is not None:
         return not alive
     began = clock.monotonic()
@@ -145,7 +145,7 @@ def _holder_is_gone(path: RemotePath, note: dict[str, Any]) -> bool:
     return True
 
 
-def _alive_here(note: dict[str, Any]) -> bool | None:
+def _holder_alive_here(note: dict[str, Any]) -> bool | None:
     """Whether the process that wrote a note lives; None where only its own machine could tell."""
     if note.get("machine") != _machine() or not isinstance(note.get("pid"), int):
         return None

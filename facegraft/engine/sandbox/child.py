@@ -1,4 +1,4 @@
-"""A killable child process, seen from the worker: start it, exchange messages under a time limit, kill it.
+"""The child process as its worker handles it: start it, exchange messages under a time limit, kill it.
 
 A `subprocess` and not `multiprocessing`, because Dask's workers are daemons and may not have multiprocessing children. The child is
 `facegraft.engine.child_main`.
@@ -18,14 +18,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from facegraft.engine import wire
 from facegraft.engine.clock import SYSTEM_CLOCK, Clock
+from facegraft.engine.sandbox import wire
 from facegraft.engine.threads import SINGLE_THREAD
 
 _READ = 1 << 20
 _TAIL_BYTES = 8192
 _SLICE_S = 1.0
-# Signals that come from outside (an operator, the system short of memory), not from the code that runs.
+# Signals that come from outside (an operator, the system when memory is short), not from the code that runs.
 _OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -34,7 +34,7 @@ class ChildTimeout(Exception):
 
 
 class ChildDied(Exception):
-    """The child ended, or its answer was garbage. `outside`: by a signal that its own code does not raise."""
+    """The child ended, or its answer was no message. `outside`: it was killed by a signal that its own code does not raise."""
 
     def __init__(self, reason: str, outside: bool) -> None:
         super().__init__(reason)
@@ -50,7 +50,7 @@ class Child:
         # -P and an explicit PYTHONPATH: the child must import exactly what this process does, and nothing of the current folder.
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "facegraft.engine.child_main", str(os.getpid()), str(memory_bytes)],
+            [sys.executable, "-P", "-m", "facegraft.engine.sandbox.child_main", str(os.getpid()), str(memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -64,8 +64,8 @@ class Child:
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
         # A bounded tail of what it prints; drained all the time, so that a talkative library never blocks on a full pipe.
-        self._noise = bytearray()
-        self._drain = threading.Thread(target=self._keep_noise, args=(self._process.stderr,), daemon=True)
+        self._output = bytearray()
+        self._drain = threading.Thread(target=self._read_stderr, args=(self._process.stderr,), daemon=True)
         self._drain.start()
         # Items that it has processed, and bytes that it held when its stage was ready, by what it answered.
         self.served = 0
@@ -82,7 +82,7 @@ class Child:
         self, header: Mapping[str, Any], limit_s: float, clock: Clock = SYSTEM_CLOCK
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Send a request and wait for the answer, `limit_s` by the clock. Raises ChildTimeout or ChildDied; in both cases the child is gone."""
-        self._noise.clear()
+        self._output.clear()
         limit = _TimeLimit(limit_s, clock)
         try:
             self._send(wire.encode(header), limit)
@@ -92,15 +92,15 @@ class Child:
             self.kill()
             raise ChildDied(f"crashed: broken answer ({error})", outside=False) from error
         except (BrokenPipeError, EOFError) as error:
-            raise self._reason_of_death() from error
+            raise self._death() from error
         except BaseException:
             # A Ctrl-C or a timeout between request and answer: what comes later must not be taken for another item's answer.
             self.kill()
             raise
 
-    def noise(self) -> str:
+    def last_output(self) -> str:
         """The last lines that the child (or a native library in it) wrote to stdout or stderr since the last request."""
-        return self._noise.decode(errors="replace")
+        return self._output.decode(errors="replace")
 
     def kill(self) -> None:
         """End the child and everything it started, at once."""
@@ -138,7 +138,7 @@ class Child:
             filled += count
         return data
 
-    def _reason_of_death(self) -> ChildDied:
+    def _death(self) -> ChildDied:
         try:
             code = self._process.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
@@ -157,15 +157,15 @@ class Child:
             )
         return ChildDied(f"crashed: signal {-code} ({name})", outside=False)
 
-    def _keep_noise(self, stderr: IO[bytes]) -> None:
+    def _read_stderr(self, stderr: IO[bytes]) -> None:
         with stderr:
             while data := stderr.read(4096):
-                self._noise += data
-                del self._noise[:-_TAIL_BYTES]
+                self._output += data
+                del self._output[:-_TAIL_BYTES]
 
 
 class _TimeLimit:
-    """A time limit that a stopped or suspended parent does not use up: each wait counts for one second at most."""
+    """A time limit that does not run while the parent is stopped or suspended: each wait counts for one second at most."""
 
     def __init__(self, limit_s: float, clock: Clock) -> None:
         self._left = limit_s
