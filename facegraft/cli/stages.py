@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from facegraft.engine import EngineOptions
 
+
 @click.command()
 @click.option("-o", "--output", type=Place(file_okay=False), default=Path("demo"), help="Folder to write.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")

@@ -20,8 +20,8 @@ from facegraft.errors import printable
 from facegraft.store import DatasetSchema, StoreError, canonical_json, write_bytes_atomic
 from facegraft.store.atomic import arrays_to_bytes, read_bytes, sha256_bytes
 from facegraft.store.document import seal, unseal
+from facegraft.store.writer import RUN_FILE
 
-RUN_FILE = "run.json"
 RUN_FORMAT = "facegraft-run"
 RUN_VERSION = 1
 _SHOWN = 8

@@ -189,7 +189,9 @@ class _Tracer:
             return {spec.name: disks[0]}
         sides = [float(self.face.vertices[disk.interior, 0].mean()) for disk in disks]
         if len(disks) == 2 and sides[0] * sides[1] < 0:
-            return {f"{spec.name}_{'left' if side > 0 else 'right'}": disk for side, disk in zip(sides, disks, strict=True)}
+            return {
+                f"{spec.name}_{'left' if side > 0 else 'right'}": disk for side, disk in zip(sides, disks, strict=True)
+            }
         return {f"{spec.name}_{number}": disk for number, disk in enumerate(disks, start=1)}
 
     def _taken(self) -> NDArray[np.bool_]:

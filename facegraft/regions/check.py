@@ -204,9 +204,7 @@ def _check_symmetry(region_map: RegionMap, faces: Ints) -> list[str]:
     findings = []
     if not np.array_equal(mirror[mirror], np.arange(len(mirror))):
         findings.append("the symmetry map is not an involution")
-    kept = preserved_edges(
-        mirror, faces[faces_within(faces, region_map.mask_of("surface", "socket"))]
-    )
+    kept = preserved_edges(mirror, faces[faces_within(faces, region_map.mask_of("surface", "socket"))])
     if kept < 0.99:
         findings.append(f"the symmetry map preserves only {kept:.1%} of the skin's edges")
     return findings

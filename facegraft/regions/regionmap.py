@@ -308,7 +308,9 @@ def _parse(data: Any, where: str) -> RegionMap:
                 raise bad(f"groups.{name}.ranges leave 0..{vertex_count}")
             behind = value.get("behind")
             if behind is not None and behind not in OPENING_LANDMARKS:
-                raise bad(f"groups.{name}.behind is {str(behind)[:40]!r}; it must be one of {', '.join(OPENING_LANDMARKS)}")
+                raise bad(
+                    f"groups.{name}.behind is {str(behind)[:40]!r}; it must be one of {', '.join(OPENING_LANDMARKS)}"
+                )
             groups[name] = Group(ranges, value["role"], behind)
         if sum(b - a for group in groups.values() for a, b in group.ranges) > vertex_count:
             raise bad("groups overlap: a vertex belongs to one group")

@@ -220,7 +220,9 @@ def masked_disks(face: FaceSurface, mask: Ints, name: str) -> list[Disk]:
     member[mask] = True
     covered = face.faces[faces_within(face.faces, member)]
     if not len(covered):
-        raise RegionMapError(f"mask {name}: covers no whole triangle of the skin; are its indices those of this topology?")
+        raise RegionMapError(
+            f"mask {name}: covers no whole triangle of the skin; are its indices those of this topology?"
+        )
     piece = face_components(covered)
     disks = []
     for number in np.argsort(-np.bincount(piece), kind="stable"):
@@ -228,7 +230,9 @@ def masked_disks(face: FaceSurface, mask: Ints, name: str) -> list[Disk]:
         try:
             loops = boundary_loops(own)
         except TopologyError as error:
-            raise RegionMapError(f"mask {name}: its rim is not a simple loop ({error}); smooth the mask there") from error
+            raise RegionMapError(
+                f"mask {name}: its rim is not a simple loop ({error}); smooth the mask there"
+            ) from error
         rim = max(loops, key=lambda loop: _length(face.vertices, loop), default=np.empty(0, dtype=np.int64))
         inside = np.setdiff1d(np.unique(own), np.concatenate([*loops, rim]))
         if len(inside):

@@ -75,9 +75,7 @@ class CleanParameters(StageParameters):
     mm_per_unit: float | None = Field(
         None, gt=0, description="head only: the scale; default: largest neutral head + 5 %, rounded up to 5 mm"
     )
-    region_set: str = Field(
-        "eyes", description="parts for labels where only heads are given; composites bring theirs"
-    )
+    region_set: str = Field("eyes", description="parts for labels where only heads are given; composites bring theirs")
     stage_points: int = Field(
         4096, ge=16, description="skin points kept where only heads are given; composites bring theirs"
     )
@@ -227,7 +225,9 @@ def _shared_arrays(
                 )
     labels = region_map.vertex_labels(parts.region_set)
     if composites and not np.array_equal(labels[stage_vertices], composites[0].shared["stage_parts"]):
-        raise CleanError(f"the composites' part labels are not those of region set {parts.region_set} in their region map")
+        raise CleanError(
+            f"the composites' part labels are not those of region set {parts.region_set} in their region map"
+        )
     return {
         "faces": np.asarray(inputs[0].faces, dtype=np.int32),
         "template": template,

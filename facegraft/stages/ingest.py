@@ -202,9 +202,7 @@ def _split(heads: list[Head], parameters: IngestParameters, seed: int) -> dict[s
 
 
 def _warn_without_neutral(heads: list[Head]) -> None:
-    without = sorted(
-        {head.subject for head in heads} - {head.subject for head in heads if head.expression == NEUTRAL}
-    )
+    without = sorted({head.subject for head in heads} - {head.subject for head in heads if head.expression == NEUTRAL})
     if without:
         more = ", …" if len(without) > 3 else ""
         log.warning(

@@ -34,7 +34,8 @@ class SampleParameters(StageParameters):
     }
 
     preset: str = Field(
-        "facegraft", description="named defaults: facegraft, or paper (235,000 on the surface, 15,000 free, no near band)"
+        "facegraft",
+        description="named defaults: facegraft, or paper (235,000 on the surface, 15,000 free, no near band)",
     )
     surface: int = Field(150_000, ge=1, description="points on the surface")
     near: int = Field(62_500, ge=0, description="points near the surface")
@@ -42,7 +43,9 @@ class SampleParameters(StageParameters):
     near_sigmas: tuple[float, ...] = Field(
         (1.0, 5.0), description="standard deviations of the near points in mm, in equal shares"
     )
-    balanced: float = Field(0.5, ge=0, le=1, description="share of surface points spread equally over the parts and the remainder")
+    balanced: float = Field(
+        0.5, ge=0, le=1, description="share of surface points spread equally over the parts and the remainder"
+    )
     cut_share: float = Field(
         0.1, ge=0, le=1, description="at most this share of surface points lies on faces made by cutting"
     )
