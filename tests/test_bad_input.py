@@ -140,12 +140,12 @@ def test_wrong_usage_exits_with_2_and_names_the_nearest() -> None:
     done = facegraft("ingest", "--kind", "itc", "-o", "x")
     assert done.returncode == 2 and "itc" in done.stderr
     assert_one_line(
-        facegraft("sample", "x", "-o", "y", "--set", "surfice=3"), "surfice", "did you mean sample.surface?", code=2
+        facegraft("sample", "x", "-o", "y", "--set", "surfice=3"), "surfice", "(did you mean 'sample.surface'?)", code=2
     )
     assert_one_line(
-        facegraft("run", "demo", "-o", "y", "--set", "sample.surfice=3"), "did you mean sample.surface?", code=2
+        facegraft("run", "demo", "-o", "y", "--set", "sample.surfice=3"), "(did you mean 'sample.surface'?)", code=2
     )
-    assert_one_line(facegraft("run", "dmo", "-o", "y"), "did you mean demo?", code=2)
+    assert_one_line(facegraft("run", "dmo", "-o", "y"), "(did you mean 'demo'?)", code=2)
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(folder: Path, tmp_path: Path) -> None:

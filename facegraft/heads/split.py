@@ -6,10 +6,10 @@ one side (test composites must not contain what was trained on).
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterable, Sequence
 
+from facegraft.errors import nearest
 from facegraft.heads.errors import SourceError
 from facegraft.heads.names import clean_name, natural_key
 from facegraft.seeds import digest
@@ -94,12 +94,5 @@ def _match(name: str, names: Sequence[str], what: str) -> str:
     clean = clean_name(name)
     if clean in names:
         return clean
-    near = difflib.get_close_matches(clean, names, n=1)
-    hint = (
-        f"did you mean {near[0]!r}?"
-        if near
-        else f"there are {len(names)}, such as {names[0]!r}"
-        if names
-        else "there are none"
-    )
-    raise SourceError(f"{name!r} on the {what} list is not a subject here; {hint}")
+    hint = nearest(clean, names, f"there are {len(names)}, for example {names[0]!r}" if names else "there are none")
+    raise SourceError(f"{name!r} on the {what} list is not a subject here{hint}")
