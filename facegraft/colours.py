@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from facegraft.parts import Parts
 
 CLAY = "#dccdc0"
@@ -29,3 +32,19 @@ def label_colour(label: int) -> str:
 def part_colours(parts: Parts) -> dict[str, str]:
     """part → `#rrggbb`, in cascade order."""
     return {name: label_colour(parts.label(name)) for name in parts}
+
+
+def disk_colours(parts: Parts, part_of: Mapping[str, str]) -> dict[str, str]:
+    """disk → `#rrggbb`: its part's colour, paler for every further disk of the same part."""
+    colours: dict[str, str] = {}
+    seen: Counter[str] = Counter()
+    for disk, part in part_of.items():
+        colours[disk] = _paler(label_colour(parts.label(part)), 0.4 * min(seen[part], 2))
+        seen[part] += 1
+    return colours
+
+
+def _paler(colour: str, share: float) -> str:
+    """The colour mixed with a share of white."""
+    channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(channel + share * (255 - channel)):02x}" for channel in channels)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from facegraft.heads.errors import MeshError
-from facegraft.heads.rawmesh import Floats
+from facegraft.meshfiles.errors import MeshError
+from facegraft.meshfiles.rawmesh import Floats
 from facegraft.vocabulary import (
     ACCEPTED_CANTHI_MM,
     CHIN,
@@ -76,8 +76,6 @@ def _unit_advice(canthi: float, mm_per_unit: float) -> str:
         return "the landmarks belong to another topology, or the mesh is empty"
     scale = min(UNITS, key=lambda s: abs(np.log(s * canthi / mm_per_unit / MEAN_CANTHI_MM)))
     if scale != mm_per_unit and ACCEPTED_CANTHI_MM[0] <= canthi / mm_per_unit * scale <= ACCEPTED_CANTHI_MM[1]:
-        return (
-            f"the file seems to be in {UNITS[scale]}; give mm_per_unit={scale:g} (it was read with {mm_per_unit:g})"
-        )
+        return f"the file seems to be in {UNITS[scale]}; give mm_per_unit={scale:g} (it was read with {mm_per_unit:g})"
     factor = MEAN_CANTHI_MM / canthi
     return f"a scale error of about {factor:.3g}, or landmarks of another topology (it was read with mm_per_unit={mm_per_unit:g})"

@@ -17,8 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from facegraft.geometry.chart import CylinderChart
 from facegraft.geometry.cutpath import NoPath
-from facegraft.geometry.symmetry import MIRROR, mirror_map, symmetrised
-from facegraft.geometry.topology import faces_sha256, faces_within
+from facegraft.geometry.symmetry import mirror_map
 from facegraft.regions.ears import ear_places
 from facegraft.regions.groups import KNOWN_GROUPS, find_openings, group_mask, groups_by_connectivity
 from facegraft.regions.landmarks import MIRROR68, FaceFrame, check_indices, check_landmarks, guess_mm_per_unit
@@ -27,6 +26,8 @@ from facegraft.regions.outlines import DiskOutline, mirrored_outline, outline_of
 from facegraft.regions.regionmap import Disk, Group, Region, RegionMap, RegionMapError, RegionSet
 from facegraft.regions.regionsets import DiskSpec, PartSpec, RegionSetSpec, shipped_sets
 from facegraft.regions.tracing import FaceSurface, enclosed_disk, keep_clear, masked_disks, nearest_skin, trace_loop
+from facegraft.surfaces.mirror import MIRROR, symmetrised
+from facegraft.surfaces.topology import faces_sha256, faces_within
 from facegraft.vocabulary import FACE_LANDMARKS, NECK, NOSE_TIP, OPENING_LANDMARKS
 
 Ints = NDArray[np.int64]
@@ -190,7 +191,9 @@ class _Tracer:
             return {spec.name: disks[0]}
         sides = [float(self.face.vertices[disk.interior, 0].mean()) for disk in disks]
         if len(disks) == 2 and sides[0] * sides[1] < 0:
-            return {f"{spec.name}_{'left' if side > 0 else 'right'}": disk for side, disk in zip(sides, disks, strict=True)}
+            return {
+                f"{spec.name}_{'left' if side > 0 else 'right'}": disk for side, disk in zip(sides, disks, strict=True)
+            }
         return {f"{spec.name}_{number}": disk for number, disk in enumerate(disks, start=1)}
 
     def _taken(self) -> NDArray[np.bool_]:

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
-from facegraft.geometry.topology import face_areas, faces_within, vertex_adjacency, vertex_normals
 from facegraft.regions.tracing import FaceSurface
+from facegraft.surfaces.normals import face_areas, vertex_normals
+from facegraft.surfaces.topology import faces_within, vertex_adjacency
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

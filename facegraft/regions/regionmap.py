@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facegraft.errors import FacegraftError
-from facegraft.geometry.topology import faces_sha256, faces_within
+from facegraft.errors import FacegraftError, nearest
 from facegraft.parts import Part, Parts, PartsError, check_part_name
 from facegraft.resources import resource_path
 from facegraft.store.remote import place
-from facegraft.store.schema import nearest
+from facegraft.surfaces.topology import faces_sha256, faces_within
 from facegraft.vocabulary import LANDMARK_COUNT, OPENING_LANDMARKS
 
 Ints = NDArray[np.int64]
@@ -309,7 +308,9 @@ def _parse(data: Any, where: str) -> RegionMap:
                 raise bad(f"groups.{name}.ranges leave 0..{vertex_count}")
             behind = value.get("behind")
             if behind is not None and behind not in OPENING_LANDMARKS:
-                raise bad(f"groups.{name}.behind is {str(behind)[:40]!r}; it must be one of {', '.join(OPENING_LANDMARKS)}")
+                raise bad(
+                    f"groups.{name}.behind is {str(behind)[:40]!r}; it must be one of {', '.join(OPENING_LANDMARKS)}"
+                )
             groups[name] = Group(ranges, value["role"], behind)
         if sum(b - a for group in groups.values() for a, b in group.ranges) > vertex_count:
             raise bad("groups overlap: a vertex belongs to one group")

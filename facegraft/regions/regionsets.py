@@ -185,7 +185,11 @@ def _disk(entry: Any) -> DiskSpec:
         raise ValueError(f"{where}: carries lists some of {', '.join(OPENING_LANDMARKS)}")
     residual = entry.get("residual_mm")
     if residual is not None:
-        if not isinstance(residual, list) or len(residual) != 2 or not all(type(v) in (int, float) and v > 0 for v in residual):
+        if (
+            not isinstance(residual, list)
+            or len(residual) != 2
+            or not all(type(v) in (int, float) and v > 0 for v in residual)
+        ):
             raise ValueError(f"{where}: residual_mm is two lengths in mm, near the similarity and plain affine")
         residual = (float(residual[0]), float(residual[1]))
     mirror_of = entry.get("mirror_of")
@@ -230,7 +234,9 @@ def _points(rows: Any, what: str, least: int) -> tuple[tuple[str | float, str | 
 
 def _landmarks(marks: Any, what: str) -> tuple[int, ...]:
     if not isinstance(marks, list) or not all(type(m) is int and 0 <= m < LANDMARK_COUNT for m in marks):
-        raise ValueError(f"{what}: must be iBUG landmarks, numbers from 0 to {LANDMARK_COUNT - 1}, not {printable(marks)}")
+        raise ValueError(
+            f"{what}: must be iBUG landmarks, numbers from 0 to {LANDMARK_COUNT - 1}, not {printable(marks)}"
+        )
     return tuple(marks)
 
 
@@ -263,7 +269,9 @@ def _from_masks(path: Path, masks: Mapping[str, NDArray[Any]]) -> RegionSetSpec:
         check_part_name(name)
         array = np.asarray(values)
         if array.ndim != 1 or not len(array) or array.dtype.kind not in "biu":
-            raise ValueError(f"mask {name}: must be vertex indices [n] or booleans [V], not {array.dtype} {list(array.shape)}")
+            raise ValueError(
+                f"mask {name}: must be vertex indices [n] or booleans [V], not {array.dtype} {list(array.shape)}"
+            )
         index = np.flatnonzero(array) if array.dtype.kind == "b" else np.unique(array.astype(np.int64))
         parts.append(PartSpec(name, (DiskSpec(name, mask=index),)))
     return RegionSetSpec(check_set_name(path.stem.lower().replace("-", "_")), tuple(parts))

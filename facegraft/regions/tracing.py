@@ -14,19 +14,19 @@ from scipy.spatial import cKDTree
 from facegraft.geometry.chart import CylinderChart, outer_skin
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
 from facegraft.geometry.outline import crosses, lies_on
-from facegraft.geometry.symmetry import MIRROR
-from facegraft.geometry.topology import (
-    TopologyError,
+from facegraft.regions.outlines import DiskOutline, keeps_off
+from facegraft.regions.regionmap import Disk, RegionMapError
+from facegraft.surfaces.errors import TopologyError
+from facegraft.surfaces.mirror import MIRROR
+from facegraft.surfaces.normals import face_areas
+from facegraft.surfaces.topology import (
     boundary_loops,
-    face_areas,
     face_components,
     faces_within,
     grow_rings,
     unique_edges,
     vertex_adjacency,
 )
-from facegraft.regions.outlines import DiskOutline, keeps_off
-from facegraft.regions.regionmap import Disk, RegionMapError
 
 log = logging.getLogger("facegraft")
 
@@ -240,7 +240,9 @@ def masked_disks(face: FaceSurface, mask: Ints, name: str) -> list[Disk]:
     member[mask] = True
     covered = face.faces[faces_within(face.faces, member)]
     if not len(covered):
-        raise RegionMapError(f"mask {name}: covers no whole triangle of the skin; are its indices those of this topology?")
+        raise RegionMapError(
+            f"mask {name}: covers no whole triangle of the skin; are its indices those of this topology?"
+        )
     piece = face_components(covered)
     area = np.bincount(piece, face_areas(face.vertices, covered))
     disks = []
@@ -252,7 +254,9 @@ def masked_disks(face: FaceSurface, mask: Ints, name: str) -> list[Disk]:
         try:
             loops = boundary_loops(own)
         except TopologyError as error:
-            raise RegionMapError(f"mask {name}: its rim is not a simple loop ({error}); smooth the mask there") from error
+            raise RegionMapError(
+                f"mask {name}: its rim is not a simple loop ({error}); smooth the mask there"
+            ) from error
         rim = max(loops, key=lambda loop: _length(face.vertices, loop), default=np.empty(0, dtype=np.int64))
         inside = np.setdiff1d(np.unique(own), np.concatenate([*loops, rim]))
         if len(inside):

@@ -10,13 +10,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facegraft.geometry.topology import grow_rings, vertex_adjacency
 from facegraft.regions import build as builder
 from facegraft.regions.build import build_region_map
 from facegraft.regions.check import check_region_map
 from facegraft.regions.expressions import evaluate
 from facegraft.regions.regionmap import RegionMapError
 from facegraft.regions.regionsets import RegionSetError, read_region_set, read_region_sets, shipped_sets
+from facegraft.surfaces.topology import grow_rings, vertex_adjacency
 
 DISK = {
     "name": "forehead",

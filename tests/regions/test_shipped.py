@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from facegraft.geometry.symmetry import MIRROR, symmetrised
-from facegraft.geometry.topology import boundary_loops, euler_characteristic, faces_within
 from facegraft.regions.build import build_region_map, face_chart
 from facegraft.regions.check import check_region_map, disk_faces
 from facegraft.regions.ears import ear_folds
 from facegraft.regions.landmarks import MIRROR68, FaceFrame
 from facegraft.regions.tracing import FaceSurface
 from facegraft.resources import resource_folder
+from facegraft.surfaces.mirror import MIRROR, symmetrised
+from facegraft.surfaces.topology import boundary_loops, euler_characteristic, faces_within
 
 ALL = ["synthetic", "ict", "facescape_v16", "flame"]
 BOTH_EYES = {"eye_left", "eye_right"}
