@@ -18,12 +18,11 @@ from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext
 from facegraft.errors import FacegraftError
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
-from facegraft.store.schema import samples_fields
-from facegraft.surfaces.distance import signed_distance
+from facegraft.store.schema import nearest, samples_fields
+from facegraft.surfaces.distance import BACKENDS, signed_distance
 from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_surface
-
 
 AUTO = "auto"
 

@@ -48,11 +48,6 @@ BACKENDS: dict[str, Backend] = {
 """All backends by the name that `sample.backend` gives."""
 
 
-def backend_names() -> tuple[str, ...]:
-    """The names that `signed_distance` takes for `backend`."""
-    return tuple(BACKENDS)
-
-
 def signed_distance(
     vertices: ArrayLike, faces: ArrayLike, points: ArrayLike, backend: str = "winding"
 ) -> SignedDistance:
