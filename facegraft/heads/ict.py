@@ -22,21 +22,22 @@ from numpy.typing import NDArray
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import Expression, choose_expressions, expression_intensity
 from facegraft.heads.folders import list_folder, match_faces
+from facegraft.heads.options import IctOptions
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import (
     DEFAULT_EXPRESSIONS,
     DEFAULT_SUBJECTS,
     Head,
+    HeadSource,
     Loader,
-    SourceOptions,
     SourcePlan,
     subject_name,
-    subject_rng,
 )
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.obj import parse_obj, parse_obj_vertices
 from facegraft.meshfiles.rawmesh import Floats, RawMesh, read_bytes
 from facegraft.regions.regionmap import RegionMap, load_region_map
+from facegraft.seeds import subject_rng
 from facegraft.surfaces.mirror import symmetrised
 
 log = logging.getLogger("facegraft")
@@ -54,10 +55,13 @@ def identity_coefficients(seed: int, subject: int, modes: int, sigma: float, cli
     return np.clip(sigma * drawn, -clip, clip)
 
 
-class IctSource:
+class IctSource(HeadSource):
     """A folder as published (`FaceXModel`)."""
 
-    def __init__(self, path: Path, options: SourceOptions, seed: int) -> None:
+    Options = IctOptions
+
+    def __init__(self, path: Path | None, options: IctOptions, seed: int) -> None:
+        assert path is not None
         self.path, self.options, self.seed = path, options, seed
 
     def plan(self) -> SourcePlan:

@@ -40,7 +40,7 @@ def test_every_backend_has_its_suite() -> None:
 
 def test_an_unknown_backend_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(
-        DistanceError, match=r"'windin': did you mean 'winding'\? choose one of winding, height_field, mesh"
+        DistanceError, match=r"no distance backend 'windin' \(did you mean 'winding'\?\)"
     ):
         signed_distance([[0, 0, 0]], [[0, 0, 0]], [[0, 0, 0]], backend="windin")
 

@@ -78,6 +78,4 @@ def write_decoded(path: Path, decoded: Decoded, transform: np.ndarray) -> None:
     """A decoded head under a map [4,4], with what the format can hold."""
     vertices = decoded.mesh.vertices @ transform[:3, :3].T + transform[:3, 3]
     template = None if path.suffix == ".obj" else decoded.template_coords
-    write_mesh(
-        path, vertices, decoded.mesh.faces, parts=decoded.parts, part_names=PART_NAMES, template_coords=template
-    )
+    write_mesh(path, vertices, decoded.mesh.faces, parts=decoded.parts, part_names=PART_NAMES, template_coords=template)

@@ -26,6 +26,7 @@ Bools = NDArray[np.bool_]
 
 CONFIDENCE = 0.95
 
+
 class Cloud:
     """A cloud of points [n, 3] to which nearest distances are asked. `workers`: threads of the search."""
 
