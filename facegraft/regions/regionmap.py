@@ -138,7 +138,7 @@ class RegionMap:
         except OSError as error:
             raise RegionMapError(f"{path}: cannot read the region map ({error.strerror})") from error
         try:
-            data = json.loads(text, object_pairs_hook=_each_once)
+            data = json.loads(text, object_pairs_hook=each_once)
         except (ValueError, RecursionError) as error:
             raise RegionMapError(f"{path}: not a JSON file ({str(error)[:200]})") from error
         return _parse(data, str(path))
@@ -251,7 +251,8 @@ class RegionMap:
         return f[faces_within(f, self.mask_of("surface"))]
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose fields have different names. Raises ValueError: of two fields of one name JSON drops the first."""
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in fields:
