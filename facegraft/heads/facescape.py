@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from facegraft.heads.rawmesh import RawMesh
 from facegraft.heads.source import Loader, SourceOptions, SourcePlan
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.resources import resource_folder
+from facegraft.store.remote import Location, relative_name
 
 log = logging.getLogger("facegraft")
 
@@ -30,7 +30,7 @@ TOPOLOGIES = {26278: ("facescape_v16", "v16"), 26317: ("facescape_v10", "v10")}
 class FacescapeSource:
     """A folder of FaceScape subjects."""
 
-    def __init__(self, path: Path, options: SourceOptions, seed: int) -> None:
+    def __init__(self, path: Location, options: SourceOptions, seed: int) -> None:
         self.path, self.options = path, options
 
     def plan(self) -> SourcePlan:
@@ -51,7 +51,7 @@ class FacescapeSource:
             files = [file for part in inner for file in mesh_files(part)]
             for file in files:
                 number, expression = split_number(file.stem)
-                name = file.relative_to(self.path).as_posix()
+                name = relative_name(file, self.path)
                 if number is None:
                     strange.append(name)
                 else:

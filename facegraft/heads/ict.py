@@ -37,6 +37,7 @@ from facegraft.heads.source import (
 )
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.seeds import subject_rng
+from facegraft.store.remote import Location
 
 log = logging.getLogger("facegraft")
 
@@ -56,7 +57,7 @@ def identity_coefficients(seed: int, subject: int, modes: int, sigma: float, cli
 class IctSource:
     """A folder as published (`FaceXModel`)."""
 
-    def __init__(self, path: Path, options: SourceOptions, seed: int) -> None:
+    def __init__(self, path: Location, options: SourceOptions, seed: int) -> None:
         self.path, self.options, self.seed = path, options, seed
 
     def plan(self) -> SourcePlan:

@@ -8,7 +8,6 @@ grafted. All meshes have the same vertices and faces in the same order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from facegraft.heads.errors import SourceError
 from facegraft.heads.folders import choose_heads, find_subject_meshes, find_template, mesh_loader
 from facegraft.heads.source import Loader, SourceOptions, SourcePlan
 from facegraft.regions.regionmap import RegionMap, load_region_map
+from facegraft.store.remote import Location
 
 
 class MeshesSource:
@@ -24,7 +24,7 @@ class MeshesSource:
 
     kind = "meshes"
 
-    def __init__(self, path: Path, options: SourceOptions, seed: int) -> None:
+    def __init__(self, path: Location, options: SourceOptions, seed: int) -> None:
         self.path, self.options = path, options
 
     def region_map(self) -> RegionMap:

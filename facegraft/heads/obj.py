@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from facegraft.heads.errors import MeshError
 from facegraft.heads.rawmesh import Floats, Ints, RawMesh, pad_polygons, read_bytes
+from facegraft.store.remote import Location
 
 _Bytes = NDArray[np.uint8]
 _Ints = NDArray[np.int64]
@@ -31,7 +31,7 @@ _AFTER_SLASH = re.compile(rb"/[^ \n]*")
 _CUT = "the file is probably truncated: copy or export it again"
 
 
-def read_obj(path: Path, where: str | None = None) -> RawMesh:
+def read_obj(path: Location, where: str | None = None) -> RawMesh:
     """Read vertices (unit of the file) and polygons of three or four corners.
 
     Understands vertex colours and weights (ignored), `f a`, `a/b`, `a//c`, `a/b/c`, negative indices, CRLF, comments and

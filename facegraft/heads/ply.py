@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from facegraft.heads.errors import MeshError
 from facegraft.heads.rawmesh import RawMesh, pad_polygons, read_bytes
+from facegraft.store.remote import Location
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2",
@@ -39,7 +39,7 @@ class _Element:
     properties: list[_Property] = field(default_factory=list)
 
 
-def read_ply(path: Path, where: str | None = None) -> RawMesh:
+def read_ply(path: Location, where: str | None = None) -> RawMesh:
     """Read vertices (unit of the file) and polygons of three or four corners.
 
     Raises MeshError naming the file: unreadable, not a PLY file, truncated, no vertices or faces, a vertex that is not

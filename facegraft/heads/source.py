@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from facegraft.heads.errors import SourceError
 from facegraft.heads.rawmesh import Floats, Ints
 from facegraft.regions.regionmap import RegionMap
+from facegraft.store.remote import Location
 
 DEFAULT_SUBJECTS = 40
 DEFAULT_EXPRESSIONS = 3
@@ -93,7 +93,7 @@ class HeadSource(Protocol):
         ...
 
 
-def make_source(kind: str, path: Path | None, options: SourceOptions, seed: int) -> HeadSource:
+def make_source(kind: str, path: Location | None, options: SourceOptions, seed: int) -> HeadSource:
     """The source of this kind; raises SourceError for an unknown kind or a path that is missing or not needed."""
     if kind not in KINDS:
         raise SourceError(f"there is no kind of heads {kind!r}; kinds are {', '.join(KINDS)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from facegraft.heads.source import (
 )
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.seeds import subject_rng
+from facegraft.store.remote import Location
 
 FAMILY_VERSION = 1
 """Raised when the family's heads change, so that a run begun with the old ones is not continued with the new."""
@@ -34,7 +34,7 @@ FAMILY_VERSION = 1
 class SyntheticSource:
     """Subjects s0001, s0002, … of the synthetic family."""
 
-    def __init__(self, path: Path | None, options: SourceOptions, seed: int) -> None:
+    def __init__(self, path: Location | None, options: SourceOptions, seed: int) -> None:
         if path is not None:
             raise SourceError(f"{path}: kind synthetic reads no files; leave the folder out")
         self.options, self.seed = options, seed

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -25,7 +24,7 @@ from facegraft.heads.split import TEST, read_subject_list, split_at_random, spli
 from facegraft.regions.regionmap import RegionMap
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import DatasetSchema, RemoteError
-from facegraft.store.remote import place
+from facegraft.store.remote import Location, place
 from facegraft.store.schema import heads_fields
 from facegraft.vocabulary import NEUTRAL
 
@@ -111,12 +110,12 @@ class IngestParameters(StageParameters):
 Parameters = IngestParameters
 
 
-def plan(inputs: Sequence[Path], parameters: IngestParameters, seed: int) -> StagePlan:
+def plan(inputs: Sequence[Location], parameters: IngestParameters, seed: int) -> StagePlan:
     """See `plan_ingest`; `inputs` is the source, or nothing for synthetic heads."""
     return plan_ingest(inputs[0] if inputs else None, parameters, seed)
 
 
-def plan_ingest(source: Path | None, parameters: IngestParameters, seed: int) -> StagePlan:
+def plan_ingest(source: Location | None, parameters: IngestParameters, seed: int) -> StagePlan:
     """Look at the source, split its subjects, and lay out one item a head; `source` is None for synthetic heads.
 
     Raises SourceError (nothing usable, or options that contradict the source), MeshError for a damaged file that all heads
@@ -219,7 +218,7 @@ def _check_keys(items: list[PlannedItem]) -> None:
             raise SourceError(f"{first} and {second} would both be called {item.key}; rename one of them")
 
 
-def _folder(source: Path | None) -> Path | None:
+def _folder(source: Location | None) -> Location | None:
     if source is None:
         return None
     return source if source.is_dir() else source.parent

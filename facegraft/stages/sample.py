@@ -7,7 +7,6 @@ label, each set shuffled: any contiguous window is a uniform random subset, so a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from facegraft.geometry.sampling import SurfaceSamples, face_labels, free_points
 from facegraft.geometry.topology import face_areas
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
+from facegraft.store.remote import Location
 from facegraft.store.schema import samples_fields
 
 
@@ -69,7 +69,7 @@ class SampleError(FacegraftError):
     """A dataset that cannot be sampled."""
 
 
-def plan(inputs: Sequence[Path], parameters: SampleParameters, seed: int) -> StagePlan:
+def plan(inputs: Sequence[Location], parameters: SampleParameters, seed: int) -> StagePlan:
     """See `plan_sample`; `inputs` is one folder of surfaces."""
     return plan_sample(open_dataset(inputs[0]), parameters, seed)
 

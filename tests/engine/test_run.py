@@ -301,7 +301,7 @@ def test_an_unreachable_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_dask_is_imported_only_when_it_is_needed() -> None:
     """A child that has to import Dask starts twice as slowly, and one is started after every crash."""
-    code = "import sys, facegraft.engine, facegraft.engine.child_main; sys.exit(any(m.split('.')[0] in ('dask', 'distributed') for m in sys.modules))"
+    code = "import sys, facegraft.engine, facegraft.engine.sandbox.child_main; sys.exit(any(m.split('.')[0] in ('dask', 'distributed') for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from facegraft.store import Dataset, open_dataset, sha256_file, write_arrays_atomic, write_json_atomic
+from facegraft.store import AnyPath, Dataset, open_dataset, sha256_file, write_arrays_atomic, write_json_atomic
 from facegraft_model.data.ids import DataError
 from facegraft_model.data.items import Rows, neutral_expression, select_rows
 from facegraft_model.errors import ModelError
@@ -91,7 +91,7 @@ class LinearModel:
     @classmethod
     def train(
         cls,
-        surfaces: str | os.PathLike[str],
+        surfaces: AnyPath,
         split: str = "train",
         identity: int = 300,
         expression: int = 100,
@@ -136,7 +136,7 @@ class LinearModel:
             "frame": store.schema.frame,
             "neutral_expression": neutral_name,
             "trained_on": {
-                "surfaces": str(Path(store.path).resolve()),
+                "surfaces": str(store.path.resolve()),
                 "fingerprint": store.fingerprint,
                 "split": split,
                 "origins": list(origins),

@@ -5,7 +5,6 @@ Every point set is stored shuffled, so a contiguous window of it is a uniform ra
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facegraft.store import Dataset, open_dataset
+from facegraft.store import AnyPath, Dataset, open_dataset
 from facegraft_model.data.ids import DataError, IdTable
 from facegraft_model.data.items import (
     POINT_SETS,
@@ -69,7 +68,7 @@ class BatchSource:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: AnyPath,
         *,
         items: int,
         surface: int,

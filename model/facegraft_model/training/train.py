@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from facegraft.store import place, write_json_atomic
+from facegraft.store import AnyPath, Location, place, write_json_atomic
 from facegraft_model.config import Config, TrainConfig
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
@@ -66,7 +66,7 @@ class TrainingStep(nn.Module):
 
 
 def train(
-    samples: str | os.PathLike[str],
+    samples: AnyPath,
     run: str | os.PathLike[str],
     config: Config,
     *,
@@ -100,7 +100,7 @@ class _Run:
     """One process's share of a training run."""
 
     def __init__(
-        self, samples: Path, run: Path, config: Config, processes: Processes, seed: int, progress: bool
+        self, samples: Location, run: Path, config: Config, processes: Processes, seed: int, progress: bool
     ) -> None:
         self.run, self.config, self.processes, self.seed, self.progress = run, config, processes, seed, progress
         self.source = _open_source(samples, config, processes, seed)
@@ -353,7 +353,7 @@ def read_run_config(run: Path) -> Mapping[str, Any]:
     return document
 
 
-def _open_source(samples: Path, config: Config, processes: Processes, seed: int) -> BatchSource:
+def _open_source(samples: Location, config: Config, processes: Processes, seed: int) -> BatchSource:
     data = config.data
     return BatchSource(
         samples,
