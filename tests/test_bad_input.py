@@ -225,7 +225,12 @@ def test_ctrl_c_and_the_same_command_again(tmp_path: Path) -> None:
     shards = tmp_path / "heads" / "shards"
     # From the fifth on, no shard is committed until the end of the test: the run is half way for as long as that takes.
     half_way = DiskFault(
-        str(shards), str(tmp_path / "ledger"), nth=5, operations=("replace",), match="*.json", gate=str(tmp_path / "gate")
+        str(shards),
+        str(tmp_path / "ledger"),
+        nth=5,
+        operations=("replace",),
+        match="*.json",
+        gate=str(tmp_path / "gate"),
     )
     process = subprocess.Popen(
         command,

@@ -30,13 +30,13 @@ from facegraft.geometry.caps import (
     sphere_radius,
 )
 from facegraft.geometry.neck import NeckCut, cut_neck
-from facegraft.geometry.topology import (
+from facegraft.surfaces.normals import signed_volume
+from facegraft.surfaces.topology import (
     boundary_edges,
     boundary_loops,
     euler_characteristic,
     face_components,
     is_watertight,
-    signed_volume,
     unique_edges,
 )
 from facegraft.vocabulary import NECK

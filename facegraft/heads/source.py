@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from facegraft.heads.errors import SourceError
-from facegraft.heads.rawmesh import Floats, Ints
+from facegraft.meshfiles.rawmesh import Floats, Ints
 from facegraft.regions.regionmap import RegionMap
 from facegraft.store.remote import Location
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from facegraft.heads import synthetic
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME, check_names, expression_intensity
-from facegraft.heads.rawmesh import Floats
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import (
     DEFAULT_EXPRESSIONS,
@@ -23,6 +22,7 @@ from facegraft.heads.source import (
     SourcePlan,
     subject_name,
 )
+from facegraft.meshfiles.rawmesh import Floats
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.seeds import subject_rng
 from facegraft.store.remote import Location

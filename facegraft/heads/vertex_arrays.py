@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.heads.errors import MeshError
+from facegraft.meshfiles.errors import MeshError
 from facegraft.store.remote import Location
 
 _USUAL = ("vertices", "verts", "v")

@@ -17,8 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from facegraft.geometry.chart import CylinderChart
 from facegraft.geometry.cutpath import NoPath
-from facegraft.geometry.symmetry import MIRROR, mirror_map, symmetrised
-from facegraft.geometry.topology import faces_sha256, faces_within
+from facegraft.geometry.symmetry import mirror_map
 from facegraft.regions.groups import KNOWN_GROUPS, find_openings, group_mask, groups_by_connectivity
 from facegraft.regions.landmarks import MIRROR68, FaceFrame, check_indices, check_landmarks, guess_mm_per_unit
 from facegraft.regions.neck import neck_crop
@@ -26,6 +25,8 @@ from facegraft.regions.outlines import DiskOutline, mirrored_outline, outline_of
 from facegraft.regions.regionmap import Disk, Group, Region, RegionMap, RegionMapError, RegionSet
 from facegraft.regions.regionsets import DiskSpec, PartSpec, RegionSetSpec, shipped_sets
 from facegraft.regions.tracing import FaceSurface, enclosed_disk, keep_clear, masked_disks, trace_loop
+from facegraft.surfaces.mirror import MIRROR, symmetrised
+from facegraft.surfaces.topology import faces_sha256, faces_within
 from facegraft.vocabulary import FACE_LANDMARKS, NECK, NOSE_TIP
 
 Ints = NDArray[np.int64]

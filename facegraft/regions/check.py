@@ -17,8 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 from facegraft.geometry.chart import outer_skin
 from facegraft.geometry.cutpath import is_simple
 from facegraft.geometry.outline import roughness
-from facegraft.geometry.symmetry import MIRROR, preserved_edges, symmetrised
-from facegraft.geometry.topology import (
+from facegraft.geometry.symmetry import preserved_edges
+from facegraft.regions.build import face_chart
+from facegraft.regions.landmarks import MIRROR68, FaceFrame, LandmarkError, check_landmarks
+from facegraft.regions.regionmap import Disk, RegionMap, RegionSet
+from facegraft.surfaces.mirror import MIRROR, symmetrised
+from facegraft.surfaces.topology import (
     boundary_loops,
     euler_characteristic,
     face_components,
@@ -27,9 +31,6 @@ from facegraft.geometry.topology import (
     unique_edges,
     vertex_adjacency,
 )
-from facegraft.regions.build import face_chart
-from facegraft.regions.landmarks import MIRROR68, FaceFrame, LandmarkError, check_landmarks
-from facegraft.regions.regionmap import Disk, RegionMap, RegionSet
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

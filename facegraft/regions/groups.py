@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facegraft.geometry.topology import boundary_loops, face_components, faces_within
 from facegraft.regions.regionmap import Group
+from facegraft.surfaces.topology import boundary_loops, face_components, faces_within
 from facegraft.vocabulary import CHIN, NECK, OPENING_LANDMARKS
 
 Ints = NDArray[np.int64]

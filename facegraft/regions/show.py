@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facegraft.colours import CLAY, part_colours
-from facegraft.geometry.topology import faces_within
 from facegraft.regions.regionmap import RegionMap
+from facegraft.surfaces.topology import faces_within
 
 VIEWS = {"front": 0.0, "three-quarter": 45.0}
 

@@ -13,9 +13,11 @@ from scipy.spatial import cKDTree
 from facegraft.geometry.chart import CylinderChart, outer_skin
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
 from facegraft.geometry.outline import crosses
-from facegraft.geometry.symmetry import MIRROR
-from facegraft.geometry.topology import (
-    TopologyError,
+from facegraft.regions.outlines import DiskOutline, keeps_off
+from facegraft.regions.regionmap import Disk, RegionMapError
+from facegraft.surfaces.errors import TopologyError
+from facegraft.surfaces.mirror import MIRROR
+from facegraft.surfaces.topology import (
     boundary_loops,
     face_components,
     faces_within,
@@ -23,8 +25,6 @@ from facegraft.geometry.topology import (
     unique_edges,
     vertex_adjacency,
 )
-from facegraft.regions.outlines import DiskOutline, keeps_off
-from facegraft.regions.regionmap import Disk, RegionMapError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

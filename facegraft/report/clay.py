@@ -12,10 +12,11 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from facegraft.colours import CLAY, label_colour
-from facegraft.geometry.topology import face_areas, faces_within, vertex_normals
 from facegraft.parts import MAX_PARTS
 from facegraft.regions.regionmap import RegionMap
 from facegraft.report.studio import Body
+from facegraft.surfaces.normals import face_areas, vertex_normals
+from facegraft.surfaces.topology import faces_within
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

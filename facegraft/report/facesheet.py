@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from facegraft.colours import CLAY, label_colour
-from facegraft.geometry.topology import vertex_normals
 from facegraft.parts import MAX_PARTS
 from facegraft.report.clay import TINT, dense_mesh_light, part_palette, rgb
 from facegraft.report.errors import ReportError
 from facegraft.report.scale import length_colours, nice_limit, ticks
 from facegraft.report.scenes import TILT
 from facegraft.report.studio import LENS_DEG, Body, Camera, Studio, start_probe
+from facegraft.surfaces.normals import vertex_normals
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse.csgraph import dijkstra
 
-from facegraft.geometry.topology import unique_edges, vertex_normals
 from facegraft.report.clay import TINT, HeadLook, part_palette, rgb
 from facegraft.report.seams import SeamMap
 from facegraft.report.studio import Body, Camera, Studio
+from facegraft.surfaces.normals import vertex_normals
+from facegraft.surfaces.topology import unique_edges
 from facegraft.vocabulary import CANTHI, CHIN
 
 Floats = NDArray[np.float64]

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.colours import disk_colours
-from facegraft.geometry.distance import signed_distance
 from facegraft.report import charts
 from facegraft.report.blocks import Block, Chart, Code, Section, Table, Text
 from facegraft.report.choose import spread
 from facegraft.report.gather import Gathered, StageFacts
 from facegraft.report.thresholds import ALL_PARTS, Check, checks, residual_thresholds
+from facegraft.surfaces.distance import signed_distance
 from facegraft.vocabulary import COMPOSITE, KINDS, NOSE_TIP, REM, SPLITS
 
 Floats = NDArray[np.float64]

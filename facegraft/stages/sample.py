@@ -7,21 +7,24 @@ label, each set shuffled: any contiguous window is a uniform random subset, so a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
-from facegraft.errors import FacegraftError
-from facegraft.geometry.distance import signed_distance
-from facegraft.geometry.sampling import SurfaceSamples, face_labels, free_points, near_points, sample_surface
-from facegraft.geometry.topology import face_areas
+from facegraft.errors import FacegraftError, nearest
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.remote import Location
 from facegraft.store.schema import samples_fields
+from facegraft.surfaces.distance import BACKENDS, signed_distance
+from facegraft.surfaces.labels import face_labels
+from facegraft.surfaces.normals import face_areas
+from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_surface
+
+AUTO = "auto"
 
 
 class SampleParameters(StageParameters):
@@ -49,8 +52,9 @@ class SampleParameters(StageParameters):
     cut_share: float = Field(
         0.1, ge=0, le=1, description="at most this share of surface points lies on faces made by cutting"
     )
-    backend: Literal["auto", "winding", "height_field", "mesh-to-sdf"] = Field(
-        "auto", description="how the signed distance is found"
+    backend: str = Field(
+        AUTO,
+        description=f"how the signed distance is found: {AUTO} (by whether the surface is closed), {', '.join(BACKENDS)}",
     )
     shard_items: int = Field(16, ge=1, description="items a shard")
 
@@ -60,6 +64,14 @@ class SampleParameters(StageParameters):
         if not values or min(values) <= 0:
             raise ValueError("needs at least one standard deviation, all above 0 mm")
         return values
+
+    @field_validator("backend")
+    @classmethod
+    def _known_backend(cls, name: str) -> str:
+        known = (AUTO, *BACKENDS)
+        if name not in known:
+            raise ValueError(f"there is no distance backend {name!r}{nearest(name, known)}")
+        return name
 
 
 Parameters = SampleParameters
@@ -139,7 +151,7 @@ def sample_item(
     vertices = surface["vertices"].astype(np.float64)
     faces = surface["faces"].astype(np.int64)
     backend = parameters.backend
-    if backend == "auto":
+    if backend == AUTO:
         backend = "winding" if closed else "height_field"
     labels = face_labels(surface["vertex_parts"], faces)
     cut = surface["face_cut"].astype(bool)

@@ -79,7 +79,9 @@ def test_what_a_cut_off_worker_left_goes_when_a_finished_run_is_asked_for_again(
 
 
 def test_poison_items_are_rejected_with_the_right_reason_and_no_other(tmp_path: Path, cluster: Any) -> None:
-    summary = run(toy_plan(24, 6, POISON), tmp_path / "out", cluster, item_timeout_s=15.0)  # the others take milliseconds
+    summary = run(
+        toy_plan(24, 6, POISON), tmp_path / "out", cluster, item_timeout_s=15.0
+    )  # the others take milliseconds
     dataset = open_dataset(tmp_path / "out")
     rows = {row["key"]: row["reason"] for row in dataset.index.to_pylist()}
     assert {key: reason for key, reason in rows.items() if reason is not None} == REASONS

@@ -166,7 +166,14 @@ def test_a_killed_run_resumes_to_the_same_trajectory(
     settings = ["train.steps=14", "train.schedule=cosine", "train.checkpoint_minutes=1e-9"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     # A checkpoint after every step; the eighth waits for a file that never comes, so that the run is not over before it is killed.
-    gate = DiskFault(str(killed), str(tmp_path / "ledger"), nth=8, operations=("replace",), match="step_*", gate=str(tmp_path / "gate"))
+    gate = DiskFault(
+        str(killed),
+        str(tmp_path / "ledger"),
+        nth=8,
+        operations=("replace",),
+        match="step_*",
+        gate=str(tmp_path / "gate"),
+    )
     faults = environment(disk=gate)
     process = start(killed, tiny.with_settings(settings), **{name: faults[name] for name in ("PYTHONPATH", VARIABLE)})
     wait_for_step(killed, 5, process)

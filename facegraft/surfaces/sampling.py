@@ -9,22 +9,20 @@ gradient of the signed distance that the same mesh defines.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import chdtrc
 
-from facegraft.errors import FacegraftError
-from facegraft.geometry.topology import face_cross
+from facegraft.lazily import lazy_import
+from facegraft.surfaces.errors import SamplingError
+from facegraft.surfaces.normals import face_cross
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Labels = NDArray[np.uint8]
-
-
-class SamplingError(FacegraftError):
-    """A surface that cannot be sampled, or parameters that contradict each other."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,15 @@ class SurfaceSamples:
     def __len__(self) -> int:
         return len(self.points)
 
+    def take(self, rows: NDArray[Any]) -> SurfaceSamples:
+        """Some of them, by index [m] or mask [n]."""
+        return SurfaceSamples(self.points[rows], self.normals[rows], self.parts[rows], self.face_index[rows])
 
-def face_labels(vertex_labels: ArrayLike, faces: ArrayLike) -> Labels:
-    """Part label [F] of every face: that of its part vertices (the one that two of them agree on, where they differ).
-
-    A part is what its loop encloses, and the loop's own vertices carry 0, the remainder: so a face belongs to a part as
-    soon as one of its vertices does. (Majority would leave a saw-tooth of half a ring along every loop to the remainder.)
-    """
-    corners = np.asarray(vertex_labels, dtype=np.uint8)[np.asarray(faces, dtype=np.int64)]
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    middle = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
-    return np.where(middle > 0, middle, np.maximum(np.maximum(a, b), c))
+    @staticmethod
+    def concatenated(several: Sequence[SurfaceSamples]) -> SurfaceSamples:
+        """The points of several sets, one set after the other."""
+        columns = ("points", "normals", "parts", "face_index")
+        return SurfaceSamples(*(np.concatenate([getattr(one, name) for one in several]) for name in columns))
 
 
 def sample_surface(
@@ -154,7 +150,7 @@ def window_uniformity(categories: ArrayLike, start: int, stop: int) -> float:
     expected = total * (size / n)
     seen = np.bincount(values[start:stop], minlength=len(total))
     statistic = float(((seen - expected) ** 2 / expected).sum()) / (1.0 - size / n) * (n - 1) / n
-    return float(chdtrc(len(total) - 1, statistic))
+    return float(lazy_import("scipy.special").chdtrc(len(total) - 1, statistic))
 
 
 def _equal_shares(total: int, parts: int) -> list[int]:
