@@ -12,16 +12,21 @@ POINTS, PAIRS = 20_000, 2
 
 def model_demo(samples: Path, output: Path, seed: int, progress: bool, announce: Callable[[str], None]) -> None:
     """Train preset tiny on the demo's samples and write OUT/run, OUT/fits, OUT/scores and OUT/swap."""
+    from facegraft_model.decoding.extract import Mesh
     from facegraft_model.editing.edit import DecodeSettings, swap_heads
     from facegraft_model.editing.partcodes import Head
+    from facegraft_model.evaluation.evaluate import (
+        EvaluationSettings,
+        disentanglement_table,
+        evaluate_fits,
+        fit_pictures,
+    )
+    from facegraft_model.evaluation.records import ScoreSettings
+    from facegraft_model.evaluation.scorefiles import write_scores
+    from facegraft_model.evaluation.scoretable import score_table
     from facegraft_model.fitting.commands import fit_dataset
-    from facegraft_model.meshes.extract import Mesh
     from facegraft_model.meshes.meshio import write_mesh
     from facegraft_model.presets import TINY
-    from facegraft_model.scores.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits, fit_pictures
-    from facegraft_model.scores.records import ScoreSettings
-    from facegraft_model.scores.scorefiles import write_scores
-    from facegraft_model.scores.scoretable import score_table
     from facegraft_model.training.train import train
 
     from facegraft.report.modelsheets import write_edit_sheet, write_fit_sheet

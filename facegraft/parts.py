@@ -22,8 +22,7 @@ FIXED_STAGES = 3
 """Stages of the template morph that belong to no part: as scanned, neutral, template."""
 
 RESERVED = frozenset(
-    "all exp expression expression_name full head id is_composite is_neutral item key landmarks neutral recipient rem remainder "
-    "sdf shape split stage_points subject template to_mm".split()
+    ["all", "exp", "expression", "expression_name", "full", "head", "id", "is_composite", "is_neutral", "item", "key", "landmarks", "neutral", "recipient", "rem", "remainder", "sdf", "shape", "split", "stage_points", "subject", "template", "to_mm"]
 )
 """Names that tables, codes and columns have already."""
 

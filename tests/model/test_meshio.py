@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from facegraft_model.decoding.extract import Mesh
 from facegraft_model.errors import ModelError
-from facegraft_model.meshes.extract import Mesh
 from facegraft_model.meshes.meshio import read_points, write_mesh
 
 MESH = Mesh(np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0.25], [1, 1, 1 / 3]]), np.array([[0, 1, 2], [2, 1, 3]]))

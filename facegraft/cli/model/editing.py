@@ -179,8 +179,8 @@ def _write_edit(
     quiet: bool,
 ) -> None:
     """Decode the heads of an edit; write a mesh of each, numbers.json and sheet.png."""
+    from facegraft_model.decoding.extract import Mesh
     from facegraft_model.editing.edit import DecodeSettings
-    from facegraft_model.meshes.extract import Mesh
     from facegraft_model.meshes.meshio import write_mesh
 
     from facegraft.store import write_json_atomic

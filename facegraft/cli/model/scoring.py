@@ -46,7 +46,7 @@ def model_extract(
     \b
     Example: facegraft model extract fits -o meshes --resolution 384
     """
-    from facegraft_model.meshes.export import extract_fits
+    from facegraft_model.fitting.export import extract_fits
 
     bar = Progress("extract", quiet)
     written = extract_fits(
@@ -102,10 +102,15 @@ def model_evaluate(
     Example: facegraft model evaluate fits out/samples -o scores
     Writes SCORES/scores.json, SCORES/scores.csv, SCORES/table.txt and SCORES/fits.png.
     """
-    from facegraft_model.scores.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits, fit_pictures
-    from facegraft_model.scores.records import ScoreSettings
-    from facegraft_model.scores.scorefiles import write_scores
-    from facegraft_model.scores.scoretable import score_table
+    from facegraft_model.evaluation.evaluate import (
+        EvaluationSettings,
+        disentanglement_table,
+        evaluate_fits,
+        fit_pictures,
+    )
+    from facegraft_model.evaluation.records import ScoreSettings
+    from facegraft_model.evaluation.scorefiles import write_scores
+    from facegraft_model.evaluation.scoretable import score_table
 
     from facegraft.store import write_bytes_atomic
 
@@ -171,9 +176,9 @@ def model_compare(
     Example: facegraft model compare out/samples -o compared --methods paper,facegraft --steps 5000
     --set holds for every method. Writes OUT/table.txt, OUT/comparison.json, and OUT/METHOD/{run,fits,scores}.
     """
-    from facegraft_model.scores.compare import compare_methods
-    from facegraft_model.scores.evaluation import EvaluationSettings
-    from facegraft_model.scores.records import ScoreSettings
+    from facegraft_model.evaluation.comparison import compare_methods
+    from facegraft_model.evaluation.evaluate import EvaluationSettings
+    from facegraft_model.evaluation.records import ScoreSettings
 
     bar = Progress("compare", quiet)
     table = compare_methods(

@@ -25,9 +25,9 @@ from safetensors.numpy import load as load_arrays
 from facegraft.store import Dataset, open_dataset, sha256_file, write_arrays_atomic, write_json_atomic
 from facegraft_model.data.ids import DataError
 from facegraft_model.data.items import Rows, neutral_expression, select_rows
+from facegraft_model.decoding.extract import Mesh
 from facegraft_model.errors import ModelError
 from facegraft_model.lazily import lazy_import
-from facegraft_model.meshes.extract import Mesh
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -244,7 +244,7 @@ class LinearModel:
                 f"noise_mm ({noise_mm}) and iterations ({iterations}) must be positive, slide ({slide}) not negative"
             )
         igl = lazy_import("igl")
-        from facegraft_model.meshes.correspond import barycentric
+        from facegraft_model.decoding.correspond import barycentric
 
         count, unit = self._count(expression), self.mm_per_unit
         code = np.zeros(count)

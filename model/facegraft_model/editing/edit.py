@@ -13,7 +13,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from facegraft_model.editing.displacement import TOLERANCE_MM, dense_displacement, describe_change
+from facegraft_model.arrays import Floats, Ints, Labels
+from facegraft_model.decoding.displacement import TOLERANCE_MM, dense_displacement, describe_change
+from facegraft_model.decoding.extract import Decoded, EmptyFieldError, decode
 from facegraft_model.editing.partcodes import (
     PART_CODES,
     Components,
@@ -30,9 +32,7 @@ from facegraft_model.editing.partcodes import (
     trained_head,
 )
 from facegraft_model.errors import ModelError
-from facegraft_model.meshes.extract import Decoded, EmptyFieldError, decode
 from facegraft_model.method import Codes, Field
-from facegraft_model.scores.metrics import Floats, Ints, Labels
 
 __all__ = [
     "PART_CODES",

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from facegraft.store import write_bytes_atomic
 from facegraft_model.config import PART_NAMES
+from facegraft_model.decoding.extract import Mesh
 from facegraft_model.errors import ModelError
 from facegraft_model.lazily import lazy_import
-from facegraft_model.meshes.extract import Mesh
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.metrics import (
-    Interval,
-    paired_bootstrap,
-)
-from facegraft_model.scores.records import HeadScores, Scores, bootstrap_rng, columns_of
+from facegraft_model.evaluation.bootstrap import Interval, paired_bootstrap
+from facegraft_model.evaluation.records import HeadScores, Scores, bootstrap_rng, columns_of
 
 
 def merge_scores(runs: Sequence[Scores]) -> Scores:

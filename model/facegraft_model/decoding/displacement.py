@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facegraft_model.arrays import Bools, Floats
 from facegraft_model.config import PART_NAMES
+from facegraft_model.decoding.correspond import corresponding_points
+from facegraft_model.decoding.extract import Decoded, Mesh
 from facegraft_model.errors import ModelError
-from facegraft_model.meshes.correspond import corresponding_points
-from facegraft_model.meshes.extract import Decoded, Mesh
 from facegraft_model.method import Codes, Field
-from facegraft_model.scores.metrics import Bools, Floats
 
 TOLERANCE_MM = 1.0
 """Points matched over a larger distance in template space have no counterpart and are not counted."""

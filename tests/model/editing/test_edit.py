@@ -11,7 +11,9 @@ import bump_heads as heads
 import numpy as np
 import pytest
 import torch
-from facegraft_model.editing.displacement import dense_displacement, describe_change, vertex_areas
+from facegraft_model.decoding.correspond import corresponding_points
+from facegraft_model.decoding.displacement import dense_displacement, describe_change, vertex_areas
+from facegraft_model.decoding.extract import Decoded, EmptyFieldError, decode
 from facegraft_model.editing.edit import (
     PART_CODES,
     DecodeSettings,
@@ -30,8 +32,6 @@ from facegraft_model.editing.edit import (
     trained_head,
 )
 from facegraft_model.errors import ModelError
-from facegraft_model.meshes.correspond import corresponding_points
-from facegraft_model.meshes.extract import Decoded, EmptyFieldError, decode
 
 Bumps, codes, MM = heads.Bumps, heads.codes, heads.MM
 QUICK = DecodeSettings(resolution=80)

@@ -16,14 +16,14 @@ import torch
 import trimesh
 from facegraft_model.config import PART_NAMES
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.merging import compare_scores, merge_scores
-from facegraft_model.scores.metrics import Nearest, Surface, sample_surface
-from facegraft_model.scores.records import REGIONS, Failure, Reconstruction, Scores, ScoreSettings
-from facegraft_model.scores.score import decode_items, evaluate
-from facegraft_model.scores.scorefiles import read_scores, to_json, write_scores
-from facegraft_model.scores.scorehead import _ScoredReconstruction, score_head
-from facegraft_model.scores.scoretable import difference_table, score_table
-from facegraft_model.scores.truth import TrueHead, Truth, TruthError
+from facegraft_model.evaluation.merging import compare_scores, merge_scores
+from facegraft_model.evaluation.metrics import Nearest, Surface, sample_surface
+from facegraft_model.evaluation.records import REGIONS, Failure, Reconstruction, Scores, ScoreSettings
+from facegraft_model.evaluation.score import decode_items, evaluate
+from facegraft_model.evaluation.scorefiles import read_scores, to_json, write_scores
+from facegraft_model.evaluation.scorehead import _ScoredReconstruction, score_head
+from facegraft_model.evaluation.scoretable import difference_table, score_table
+from facegraft_model.evaluation.truth import TrueHead, Truth, TruthError
 
 from facegraft.store import (
     DatasetSchema,

@@ -1,50 +1,31 @@
-"""How well the codes of the parts are disentangled: leakage, swap error, variation predictability.
-
-- leakage: when one part's code changes, how much moves outside the part, relative to inside (0: nothing);
-- swap error: the head decoded from a host's codes with a donor's part codes, scored against the geometric graft of the same pair.
-
-A third measure, variation predictability, is in `predictability`.
-"""
+"""Leakage: when the code of one part changes, how much moves outside the part, relative to inside (0: nothing)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from facegraft_model.data.ids import written_rows
-from facegraft_model.data.items import neutral_expression
-from facegraft_model.editing.displacement import UNMOVED_MM, dense_displacement, describe_change
+from facegraft_model.decoding.displacement import UNMOVED_MM, dense_displacement, describe_change
+from facegraft_model.decoding.extract import Decoded
 from facegraft_model.editing.edit import DecodeSettings, decode_head
-from facegraft_model.editing.partcodes import GRAFT_PARTS, PART_CODES, Head, named_rng, require_part_codes, swap_parts
+from facegraft_model.editing.partcodes import GRAFT_PARTS, Head, named_rng, require_part_codes, swap_parts
 from facegraft_model.errors import ModelError
-from facegraft_model.meshes.extract import Decoded
+from facegraft_model.evaluation.bootstrap import Interval, bootstrap
 from facegraft_model.method import Codes, Field
-from facegraft_model.scores.metrics import Floats, Interval, bootstrap
-from facegraft_model.scores.records import Scores, ScoreSettings
-from facegraft_model.scores.score import decode_items, evaluate
-from facegraft_model.scores.truth import Truth
 
 Progress = Callable[[int, int], None]
-"""Called with how many heads or pairs are done, and of how many."""
+"""Called with how many pairs are done, and of how many."""
 
-DEFINITIONS = {
-    "leakage": "only one part's code changes from that of head a to that of head b; rms displacement of the vertices of the decoded "
+DEFINITION = (
+    "only one part's code changes from that of head a to that of head b; rms displacement of the vertices of the decoded "
     "head a that are not of the part, divided by that of those that are; weighted by area; displacement by dense correspondence "
     "through the template (each vertex followed to the point with its template coordinates; where that fails, the nearest point of the "
     "changed mesh laid out in template space); outside: all other labels within the unit ball, neck and cut surface included; vertices whose "
-    "correspondence is farther than template_tolerance_mm in template space are left out of both (excluded_percent)",
-    "leakage_pooled": "the same ratio of the rms over all pairs together",
-    "swap": "codes of a host with the part codes of donors, decoded without expression and scored like any reconstruction, against "
-    "the graft of the same heads as geometry; all heads held out, their codes fitted to their own neutral scans",
-    "interval": "95 % percentile bootstrap of the mean: over hosts (leakage) or recipients (swap)",
-}
-
-
-# -- leakage ----------------------------------------------------------------------------------------------------------
+    "correspondence is farther than template_tolerance_mm in template space are left out of both (excluded_percent)"
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +58,7 @@ def leakage(field: Field, codes_a: Codes, codes_b: Codes, part: str, settings: D
     Raises ModelError for the remainder, whose code rightly moves everything, and for a part of which nothing can be compared.
     """
     settings = settings or DecodeSettings()
-    _check_grafted(part)
+    check_grafted(part)
     require_part_codes(field)
     return _leakage(
         field, Head("a", codes_a), Head("b", codes_b), part, decode_head(field, codes_a, "a", settings), settings
@@ -137,7 +118,7 @@ def leakage_study(
     settings = settings or DecodeSettings()
     require_part_codes(field)
     for part in parts:
-        _check_grafted(part)
+        check_grafted(part)
     chosen = sorted(choose_pairs(len(heads), pairs, seed))
     found: list[Leakage] = []
     host_number, base = -1, None
@@ -158,7 +139,7 @@ def leakage_study(
             "template_tolerance_mm": settings.tolerance_mm,
             "mm_per_unit": float(field.mm_per_unit),
             "bootstrap_rounds": bootstrap_rounds,
-            "definition": DEFINITIONS["leakage"],
+            "definition": DEFINITION,
         },
     )
 
@@ -224,123 +205,8 @@ def _summary(part: str, pairs: Sequence[Leakage], seed: int, rounds: int) -> Lea
     )
 
 
-def _check_grafted(part: str) -> None:
+def check_grafted(part: str) -> None:
     if part not in GRAFT_PARTS:
         raise ModelError(
             f"leakage is defined for {', '.join(GRAFT_PARTS)}, not {part!r}: the remainder's code moves the parts along with the face"
         )
-
-
-# -- swap error -------------------------------------------------------------------------------------------------------
-
-
-def swap_error(
-    field: Field,
-    items: Sequence[Mapping[str, Any]],
-    codes: Mapping[str, Tensor],
-    truth: Truth,
-    *,
-    parts: Sequence[str] = GRAFT_PARTS,
-    split: str = "test",
-    pairs: int | None = None,
-    seed: int = 0,
-    to_model: Floats | None = None,
-    resolution: int = 256,
-    settings: ScoreSettings | None = None,
-    method: str = "",
-    training_seed: int | None = None,
-    on_head: Callable[[Any], None] | None = None,
-) -> Scores:
-    """Scores of swapped codes against the grafts of the same heads: full and by part, with floors and intervals.
-
-    items, codes {name: [I,d]}, to_model [I,4,4] or None: fits of scans, row by row; only neutral scans are used (`fitted_neutral`).
-    The truth is every composite of `split` in the samples whose recipient and donors differ and all have a fit, or `pairs` of them
-    chosen by the seed. Its stand-in is decoded from the recipient's codes, without expression, with the codes of `parts` taken from
-    the donors of that composite; parts=() swaps nothing, and says how far the recipient alone is from its grafts. The graft is in
-    the recipient's frame, so the recipient's alignment (to_model) holds for it too.
-    Scores.record["swap"] says how many composites there were, were used, and lacked a fit. Raises ModelError where none can be used.
-    """
-    require_part_codes(field)
-    for part in parts:
-        _check_grafted(part)
-    fitted = fitted_neutral(items, neutral_expression(truth.samples))
-    grafts, lacking = _grafts(truth, split, fitted)
-    if not grafts:
-        raise ModelError(
-            f"{truth.samples.path}: no composite of split {split!r} whose recipient and donors all have a fitted neutral scan "
-            f"({len(fitted)} have, {lacking} composites lack one); fit the neutral scans of that split first"
-        )
-    used = grafts
-    if pairs is not None and pairs < len(grafts):
-        used = [grafts[i] for i in np.sort(named_rng(seed, "grafts").permutation(len(grafts))[:pairs])]
-
-    def codes_of(i: int) -> Codes:
-        row = used[i]
-        swapped = {name: _row(codes, name, fitted[row["recipient"]]) for name in PART_CODES}
-        for part in parts:
-            swapped[part] = _row(codes, part, fitted[row[f"donor_{part}"]])
-        return swapped
-
-    alignments = None if to_model is None else np.stack([to_model[fitted[row["recipient"]]] for row in used])
-    return evaluate(
-        decode_items(field, used, codes_of, truth, resolution=resolution, to_model=alignments),
-        truth,
-        settings or ScoreSettings(),
-        method=method or f"{field.config.preset}, swapped codes",
-        landmarks="none",
-        resolution=resolution,
-        training_seed=training_seed,
-        record={
-            "swap": {
-                "definition": DEFINITIONS["swap"],
-                "parts": list(parts),
-                "split": split,
-                "composites": len(grafts) + lacking,
-                "composites_without_fit": lacking,
-                "composites_used": len(used),
-                "chosen_with_seed": seed if len(used) < len(grafts) else None,
-                "subjects": len({row["recipient"] for row in used}),
-            }
-        },
-        on_head=on_head,
-    )
-
-
-def fitted_neutral(items: Sequence[Mapping[str, Any]], neutral: str) -> dict[str, int]:
-    """Subject → row of the fit of their neutral scan. Raises ModelError when a subject has two."""
-    fitted: dict[str, int] = {}
-    for row, item in enumerate(items):
-        if item["origin"] != "scan" or item["expression"] != neutral:
-            continue
-        if item["subject"] in fitted:
-            raise ModelError(
-                f"the fits hold two neutral scans of subject {item['subject']!r} ({items[fitted[item['subject']]]['key']} and {item['key']}); keep one"
-            )
-        fitted[str(item["subject"])] = row
-    return fitted
-
-
-def neutral_heads(items: Sequence[Mapping[str, Any]], codes: Mapping[str, Tensor], neutral: str) -> list[Head]:
-    """The fitted neutral heads by subject, without expression; for `leakage_study`."""
-    return [
-        Head(subject, {name: _row(codes, name, row) for name in PART_CODES})
-        for subject, row in sorted(fitted_neutral(items, neutral).items())
-    ]
-
-
-def _grafts(truth: Truth, split: str, fitted: Mapping[str, int]) -> tuple[list[dict[str, Any]], int]:
-    """Composites of somebody else's parts whose people are all fitted, by key, and how many of the split are not."""
-    grafts, lacking = [], 0
-    for row in sorted(written_rows(truth.samples.index, split).to_pylist(), key=lambda row: str(row["key"])):
-        people = {row["recipient"], *(row[f"donor_{part}"] for part in GRAFT_PARTS)}
-        if row["origin"] != "composite" or len(people) == 1:
-            continue
-        if people <= fitted.keys():
-            grafts.append(row)
-        else:
-            lacking += 1
-    return grafts, lacking
-
-
-def _row(codes: Mapping[str, Tensor], name: str, row: int) -> Tensor:
-    return codes[name][row : row + 1]

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from facegraft.store import write_json_atomic
+from facegraft_model.decoding.extract import Decoded, Mesh, decode
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fits import Fits
-from facegraft_model.meshes.extract import Decoded, Mesh, decode
 from facegraft_model.meshes.meshio import write_mesh
 
 MESHES_FILE = "meshes.json"

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from facegraft_model.editing.disentangle import choose_pairs, leakage, leakage_study, neutral_heads, swap_error
 from facegraft_model.editing.edit import DecodeSettings, trained_head
 from facegraft_model.editing.partcodes import PART_CODES
-from facegraft_model.editing.predictability import variation_predictability
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.records import ScoreSettings
-from facegraft_model.scores.truth import Truth
+from facegraft_model.evaluation.leakage import choose_pairs, leakage, leakage_study
+from facegraft_model.evaluation.neutral import neutral_heads
+from facegraft_model.evaluation.swaperror import swap_error
+from facegraft_model.evaluation.predictability import variation_predictability
+from facegraft_model.evaluation.records import ScoreSettings
+from facegraft_model.evaluation.truth import Truth
 
 from facegraft.store import (
     DatasetSchema,

@@ -11,15 +11,15 @@ from typing import Any
 from facegraft.store import write_bytes_atomic, write_json_atomic
 from facegraft_model.baselines.linear import LinearModel
 from facegraft_model.errors import ModelError
+from facegraft_model.evaluation.evaluate import EvaluationSettings, disentanglement_table, evaluate_fits
+from facegraft_model.evaluation.records import Reconstruction, Scores
+from facegraft_model.evaluation.score import evaluate
+from facegraft_model.evaluation.scorefiles import SCORES_JSON, read_scores, write_scores
+from facegraft_model.evaluation.scoretable import difference_table, score_table
+from facegraft_model.evaluation.truth import Truth
 from facegraft_model.fitting.commands import fit_dataset
 from facegraft_model.fitting.fits import FITS_FILE, Fits, load_fits
 from facegraft_model.presets import preset
-from facegraft_model.scores.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits
-from facegraft_model.scores.records import Reconstruction, Scores
-from facegraft_model.scores.score import evaluate
-from facegraft_model.scores.scorefiles import SCORES_JSON, read_scores, write_scores
-from facegraft_model.scores.scoretable import difference_table, score_table
-from facegraft_model.scores.truth import Truth
 from facegraft_model.training.checkpoint import latest
 from facegraft_model.training.parallel import choose_device
 from facegraft_model.training.train import train

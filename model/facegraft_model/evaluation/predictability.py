@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from facegraft_model.editing.displacement import FOLLOWED_MM, UNMOVED_MM, follow_warp, template_coordinates
+from facegraft_model.arrays import Floats, Ints
+from facegraft_model.decoding.correspond import corresponding_points
+from facegraft_model.decoding.displacement import FOLLOWED_MM, UNMOVED_MM, follow_warp, template_coordinates
+from facegraft_model.decoding.extract import Decoded, Mesh
 from facegraft_model.editing.edit import DecodeSettings, decode_head
 from facegraft_model.editing.partcodes import (
     PART_CODES,
@@ -22,10 +25,8 @@ from facegraft_model.editing.partcodes import (
     sample_codes,
 )
 from facegraft_model.errors import ModelError
-from facegraft_model.meshes.correspond import corresponding_points
-from facegraft_model.meshes.extract import Decoded, Mesh
+from facegraft_model.evaluation.bootstrap import Interval, bootstrap
 from facegraft_model.method import Field
-from facegraft_model.scores.metrics import Floats, Interval, Ints, bootstrap
 
 DEFINITION = (
     "accuracy of a linear (ridge) classifier that is shown the displacement of registered points between "

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from facegraft_model.arrays import Floats
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.metrics import (
-    CONFIDENCE,
-    Floats,
-    SurfaceError,
-)
-from facegraft_model.scores.records import Failure, HeadScores, Reconstruction, Scores, ScoreSettings
-from facegraft_model.scores.scorehead import score_head
-from facegraft_model.scores.truth import TrueHead, Truth
+from facegraft_model.evaluation.bootstrap import CONFIDENCE
+from facegraft_model.evaluation.metrics import SurfaceError
+from facegraft_model.evaluation.records import Failure, HeadScores, Reconstruction, Scores, ScoreSettings
+from facegraft_model.evaluation.scorehead import score_head
+from facegraft_model.evaluation.truth import TrueHead, Truth
 
 if TYPE_CHECKING:
     from facegraft_model.method import Codes, Field
@@ -96,7 +94,7 @@ def decode_items(
     [I, 4, 4] (column vectors): how the fit moved each item's unit coordinates; its inverse is applied before the item's to_mm.
     A field without a surface becomes a Failure; anything else that `decode` refuses is raised.
     """
-    from facegraft_model.meshes.extract import EmptyFieldError, decode
+    from facegraft_model.decoding.extract import EmptyFieldError, decode
 
     for i, item in enumerate(items):
         try:

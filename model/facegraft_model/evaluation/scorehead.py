@@ -18,13 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft_model.arrays import Bools, Floats, Labels
 from facegraft_model.config import PART_NAMES
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.metrics import (
-    Bools,
+from facegraft_model.evaluation.metrics import (
     Cloud,
-    Floats,
-    Labels,
     Nearest,
     OneWay,
     Rigid,
@@ -38,7 +36,7 @@ from facegraft_model.scores.metrics import (
     sample_surface,
     scores,
 )
-from facegraft_model.scores.records import (
+from facegraft_model.evaluation.records import (
     ITEM_COLUMNS,
     REGIONS,
     HeadScores,
@@ -47,7 +45,7 @@ from facegraft_model.scores.records import (
     ScoreSettings,
     rng_of,
 )
-from facegraft_model.scores.truth import TrueHead
+from facegraft_model.evaluation.truth import TrueHead
 
 CELL_MM = 4.0
 """Size of the cells by which a reconstruction's faces near a part are found; it changes how many are looked at, not the scores' law."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from facegraft_model.arrays import Floats
+from facegraft_model.decoding.extract import Decoded
 from facegraft_model.errors import ModelError
 from facegraft_model.lazily import lazy_import
-from facegraft_model.meshes.extract import Decoded
-
-_Floats = NDArray[np.float64]
 
 
-def corresponding_points(a: Decoded, b: Decoded) -> tuple[_Floats, _Floats]:
+def corresponding_points(a: Decoded, b: Decoded) -> tuple[Floats, Floats]:
     """For each vertex of `a` the corresponding point on `b` [n,3], and how far apart the two are in template space [n].
 
     The vertex's template coordinates are projected to the nearest point of b's faces laid out in template space; its
@@ -34,7 +32,7 @@ def corresponding_points(a: Decoded, b: Decoded) -> tuple[_Floats, _Floats]:
     return np.einsum("nk,nkj->nj", weights, b.mesh.vertices[corners]), np.sqrt(squared)
 
 
-def barycentric(points: _Floats, triangles: _Floats) -> _Floats:
+def barycentric(points: Floats, triangles: Floats) -> Floats:
     """Barycentric coordinates [n,3], in [0, 1] with sum 1, of points [n,3] that lie on triangles [n,3,3].
 
     A triangle that the warp has collapsed to a line has no unique coordinates: then those along its longest edge are given.
@@ -53,7 +51,7 @@ def barycentric(points: _Floats, triangles: _Floats) -> _Floats:
     return weights
 
 
-def _along_longest_edge(point: _Floats, triangle: _Floats) -> _Floats:
+def _along_longest_edge(point: Floats, triangle: Floats) -> Floats:
     edges = np.roll(triangle, -1, axis=0) - triangle
     lengths = np.einsum("ij,ij->i", edges, edges)
     k = int(lengths.argmax())

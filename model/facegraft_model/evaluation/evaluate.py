@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from facegraft_model.editing.disentangle import leakage_study, neutral_heads, swap_error
+from facegraft_model.decoding.extract import EmptyFieldError
 from facegraft_model.editing.edit import DecodeSettings
-from facegraft_model.editing.predictability import variation_predictability
 from facegraft_model.errors import ModelError
+from facegraft_model.evaluation.leakage import leakage_study
+from facegraft_model.evaluation.neutral import neutral_heads
+from facegraft_model.evaluation.predictability import variation_predictability
+from facegraft_model.evaluation.records import Failure, Scores, ScoreSettings
+from facegraft_model.evaluation.score import decode_items, evaluate
+from facegraft_model.evaluation.scorefiles import to_json
+from facegraft_model.evaluation.swaperror import swap_error
+from facegraft_model.evaluation.truth import Truth
 from facegraft_model.fitting.fits import Fits
-from facegraft_model.meshes.extract import EmptyFieldError
-from facegraft_model.scores.records import Failure, Scores, ScoreSettings
-from facegraft_model.scores.score import decode_items, evaluate
-from facegraft_model.scores.scorefiles import to_json
-from facegraft_model.scores.truth import Truth
 
 Progress = Callable[[str, int, int], None]
 

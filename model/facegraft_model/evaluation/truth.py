@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 
 from facegraft.store import Dataset, open_dataset, place
 from facegraft.store.remote import remote_of
+from facegraft_model.arrays import Bools, Floats, Ints, Labels
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.metrics import Bools, Floats, Ints, Labels, Nearest, Surface, face_parts
+from facegraft_model.evaluation.metrics import Nearest, Surface, face_parts
 
 RUN_FILE = "run.json"
 ON_EDGE = 1e-6

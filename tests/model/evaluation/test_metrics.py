@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 import trimesh
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.metrics import (
+from facegraft_model.evaluation.bootstrap import bootstrap, paired_bootstrap
+from facegraft_model.evaluation.metrics import (
     Cloud,
     OneWay,
     Surface,
     SurfaceError,
-    bootstrap,
     describe,
     f_score,
     face_parts,
     floor_scores,
     normal_cosine,
-    paired_bootstrap,
     rigid_icp,
     sample_surface,
     scores,

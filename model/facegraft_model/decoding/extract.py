@@ -18,15 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facegraft_model.arrays import Bools, Floats, Ints, Labels
+from facegraft_model.decoding.grid import SDF, Grid, NodeValues
 from facegraft_model.errors import ModelError
 from facegraft_model.lazily import lazy_import
-from facegraft_model.meshes.grid import SDF, Grid, NodeValues
 from facegraft_model.method import Codes, Field
 
 __all__ = ["Decoded", "EmptyFieldError", "Grid", "Mesh", "decode", "extract_surface"]
-
-_Ints = NDArray[np.int64]
-_Floats = NDArray[np.float64]
 
 MAX_BLOCKS = 2_000_000  # kept at one level; a head at 512³ has about 300,000
 # Vertices keep this share of an edge away from its nodes, so that no triangle collapses where the field is 0 at a node.
@@ -47,8 +45,8 @@ class Mesh:
     Raises ModelError for other shapes, a coordinate that is not finite, or a face that names a missing vertex.
     """
 
-    vertices: NDArray[np.float64]
-    faces: NDArray[np.int64]
+    vertices: Floats
+    faces: Ints
 
     def __post_init__(self) -> None:
         vertices = np.ascontiguousarray(self.vertices, dtype=np.float64)
@@ -74,8 +72,8 @@ class Decoded:
     """
 
     mesh: Mesh
-    template_coords: NDArray[np.float64] | None
-    parts: NDArray[np.uint8] | None
+    template_coords: Floats | None
+    parts: Labels | None
 
 
 def extract_surface(
@@ -134,7 +132,7 @@ def _describe_empty(samples: NodeValues, mode: str, clip_radius: float | None) -
     )
 
 
-def _within(grid: Grid, blocks: _Ints, stride: int, radius: float | None) -> _Ints:
+def _within(grid: Grid, blocks: Ints, stride: int, radius: float | None) -> Ints:
     """Those blocks (index × stride is the lower corner) that meet the ball about 0."""
     if radius is None or not len(blocks):
         return blocks
@@ -185,7 +183,7 @@ def _sample_near_surface(samples: NodeValues, safety: float, radius: float | Non
     _evaluate_corners(samples, units[~covered | ((one < 0) != (other < 0))])
 
 
-def _covers_cell(a: _Floats, b: _Floats) -> NDArray[np.bool_]:
+def _covers_cell(a: Floats, b: Floats) -> Bools:
     """Whether balls of radii a, b [n] about two opposite corners of the unit cube cover it.
 
     What the larger ball leaves of the cube is spanned by points on the cube's edges; the smaller must reach the farthest.
@@ -197,13 +195,13 @@ def _covers_cell(a: _Floats, b: _Floats) -> NDArray[np.bool_]:
     return (larger >= 1) & (smaller >= needed)
 
 
-def _children(blocks: _Ints, limit: NDArray[np.int64]) -> _Ints:
+def _children(blocks: Ints, limit: Ints) -> Ints:
     """The blocks of half the size, those beyond the grid left out."""
     children = (2 * blocks[:, None] + _OFFSETS).reshape(-1, 3)
     return children[(children < limit).all(axis=1)]
 
 
-def _beside_other_sign(blocks: _Ints, values: NDArray[np.float32], shape: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _beside_other_sign(blocks: Ints, values: NDArray[np.float32], shape: Ints) -> Bools:
     """Which blocks [m] have a face neighbour among them whose value has the other sign."""
     sign = np.zeros(shape, dtype=np.int8)
     index = tuple(blocks.T)
@@ -218,14 +216,14 @@ def _beside_other_sign(blocks: _Ints, values: NDArray[np.float32], shape: NDArra
     return beside[index]
 
 
-def _evaluate_corners(samples: NodeValues, cells: _Ints) -> None:
+def _evaluate_corners(samples: NodeValues, cells: Ints) -> None:
     needed = np.zeros(samples.grid.size, dtype=bool)
     for offset in _OFFSETS:
         needed[samples.grid.ids(cells + offset)] = True
     samples.evaluate(np.flatnonzero(needed))
 
 
-def _follow_surface(samples: NodeValues, radius: float | None) -> _Ints:
+def _follow_surface(samples: NodeValues, radius: float | None) -> Ints:
     """All cells [m,3] with a change of sign, in the order of a scan, after the surface has been followed to its end.
 
     Where it leaves the evaluated cells through a face with both signs, the next cell is evaluated: a field steeper than
@@ -242,7 +240,7 @@ def _follow_surface(samples: NodeValues, radius: float | None) -> _Ints:
             ahead = _unknown_ahead(samples, ahead, radius)
 
 
-def _unknown_ahead(samples: NodeValues, cells: _Ints, radius: float | None) -> _Ints:
+def _unknown_ahead(samples: NodeValues, cells: Ints, radius: float | None) -> Ints:
     """The cells not wholly evaluated that share a face with both signs with one of these cells."""
     onward = []
     for axis, side in itertools.product(range(3), (0, 1)):
@@ -256,7 +254,7 @@ def _unknown_ahead(samples: NodeValues, cells: _Ints, radius: float | None) -> _
     return _within(samples.grid, np.unique(ahead, axis=0), 1, radius)
 
 
-def _march(samples: NodeValues, cells: _Ints, polish: bool) -> Mesh:
+def _march(samples: NodeValues, cells: Ints, polish: bool) -> Mesh:
     """Marching cubes over cells [m,3] with a change of sign; vertices on grid edges."""
     igl = lazy_import("igl")
     grid = samples.grid
@@ -280,7 +278,7 @@ def _march(samples: NodeValues, cells: _Ints, polish: bool) -> Mesh:
     return Mesh(grid.points(start + t[:, None] * along), faces)
 
 
-def _root_of_parabola(t: _Floats, f0: _Floats, ft: _Floats, f1: _Floats) -> _Floats:
+def _root_of_parabola(t: Floats, f0: Floats, ft: Floats, f1: Floats) -> Floats:
     """The root in [0, 1] of the parabolas through (0, f0), (t, ft), (1, f1); f0, f1 of opposite sign, 0 < t < 1."""
     sign = np.where(f0 < 0, 1.0, -1.0)  # then the parabola rises through its root
     f0, ft, f1 = sign * f0, sign * ft, sign * f1
@@ -293,7 +291,7 @@ def _root_of_parabola(t: _Floats, f0: _Floats, ft: _Floats, f1: _Floats) -> _Flo
     return np.where(linear >= 0, forward, backward)
 
 
-def _kept(mesh: Mesh, faces: NDArray[np.bool_]) -> Mesh:
+def _kept(mesh: Mesh, faces: Bools) -> Mesh:
     """The chosen faces [m] bool and the vertices they use, in order."""
     chosen = mesh.faces[faces]
     used = np.zeros(len(mesh.vertices), dtype=bool)
@@ -361,7 +359,7 @@ def decode(
     return Decoded(mesh, template_coords, _part_labels(field, template_coords))
 
 
-def _part_labels(field: Field, template_coords: _Floats) -> NDArray[np.uint8] | None:
+def _part_labels(field: Field, template_coords: Floats) -> Labels | None:
     if not len(field.stage_template):
         return None
     tree = lazy_import("scipy.spatial").cKDTree(field.stage_template.cpu().numpy())

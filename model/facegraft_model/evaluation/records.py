@@ -10,13 +10,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft_model.arrays import Floats, Labels
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.metrics import (
-    Floats,
-    Interval,
-    Labels,
-    bootstrap,
-)
+from facegraft_model.evaluation.bootstrap import Interval, bootstrap
 
 REGIONS = ("full", "nose", "eyes", "mouth", "rem")
 ITEM_COLUMNS = ("key", "subject", "expression", "split", "origin")

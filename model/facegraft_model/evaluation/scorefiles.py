@@ -13,10 +13,8 @@ from typing import Any
 
 from facegraft.store import write_bytes_atomic, write_json_atomic
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.metrics import (
-    Interval,
-)
-from facegraft_model.scores.records import ITEM_COLUMNS, Failure, HeadScores, Scores
+from facegraft_model.evaluation.bootstrap import Interval
+from facegraft_model.evaluation.records import ITEM_COLUMNS, Failure, HeadScores, Scores
 
 FORMAT, VERSION = "facegraft-scores", 1
 SCORES_JSON, SCORES_CSV = "scores.json", "scores.csv"

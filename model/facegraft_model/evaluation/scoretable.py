@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.merging import check_comparable, compare_scores
-from facegraft_model.scores.metrics import Interval
-from facegraft_model.scores.records import REGIONS, Scores
+from facegraft_model.evaluation.bootstrap import Interval
+from facegraft_model.evaluation.merging import check_comparable, compare_scores
+from facegraft_model.evaluation.records import REGIONS, Scores
 
 FLOOR = "floor"
 GAP = "   "

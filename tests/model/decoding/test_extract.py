@@ -9,9 +9,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from facegraft_model.decoding.extract import EmptyFieldError, Mesh, _covers_cell, decode, extract_surface
+from facegraft_model.decoding.grid import Grid
 from facegraft_model.errors import ModelError
-from facegraft_model.meshes.extract import EmptyFieldError, Mesh, _covers_cell, decode, extract_surface
-from facegraft_model.meshes.grid import Grid
 from facegraft_model.method import Field
 from numpy.typing import NDArray
 from torch import Tensor
