@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facegraft.parts import Parts
 from facegraft_model.arrays import Bools, Floats
-from facegraft_model.config import PART_NAMES
 from facegraft_model.decoding.correspond import corresponding_points
 from facegraft_model.decoding.extract import Decoded, Mesh
 from facegraft_model.errors import ModelError
@@ -190,24 +190,26 @@ def part_labels(decoded: Decoded) -> Any:
     return decoded.parts
 
 
-def describe_change(base: Decoded, displacement: Displacement, changed: Collection[str]) -> dict[str, Any]:
-    """How much a head moved inside the parts whose codes were changed, outside them, and in each part.
+def describe_change(
+    base: Decoded, displacement: Displacement, changed: Collection[str], parts: Parts
+) -> dict[str, Any]:
+    """How much a head moved inside the parts whose codes were changed, outside them, and in each part. parts: the model's.
 
     inside: vertices of `base` labelled as one of the `changed` parts; outside: all other vertices within the unit ball, with the
     neck and what closes it. leakage: rms outside ÷ rms inside; null where the parts themselves move less than UNMOVED_MM. The
     remainder's code moves the parts along with the face, and an expression everything, so leakage is null for these.
     """
     labels = part_labels(base)
-    inside = np.isin(labels, [PART_NAMES.index(name) for name in changed if name in PART_NAMES])
+    inside = np.isin(labels, [parts.label(name) for name in changed if name in parts.labelled])
     within, without = describe_region(displacement, inside), describe_region(displacement, ~inside)
     moved, leaked = within["rms_mm"], without["rms_mm"]
-    local = set(changed) <= {"nose", "eyes", "mouth"}
+    local = set(changed) <= set(parts)
     measurable = local and moved is not None and leaked is not None and moved >= UNMOVED_MM
     return {
         "changed": sorted(changed),
         "template_tolerance_mm": displacement.tolerance_mm,
         "inside": within,
         "outside": without,
-        "parts": {name: describe_region(displacement, labels == label) for label, name in enumerate(PART_NAMES)},
+        "parts": {name: describe_region(displacement, labels == label) for label, name in enumerate(parts.labelled)},
         "leakage": leaked / moved if measurable else None,
     }

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from facegraft.vocabulary import REM
 from facegraft_model.decoding.displacement import UNMOVED_MM, dense_displacement, describe_change
 from facegraft_model.decoding.extract import Decoded
 from facegraft_model.editing.edit import DecodeSettings, decode_head
-from facegraft_model.editing.partcodes import GRAFT_PARTS, Head, named_rng, require_part_codes, swap_parts
+from facegraft_model.editing.partcodes import Head, named_rng, no_part, require_part_codes, swap_parts
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.bootstrap import Interval, bootstrap
 from facegraft_model.method import Codes, Field
@@ -58,8 +59,8 @@ def leakage(field: Field, codes_a: Codes, codes_b: Codes, part: str, settings: D
     Raises ModelError for the remainder, whose code rightly moves everything, and for a part of which nothing can be compared.
     """
     settings = settings or DecodeSettings()
-    check_grafted(part)
     require_part_codes(field)
+    check_grafted(field, part)
     return _leakage(
         field, Head("a", codes_a), Head("b", codes_b), part, decode_head(field, codes_a, "a", settings), settings
     )
@@ -103,22 +104,23 @@ def leakage_study(
     field: Field,
     heads: Sequence[Head],
     *,
-    parts: Sequence[str] = GRAFT_PARTS,
+    parts: Sequence[str] | None = None,
     pairs: int = 20,
     seed: int = 0,
     settings: DecodeSettings | None = None,
     bootstrap_rounds: int = 2000,
     progress: Progress | None = None,
 ) -> LeakageStudy:
-    """Leakage of each part over `pairs` ordered pairs of heads, chosen by `choose_pairs`: all parts see the same pairs.
+    """Leakage of each part (None: of all) over `pairs` ordered pairs of heads, chosen by `choose_pairs`: all parts see the same pairs.
 
     The interval is that of the mean over pairs when hosts are drawn anew. Pairs in which the part does not move are counted as
     `unmoved`, and have no ratio: a code without effect leaks nothing, and is no success.
     """
     settings = settings or DecodeSettings()
     require_part_codes(field)
+    parts = field.parts.names if parts is None else parts
     for part in parts:
-        check_grafted(part)
+        check_grafted(field, part)
     chosen = sorted(choose_pairs(len(heads), pairs, seed))
     found: list[Leakage] = []
     host_number, base = -1, None
@@ -159,7 +161,7 @@ def _leakage(field: Field, a: Head, b: Head, part: str, base: Decoded, settings:
     codes = swap_parts(a.codes, b.codes, (part,))
     other = decode_head(field, codes, what, settings)
     moved = dense_displacement(field, base, other, codes, settings.tolerance_mm)
-    change = describe_change(base, moved, (part,))
+    change = describe_change(base, moved, (part,), field.parts)
     inside, outside = change["inside"], change["outside"]
     for name, region in (("inside", inside), ("outside", outside)):
         if region["rms_mm"] is None:
@@ -205,8 +207,11 @@ def _summary(part: str, pairs: Sequence[Leakage], seed: int, rounds: int) -> Lea
     )
 
 
-def check_grafted(part: str) -> None:
-    if part not in GRAFT_PARTS:
+def check_grafted(field: Field, part: str) -> None:
+    """Raises ModelError for what no graft takes from a donor: the remainder, or a part that the model does not have."""
+    if part == REM:
         raise ModelError(
-            f"leakage is defined for {', '.join(GRAFT_PARTS)}, not {part!r}: the remainder's code moves the parts along with the face"
+            f"leakage is defined for {', '.join(field.parts)}, not {part!r}: the remainder's code moves the parts along with the face"
         )
+    if part not in field.parts:
+        raise ModelError(no_part(part, field.parts.names))

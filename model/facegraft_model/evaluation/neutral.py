@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from facegraft_model.editing.partcodes import PART_CODES, Head
+from facegraft.vocabulary import SCAN
+from facegraft_model.editing.partcodes import EXPRESSION, Head
 from facegraft_model.errors import ModelError
 
 
@@ -15,7 +16,7 @@ def fitted_neutral(items: Sequence[Mapping[str, Any]], neutral: str) -> dict[str
     """Subject → row of the fit of their neutral scan. Raises ModelError when a subject has two."""
     fitted: dict[str, int] = {}
     for row, item in enumerate(items):
-        if item["origin"] != "scan" or item["expression"] != neutral:
+        if item["origin"] != SCAN or item["expression"] != neutral:
             continue
         if item["subject"] in fitted:
             raise ModelError(
@@ -28,7 +29,7 @@ def fitted_neutral(items: Sequence[Mapping[str, Any]], neutral: str) -> dict[str
 def neutral_heads(items: Sequence[Mapping[str, Any]], codes: Mapping[str, Tensor], neutral: str) -> list[Head]:
     """The fitted neutral heads by subject, without expression; for `leakage_study`."""
     return [
-        Head(subject, {name: one_head(codes, name, row) for name in PART_CODES})
+        Head(subject, {name: one_head(codes, name, row) for name in codes if name != EXPRESSION})
         for subject, row in sorted(fitted_neutral(items, neutral).items())
     ]
 

@@ -17,7 +17,7 @@ from facegraft_model.decoding.displacement import FOLLOWED_MM, UNMOVED_MM, follo
 from facegraft_model.decoding.extract import Decoded, Mesh
 from facegraft_model.editing.edit import DecodeSettings, decode_head
 from facegraft_model.editing.partcodes import (
-    PART_CODES,
+    chosen_codes,
     component_codes,
     named_rng,
     principal_components,
@@ -62,7 +62,7 @@ class VariationPredictability:
 def variation_predictability(
     field: Field,
     *,
-    parts: Sequence[str] = PART_CODES,
+    parts: Sequence[str] | None = None,
     components: int = 3,
     bases: int = 24,
     train_share: float = 0.5,
@@ -75,6 +75,8 @@ def variation_predictability(
 ) -> VariationPredictability:
     """How well the displacement of a head tells which principal component of which part was changed (after Zhu et al. 2020).
 
+    parts: None for all, the remainder too.
+
     `bases` random heads are drawn from the Gaussian of the codes; of each, the coordinate along every component of every part in
     turn is drawn anew from N(0, σ²). The two heads of a pair are ordered by that coordinate, for their order means nothing and the
     sign of a displacement should not either. The feature is the displacement of `points` registered points of the template, found
@@ -86,6 +88,7 @@ def variation_predictability(
     """
     settings = settings or DecodeSettings(resolution=64)
     require_part_codes(field, "predict")
+    parts = chosen_codes(field, parts)
     train = round(train_share * bases)
     if not 1 <= train < bases or components < 1 or points < 1 or ridge <= 0:
         raise ModelError(

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.vocabulary import REM
 from facegraft_model.arrays import Floats, Labels
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.bootstrap import Interval, bootstrap
 
-REGIONS = ("full", "nose", "eyes", "mouth", "rem")
+FULL = "full"
+"""The region that is the head as a whole."""
 ITEM_COLUMNS = ("key", "subject", "expression", "split", "origin")
+
+
+def regions_of(parts: Iterable[str]) -> tuple[str, ...]:
+    """What is scored of a head, in the order of the tables: all of it, each part in cascade order, the remainder."""
+    return (FULL, *parts, REM)
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,16 @@ class Scores:
     def floor(self) -> dict[str, dict[str, Interval]]:
         """Region → metric → mean floor over heads."""
         return self._intervals(lambda head: head.floor)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the heads, in cascade order."""
+        return tuple(self.settings["parts"])
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """What was scored of every head."""
+        return regions_of(self.parts)
 
     @property
     def subjects(self) -> list[str]:

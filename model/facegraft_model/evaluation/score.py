@@ -90,7 +90,7 @@ def decode_items(
 ) -> Iterator[Reconstruction | Failure]:
     """Decode fitted heads one after the other, in mm of the true head, for `evaluate`.
 
-    items: index rows with key and subject. codes_of(i): codes [1, dim] of item i, without "exp" for a neutral head. to_model
+    items: index rows with key and subject. codes_of(i): codes [1, dim] of item i, without the expression's for a neutral head. to_model
     [I, 4, 4] (column vectors): how the fit moved each item's unit coordinates; its inverse is applied before the item's to_mm.
     A field without a surface becomes a Failure; anything else that `decode` refuses is raised.
     """
@@ -114,6 +114,7 @@ def _settings_record(settings: ScoreSettings, truth: Truth) -> dict[str, Any]:
     record.pop("workers")  # changes nothing but the time
     return {
         **record,
+        "parts": list(truth.parts),
         "taus_mm": list(settings.taus_mm),
         "alignments": list(settings.alignments),
         "confidence": CONFIDENCE,

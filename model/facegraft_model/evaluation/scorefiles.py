@@ -16,7 +16,7 @@ from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.bootstrap import Interval
 from facegraft_model.evaluation.records import ITEM_COLUMNS, Failure, HeadScores, Scores
 
-FORMAT, VERSION = "facegraft-scores", 1
+FORMAT, VERSION = "facegraft-scores", 2
 SCORES_JSON, SCORES_CSV = "scores.json", "scores.csv"
 DEFINITIONS = {
     "clouds": "points uniform by area; nearest distances unsquared, to the other shape's cloud of full_points",

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft_model.arrays import Bools, Floats, Labels
-from facegraft_model.config import PART_NAMES
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.metrics import (
     Cloud,
@@ -37,12 +36,13 @@ from facegraft_model.evaluation.metrics import (
     scores,
 )
 from facegraft_model.evaluation.records import (
+    FULL,
     ITEM_COLUMNS,
-    REGIONS,
     HeadScores,
     Reconstruction,
     RegionScores,
     ScoreSettings,
+    regions_of,
     rng_of,
 )
 from facegraft_model.evaluation.truth import TrueHead
@@ -60,7 +60,7 @@ def score_head(truth: TrueHead, reconstruction: Reconstruction, settings: ScoreS
             raise ModelError(f"item {truth.key} comes without part labels of the model; score with labels=truth")
         own = face_parts(reconstruction.parts, reconstruction.faces)
     drawn = _draw_truth(truth, settings, "truth")
-    cloud = Cloud(drawn["full"].points, settings.workers)
+    cloud = Cloud(drawn[FULL].points, settings.workers)
     floor = _floor(truth, drawn, cloud, settings)
     results: dict[str, RegionScores] = {}
     excluded: dict[str, float] = {}
@@ -84,7 +84,7 @@ class _ScoredReconstruction:
         self.truth, self.surface, self.own, self.settings = truth, surface, own, settings
         self.rng = rng_of(settings.seed, truth.key, "reconstruction")
         self._bound: Floats | None = None
-        self.full, self.full_nearest, kept = self._draw("full", settings.full_points)
+        self.full, self.full_nearest, kept = self._draw(FULL, settings.full_points)
         self.excluded_percent = 100.0 * (1.0 - kept)
 
     def part(self, name: str) -> tuple[Sampled, Nearest]:
@@ -96,7 +96,7 @@ class _ScoredReconstruction:
 
         Raises SurfaceError when next to nothing of the reconstruction belongs to the region.
         """
-        faces = None if region == "full" else self._candidates(region)
+        faces = None if region == FULL else self._candidates(region)
         kept: list[tuple[Sampled, Nearest]] = []
         drawn = found = 0
         most = 50 * count
@@ -124,10 +124,10 @@ class _ScoredReconstruction:
         return points.take(rows), _take(nearest, rows), found / drawn
 
     def _belongs(self, region: str, sampled: Sampled, nearest: Nearest) -> Bools:
-        if region == "full":
+        if region == FULL:
             return np.ones(len(sampled), dtype=bool)
         labels = self.truth.parts[nearest.face] if self.own is None else self.own[sampled.face]
-        return np.asarray(labels == PART_NAMES.index(region))
+        return np.asarray(labels == self.truth.vocabulary.label(region))
 
     def _candidates(self, region: str) -> Bools:
         """Faces [F] that can hold points of a part: all that do, and few others.
@@ -135,7 +135,7 @@ class _ScoredReconstruction:
         Let v be a face's first corner, r its longest edge from there, p a point of the face, and q its nearest true point, with the
         part's label. Then q lies in the part's box and |v − q| ≤ |v − p| + |p − q| ≤ r + (r + d(v)), d the distance to the truth.
         """
-        label = PART_NAMES.index(region)
+        label = self.truth.vocabulary.label(region)
         if self.own is not None:
             chosen = self.own == label
             if not chosen.any():
@@ -175,9 +175,10 @@ def _draw_truth(truth: TrueHead, settings: ScoreSettings, purpose: str) -> dict[
     """Points of every region of the truth, off its cut faces. Raises ModelError where it has nothing of a region."""
     rng = rng_of(settings.seed, truth.key, purpose)
     drawn = {}
-    for region in REGIONS:
-        faces = ~truth.cut if region == "full" else ~truth.cut & (truth.parts == PART_NAMES.index(region))
-        count = settings.full_points if region == "full" else settings.part_points
+    for region in regions_of(truth.vocabulary):
+        full = region == FULL
+        faces = ~truth.cut if full else ~truth.cut & (truth.parts == truth.vocabulary.label(region))
+        count = settings.full_points if full else settings.part_points
         try:
             drawn[region] = sample_surface(truth.surface, count, rng, faces)
         except SurfaceError as error:
@@ -190,12 +191,12 @@ def _draw_truth(truth: TrueHead, settings: ScoreSettings, purpose: str) -> dict[
 def _floor(truth: TrueHead, drawn: Mapping[str, Sampled], cloud: Cloud, settings: ScoreSettings) -> RegionScores:
     """The scores of a second, independent sampling of the truth in the place of the reconstruction."""
     again = _draw_truth(truth, settings, "floor")
-    other = Cloud(again["full"].points, settings.workers)
+    other = Cloud(again[FULL].points, settings.workers)
     return {
         region: floor_scores(
             other.distances(drawn[region].points), cloud.distances(again[region].points), settings.taus_mm
         )
-        for region in REGIONS
+        for region in drawn
     }
 
 
@@ -204,14 +205,13 @@ def _score_regions(
 ) -> RegionScores:
     own_cloud = Cloud(scored.full.points, settings.workers)
     result = {}
-    for region in REGIONS:
-        points, nearest = (scored.full, scored.full_nearest) if region == "full" else scored.part(region)
+    for region, true in drawn.items():
+        points, nearest = (scored.full, scored.full_nearest) if region == FULL else scored.part(region)
         backward = OneWay(
             cloud.distances(points.points),
             nearest.distance,
             normal_cosine(scored.surface.normals[points.face], truth.surface.normals[nearest.face]),
         )
-        true = drawn[region]
         found = scored.surface.nearest(true.points)
         forward = OneWay(
             own_cloud.distances(true.points),

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.bootstrap import Interval
 from facegraft_model.evaluation.merging import check_comparable, compare_scores
-from facegraft_model.evaluation.records import REGIONS, Scores
+from facegraft_model.evaluation.records import FULL, Scores
 
 FLOOR = "floor"
 GAP = "   "
 
 
 def score_table(results: Sequence[Scores], alignment: str = "none", tau_mm: float = 1.0) -> str:
-    """Methods × (full, nose, eyes, mouth, rem) × (SCD mm, F, p2s mm, NC %), then the floor, then what the numbers mean.
+    """Methods × (full, part after part, rem) × (SCD mm, F, p2s mm, NC %), then the floor, then what the numbers mean.
 
     All results must have been scored in the same way (ModelError otherwise); the floor is that of the first.
     """
@@ -33,17 +33,18 @@ def score_table(results: Sequence[Scores], alignment: str = "none", tau_mm: floa
         "p2s": ("p2s_mm", 1.0, 3),
         "NC": ("normal_consistency", 100.0, 2),
     }
-    rows = [(result.method, _cells(result.summary(alignment), columns)) for result in results]
-    rows.append((FLOOR, _cells(results[0].floor(), columns)))
+    regions = results[0].regions
+    rows = [(result.method, _cells(regions, result.summary(alignment), columns)) for result in results]
+    rows.append((FLOOR, _cells(regions, results[0].floor(), columns)))
     width = max(len("method"), *(len(name) for name, _ in rows))
     size = 6
     group = (size + 1) * len(columns) - 1
     lines = [
-        GAP.join([" " * width, *(region.center(group) for region in REGIONS)]).rstrip(),
-        GAP.join(["method".ljust(width), *(" ".join(name.rjust(size) for name in columns) for _ in REGIONS)]),
+        GAP.join([" " * width, *(region.center(group) for region in regions)]).rstrip(),
+        GAP.join(["method".ljust(width), *(" ".join(name.rjust(size) for name in columns) for _ in regions)]),
     ]
     lines += [
-        GAP.join([name.ljust(width), *(" ".join(cell.rjust(size) for cell in cells[region]) for region in REGIONS)])
+        GAP.join([name.ljust(width), *(" ".join(cell.rjust(size) for cell in cells[region]) for region in regions)])
         for name, cells in rows
     ]
     lines.append("")
@@ -64,7 +65,7 @@ def difference_table(
         f"{second.method} − {first.method}, the same heads, alignment {alignment}; 95 % interval over subjects, * where it excludes 0"
     ]
     lines.append(GAP.join(["region".ljust(width), *(name.center(28) for name in metrics)]).rstrip())
-    for region in REGIONS:
+    for region in first.regions:
         missing = [name for name in metrics if name not in differences[region]]
         if missing:
             raise ModelError(f"no such metric: {missing[0]!r}; there are {', '.join(differences[region])}")
@@ -77,11 +78,13 @@ def difference_table(
 
 
 def _cells(
-    summary: Mapping[str, Mapping[str, Interval]], columns: Mapping[str, tuple[str, float, int]]
+    regions: Sequence[str],
+    summary: Mapping[str, Mapping[str, Interval]],
+    columns: Mapping[str, tuple[str, float, int]],
 ) -> dict[str, list[str]]:
     """Region → its cells; "-" for a metric that there is none of (the floor's exact distances are 0 by definition)."""
     cells = {}
-    for region in REGIONS:
+    for region in regions:
         metrics = summary.get(region, {})
         cells[region] = [
             f"{metrics[name].mean * factor:.{digits}f}" if name in metrics else "-"
@@ -96,11 +99,11 @@ def _spread(result: Scores, alignment: str) -> str:
     text += f", {failed} FAILED and left out ({result.failures[0].key}: {result.failures[0].reason})" if failed else ""
     seeds = ", ".join("none" if seed is None else str(seed) for seed in result.training_seeds)
     text += f"; training seed {seeds}; resolution {result.record['resolution'] or '-'}; landmarks {result.record['landmarks']}"
-    full = result.summary(alignment).get("full", {})
+    full = result.summary(alignment).get(FULL, {})
     for name, label in (("scd_mm", "SCD"), ("p2s_mm", "p2s")):
         if name in full:
             text += f"; full {label} {_interval(full[name])} mm"
-            if result.over_seeds is not None and result.over_seeds[alignment]["full"][name]["std_seeds"] is not None:
+            if result.over_seeds is not None and result.over_seeds[alignment][FULL][name]["std_seeds"] is not None:
                 text += f" (sd over seeds {result.over_seeds[alignment]['full'][name]['std_seeds']:.4f})"
     return text
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from facegraft.vocabulary import COMPOSITE, TEST
 from facegraft_model.arrays import Floats
 from facegraft_model.data.ids import written_rows
 from facegraft_model.data.items import neutral_expression
-from facegraft_model.editing.partcodes import GRAFT_PARTS, PART_CODES, named_rng, require_part_codes
+from facegraft_model.editing.partcodes import named_rng, part_codes, require_part_codes
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.leakage import check_grafted
 from facegraft_model.evaluation.neutral import fitted_neutral, one_head
@@ -32,8 +33,8 @@ def swap_error(
     codes: Mapping[str, Tensor],
     truth: Truth,
     *,
-    parts: Sequence[str] = GRAFT_PARTS,
-    split: str = "test",
+    parts: Sequence[str] | None = None,
+    split: str = TEST,
     pairs: int | None = None,
     seed: int = 0,
     to_model: Floats | None = None,
@@ -48,13 +49,14 @@ def swap_error(
     items, codes {name: [I,d]}, to_model [I,4,4] or None: fits of scans, row by row; only neutral scans are used (`fitted_neutral`).
     The truth is every composite of `split` in the samples whose recipient and donors differ and all have a fit, or `pairs` of them
     chosen by the seed. Its stand-in is decoded from the recipient's codes, without expression, with the codes of `parts` taken from
-    the donors of that composite; parts=() swaps nothing, and says how far the recipient alone is from its grafts. The graft is in
+    the donors of that composite; parts: None for all; () swaps nothing, and says how far the recipient alone is from its grafts. The graft is in
     the recipient's frame, so the recipient's alignment (to_model) holds for it too.
     Scores.record["swap"] says how many composites there were, were used, and lacked a fit. Raises ModelError where none can be used.
     """
     require_part_codes(field)
+    parts = field.parts.names if parts is None else parts
     for part in parts:
-        check_grafted(part)
+        check_grafted(field, part)
     fitted = fitted_neutral(items, neutral_expression(truth.samples))
     grafts, lacking = _grafts(truth, split, fitted)
     if not grafts:
@@ -68,9 +70,9 @@ def swap_error(
 
     def codes_of(i: int) -> Codes:
         row = used[i]
-        swapped = {name: one_head(codes, name, fitted[row["recipient"]]) for name in PART_CODES}
+        swapped = {name: one_head(codes, name, fitted[row["recipient"]]) for name in part_codes(field.parts)}
         for part in parts:
-            swapped[part] = one_head(codes, part, fitted[row[f"donor_{part}"]])
+            swapped[part] = one_head(codes, part, fitted[row[truth.parts.donor_columns[part]]])
         return swapped
 
     alignments = None if to_model is None else np.stack([to_model[fitted[row["recipient"]]] for row in used])
@@ -101,10 +103,11 @@ def swap_error(
 def _grafts(truth: Truth, split: str, fitted: Mapping[str, int]) -> tuple[list[dict[str, Any]], int]:
     """Composites of somebody else's parts whose people are all fitted, by key, and how many of the split are not."""
     grafts, lacking = [], 0
-    for row in sorted(written_rows(truth.samples.index, split).to_pylist(), key=lambda row: str(row["key"])):
-        people = {row["recipient"], *(row[f"donor_{part}"] for part in GRAFT_PARTS)}
-        if row["origin"] != "composite" or len(people) == 1:
+    rows = written_rows(truth.samples.index, truth.parts, split).to_pylist()
+    for row in sorted(rows, key=lambda row: str(row["key"])):
+        if row["origin"] != COMPOSITE or truth.parts.is_self_graft(row):
             continue
+        people = {row[column] for column in truth.parts.head_columns}
         if people <= fitted.keys():
             grafts.append(row)
         else:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from facegraft.parts import Parts
 from facegraft.store import Dataset, open_dataset, place
 from facegraft.store.remote import remote_of
 from facegraft_model.arrays import Bools, Floats, Ints, Labels
@@ -36,7 +37,10 @@ class TruthError(ModelError):
 
 @dataclass(frozen=True)
 class TrueHead:
-    """One head in mm: vertices [V, 3], faces [F, 3], part of each face [F], cut faces [F] (no real surface)."""
+    """One head in mm: vertices [V, 3], faces [F, 3], part of each face [F], cut faces [F] (no real surface).
+
+    vocabulary: what the part labels mean.
+    """
 
     key: str
     row: dict[str, Any]
@@ -44,6 +48,7 @@ class TrueHead:
     faces: Ints
     parts: Labels
     cut: Bools
+    vocabulary: Parts
 
     @cached_property
     def surface(self) -> Surface:
@@ -103,6 +108,16 @@ class Truth:
             )
         fingerprint, inputs = _recorded(self.samples.path)
         self.store, self.matched_by = _find(self.samples.path, fingerprint, inputs, surfaces)
+        if self.samples.parts != self.store.parts:
+            raise TruthError(
+                f"{self.store.path} has the parts {', '.join(self.store.parts)}, {self.samples.path} {', '.join(self.samples.parts)}; "
+                "pass the surfaces that these samples were made from (--surfaces DIR)"
+            )
+
+    @property
+    def parts(self) -> Parts:
+        """The parts by which the heads are scored."""
+        return self.samples.parts
 
     @property
     def mm_per_unit(self) -> float:
@@ -153,6 +168,7 @@ class Truth:
             faces=faces,
             parts=face_parts(item["vertex_parts"], faces),
             cut=item["face_cut"].astype(bool),
+            vocabulary=self.parts,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from facegraft.parts import Parts
 from facegraft.store import write_json_atomic
 from facegraft_model.decoding.extract import Decoded, Mesh, decode
 from facegraft_model.errors import ModelError
@@ -47,7 +48,7 @@ def extract_fits(
         except ModelError as error:
             raise type(error)(f"head {key}: {error}") from error
         path = output / f"{key}.{suffix}"
-        write_decoded(path, decoded, head_to_mm(fits, i) if unit == "mm" else np.eye(4))
+        write_decoded(path, decoded, head_to_mm(fits, i) if unit == "mm" else np.eye(4), fits.field.parts)
         written.append(path)
         rows.append(
             {"key": key, "file": path.name, "vertices": len(decoded.mesh.vertices), "faces": len(decoded.mesh.faces)}
@@ -73,8 +74,9 @@ def head_to_mm(fits: Fits, index: int) -> np.ndarray:
     return np.linalg.inv(fits.alignment[index].numpy())
 
 
-def write_decoded(path: Path, decoded: Decoded, transform: np.ndarray) -> None:
-    """A decoded head under a map [4,4], with what the format can hold."""
+def write_decoded(path: Path, decoded: Decoded, transform: np.ndarray, parts: Parts) -> None:
+    """A decoded head under a map [4,4], with what the format can hold. parts: those of the model."""
     vertices = decoded.mesh.vertices @ transform[:3, :3].T + transform[:3, 3]
     template = None if path.suffix == ".obj" else decoded.template_coords
-    write_mesh(path, Mesh(vertices, decoded.mesh.faces), parts=decoded.parts, template_coords=template)
+    mesh = Mesh(vertices, decoded.mesh.faces)
+    write_mesh(path, mesh, parts=decoded.parts, part_names=parts.labelled, template_coords=template)
