@@ -8,21 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from facegraft.errors import FacegraftError
 from facegraft.resources import resource_folder
+from facegraft.settings import SettingError, parse_setting, read_yaml
 
 STAGES = ("ingest", "graft", "clean", "sample")
 
 MAX_BYTES = 1 << 17
-_DEEPEST = 20
 
 
-class RecipeError(FacegraftError):
-    """A recipe or an override that cannot be read."""
-
-    exit_code = 2
+class RecipeError(SettingError):
+    """A recipe that cannot be read, or settings that it has no place for."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ def load_recipe(path: str | Path) -> Recipe:
     if len(content) > MAX_BYTES:
         raise RecipeError(f"{path}: a recipe has at most {MAX_BYTES} bytes; is this another file?")
     try:
-        data = _read_yaml(content.decode())
+        data = read_yaml(content.decode())
     except ValueError as error:
         raise RecipeError(f"{path}: not a YAML file ({error})") from error
     if not isinstance(data, dict):
@@ -96,19 +91,6 @@ def load_recipe(path: str | Path) -> Recipe:
     return Recipe(str(data.get("name", path.stem)), str(data.get("description", "")), parameters)
 
 
-def parse_setting(setting: str) -> tuple[str | None, str, Any]:
-    """`stage.name=value` or `name=value` → (stage or None, name, value); the value is read as YAML."""
-    left, equals, text = setting.partition("=")
-    if not equals or not left.strip():
-        raise RecipeError(f"--set {setting}: write it as name=value")
-    stage, dot, name = left.strip().rpartition(".")
-    try:
-        value = _read_yaml(text)
-    except ValueError as error:
-        raise RecipeError(f"--set {left}=…: cannot read the value ({error})") from error
-    return (stage if dot else None), name, value
-
-
 def stage_settings(stage: str, settings: Iterable[str]) -> dict[str, Any]:
     """Settings given to the command of one stage: `name=value`, or with the stage's own name before it."""
     values = {}
@@ -118,45 +100,6 @@ def stage_settings(stage: str, settings: Iterable[str]) -> dict[str, Any]:
             raise RecipeError(f"--set {setting}: this command runs stage {stage} alone; write {name}=…")
         values[name] = value
     return values
-
-
-def _read_yaml(text: str) -> Any:
-    """One plain document. Raises ValueError, in one line, for all that is none, whatever PyYAML makes of it."""
-    try:
-        return yaml.load(text, _PlainLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())[:300]) from error
-    # PyYAML turns `!!int x`, `2001-99-99` or a number of a million digits into whatever Python raises for it.
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"a value cannot be read: {' '.join(str(error).split())[:200]}") from error
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without what lets a small file stand for a large or a doubtful one: no aliases, no name twice, no deep nesting."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(
-                None, None, "aliases (*name) are not for recipes", parent.start_mark if parent else None
-            )
-        self.depth += 1
-        if self.depth > _DEEPEST:
-            raise yaml.composer.ComposerError(None, None, "nested too deeply", parent.start_mark if parent else None)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for name, _ in node.value:
-            if (name.tag, str(name.value)) in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{str(name.value)[:60]!r} is given twice", name.start_mark
-                )
-            seen.add((name.tag, str(name.value)))
-        return super().construct_mapping(node, deep)
 
 
 def _known_stage(stage: str, where: str) -> str:

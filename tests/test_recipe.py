@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from facegraft.recipe import RecipeError, find_recipe, load_recipe, stage_settings
+from facegraft.settings import SettingError
 from facegraft.resources import resource_folder
 from facegraft.stages.clean import CleanParameters
 from facegraft.stages.graft import GraftParameters
@@ -90,7 +91,7 @@ def test_settings_name_their_stage() -> None:
     assert stage_settings("sample", ["surface=20000", "sample.near=5"]) == {"surface": 20000, "near": 5}
     with pytest.raises(RecipeError, match="runs stage sample alone"):
         stage_settings("sample", ["graft.donors=3"])
-    with pytest.raises(RecipeError, match="name=value"):
+    with pytest.raises(SettingError, match="name=value"):
         stage_settings("sample", ["surface"])
     recipe = load_recipe(find_recipe("demo"))
     with pytest.raises(RecipeError, match=r"say which stage .* sample.near"):

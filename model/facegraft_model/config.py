@@ -17,23 +17,6 @@ from facegraft_model.errors import ModelError
 Method = Literal["parts", "imface", "i3dmm", "deepsdf"]
 Precision = Literal["auto", "fp32", "tf32", "fp16-hidden"]
 
-PART_NAMES = ("rem", "nose", "eyes", "mouth")
-"""By part label."""
-
-PART_LANDMARKS: dict[str, tuple[int, ...]] = {
-    "exp": (36, 45, 30, 48, 54),
-    "nose": (27, 30, 31, 33, 35),
-    "eyes": (36, 39, 42, 45, 27),
-    "mouth": (48, 51, 54, 57, 62),
-    "rem": (8, 4, 12, 19, 24),
-    "id": (36, 45, 30, 48, 54),
-    "sdf": (36, 45, 30, 48, 54),
-}
-"""The five landmarks (iBUG 68) around which each net's field is blended (spec of the paper leaves them open: our choice)."""
-
-FIVE_LANDMARKS: dict[str, tuple[int, ...]] = dict.fromkeys(PART_LANDMARKS, (36, 45, 30, 48, 54))
-"""The ablation of the paper's Tables 3 and 4: the same five landmarks for every net."""
-
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -56,18 +39,19 @@ class ModelConfig:
     landmark_width: int = 256
     """Hidden width of the landmark generators."""
     landmarks: Literal["part", "five"] = "part"
-    """part: five landmarks of its own for each net; five: the same five for all."""
+    """part: five landmarks of its own for each part's net and the remainder's; five: the whole face's five for all nets (the ablation of the
+    paper's Tables 3 and 4)."""
     window: bool = False
     """Fade the displacement of a part net to zero away from its part."""
     window_inner: float = 1.1
     window_outer: float = 1.4
     """The window is 1 up to window_inner and 0 from window_outer on, in radii of the ellipsoid around the part."""
-    nose_dim: int = 48
-    eyes_dim: int = 48
-    mouth_dim: int = 48
+    part_dim: int = 48
+    """Length of the latent code of each part."""
     rem_dim: int = 112
+    """Length of the remainder's code; imface's identity code is as long as the codes of all parts and of the remainder together."""
     exp_dim: int = 128
-    """Sizes of the latent codes; imface's identity code is as long as the four part codes together."""
+    """Length of the expression's code."""
     code_init: float = 0.01
     """Standard deviation of the codes at the start."""
 
@@ -276,9 +260,7 @@ class Config:
                     "blend_width",
                     "landmark_width",
                     "omega",
-                    "nose_dim",
-                    "eyes_dim",
-                    "mouth_dim",
+                    "part_dim",
                     "rem_dim",
                     "exp_dim",
                 ),
@@ -353,11 +335,11 @@ def _read(kind: type[T], document: Any, where: str) -> T:
     unknown = sorted(set(document) - set(hints))
     if unknown:
         raise ModelError(
-            f"{where}: unknown setting {unknown[0]!r}{_near(unknown[0], hints)}; it was made by another version"
+            f"{where}: unknown setting {unknown[0]!r}{_near(unknown[0], hints)}; it was made by another version: train anew, or use that version"
         )
     missing = sorted(set(hints) - set(document))
     if missing:
-        raise ModelError(f"{where}: setting {missing[0]!r} is missing; it was made by another version")
+        raise ModelError(f"{where}: setting {missing[0]!r} is missing; it was made by another version: train anew, or use that version")
     values = {
         name: _read(hint, document[name], f"{where}.{name}")
         if is_dataclass(hint) and isinstance(hint, type)

@@ -16,7 +16,7 @@ from facegraft_model.training.checkpoint import load
 
 
 class FaceField(Cascade):
-    """Signed distance fields of faces, part by part. Codes: exp, nose, eyes, mouth, rem (or exp, id for imface), [B,d] each."""
+    """Signed distance fields of faces, part by part. Codes: exp, those of the parts, rem (or exp, id for imface), [B,d] each."""
 
     METHODS = ("parts", "imface")
 

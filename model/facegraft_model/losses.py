@@ -37,9 +37,11 @@ def training_terms(field: Cascade, batch: Batch, codes: Codes) -> Terms:
     loss = field.config.loss
     points, distances, normals = sampled_points(batch)
     landmarks, stage_points = batch["landmarks"], batch["stage_points"]
-    if landmarks.shape[1] < 6 and loss.landmark_consistency + loss.landmark_generation + loss.dense > 0:
+    stages = len(field.parts.stages)
+    if landmarks.shape[1] != stages and loss.landmark_consistency + loss.landmark_generation + loss.dense > 0:
         raise ModelError(
-            f"the samples hold {landmarks.shape[1]} stage of the template morph, the part nets learn from 6; sample surfaces made from composites and heads together"
+            f"the samples hold {landmarks.shape[1]} stage{'s' * (landmarks.shape[1] != 1)} of the template morph, the part nets learn from {stages} "
+            f"({field.parts.describe_stages()}); sample surfaces made from composites and heads together"
         )
     count = points.shape[1]
     on = (~batch["is_composite"]).to(points.dtype)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from facegraft.parts import Parts
 from facegraft_model.config import Config, FitConfig, LossConfig
 from facegraft_model.data.ids import IdTable
 
@@ -45,8 +46,13 @@ class CodeStatistics(NamedTuple):
 
 
 class Field(nn.Module, ABC):
-    """Base of all methods; see `codes_of` and `sdf`."""
+    """Base of all methods: a table of latent codes for what it was trained on, and the distances that codes stand for.
 
+    parts: those of the training data. code_dims: length of a code by name. code_ids: which id of a batch's items chooses the row of
+    a code's table. has_warp: whether points can be taken to a template. mm_per_unit: scale of the unit ball.
+    """
+
+    parts: Parts
     code_dims: dict[str, int]
     code_ids: dict[str, str]
     has_warp: bool = True
@@ -68,6 +74,7 @@ class Field(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.config, self.id_table, self.mm_per_unit = config, id_table, mm_per_unit
+        self.parts = id_table.parts
         self.code_dims, self.code_ids = code_dims, code_ids
         self.provenance = {}
         self.register_buffer("template_points", template.points.float())
@@ -93,7 +100,7 @@ class Field(nn.Module, ABC):
         return self.template_parts
 
     def codes_of(self, batch: Batch) -> dict[str, Tensor]:
-        """The codes of a batch's items, name → [B,d]. Those of `masked_codes` mean nothing for composites."""
+        """The codes of a batch's items, name → [B,d]. A composite's expression code means nothing: it has none."""
         return {name: self.tables[name][batch[ids]] for name, ids in self.code_ids.items()}
 
     def code_statistics(self, name: str) -> CodeStatistics:
@@ -126,7 +133,7 @@ class Field(nn.Module, ABC):
 
 def table_rows(id_table: IdTable) -> dict[str, int]:
     """Rows of a code table by the id that chooses them."""
-    subjects = dict.fromkeys(("subject", "recipient", "nose", "eyes", "mouth"), len(id_table.subjects))
+    subjects = dict.fromkeys(("subject", "recipient", *id_table.parts), len(id_table.subjects))
     return {
         **subjects,
         "expression": len(id_table.expressions),

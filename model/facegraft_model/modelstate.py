@@ -38,6 +38,10 @@ def restored(checkpoint: Checkpoint, kinds: Mapping[str, Make[F]], device: str |
     Raises CheckpointError for tensors that are not the model's, ModelError for a state of another version or a method not wanted.
     """
     state, where = checkpoint.state, checkpoint.path
+    if isinstance(table := state.get("id_table"), dict) and "parts" not in table:
+        raise ModelError(
+            f"{where} names no parts: it was made by a facegraft whose parts were fixed; train anew, or use the version that made it"
+        )
     missing = [name for name in ("config", "id_table", "mm_per_unit", "data", "seed") if name not in state]
     missing += [name for name in TEMPLATE_TENSORS if name not in checkpoint.tensors]
     if missing:

@@ -28,7 +28,8 @@ from facegraft.errors import FacegraftError
 from facegraft.heads import synthetic
 from facegraft.heads.meshfile import read_mesh
 from facegraft.heads.rawmesh import RawMesh
-from facegraft.recipe import STAGES, load_recipe, parse_setting
+from facegraft.recipe import STAGES, load_recipe
+from facegraft.settings import parse_setting
 from facegraft.regions.regionmap import ROLES, RegionMap, load_region_map
 from facegraft.resources import resource_folder
 from facegraft.stages.clean import CleanParameters

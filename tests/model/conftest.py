@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from facegraft_model.data.ids import IdTable
 from facegraft_model.field import FaceField
 from facegraft_model.method import TemplateFacts
 from facegraft_model.training.train import train
+from toy_parts import EYES
 
 from facegraft.store import (
     DatasetSchema,
@@ -28,12 +28,7 @@ from facegraft.store import (
     write_shared,
 )
 
-# Test modules are imported by path, so this folder is on no import path; what they share has to be importable by name.
-sys.path.insert(0, str(Path(__file__).parent))
-
-COLUMNS = dict.fromkeys(
-    ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin"), "string"
-)
+COLUMNS = dict.fromkeys(("subject", "expression", "split", *EYES.head_columns, "origin"), "string")
 SIZES = {"surface": 50, "near": 20, "free": 10}
 
 
@@ -101,7 +96,7 @@ def write_samples(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         columns, rows = COLUMNS if columns is None else columns, ROWS if rows is None else rows
         folder = tmp_path_factory.mktemp("samples") / "samples"
         topology = {"name": "toy", "vertex_count": None, "faces_sha256": None}
-        schema = DatasetSchema(kind, topology, 100.0, "unit ball", samples_fields(), columns)
+        schema = DatasetSchema(kind, topology, 100.0, "unit ball", samples_fields(EYES), columns, EYES)
         keys = sorted([*rows, REJECTED])
         shards = [keys[start : start + 2] for start in range(0, len(keys), 2)]
         plan = {shard_name(number, len(shards)): part for number, part in enumerate(shards)}
@@ -238,7 +233,7 @@ def write_spheres(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         rows = SPHERE_ROWS if rows is None else rows
         folder = tmp_path_factory.mktemp("spheres") / "samples"
         facts = {"name": topology, "vertex_count": None, "faces_sha256": None}
-        schema = DatasetSchema("samples", facts, mm_per_unit, "unit ball", samples_fields(), COLUMNS)
+        schema = DatasetSchema("samples", facts, mm_per_unit, "unit ball", samples_fields(EYES), COLUMNS, EYES)
         items = []
         for key, row in sorted(rows.items()):
             arrays = sphere(row, radii or RADII, sizes or {"surface": 600, "near": 300, "free": 200}, stages, points)
@@ -274,9 +269,7 @@ def tiny() -> Config:
             blend_width=8,
             landmark_width=16,
             window=True,
-            nose_dim=4,
-            eyes_dim=4,
-            mouth_dim=4,
+            part_dim=4,
             rem_dim=6,
             exp_dim=5,
         ),
@@ -316,7 +309,7 @@ def id_table() -> IdTable:
         scan("a", "s", "train"),
         scan("b", "s", "train"),
     ]
-    return IdTable.from_rows([*rows, composite("a", "b", "c", "b", "train") | {"expression": "n"}])
+    return IdTable.from_rows([*rows, composite("a", "b", "c", "b", "train") | {"expression": "n"}], EYES)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from facegraft_model.errors import ModelError
 from facegraft_model.method import Batch, TemplateFacts
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from toy_parts import EYES
 
 from facegraft.store import DatasetSchema, ShardItem, finish_dataset, shard_name, surfaces_fields, write_shard
 
@@ -48,7 +49,7 @@ def head_row(subject: str, expression: str = "neutral", donor: str | None = None
     return {"subject": subject, "recipient": subject, **donors, "expression": expression}
 
 
-TABLE = IdTable.from_rows([*(head_row(name) for name in RADII), head_row("anna", "smile")])
+TABLE = IdTable.from_rows([*(head_row(name) for name in RADII), head_row("anna", "smile")], EYES)
 EPOCH = torch.tensor(5.0)
 
 
@@ -182,15 +183,15 @@ def test_missing_expression_is_the_neutral_code() -> None:
 
 
 def test_which_expression_is_neutral() -> None:
-    grafted = IdTable.from_rows([head_row("anna", "e01", "bert"), head_row("bert", "neutral"), head_row("anna", "e01")])
+    grafted = IdTable.from_rows([head_row("anna", "e01", "bert"), head_row("bert", "neutral"), head_row("anna", "e01")], EYES)
     assert i3dmm.neutral_row(grafted) == grafted.expression_name("e01")
-    unknown = IdTable.from_rows([head_row("anna", "e01")])
+    unknown = IdTable.from_rows([head_row("anna", "e01")], EYES)
     assert i3dmm.neutral_row(unknown) is None
     field, codes = make(I3DMMField, table=unknown).eval(), {"id": torch.randn(1, 8)}
     torch.testing.assert_close(
         field.sdf(torch.ones(1, 2, 3), codes), field.sdf(torch.ones(1, 2, 3), {**codes, "exp": torch.zeros(1, 4)})
     )
-    several = IdTable.from_rows([head_row("anna", "e01", "bert"), head_row("bert", "e02", "anna")])
+    several = IdTable.from_rows([head_row("anna", "e01", "bert"), head_row("bert", "e02", "anna")], EYES)
     with pytest.raises(ModelError, match="must all be neutral"):
         i3dmm.neutral_row(several)
 
@@ -378,7 +379,7 @@ class Synthetic:
             "string",
         )
         topology = {"name": "toy", "vertex_count": None, "faces_sha256": None}
-        schema = DatasetSchema("surfaces", topology, 170.0, "unit ball", surfaces_fields(), columns)
+        schema = DatasetSchema("surfaces", topology, 170.0, "unit ball", surfaces_fields(EYES), columns, EYES)
         items = []
         for number, (key, (row, vertices)) in enumerate(sorted(heads.items())):
             arrays = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from facegraft_model.baselines import deepsdf, i3dmm
-from facegraft_model.config import FIVE_LANDMARKS, PART_LANDMARKS, Config, LossConfig
+from facegraft_model.config import Config, LossConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.presets import PRESETS, preset
 from facegraft_model.seeds import derived_seed, generator
@@ -125,7 +125,7 @@ def test_the_published_settings_of_the_baselines_are_valid(published: tuple[str,
     assert Config().with_settings([method, *published]).checked()
 
 
-# -- landmarks, seeds --------------------------------------------------------------------------------------------
+# -- weights, seeds --------------------------------------------------------------------------------------------
 
 
 def test_the_loss_of_the_paper_has_the_weights_of_the_paper() -> None:
@@ -134,14 +134,6 @@ def test_the_loss_of_the_paper_has_the_weights_of_the_paper() -> None:
     assert preset("paper").loss == replace(LossConfig(), **published)
     others = set(preset("paper").to_json()["loss"]) - set(published)
     assert all(getattr(preset("paper").loss, name) == 0 for name in others)
-
-
-def test_every_net_has_five_landmarks_of_its_own_part() -> None:
-    within = {"nose": range(27, 36), "eyes": range(27, 48), "mouth": range(48, 68)}
-    for name, ids in PART_LANDMARKS.items():
-        assert len(set(ids)) == 5 and all(0 <= i < 68 for i in ids)
-        assert set(ids) <= set(within.get(name, range(68)))
-    assert len(set(FIVE_LANDMARKS.values())) == 1 and FIVE_LANDMARKS.keys() == PART_LANDMARKS.keys()
 
 
 def test_seeds_differ_by_purpose_and_repeat() -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from facegraft.vocabulary import NEUTRAL
 from facegraft_model.baselines.autodecoder import AutoDecoder, CodedMLP, WeightNormLinear, unbiased_linear
 from facegraft_model.config import BaselineConfig, Config, FitConfig
 from facegraft_model.data.ids import IdTable
-from facegraft_model.data.items import NEUTRAL
 from facegraft_model.errors import ModelError
 from facegraft_model.losses import length
 from facegraft_model.method import Batch, Codes, TemplateFacts, Terms, sampled_points
@@ -86,7 +86,7 @@ def neutral_row(id_table: IdTable) -> int | None:
 
     None where no expression is known to be neutral. Raises ModelError when grafted heads have several expressions.
     """
-    grafted = sorted({shape[4] for shape in id_table.shapes if len(set(shape[:4])) > 1})
+    grafted = sorted({shape[-1] for shape in id_table.shapes if len(set(shape[:-1])) > 1})
     if len(grafted) > 1:
         raise ModelError(
             f"the id table has grafted heads of the expressions {', '.join(grafted)}; they must all be neutral"

@@ -22,7 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
+from facegraft.parts import Parts
 from facegraft.store import Dataset, open_dataset, sha256_file, write_arrays_atomic, write_json_atomic
+from facegraft.vocabulary import SCAN, TRAIN
 from facegraft_model.data.ids import DataError
 from facegraft_model.data.items import Rows, neutral_expression, select_rows
 from facegraft_model.decoding.extract import Mesh
@@ -33,7 +35,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 ARRAYS_FILE, FACTS_FILE = "linear.safetensors", "linear.json"
-FORMAT_NAME, FORMAT_VERSION = "facegraft linear model", 1
+FORMAT_NAME, FORMAT_VERSION = "facegraft linear model", 2
 RANK_TOLERANCE = 1e-12
 """Modes with less than this share of the largest variance are rounding of the Gram matrix in float64."""
 ROUNDING = 2.0**-24
@@ -68,7 +70,7 @@ class LinearFit:
 class LinearModel:
     """mean [V,3], identity [Ki,V,3] and expression [Ke,V,3] f64 in unit coordinates; faces i64 [F,3], parts u8 [V].
 
-    facts: mm_per_unit, topology, frame, and what it was trained on.
+    facts: mm_per_unit, topology, frame, part_set (what the labels mean), and what it was trained on.
     """
 
     mean: Floats
@@ -83,6 +85,11 @@ class LinearModel:
         return float(self.facts["mm_per_unit"])
 
     @property
+    def part_set(self) -> Parts:
+        """The parts that its labels stand for."""
+        return Parts.from_json(self.facts["part_set"])
+
+    @property
     def code_dims(self) -> dict[str, int]:
         return {"id": len(self.identity), "exp": len(self.expression)}
 
@@ -92,10 +99,10 @@ class LinearModel:
     def train(
         cls,
         surfaces: str | os.PathLike[str],
-        split: str = "train",
+        split: str = TRAIN,
         identity: int = 300,
         expression: int = 100,
-        origins: Sequence[str] = ("scan",),
+        origins: Sequence[str] = (SCAN,),
     ) -> LinearModel:
         """PCA on the heads of a split of a dataset of surfaces. identity, expression: modes at most (FLAME's numbers; fewer
         where the heads span less).
@@ -121,7 +128,7 @@ class LinearModel:
         heads = reader.vertices(neutral)
         mean = heads.mean(0)
         identity_modes = principal_modes(heads - mean, identity, len(heads) - 1)
-        of_subject = {row["subject"]: head for row, head in zip(neutral, heads, strict=True) if row["origin"] == "scan"}
+        of_subject = {row["subject"]: head for row, head in zip(neutral, heads, strict=True) if row["origin"] == SCAN}
         expressive = [row for row in rows if row["expression"] != neutral_name]
         paired = [row for row in expressive if row["subject"] in of_subject]
         expression_modes = np.empty((0, mean.size))
@@ -134,6 +141,7 @@ class LinearModel:
             "mm_per_unit": store.mm_per_unit,
             "topology": dict(store.schema.topology),
             "frame": store.schema.frame,
+            "part_set": store.parts.to_json(),
             "neutral_expression": neutral_name,
             "trained_on": {
                 "surfaces": str(Path(store.path).resolve()),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from facegraft.vocabulary import SCAN, TEST
 from facegraft_model.config import FitConfig
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
@@ -38,8 +39,8 @@ def fit_dataset(
     samples: Path,
     output: Path,
     *,
-    split: str | None = "test",
-    origin: str | None = "scan",
+    split: str | None = TEST,
+    origin: str | None = SCAN,
     keys: Sequence[str] | None = None,
     share_identity: bool = False,
     landmarks: Landmarks = "none",
@@ -113,7 +114,7 @@ def fit_scans(
         errors.append(fitted.errors_mm)
         alignments.append(alignment)
     rows = [
-        {"key": name, "subject": name, "expression": "", "split": "", "recipient": name, "origin": "scan"}
+        {"key": name, "subject": name, "expression": "", "split": "", "recipient": name, "origin": SCAN}
         for name in names
     ]
     record = {

@@ -15,7 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as deserialise
 from torch import Tensor
 
+from facegraft.parts import Parts
 from facegraft.store import place, write_arrays_atomic, write_json_atomic
+from facegraft.vocabulary import COMPOSITE
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
@@ -23,17 +25,11 @@ from facegraft_model.training.checkpoint import STATE_FILE
 
 FITS_FILE, CODES_FILE = "fits.json", "codes.safetensors"
 FORMAT = "facegraft fits"
-ITEM_COLUMNS = (
-    "key",
-    "subject",
-    "expression",
-    "split",
-    "recipient",
-    "donor_nose",
-    "donor_eyes",
-    "donor_mouth",
-    "origin",
-)
+
+
+def item_columns(parts: Parts) -> tuple[str, ...]:
+    """What is kept of an item's row of the index."""
+    return ("key", "subject", "expression", "split", *parts.head_columns, "origin")
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class Fits:
 
     def codes_of(self, index: int) -> dict[str, Tensor]:
         """Codes of one head, each [1,dim]; a composite has no expression code."""
-        neutral = self.items[index]["origin"] == "composite"
+        neutral = self.items[index]["origin"] == COMPOSITE
         return {name: code[index : index + 1] for name, code in self.codes.items() if not (name == "exp" and neutral)}
 
     def index(self, key: str) -> int:
@@ -93,7 +89,7 @@ def save_fits(
     write_arrays_atomic(path / CODES_FILE, arrays)
     checkpoint = Path(field.provenance["checkpoint"])
     rows = [
-        {name: item.get(name) for name in ITEM_COLUMNS} | {"error_mm": round(float(error), 5)}
+        {name: item.get(name) for name in item_columns(field.parts)} | {"error_mm": round(float(error), 5)}
         for item, error in zip(items, errors_mm, strict=True)
     ]
     document = {

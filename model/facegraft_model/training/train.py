@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from facegraft.store import place, write_json_atomic
+from facegraft.vocabulary import TRAIN
 from facegraft_model.config import Config, TrainConfig
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
@@ -363,7 +364,7 @@ def _open_source(samples: Path, config: Config, processes: Processes, seed: int)
         free=data.free,
         stage=data.stage,
         seed=seed,
-        split="train",
+        split=TRAIN,
         origins=None if data.origins == "all" else (data.origins,),
         device=processes.device,
         backend=data.backend,

@@ -18,9 +18,10 @@ from facegraft_model.data.ids import DataError, IdTable
 from facegraft_model.data.items import POINT_SETS
 from facegraft_model.data.memory import free_bytes
 from facegraft_model.data.sampler import Sampler, draw_epoch
-from facegraft_model.data.windows import SampleWindows
 from facegraft_model.errors import ModelError
+from toy_parts import EYES
 
+from facegraft.parts import Part, Parts
 from facegraft.store import (
     DamagedError,
     DatasetSchema,
@@ -99,7 +100,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / f"samples{len(list(tmp_path.iterdir()))}"
         topology = {"name": "toy", "vertex_count": vertex_count, "faces_sha256": None}
         columns = dict.fromkeys(COLUMNS, "string")
-        schema = DatasetSchema("samples", topology, mm_per_unit, "unit ball", samples_fields(), columns)
+        schema = DatasetSchema("samples", topology, mm_per_unit, "unit ball", samples_fields(EYES), columns, EYES)
         keys = sorted([*rows, REJECTED])
         shards = [keys[start : start + 2] for start in range(0, len(keys), 2)]
         plan = {shard_name(number, len(shards)): part for number, part in enumerate(shards)}
@@ -200,19 +201,6 @@ def test_every_row_is_the_right_one(samples: Path, backend: str) -> None:
                 np.testing.assert_array_equal(batch["to_mm"][number], whole["to_mm"])
                 np.testing.assert_array_equal(batch["stage_points"][number], whole["stage_points"][:, draw.stage])
     assert wrapped > 5
-
-
-def test_it_takes_the_windows_of_sample_windows(samples: Path) -> None:
-    """One epoch, item by item, is what a DataLoader over SampleWindows gives in that epoch."""
-    windows = SampleWindows(samples, **WINDOWS, seed=3)
-    with source(samples, items=1, seed=3) as data:
-        assert data.keys == windows.keys
-        for step in range(15):
-            windows.set_epoch(data.epoch_of(step))
-            batch = data.batch(step)
-            item = windows[int(batch["item"])]
-            for name in item.keys() - {"stage_points"}:
-                torch.testing.assert_close(batch[name][0], item[name], rtol=0, atol=0)
 
 
 def test_ids_and_flags(samples: Path) -> None:
@@ -371,11 +359,11 @@ def test_what_cannot_be_had_is_named(samples: Path, filters: dict[str, Any], wor
 
 
 def test_the_id_table_of_a_model_decides_the_rows(samples: Path) -> None:
-    table = IdTable.from_index(open_dataset(samples).index)
+    table = IdTable.from_index(open_dataset(samples).index, EYES)
     with source(samples, split="test", id_table=table) as data:
         assert data.batch(0)["subject"].tolist() == [2, 2]
     with pytest.raises(DataError, match="item cleo_e1: subject 'cleo' is not in the id table of 2 subjects"):
-        source(samples, split="test", id_table=IdTable.from_index(open_dataset(samples).index, "train"))
+        source(samples, split="test", id_table=IdTable.from_index(open_dataset(samples).index, EYES, "train"))
 
 
 @pytest.mark.parametrize(
@@ -388,7 +376,7 @@ def test_the_id_table_of_a_model_decides_the_rows(samples: Path) -> None:
         ({"items": 3, "world": 2}, "3 items a step cannot be shared evenly by 2 processes; take a multiple of 2"),
         ({"backend": "disk"}, "backend must be auto, resident or stream, not 'disk'"),
         ({"device": "gpu"}, "no device 'gpu'"),
-        ({"expect": {"unit": 1}}, "a model's coordinates have topology, mm_per_unit, frame; what is unit?"),
+        ({"expect": {"unit": 1}}, "a model's coordinates have topology, mm_per_unit, frame, parts; what is unit?"),
     ],
 )
 def test_wrong_arguments_are_named(samples: Path, arguments: dict[str, Any], words: str) -> None:
@@ -420,6 +408,29 @@ def test_other_coordinates_than_the_models_are_refused(samples: Path, write: Cal
         source(write(mm_per_unit=110.0, vertex_count=13), expect=expect)
     with pytest.raises(DataError, match="frame is 'unit ball', the model's 'other'"):
         source(samples, expect={"frame": "other"})
+
+
+@pytest.mark.parametrize(
+    ("region_set", "change", "words"),
+    [
+        ("goggles", {}, "in: region set is 'eyes', the model's 'goggles'; make"),
+        (
+            "eyes",
+            {"eyes": (36, 39, 42, 45, 28)},
+            r"in: landmarks of eyes are \[36, 39, 42, 45, 27\], the model's \[36, 39, 42, 45, 28\]; make",
+        ),
+        ("eyes", {"nose": None}, r"in: parts are \['nose', 'eyes', 'mouth'\], the model's \['eyes', 'mouth'\]; make"),
+    ],
+)
+def test_samples_of_other_parts_than_the_models_are_refused(
+    samples: Path, region_set: str, change: dict[str, tuple[int, ...] | None], words: str
+) -> None:
+    entries = (Part(part.name, change.get(part.name, part.landmarks) or ()) for part in EYES.entries)
+    others = Parts(region_set, tuple(part for part in entries if part.landmarks))
+    with source(samples, expect={"parts": EYES.to_json()}):
+        pass
+    with pytest.raises(DataError, match=words):
+        source(samples, expect={"parts": others.to_json()})
 
 
 def test_heads_without_a_template_morph(write: Callable[..., Path]) -> None:

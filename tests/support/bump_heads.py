@@ -11,6 +11,7 @@ from facegraft_model.data.ids import IdTable
 from facegraft_model.editing.partcodes import PART_CODES
 from facegraft_model.method import Batch, Codes, Field, SDFGrad, TemplateFacts, Terms
 from torch import Tensor
+from toy_parts import EYES
 
 RADIUS, MM = 0.6, 100.0
 DIRECTIONS = {"nose": ((0.0, 0.0),), "eyes": ((-0.75, 0.75), (0.75, 0.75)), "mouth": ((0.0, -1.3),), "rem": ()}
@@ -28,7 +29,7 @@ class Bumps(Field):
 
     def __init__(self, subjects: int = 6, method: str = "parts", leak: float = 0.0, modes: str = "first") -> None:
         people = tuple(f"p{i:02}" for i in range(subjects))
-        table = IdTable(people, (), tuple((name,) * 4 for name in people), (), ())
+        table = IdTable(EYES, people, (), tuple((name,) * 4 for name in people), (), ())
         names = PART_CODES if method == "parts" else ("id",)
         rows = dict.fromkeys(names, "subject")
         config = Config(model=ModelConfig(method=method, code_init=0.02))  # type: ignore[arg-type]

@@ -1,0 +1,77 @@
+"""Settings from outside: `--set name=value` of every command, and the YAML of recipes. Data only: nothing here can run code."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from facegraft.errors import FacegraftError
+
+_DEEPEST = 20
+
+
+class SettingError(FacegraftError):
+    """A setting that cannot be read."""
+
+    exit_code = 2
+
+
+def parse_setting(setting: str) -> tuple[str | None, str, Any]:
+    """`group.name=value` or `name=value` → (group or None, name, value); the value is read as YAML. Raises SettingError."""
+    left, equals, text = setting.partition("=")
+    if not equals or not left.strip():
+        raise SettingError(f"--set {setting}: write it as name=value")
+    group, dot, name = left.strip().rpartition(".")
+    try:
+        value = read_yaml(text)
+    except ValueError as error:
+        raise SettingError(f"--set {left}=…: cannot read the value ({error})") from error
+    return (group if dot else None), name, value
+
+
+def read_yaml(text: str) -> Any:
+    """One plain YAML document. Raises ValueError, in one line, for any text that is not one."""
+    import yaml
+
+    try:
+        return yaml.load(text, _plain_loader())
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())[:300]) from error
+    # PyYAML turns `!!int x`, `2001-99-99` or a number of a million digits into whatever Python raises for it.
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"a value cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+@cache
+def _plain_loader() -> Any:
+    """Safe YAML without aliases, repeated names and deep nesting: with them a small file can expand to a huge value, or be read in
+    two ways. Made on first use, because training a model needs no YAML.
+    """
+    import yaml
+
+    class PlainLoader(yaml.SafeLoader):
+        depth = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.composer.ComposerError(
+                    None, None, "aliases (*name) are not allowed", parent.start_mark if parent else None
+                )
+            self.depth += 1
+            if self.depth > _DEEPEST:
+                raise yaml.composer.ComposerError(None, None, "nested too deeply", parent.start_mark if parent else None)
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for name, _ in node.value:
+                if (name.tag, str(name.value)) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{str(name.value)[:60]!r} is given twice", name.start_mark
+                    )
+                seen.add((name.tag, str(name.value)))
+            return super().construct_mapping(node, deep)
+
+    return PlainLoader
