@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.store import write_bytes_atomic
+from facegraft_model.config import PART_NAMES
 from facegraft_model.decoding.extract import Mesh
 from facegraft_model.errors import ModelError
 from facegraft_model.lazily import lazy_import
@@ -54,11 +54,10 @@ def write_mesh(
     parts: NDArray[np.uint8] | None = None,
     colours: NDArray[np.uint8] | None = None,
     template_coords: NDArray[np.float64] | None = None,
-    part_names: Sequence[str] = (),
 ) -> None:
     """Write a mesh wholly or not at all, in the format that the suffix names (table above).
 
-    parts u8 [n], colours u8 [n,3], template_coords [n,3] belong to the vertices; part_names: what the labels of `parts` mean, by label. Raises ModelError for an unknown suffix,
+    parts u8 [n], colours u8 [n,3], template_coords [n,3] belong to the vertices. Raises ModelError for an unknown suffix,
     an empty mesh, a wrong shape or dtype, template coordinates in an OBJ; StoreError when the file cannot be written.
     """
     path = Path(path)
@@ -81,17 +80,13 @@ def write_mesh(
         raise ModelError(
             f"{path}: an OBJ file has no place for template coordinates; write .ply or .glb, or leave them out"
         )
-    if parts is not None and len(parts) and parts.max() >= len(part_names):
-        raise ModelError(f"{path}: a vertex has part {parts.max()}, but {len(part_names)} parts have names")
-    write_bytes_atomic(path, writers[path.suffix.lower()](mesh, parts, colours, template_coords, part_names))
+    write_bytes_atomic(path, writers[path.suffix.lower()](mesh, parts, colours, template_coords))
 
 
 _Bytes = NDArray[np.uint8]
 
 
-def _ply_bytes(
-    mesh: Mesh, parts: _Bytes | None, colours: _Bytes | None, template_coords: _Floats | None, part_names: Sequence[str]
-) -> bytes:
+def _ply_bytes(mesh: Mesh, parts: _Bytes | None, colours: _Bytes | None, template_coords: _Floats | None) -> bytes:
     columns: dict[str, NDArray[Any]] = dict(zip("xyz", mesh.vertices.T, strict=True))
     if colours is not None:
         columns |= dict(zip(("red", "green", "blue"), colours.T, strict=True))
@@ -106,7 +101,7 @@ def _ply_bytes(
         vertices[name] = values
     faces = np.empty(len(mesh.faces), dtype=[("n", "u1"), ("corners", "<i4", 3)])
     faces["n"], faces["corners"] = 3, mesh.faces
-    names = ", ".join(f"{label} {name}" for label, name in enumerate(part_names))
+    names = ", ".join(f"{label} {name}" for label, name in enumerate(PART_NAMES))
     header = [
         "ply",
         "format binary_little_endian 1.0",
@@ -125,9 +120,7 @@ def _ply_bytes(
     return "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()
 
 
-def _glb_bytes(
-    mesh: Mesh, parts: _Bytes | None, colours: _Bytes | None, template_coords: _Floats | None, _names: Sequence[str]
-) -> bytes:
+def _glb_bytes(mesh: Mesh, parts: _Bytes | None, colours: _Bytes | None, template_coords: _Floats | None) -> bytes:
     attributes: dict[str, NDArray[Any]] = {}
     if parts is not None:
         attributes["_PART"] = parts.astype(np.float32)  # bytes would need padding to four
@@ -139,9 +132,7 @@ def _glb_bytes(
     return bytes(scene.export(file_type="glb", include_normals=True))
 
 
-def _obj_bytes(
-    mesh: Mesh, parts: _Bytes | None, colours: _Bytes | None, _template_coords: _Floats | None, part_names: Sequence[str]
-) -> bytes:
+def _obj_bytes(mesh: Mesh, parts: _Bytes | None, colours: _Bytes | None, _template_coords: _Floats | None) -> bytes:
     if colours is None:
         lines = [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in mesh.vertices.tolist()]
     else:
@@ -153,7 +144,7 @@ def _obj_bytes(
     else:
         label = np.sort(parts[mesh.faces], axis=1)[:, 1]  # the middle of three is the majority where there is one
         for part in np.unique(label).tolist():
-            lines.append(f"g {part_names[part]}")
+            lines.append(f"g {PART_NAMES[part] if part < len(PART_NAMES) else f'part{part}'}")
             lines += [f"f {i} {j} {k}" for i, j, k in corners[label == part].tolist()]
     return ("\n".join(lines) + "\n").encode()
 

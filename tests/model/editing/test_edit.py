@@ -15,25 +15,27 @@ from facegraft_model.decoding.correspond import corresponding_points
 from facegraft_model.decoding.displacement import dense_displacement, describe_change, vertex_areas
 from facegraft_model.decoding.extract import Decoded, EmptyFieldError, decode
 from facegraft_model.editing.edit import (
-    PART_CODES,
     DecodeSettings,
     Edit,
-    Head,
-    component_codes,
     component_heads,
     generate_heads,
     interpolate_heads,
+    swap_heads,
+)
+from facegraft_model.editing.partcodes import (
+    Head,
+    component_codes,
     interpolate_parts,
     mean_codes,
     principal_components,
     sample_codes,
-    swap_heads,
     swap_parts,
     trained_head,
 )
 from facegraft_model.errors import ModelError
+from toy_parts import EYES
 
-Bumps, codes, MM = heads.Bumps, heads.codes, heads.MM
+Bumps, codes, MM, CODES = heads.Bumps, heads.codes, heads.MM, heads.CODES
 QUICK = DecodeSettings(resolution=80)
 
 
@@ -65,10 +67,10 @@ def test_interpolation_moves_one_part_at_a_time_and_ends_at_the_other_head() -> 
     steps = interpolate_parts(HOST, DONOR, ("mouth", "nose", "eyes", "rem"), 4)
     assert [step.part for step in steps[1:]] == [name for name in ("mouth", "nose", "eyes", "rem") for _ in range(4)]
     assert [step.amount for step in steps[1:5]] == [0.25, 0.5, 0.75, 1.0]
-    assert all(torch.equal(steps[0].codes[name], HOST[name]) for name in PART_CODES)
-    assert all(torch.equal(steps[-1].codes[name], DONOR[name]) for name in PART_CODES)
+    assert all(torch.equal(steps[0].codes[name], HOST[name]) for name in CODES)
+    assert all(torch.equal(steps[-1].codes[name], DONOR[name]) for name in CODES)
     for before, after in itertools.pairwise(steps):
-        assert all(torch.equal(before.codes[name], after.codes[name]) for name in PART_CODES if name != after.part)
+        assert all(torch.equal(before.codes[name], after.codes[name]) for name in CODES if name != after.part)
     assert torch.allclose(steps[5].codes["nose"][0, 0], torch.tensor(0.02 + 0.25 * 0.06))
     assert torch.equal(steps[5].codes["mouth"], DONOR["mouth"])
     with pytest.raises(ModelError, match="each part once"):
@@ -92,8 +94,10 @@ def test_samples_have_the_gaussian_of_the_table_and_depend_on_nothing_else() -> 
     assert "exp" in based and torch.equal(based["rem"], HOST["rem"]) and "exp" not in more[0]
     twice = sample_codes(field, 1, 1, parts=["eyes"], scale=2.0)[0]["eyes"]
     assert torch.allclose(twice - table.mean(0).float(), 2 * (some[0]["eyes"] - table.mean(0).float()), atol=1e-5)
-    with pytest.raises(ModelError, match="parts must be some of nose, eyes, mouth, rem"):
+    with pytest.raises(ModelError, match="the model has no part 'ears'; its parts are nose, eyes, mouth, rem"):
         sample_codes(field, 1, 1, parts=["ears"])
+    with pytest.raises(ModelError, match=r"no part 'mouht' \(did you mean 'mouth'\?\)"):
+        sample_codes(field, 1, 1, parts=["mouht"])
 
 
 def test_components_are_those_of_the_covariance(field: Any) -> None:
@@ -184,9 +188,9 @@ def test_points_without_counterpart_are_not_counted() -> None:
     elsewhere[top, 0] = -0.3  # no point of a folded head warps to there
     moved = dense_displacement(field, Decoded(a.mesh, elsewhere, a.parts), b, changed)
     assert np.array_equal(moved.counted, ~top)
-    change = describe_change(a, moved, ("nose",))
+    change = describe_change(a, moved, ("nose",), EYES)
     assert 30 < change["inside"]["excluded_percent"] <= 100
-    nothing = describe_change(a, dense_displacement(field, a, b, changed, tolerance_mm=-1.0), ("nose",))
+    nothing = describe_change(a, dense_displacement(field, a, b, changed, tolerance_mm=-1.0), ("nose",), EYES)
     assert nothing["inside"] == {**nothing["inside"], "n": 0, "excluded_percent": 100.0, "rms_mm": None}
     assert nothing["leakage"] is None
 
@@ -207,7 +211,7 @@ def check_sheet(edit: Edit) -> None:
         assert head.displacement_mm is not None and len(head.displacement_mm) == len(head.vertices_mm)
         if "rem" not in head.numbers["changed"]:
             assert head.numbers["outside"]["max_mm"] < 1e-3
-            unmoved = ~np.isin(head.parts, [["rem", "nose", "eyes", "mouth"].index(p) for p in head.numbers["changed"]])
+            unmoved = ~np.isin(head.parts, [EYES.label(p) for p in head.numbers["changed"]])
             assert np.nanmax(head.displacement_mm[unmoved]) < 1e-3
 
 

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from facegraft_model.editing.edit import DecodeSettings, trained_head
-from facegraft_model.editing.partcodes import PART_CODES
+from facegraft_model.editing.edit import DecodeSettings
+from facegraft_model.editing.partcodes import trained_head
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.leakage import choose_pairs, leakage, leakage_study
 from facegraft_model.evaluation.neutral import neutral_heads
-from facegraft_model.evaluation.swaperror import swap_error
 from facegraft_model.evaluation.predictability import variation_predictability
 from facegraft_model.evaluation.records import ScoreSettings
+from facegraft_model.evaluation.swaperror import swap_error
 from facegraft_model.evaluation.truth import Truth
+from toy_parts import EYES
 
 from facegraft.store import (
     DatasetSchema,
@@ -33,7 +34,7 @@ from facegraft.store import (
 
 Bumps, codes, MM = heads.Bumps, heads.codes, heads.MM
 QUICK = DecodeSettings(resolution=64)
-COLUMNS = ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin")
+COLUMNS = ("subject", "expression", "split", *EYES.head_columns, "origin")
 
 
 # -- leakage --
@@ -145,7 +146,7 @@ def truth(field: Any, tmp_path_factory: pytest.TempPathFactory) -> Truth:
     items = {}
     for key, people in ROWS.items():
         who = dict(zip(("rem", "nose", "eyes", "mouth"), list(people.values())[3:7], strict=True))
-        own = {name: trained_head(field, who[name]).codes[name] for name in PART_CODES}
+        own = {name: trained_head(field, who[name]).codes[name] for name in heads.CODES}
         with torch.no_grad():
             radius = heads.RADIUS + field.height(direction, own)[0].numpy()
         items[key] = {
@@ -162,9 +163,9 @@ def truth(field: Any, tmp_path_factory: pytest.TempPathFactory) -> Truth:
     }
     points |= {f"{a}_parts": np.zeros(4, np.uint8) for a in ("surface", "near")}
     points |= {f"{a}_sdf": np.zeros(4, np.float32) for a in ("near", "free")}
-    for kind, fields in (("surfaces", surfaces_fields()), ("samples", samples_fields())):
+    for kind, fields in (("surfaces", surfaces_fields(EYES)), ("samples", samples_fields(EYES))):
         topology = {"name": "toy", "vertex_count": None, "faces_sha256": None}
-        schema = DatasetSchema(kind, topology, MM, "unit ball", fields, dict.fromkeys(COLUMNS, "string"))
+        schema = DatasetSchema(kind, topology, MM, "unit ball", fields, dict.fromkeys(COLUMNS, "string"), EYES)
         shard = []
         for key in sorted(ROWS):
             arrays = (
@@ -183,7 +184,7 @@ def fits(field: Any, subjects: tuple[str, ...]) -> tuple[list[dict[str, str]], d
     items = [{"key": f"{name}_n", **row(*[name] * 4, "scan")} for name in subjects]
     rows = [field.id_table.subject(name) for name in subjects]
     return items, {
-        **{n: field.tables[n].detach()[rows] for n in PART_CODES},
+        **{n: field.tables[n].detach()[rows] for n in heads.CODES},
         "exp": torch.full((len(rows), 2), torch.nan),
     }
 
@@ -234,7 +235,7 @@ def axes(modes: str) -> Any:
     """Codes whose principal components are the entries themselves."""
     field = Bumps(modes=modes)
     with torch.no_grad():
-        for name in PART_CODES:
+        for name in heads.CODES:
             table = torch.tensor([[3.0, 0, 0], [0, 2, 0], [0, 0, 1]])
             field.tables[name].copy_(0.01 * torch.cat([table, -table]))
     return field

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from facegraft_model.config import PART_NAMES
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.merging import compare_scores, merge_scores
 from facegraft_model.evaluation.metrics import Nearest, Surface, sample_surface
-from facegraft_model.evaluation.records import REGIONS, Failure, Reconstruction, Scores, ScoreSettings
+from facegraft_model.evaluation.records import Failure, Reconstruction, Scores, ScoreSettings
 from facegraft_model.evaluation.score import decode_items, evaluate
 from facegraft_model.evaluation.scorefiles import read_scores, to_json, write_scores
 from facegraft_model.evaluation.scorehead import _ScoredReconstruction, score_head
 from facegraft_model.evaluation.scoretable import difference_table, score_table
 from facegraft_model.evaluation.truth import TrueHead, Truth, TruthError
+from toy_parts import EYES
 
 from facegraft.store import (
     DatasetSchema,
@@ -37,9 +37,8 @@ from facegraft.store import (
     write_shard,
 )
 
-COLUMNS = dict.fromkeys(
-    ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin"), "string"
-)
+COLUMNS = dict.fromkeys(("subject", "expression", "split", *EYES.head_columns, "origin"), "string")
+REGIONS = ("full", "nose", "eyes", "mouth", "rem")
 SUBJECTS = {"anna_n": "anna", "anna_s": "anna", "bert_n": "bert", "cleo_n": "cleo"}
 MM = 100.0
 SHIFT = np.array([5.0, -3.0, 2.0])
@@ -74,10 +73,9 @@ def row(subject: str) -> dict[str, str]:
 
 
 def write_dataset(folder: Path, kind: str, items: Mapping[str, dict[str, np.ndarray]]) -> Path:
-    fields = surfaces_fields() if kind == "surfaces" else samples_fields()
-    schema = DatasetSchema(
-        kind, {"name": "toy", "vertex_count": None, "faces_sha256": None}, MM, "unit ball", fields, COLUMNS
-    )
+    fields = surfaces_fields(EYES) if kind == "surfaces" else samples_fields(EYES)
+    topology = {"name": "toy", "vertex_count": None, "faces_sha256": None}
+    schema = DatasetSchema(kind, topology, MM, "unit ball", fields, COLUMNS, EYES)
     plan = {shard_name(0, 1): sorted(items)}
     write_shard(
         folder,
@@ -197,7 +195,7 @@ def test_an_open_sheet_ends_at_its_rim() -> None:
     faces = np.concatenate(
         [np.stack([corner, corner + 6, corner + 7], 1), np.stack([corner, corner + 7, corner + 1], 1)]
     )
-    head = TrueHead("sheet", {"subject": "s"}, vertices, faces, np.zeros(50, np.uint8), np.zeros(50, bool))
+    head = TrueHead("sheet", {"subject": "s"}, vertices, faces, np.zeros(50, np.uint8), np.zeros(50, bool), EYES)
     points = np.random.default_rng(0).uniform([-2, -2, -1], [7, 7, 1], (4000, 3))
     inside = ((points[:, :2] > 0) & (points[:, :2] < 5)).all(axis=1)
     np.testing.assert_array_equal(head.is_real(head.surface.nearest(points)), inside)
@@ -243,7 +241,7 @@ def test_an_offset_is_measured_in_every_region(truth: Truth) -> None:
 
 def test_an_error_of_one_part_shows_in_that_part(truth: Truth) -> None:
     head = truth.head("anna_n")
-    nose = np.unique(head.faces[head.parts == PART_NAMES.index("nose")])
+    nose = np.unique(head.faces[head.parts == EYES.label("nose")])
     vertices = head.vertices.copy()
     vertices[nose] += 3.0 * (vertices[nose] - SHIFT) / np.linalg.norm(vertices[nose] - SHIFT, axis=1, keepdims=True)
     result = score_head(head, Reconstruction({"key": "anna_n"}, vertices, head.faces), QUICK).scores["none"]
@@ -272,7 +270,7 @@ def test_no_face_with_points_of_a_part_is_missed(truth: Truth) -> None:
     scored = _ScoredReconstruction(head, surface, None, QUICK)
     points = sample_surface(surface, 20_000, np.random.default_rng(0))
     labels = head.parts[head.surface.nearest(points.points).face]
-    for label, name in enumerate(PART_NAMES):
+    for label, name in enumerate(EYES.labelled):
         chosen = scored._candidates(name)
         assert chosen[points.face[labels == label]].all(), name
     assert scored._candidates("nose").sum() < 0.7 * len(surface.faces)
@@ -473,6 +471,9 @@ def test_a_file_that_is_no_scores_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is no facegraft-scores"):
         read_scores(tmp_path)
     (tmp_path / "scores.json").write_text('{"format": "facegraft-scores", "version": 1}')
+    with pytest.raises(ModelError, match="of version 2; make it with `facegraft model evaluate`"):
+        read_scores(tmp_path)
+    (tmp_path / "scores.json").write_text('{"format": "facegraft-scores", "version": 2}')
     with pytest.raises(ModelError, match="damaged"):
         read_scores(tmp_path)
 
