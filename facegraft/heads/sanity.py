@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from facegraft.heads.errors import MeshError
-from facegraft.heads.rawmesh import Floats
+from facegraft.meshfiles.errors import MeshError
+from facegraft.meshfiles.rawmesh import Floats
 
 CANTHI_MM = (70.0, 115.0)
 """Distance of the outer eye corners that is accepted. Adults: 80 to 100 mm; the rest is room for children and caricatures."""

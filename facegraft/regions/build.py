@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facegraft.geometry.chart import CylinderChart
-from facegraft.geometry.symmetry import MIRROR, mirror_map, symmetrised
+from facegraft.geometry.symmetry import mirror_map
 from facegraft.geometry.topology import faces_sha256, faces_within
 from facegraft.regions.groups import KNOWN_GROUPS, find_openings, group_mask, groups_by_connectivity
 from facegraft.regions.landmarks import MIRROR68, FaceFrame, check_indices, check_landmarks, guess_mm_per_unit
@@ -19,6 +19,7 @@ from facegraft.regions.neck import neck_crop
 from facegraft.regions.outlines import PartOutline, part_outlines
 from facegraft.regions.parts import FaceSurface, enclosed_part, keep_clear, mirrored_outline, trace_loop
 from facegraft.regions.regionmap import Group, Part, RegionMap, RegionMapError
+from facegraft.surfaces.mirror import MIRROR, symmetrised
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from facegraft.geometry.chart import outer_skin
 from facegraft.geometry.cutpath import is_simple
 from facegraft.geometry.outline import roughness
-from facegraft.geometry.symmetry import MIRROR, preserved_edges, symmetrised
+from facegraft.geometry.symmetry import preserved_edges
 from facegraft.geometry.topology import (
     boundary_loops,
     euler_characteristic,
@@ -29,6 +29,7 @@ from facegraft.regions.build import face_chart
 from facegraft.regions.groups import group_mask
 from facegraft.regions.landmarks import MIRROR68, FaceFrame, LandmarkError, check_landmarks
 from facegraft.regions.regionmap import Part, RegionMap
+from facegraft.surfaces.mirror import MIRROR, symmetrised
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -13,11 +13,11 @@ from scipy.spatial import cKDTree
 from facegraft.geometry.chart import CylinderChart, outer_skin
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
 from facegraft.geometry.outline import Outline, crosses
-from facegraft.geometry.symmetry import MIRROR
 from facegraft.geometry.topology import boundary_loops, grow_rings, unique_edges, vertex_adjacency
 from facegraft.regions.landmarks import MIRROR68
 from facegraft.regions.outlines import PartOutline, keeps_off
 from facegraft.regions.regionmap import Part, RegionMapError
+from facegraft.surfaces.mirror import MIRROR
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

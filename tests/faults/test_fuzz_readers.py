@@ -128,8 +128,8 @@ def test_other_lists_than_corners_may_hold_any_numbers(tmp_path: Path) -> None:
 def test_a_pipe_is_no_mesh(suffix: str, tmp_path: Path) -> None:
     import os
 
-    from facegraft.heads.errors import MeshError
-    from facegraft.heads.meshfile import read_mesh
+    from facegraft.meshfiles.errors import MeshError
+    from facegraft.meshfiles.meshfile import read_mesh
 
     os.mkfifo(tmp_path / f"head{suffix}")
     with pytest.raises(MeshError, match="is no plain file"):

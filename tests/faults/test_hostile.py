@@ -21,8 +21,8 @@ from facegraft.engine import EngineError, EngineOptions, PlannedItem, StagePlan,
 from facegraft.engine.fingerprint import RUN_FILE
 from facegraft.engine.plan import PLAN_FILE, read_plan
 from facegraft.errors import FacegraftError, printable
-from facegraft.heads.errors import MeshError
 from facegraft.heads.folders import mesh_loader
+from facegraft.meshfiles.errors import MeshError
 from facegraft.recipe import RecipeError, load_recipe
 from facegraft.regions.regionmap import load_region_map
 from facegraft.store import DatasetSchema, FieldSpec, StoreError, open_dataset, verify_dataset, write_shard

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
+from facegraft.lazily import lazy_import
 from facegraft.parts import Parts
 from facegraft.store import Dataset, open_dataset, sha256_file, write_arrays_atomic, write_json_atomic
 from facegraft.vocabulary import SCAN, TRAIN
@@ -29,7 +30,6 @@ from facegraft_model.data.ids import DataError
 from facegraft_model.data.items import Rows, neutral_expression, select_rows
 from facegraft_model.decoding.extract import Mesh
 from facegraft_model.errors import ModelError
-from facegraft_model.lazily import lazy_import
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from facegraft.lazily import lazy_import
 from facegraft_model.arrays import Floats
 from facegraft_model.decoding.extract import Decoded
 from facegraft_model.errors import ModelError
-from facegraft_model.lazily import lazy_import
 
 
 def corresponding_points(a: Decoded, b: Decoded) -> tuple[Floats, Floats]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from facegraft.meshfiles.write import write_mesh
 from facegraft.store import write_json_atomic
-from facegraft_model.decoding.extract import Mesh
 from facegraft_model.editing.edit import Edit, EditedHead
-from facegraft_model.meshes.meshio import write_mesh
 
 NUMBERS_FILE = "numbers.json"
 
@@ -27,7 +26,8 @@ def write_head(path: Path, edit: Edit, head: EditedHead) -> None:
     template = None if path.suffix == ".obj" else head.template_coords
     write_mesh(
         path,
-        Mesh(head.vertices_mm, head.faces),
+        head.vertices_mm,
+        head.faces,
         parts=head.parts,
         part_names=edit.parts.labelled,
         template_coords=template,

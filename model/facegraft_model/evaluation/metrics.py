@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.lazily import lazy_import
 from facegraft_model.arrays import Bools, Floats, Ints, Labels
 from facegraft_model.errors import ModelError
-from facegraft_model.lazily import lazy_import
 
 FLAT = 1e-12
 """Triangles below this share of the mean area have no normal of their own and are left out of nearest-point searches."""

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from facegraft.meshfiles.write import write_mesh
 from facegraft.parts import Parts
 from facegraft.store import write_json_atomic
-from facegraft_model.decoding.extract import Decoded, Mesh, decode
+from facegraft_model.decoding.extract import Decoded, decode
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fits import Fits
-from facegraft_model.meshes.meshio import write_mesh
 
 MESHES_FILE = "meshes.json"
 Suffix = Literal["ply", "glb", "obj"]
@@ -78,5 +78,6 @@ def write_decoded(path: Path, decoded: Decoded, transform: np.ndarray, parts: Pa
     """A decoded head under a map [4,4], with what the format can hold. parts: those of the model."""
     vertices = decoded.mesh.vertices @ transform[:3, :3].T + transform[:3, 3]
     template = None if path.suffix == ".obj" else decoded.template_coords
-    mesh = Mesh(vertices, decoded.mesh.faces)
-    write_mesh(path, mesh, parts=decoded.parts, part_names=parts.labelled, template_coords=template)
+    write_mesh(
+        path, vertices, decoded.mesh.faces, parts=decoded.parts, part_names=parts.labelled, template_coords=template
+    )

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from facegraft.meshfiles.points import PointCloud, read_points
 from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fit import FittedCodes, Landmarks, Report, optimise_codes, predict_landmarks
-from facegraft_model.meshes.meshio import PointCloud, read_points
 from facegraft_model.method import Batch, Field
 from facegraft_model.seeds import derived_seed
 

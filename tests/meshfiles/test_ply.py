@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from facegraft.heads.errors import MeshError
-from facegraft.heads.meshfile import read_mesh
+from facegraft.meshfiles.errors import MeshError
+from facegraft.meshfiles.meshfile import read_mesh
 
 ASCII = """ply
 format ascii 1.0

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facegraft.geometry.symmetry import mirror_map
-from facegraft.heads.obj import parse_obj
-from facegraft.heads.triangulate import triangulate
+from facegraft.meshfiles.obj import parse_obj
+from facegraft.surfaces.triangulate import triangulate
 
 
 def as_set(faces):

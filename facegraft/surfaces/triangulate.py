@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facegraft.geometry.symmetry import symmetrised
-from facegraft.heads.rawmesh import Floats, Ints
+from facegraft.surfaces.mirror import symmetrised
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int32]
 
 
 def triangulate(polygons: ArrayLike, vertices: ArrayLike, symmetry: ArrayLike | None = None) -> Ints:
