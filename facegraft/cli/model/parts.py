@@ -33,12 +33,8 @@ class PartsCommand(click.Command):
             options = ", ".join(f"--{name}" for name in taken)
             raise click.UsageError(f"{error.format_message()} ({options} was read as a part and its donor)", ctx) from error
 
-    def options(self, ctx: click.Context) -> list[str]:
-        """Names of the options that the command has itself."""
-        return [name for param in self.get_params(ctx) for name in (*param.opts, *param.secondary_opts)]
-
     def _as_donors(self, ctx: click.Context, args: list[str]) -> tuple[list[str], list[str]]:
-        known = set(self.options(ctx))
+        known = {name for param in self.get_params(ctx) for name in (*param.opts, *param.secondary_opts)}
         rewritten: list[str] = []
         taken: list[str] = []
         rest = iter(args)
@@ -73,11 +69,11 @@ def read_donors(ctx: click.Context, param: click.Parameter, values: Iterable[str
 def check_donors(ctx: click.Context, donors: Mapping[str, Any], parts: Iterable[str]) -> None:
     """Raises UsageError for what is no part of the model, with the parts there are and what was probably meant."""
     parts = list(parts)
-    own = ctx.command.options(ctx) if isinstance(ctx.command, PartsCommand) else []
+    own = [option.lstrip("-") for param in ctx.command.get_params(ctx) for option in (*param.opts, *param.secondary_opts)]
     for name in donors:
         if name not in parts:
-            near = difflib.get_close_matches(f"--{name}", [*(f"--{part}" for part in parts), *own], n=1)
-            meant = f" (did you mean {near[0]}?)" if near else ""
+            near = difflib.get_close_matches(name, [*parts, *own], n=1)
+            meant = f" (did you mean --{near[0]}?)" if near else ""
             raise click.UsageError(
                 f"no part or option --{printable(name)}{meant}; the parts of this model are {', '.join(parts)}", ctx
             )

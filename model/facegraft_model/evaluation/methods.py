@@ -11,7 +11,7 @@ from typing import Protocol
 
 from facegraft.errors import printable
 from facegraft.vocabulary import SCAN, TEST
-from facegraft_model.baselines.linear import LinearModel
+from facegraft_model.evaluation.linear import LinearModel
 from facegraft_model.config import Config
 from facegraft_model.editing.partcodes import has_part_codes
 from facegraft_model.errors import ModelError
