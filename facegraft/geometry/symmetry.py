@@ -15,8 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from facegraft.geometry.topology import directed_edges, unique_edges, vertex_components
 from facegraft.surfaces.mirror import MIRROR
+from facegraft.surfaces.topology import directed_edges, unique_edges, vertex_components
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

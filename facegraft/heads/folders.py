@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.errors import FacegraftError, printable
-from facegraft.geometry.topology import faces_sha256
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME
 from facegraft.heads.names import clean_name, clean_names, natural_key, split_number
@@ -24,6 +23,7 @@ from facegraft.meshfiles.meshfile import read_mesh
 from facegraft.meshfiles.rawmesh import Floats, Ints, RawMesh
 from facegraft.regions.regionmap import RegionMap
 from facegraft.store.remote import place
+from facegraft.surfaces.topology import faces_sha256
 from facegraft.surfaces.triangulate import split_quads, triangulate
 
 log = logging.getLogger("facegraft")

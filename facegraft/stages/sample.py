@@ -6,7 +6,8 @@ label, each set shuffled: any contiguous window is a uniform random subset, so a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,14 +16,13 @@ from pydantic import Field, field_validator
 
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError
-from facegraft.geometry.distance import signed_distance
-from facegraft.geometry.sampling import SurfaceSamples, face_labels, free_points, near_points, sample_surface
-from facegraft.geometry.topology import face_areas
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.schema import samples_fields
-
-STAGE_PATH = "facegraft.stages.sample:SampleStage"
+from facegraft.surfaces.distance import signed_distance
+from facegraft.surfaces.labels import face_labels
+from facegraft.surfaces.normals import face_areas
+from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_surface
 
 
 class SampleParameters(StageParameters):
@@ -35,7 +35,8 @@ class SampleParameters(StageParameters):
     }
 
     preset: str = Field(
-        "facegraft", description="facegraft, or paper (235,000 on the surface, 15,000 free, no near band)"
+        "facegraft",
+        description="named defaults: facegraft, or paper (235,000 on the surface, 15,000 free, no near band)",
     )
     surface: int = Field(150_000, ge=1, description="points on the surface")
     near: int = Field(62_500, ge=0, description="points near the surface")
@@ -43,7 +44,9 @@ class SampleParameters(StageParameters):
     near_sigmas: tuple[float, ...] = Field(
         (1.0, 5.0), description="standard deviations of the near points in mm, in equal shares"
     )
-    balanced: float = Field(0.5, ge=0, le=1, description="share of surface points spread equally over the four parts")
+    balanced: float = Field(
+        0.5, ge=0, le=1, description="share of surface points spread equally over the parts and the remainder"
+    )
     cut_share: float = Field(
         0.1, ge=0, le=1, description="at most this share of surface points lies on faces made by cutting"
     )
@@ -60,8 +63,16 @@ class SampleParameters(StageParameters):
         return values
 
 
+Parameters = SampleParameters
+
+
 class SampleError(FacegraftError):
     """A dataset that cannot be sampled."""
+
+
+def plan(inputs: Sequence[Path], parameters: SampleParameters, seed: int) -> StagePlan:
+    """See `plan_sample`; `inputs` is one folder of surfaces."""
+    return plan_sample(open_dataset(inputs[0]), parameters, seed)
 
 
 def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> StagePlan:
@@ -81,8 +92,9 @@ def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> S
         topology=surfaces.schema.topology,
         mm_per_unit=surfaces.mm_per_unit,
         frame=surfaces.schema.frame,
-        fields=samples_fields(),
+        fields=samples_fields(surfaces.parts),
         columns={name: surfaces.schema.columns[name] for name in names},
+        parts=surfaces.parts,
     )
     return StagePlan(
         schema=schema,

@@ -32,16 +32,10 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from facegraft.geometry.symmetry import mirror_map
-from facegraft.geometry.topology import (
-    boundary_loops,
-    compact,
-    face_components,
-    face_normals,
-    unique_edges,
-    vertex_normals,
-)
 from facegraft.regions.landmarks import MIRROR68, FaceFrame
 from facegraft.surfaces.mirror import MIRROR, symmetrised
+from facegraft.surfaces.normals import face_normals, vertex_normals
+from facegraft.surfaces.topology import boundary_loops, compact, face_components, unique_edges
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

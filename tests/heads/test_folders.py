@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from facegraft.errors import FacegraftError
-from facegraft.geometry.topology import faces_sha256
 from facegraft.heads.errors import SourceError
 from facegraft.heads.facescape import FacescapeSource
 from facegraft.heads.flame import FlameSource
@@ -17,6 +16,7 @@ from facegraft.heads.meshes import MeshesSource
 from facegraft.heads.source import SourceOptions, make_source
 from facegraft.meshfiles.errors import MeshError
 from facegraft.regions.regionmap import RegionMapError
+from facegraft.surfaces.topology import faces_sha256
 from facegraft.surfaces.triangulate import triangulate
 
 

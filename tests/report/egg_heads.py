@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from facegraft.geometry.topology import boundary_loops, compact, faces_sha256
 from facegraft.regions.regionmap import Group, Part, RegionMap
 from facegraft.store import (
     DatasetSchema,
@@ -20,6 +19,7 @@ from facegraft.store import (
     write_shared,
 )
 from facegraft.store.schema import heads_fields
+from facegraft.surfaces.topology import boundary_loops, compact, faces_sha256
 
 RADII = np.array([74.0, 106.0, 92.0])
 DISKS = {

@@ -12,12 +12,12 @@ import pytest
 import trimesh
 from PIL import Image
 
-from facegraft.geometry.topology import vertex_normals
 from facegraft.report.clay import _opened, ambient_light, dense_mesh_light
 from facegraft.report.errors import ReportError
 from facegraft.report.facesheet import SheetFrame, Tile, face_sheet, view_axes, write_face_sheet
 from facegraft.report.scale import ANCHORS, from_oklab, length_colours, nice_limit, oklab, ticks
 from facegraft.report.studio import LENS_DEG, Camera, Studio, start_probe
+from facegraft.surfaces.normals import vertex_normals
 
 HEIGHT = 96
 

@@ -11,12 +11,12 @@ from typing import Protocol
 
 from facegraft.errors import printable
 from facegraft.vocabulary import SCAN, TEST
-from facegraft_model.evaluation.linear import LinearModel
 from facegraft_model.config import Config
 from facegraft_model.editing.partcodes import has_part_codes
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.disentanglement import Progress, counted
 from facegraft_model.evaluation.evaluate import EvaluationSettings, evaluate_fits
+from facegraft_model.evaluation.linear import LinearModel
 from facegraft_model.evaluation.records import Reconstruction, Scores
 from facegraft_model.evaluation.score import evaluate
 from facegraft_model.evaluation.scorefiles import SCORES_JSON, read_scores, write_scores

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from facegraft.surfaces.errors import SurfaceError
 from facegraft_model.arrays import Floats
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.bootstrap import CONFIDENCE
-from facegraft_model.evaluation.metrics import SurfaceError
 from facegraft_model.evaluation.records import Failure, HeadScores, Reconstruction, Scores, ScoreSettings
 from facegraft_model.evaluation.scorehead import score_head
 from facegraft_model.evaluation.truth import TrueHead, Truth

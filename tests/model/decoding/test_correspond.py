@@ -7,11 +7,13 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from facegraft_model.decoding.correspond import barycentric, corresponding_points
+from facegraft_model.decoding.correspond import corresponding_points
 from facegraft_model.decoding.extract import Decoded, Mesh, decode
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Field
 from torch import Tensor
+
+from facegraft.surfaces.barycentric import barycentric
 
 
 class Wavy(torch.nn.Module):

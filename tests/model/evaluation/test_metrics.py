@@ -10,21 +10,20 @@ from facegraft_model.evaluation.bootstrap import bootstrap, paired_bootstrap
 from facegraft_model.evaluation.metrics import (
     Cloud,
     OneWay,
-    Surface,
-    SurfaceError,
     describe,
     f_score,
-    face_parts,
     floor_scores,
     normal_cosine,
-    rigid_icp,
-    sample_surface,
     scores,
     symmetric_chamfer,
 )
 from scipy.spatial.transform import Rotation
 
-from facegraft.geometry.sampling import face_labels
+from facegraft.surfaces.errors import SurfaceError
+from facegraft.surfaces.icp import rigid_icp
+from facegraft.surfaces.labels import face_labels, face_parts
+from facegraft.surfaces.sampling import sample_surface
+from facegraft.surfaces.surface import Surface
 
 
 def sphere(radius: float, subdivisions: int = 5) -> Surface:

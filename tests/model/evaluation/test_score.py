@@ -16,7 +16,6 @@ import torch
 import trimesh
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.merging import compare_scores, merge_scores
-from facegraft_model.evaluation.metrics import Nearest, Surface, sample_surface
 from facegraft_model.evaluation.records import Failure, Reconstruction, Scores, ScoreSettings
 from facegraft_model.evaluation.score import decode_items, evaluate
 from facegraft_model.evaluation.scorefiles import read_scores, to_json, write_scores
@@ -36,6 +35,9 @@ from facegraft.store import (
     write_json_atomic,
     write_shard,
 )
+from facegraft.surfaces.nearest import Nearest
+from facegraft.surfaces.sampling import sample_surface
+from facegraft.surfaces.surface import Surface
 
 COLUMNS = dict.fromkeys(("subject", "expression", "split", *EYES.head_columns, "origin"), "string")
 REGIONS = ("full", "nose", "eyes", "mouth", "rem")

@@ -1,4 +1,4 @@
-"""From an outline in the chart to a part of the mesh: a loop of edges and the faces that it encloses."""
+"""From an outline in the chart, or a mask of vertices, to a disk of the mesh: a loop of edges and the faces that it encloses."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from scipy.spatial import cKDTree
 
 from facegraft.geometry.chart import CylinderChart, outer_skin
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
-from facegraft.geometry.outline import Outline, crosses
-from facegraft.geometry.topology import boundary_loops, grow_rings, unique_edges, vertex_adjacency
-from facegraft.regions.landmarks import MIRROR68
-from facegraft.regions.outlines import PartOutline, keeps_off
-from facegraft.regions.regionmap import Part, RegionMapError
+from facegraft.geometry.outline import crosses
+from facegraft.regions.outlines import DiskOutline, keeps_off
+from facegraft.regions.regionmap import Disk, RegionMapError
+from facegraft.surfaces.errors import TopologyError
 from facegraft.surfaces.mirror import MIRROR
+from facegraft.surfaces.topology import (
+    boundary_loops,
+    face_components,
+    faces_within,
+    grow_rings,
+    unique_edges,
+    vertex_adjacency,
+)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -31,7 +38,7 @@ INWARD = (
 BAND = 3.0  # half width of the band in which a loop may run, in those distances
 ALONG = 0.5  # price of an edge across the outline, on top of its length
 TURN = 1.6  # price of a right-angled turn, in NEAR distances: loops follow the mesh's own lines, not stairs across them
-GAP_MM = 6.0  # wanted distance between two parts of a set, ...
+GAP_MM = 6.0  # wanted distance between two disks of a set, ...
 GAP_EDGES = (2, 3)  # ... but no fewer and no more edges than these, ...
 GAP_MM_LEAST = 4.0  # ... and never less than this
 
@@ -60,45 +67,37 @@ class FaceSurface:
         return cls(vertices, faces, edges, chart, chart.flatten(vertices), mirror)
 
 
-def mirrored_outline(part: PartOutline, name: str) -> PartOutline:
-    """The same outline on the other side of the face."""
-    flip = np.array([-1.0, 1.0])
-    core = tuple(polygon * flip for polygon in part.core)
-    outline, seed = Outline(part.outline.points[::-1] * flip), int(MIRROR68[part.seed])
-    return PartOutline(name, outline, part.medial * flip, part.midline, seed, core, part.margin)
+def trace_loop(surface: FaceSurface, disk: DiskOutline, blocked: Mask) -> Ints:
+    """The cheapest loop of mesh edges along a disk's outline, over outer skin and past blocked vertices [V].
 
-
-def trace_loop(surface: FaceSurface, part: PartOutline, blocked: Mask) -> Ints:
-    """The cheapest loop of mesh edges along a part's outline, over outer skin and past blocked vertices [V].
-
-    Midline parts on a symmetric topology: the cheapest path from midline to midline over the left half, and its mirror
-    image. Other parts: the cheapest closed loop around the medial line. Raises NoPath naming the part.
+    Midline disks on a symmetric topology: the cheapest path from midline to midline over the left half, and its mirror
+    image. Other disks: the cheapest closed loop around the medial line. Raises NoPath naming the disk.
     """
-    half = part.midline and surface.mirror is not None
-    edges, price, near = _priced_edges(surface, part, blocked, half)
+    half = disk.midline and surface.mirror is not None
+    edges, price, near = _priced_edges(surface, disk, blocked, half)
     graph = TurnGraph.build(edges, surface.vertices, price, TURN * near)
     try:
-        loop = _half_loop(surface, part, graph) if half else _whole_loop(surface, part, graph)
+        loop = _half_loop(surface, disk, graph) if half else _whole_loop(surface, disk, graph)
     except NoPath as error:
-        raise NoPath(f"part {part.name}: {error}; are the landmarks right, and is the mesh fine enough?") from error
+        raise NoPath(f"disk {disk.name}: {error}; are the landmarks right, and is the mesh fine enough?") from error
     if not is_simple(loop):
-        raise NoPath(f"part {part.name}: the cheapest loop touches itself; the mesh is too coarse there")
+        raise NoPath(f"disk {disk.name}: the cheapest loop touches itself; the mesh is too coarse there")
     return loop
 
 
-def _priced_edges(surface: FaceSurface, part: PartOutline, blocked: Mask, half: bool) -> tuple[Ints, Floats, float]:
+def _priced_edges(surface: FaceSurface, disk: DiskOutline, blocked: Mask, half: bool) -> tuple[Ints, Floats, float]:
     """Directed edges [E, 2] near the outline with their prices [E], and the distance `near` in the unit of length.
 
     Price = length · (1 + (distance / near)²) · (1 + ALONG · (1 - |cos to the outline's tangent|)).
     """
     v, flat = surface.vertices, surface.flat
-    reach = 0.25 * np.ptp(part.outline.points, axis=0).max()
+    reach = 0.25 * np.ptp(disk.outline.points, axis=0).max()
     used = np.zeros(len(v), dtype=bool)
     used[surface.edges] = True
-    low, high = part.outline.points.min(axis=0) - reach, part.outline.points.max(axis=0) + reach
+    low, high = disk.outline.points.min(axis=0) - reach, disk.outline.points.max(axis=0) + reach
     candidates = np.flatnonzero(used & ~blocked & (flat >= low).all(axis=1) & (flat <= high).all(axis=1))
-    distance = part.outline.nearest(flat[candidates])[0]
-    candidates = candidates[(distance < reach) & keeps_off(part, flat[candidates])]
+    distance = disk.outline.nearest(flat[candidates])[0]
+    candidates = candidates[(distance < reach) & keeps_off(disk, flat[candidates])]
     skin = np.zeros(len(v), dtype=bool)
     skin[candidates[outer_skin(v, surface.faces, surface.chart, candidates)]] = True
     if half and surface.mirror is not None:
@@ -108,20 +107,20 @@ def _priced_edges(surface: FaceSurface, part: PartOutline, blocked: Mask, half: 
     if half and surface.mirror is not None:
         edges = edges[~midline[edges].all(axis=1)]
     if not len(edges):
-        raise NoPath(f"part {part.name}: no outer skin lies along its outline")
+        raise NoPath(f"disk {disk.name}: no outer skin lies along its outline")
     length = np.linalg.norm(v[edges[:, 0]] - v[edges[:, 1]], axis=1)
     middle = flat[edges].mean(axis=1)
-    distance, tangent, _ = part.outline.nearest(middle)
+    distance, tangent, _ = disk.outline.nearest(middle)
     edge_length = (
         float(np.median(length[distance < 0.25 * reach]))
         if (distance < 0.25 * reach).any()
         else float(np.median(length))
     )
     near_length = min(NEAR * edge_length, max(NEAR_MM, edge_length))
-    distance = np.where(part.outline.contains(middle), INWARD, 1.0) * distance
+    distance = np.where(disk.outline.contains(middle), INWARD, 1.0) * distance
     near = distance < BAND * near_length
     ends = flat[edges]
-    clear = crosses(ends[:, 0], ends[:, 1], part.medial) == 0
+    clear = crosses(ends[:, 0], ends[:, 1], disk.medial) == 0
     edges, length, distance, tangent = (
         edges[near & clear],
         length[near & clear],
@@ -135,11 +134,11 @@ def _priced_edges(surface: FaceSurface, part: PartOutline, blocked: Mask, half: 
     return np.concatenate([edges, edges[:, ::-1]]), np.concatenate([price, price]), near_length
 
 
-def _half_loop(surface: FaceSurface, part: PartOutline, graph: TurnGraph) -> Ints:
+def _half_loop(surface: FaceSurface, disk: DiskOutline, graph: TurnGraph) -> Ints:
     """Cheapest path over the left half between midline vertices at the outline's top and bottom, and its mirror image."""
     assert surface.mirror is not None
     midline = surface.mirror == np.arange(len(surface.vertices))
-    along = part.outline.nearest(surface.flat)[2]
+    along = disk.outline.nearest(surface.flat)[2]
     upper = (along < 0.25) | (along > 0.75)
     bend = turn_price(
         graph.vectors * MIRROR * -1.0, graph.vectors, graph.turn_weight
@@ -150,10 +149,10 @@ def _half_loop(surface: FaceSurface, part: PartOutline, graph: TurnGraph) -> Int
     return np.concatenate([path, surface.mirror[path[-2:0:-1]]])
 
 
-def _whole_loop(surface: FaceSurface, part: PartOutline, graph: TurnGraph) -> Ints:
+def _whole_loop(surface: FaceSurface, disk: DiskOutline, graph: TurnGraph) -> Ints:
     """Cheapest closed loop around the medial line, through one edge of a cut from its outer end to the band's rim."""
-    far = 2.0 * np.ptp(part.outline.points, axis=0).max()
-    tip, inward = part.medial[-1], part.medial[-2]
+    far = 2.0 * np.ptp(disk.outline.points, axis=0).max()
+    tip, inward = disk.medial[-1], disk.medial[-2]
     ray = np.stack([tip, tip + far * (tip - inward) / np.linalg.norm(tip - inward)])
     ends = surface.flat[graph.edges]
     crossing = crosses(ends[:, 0], ends[:, 1], ray)
@@ -162,22 +161,22 @@ def _whole_loop(surface: FaceSurface, part: PartOutline, graph: TurnGraph) -> In
     return cheapest_loop(inner, crossing[keep] > 0)[0]
 
 
-def enclosed_part(faces: Ints, vertex_count: int, loop: Ints, seed: int, name: str) -> Part:
-    """The part that a loop cuts off around a seed vertex, its loop turned so that the part lies to its left.
+def enclosed_disk(faces: Ints, vertex_count: int, loop: Ints, seed: int, name: str) -> Disk:
+    """The disk that a loop cuts off around a seed vertex, its loop turned so that the disk lies to its left.
 
     Flooded over the faces without crossing the loop: lids' insides, nostrils and the mouth sac come along.
     Raises RegionMapError when the loop does not separate the seed from the rest of the skin.
     """
     if seed in set(loop.tolist()):
-        raise RegionMapError(f"part {name}: its loop runs through its own landmark (vertex {seed})")
+        raise RegionMapError(f"disk {name}: its loop runs through its own landmark (vertex {seed})")
     inside = flood(faces, vertex_count, loop, seed)
     if 2 * inside.sum() > len(faces):
-        raise RegionMapError(f"part {name}: its loop does not close around the part")
+        raise RegionMapError(f"disk {name}: its loop does not close around the disk")
     loops = [found for found in boundary_loops(faces[inside]) if set(found.tolist()) == set(loop.tolist())]
     if len(loops) != 1:
-        raise RegionMapError(f"part {name}: the faces around vertex {seed} are not bounded by its loop")
+        raise RegionMapError(f"disk {name}: the faces around vertex {seed} are not bounded by its loop")
     turned = np.roll(loops[0], -int(np.argmin(loops[0])))
-    return Part(turned, np.setdiff1d(np.unique(faces[inside]), loop))
+    return Disk(turned, np.setdiff1d(np.unique(faces[inside]), loop))
 
 
 def flood(faces: Ints, vertex_count: int, loop: Ints, seed: int) -> Mask:
@@ -195,16 +194,53 @@ def flood(faces: Ints, vertex_count: int, loop: Ints, seed: int) -> Mask:
     return np.asarray(label == label[touching[0]])
 
 
-def keep_clear(face: FaceSurface, part: Part) -> Mask:
-    """Vertices [V] that another part's loop must leave free: the part itself and the rings around it."""
+def keep_clear(face: FaceSurface, disk: Disk) -> Mask:
+    """Vertices [V] that another disk's loop must leave free: the disk itself and the rings around it."""
     count = len(face.vertices)
-    around = face.vertices[np.column_stack([part.loop, np.roll(part.loop, -1)])]
+    around = face.vertices[np.column_stack([disk.loop, np.roll(disk.loop, -1)])]
     edge_length = float(np.median(np.linalg.norm(around[:, 0] - around[:, 1], axis=1)))
     edges = int(np.clip(np.ceil(GAP_MM / edge_length), *GAP_EDGES))
     mask = np.zeros(count, dtype=bool)
-    mask[part.interior] = True
-    mask[part.loop] = True
-    for ring in grow_rings(vertex_adjacency(face.faces, count), part.loop, edges - 1):
+    mask[disk.interior] = True
+    mask[disk.loop] = True
+    for ring in grow_rings(vertex_adjacency(face.faces, count), disk.loop, edges - 1):
         mask[ring] = True
-    near = cKDTree(face.vertices[part.loop]).query(face.vertices, distance_upper_bound=GAP_MM_LEAST)[0]
+    near = cKDTree(face.vertices[disk.loop]).query(face.vertices, distance_upper_bound=GAP_MM_LEAST)[0]
     return mask | (near < GAP_MM_LEAST)
+
+
+def masked_disks(face: FaceSurface, mask: Ints, name: str) -> list[Disk]:
+    """The disks that a mask of vertices covers: one for each connected piece of its faces, the largest first.
+
+    Holes in a piece are filled, as are the sockets behind its openings. Raises RegionMapError, naming the mask, where it covers
+    no face, or a piece is bounded by a line that passes twice through a vertex.
+    """
+    count = len(face.vertices)
+    member = np.zeros(count, dtype=bool)
+    member[mask] = True
+    covered = face.faces[faces_within(face.faces, member)]
+    if not len(covered):
+        raise RegionMapError(
+            f"mask {name}: covers no whole triangle of the skin; are its indices those of this topology?"
+        )
+    piece = face_components(covered)
+    disks = []
+    for number in np.argsort(-np.bincount(piece), kind="stable"):
+        own = covered[piece == number]
+        try:
+            loops = boundary_loops(own)
+        except TopologyError as error:
+            raise RegionMapError(
+                f"mask {name}: its rim is not a simple loop ({error}); smooth the mask there"
+            ) from error
+        rim = max(loops, key=lambda loop: _length(face.vertices, loop), default=np.empty(0, dtype=np.int64))
+        inside = np.setdiff1d(np.unique(own), np.concatenate([*loops, rim]))
+        if len(inside):
+            disks.append(enclosed_disk(face.faces, count, rim, int(inside[0]), name))
+    if not disks:
+        raise RegionMapError(f"mask {name}: is only a strip one triangle wide; a part needs vertices inside its rim")
+    return disks
+
+
+def _length(vertices: Floats, loop: Ints) -> float:
+    return float(np.linalg.norm(vertices[loop] - vertices[np.roll(loop, -1)], axis=1).sum())

@@ -9,25 +9,20 @@ gradient of the signed distance that the same mesh defines.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import chdtrc
 
-from facegraft.errors import FacegraftError
-from facegraft.geometry.topology import face_cross
+from facegraft.lazily import lazy_import
+from facegraft.surfaces.errors import SamplingError
+from facegraft.surfaces.normals import face_cross
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Labels = NDArray[np.uint8]
-
-PART_COUNT = 4
-"""Part labels run over 0 remainder, 1 nose, 2 eyes, 3 mouth."""
-
-
-class SamplingError(FacegraftError):
-    """A surface that cannot be sampled, or parameters that contradict each other."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +43,15 @@ class SurfaceSamples:
     def __len__(self) -> int:
         return len(self.points)
 
+    def take(self, rows: NDArray[Any]) -> SurfaceSamples:
+        """Some of them, by index [m] or mask [n]."""
+        return SurfaceSamples(self.points[rows], self.normals[rows], self.parts[rows], self.face_index[rows])
 
-def face_labels(vertex_labels: ArrayLike, faces: ArrayLike) -> Labels:
-    """Part label [F] of every face: that of its part vertices (the one that two of them agree on, where they differ).
-
-    A part is what its loop encloses, and the loop's own vertices carry 0, the remainder: so a face belongs to a part as
-    soon as one of its vertices does. (Majority would leave a saw-tooth of half a ring along every loop to the remainder.)
-    """
-    corners = np.asarray(vertex_labels, dtype=np.uint8)[np.asarray(faces, dtype=np.int64)]
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    middle = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
-    return np.where(middle > 0, middle, np.maximum(np.maximum(a, b), c))
+    @staticmethod
+    def concatenated(several: Sequence[SurfaceSamples]) -> SurfaceSamples:
+        """The points of several sets, one set after the other."""
+        columns = ("points", "normals", "parts", "face_index")
+        return SurfaceSamples(*(np.concatenate([getattr(one, name) for one in several]) for name in columns))
 
 
 def sample_surface(
@@ -74,7 +67,7 @@ def sample_surface(
     """Draw n independent random points on a mesh, vertices [V, 3], faces [F, 3].
 
     A share 1 - balanced of the points (rounded) is uniform by area; the rest is dealt out equally to the parts that have
-    any area, and is uniform by area within each. `labels` [F] are the faces' part labels (0..3; all 0 if not given);
+    any area, and is uniform by area within each. `labels` [F] are the faces' part labels (all 0 if not given);
     `face_mask` [F] leaves faces out, for instance the ball behind a clipped face.
     Points are exact to the rounding of float64 (a float32 copy is within 6e-8 of the surface in unit coordinates).
     Raises SamplingError for a surface without area or a share outside 0..1.
@@ -82,8 +75,8 @@ def sample_surface(
     v = np.asarray(vertices, dtype=np.float64)
     f = np.asarray(faces, dtype=np.int64)
     parts = np.zeros(len(f), dtype=np.uint8) if labels is None else np.asarray(labels, dtype=np.uint8)
-    if parts.shape != (len(f),) or (len(parts) and parts.max() >= PART_COUNT):
-        raise SamplingError(f"face labels must be {len(f)} numbers from 0 to {PART_COUNT - 1}, one a face")
+    if parts.shape != (len(f),):
+        raise SamplingError(f"face labels must be {len(f)} numbers, one a face, not {list(parts.shape)}")
     if not 0.0 <= balanced <= 1.0:
         raise SamplingError(f"the balanced share is {balanced}; it must lie between 0 and 1")
     if n < 0:
@@ -97,7 +90,7 @@ def sample_surface(
     dealt = round(n * balanced)
     counts = rng.multinomial(n - dealt, areas / areas.sum())
     if dealt:
-        present = [label for label in range(PART_COUNT) if areas[parts == label].sum() > 0.0]
+        present = [label for label in range(int(parts.max()) + 1) if areas[parts == label].sum() > 0.0]
         for label, quota in zip(present, _equal_shares(dealt, len(present)), strict=True):
             own = np.flatnonzero(parts == label)
             counts[own] += rng.multinomial(quota, areas[own] / areas[own].sum())
@@ -157,7 +150,7 @@ def window_uniformity(categories: ArrayLike, start: int, stop: int) -> float:
     expected = total * (size / n)
     seen = np.bincount(values[start:stop], minlength=len(total))
     statistic = float(((seen - expected) ** 2 / expected).sum()) / (1.0 - size / n) * (n - 1) / n
-    return float(chdtrc(len(total) - 1, statistic))
+    return float(lazy_import("scipy.special").chdtrc(len(total) - 1, statistic))
 
 
 def _equal_shares(total: int, parts: int) -> list[int]:

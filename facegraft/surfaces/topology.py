@@ -1,26 +1,23 @@
 """Connectivity of a triangle mesh: edges, boundary loops, rings, components.
 
-Faces are integer arrays [F, 3]; nothing here looks at vertex positions except the four area and normal
-functions at the end. All functions are pure.
+Faces are integer arrays [F, 3]; nothing here looks at vertex positions. All functions are pure.
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse.csgraph import connected_components
 
-from facegraft.errors import FacegraftError
+from facegraft.lazily import lazy_import
+from facegraft.surfaces.errors import TopologyError
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-
-class TopologyError(FacegraftError):
-    """A mesh whose connectivity is not what an operation needs."""
 
 
 def directed_edges(faces: ArrayLike) -> Ints:
@@ -78,7 +75,7 @@ def vertex_adjacency(faces: ArrayLike, vertex_count: int) -> sp.csr_matrix:
     """Symmetric boolean adjacency [V, V] of the vertices that share an edge."""
     edges = unique_edges(faces)
     ones = np.ones(len(edges), dtype=bool)
-    half = sp.coo_matrix((ones, (edges[:, 0], edges[:, 1])), shape=(vertex_count, vertex_count))
+    half = lazy_import("scipy.sparse").coo_matrix((ones, (edges[:, 0], edges[:, 1])), shape=(vertex_count, vertex_count))
     return (half + half.T).tocsr()
 
 
@@ -96,7 +93,9 @@ def grow_rings(adjacency: sp.csr_matrix, seeds: ArrayLike, k: int) -> list[Ints]
 
 def vertex_components(faces: ArrayLike, vertex_count: int) -> NDArray[np.int32]:
     """Component number [V] of every vertex; a vertex of no face is a component of its own."""
-    return connected_components(vertex_adjacency(faces, vertex_count), directed=False)[1]
+    adjacency = vertex_adjacency(faces, vertex_count)
+    component: NDArray[np.int32] = lazy_import("scipy.sparse.csgraph").connected_components(adjacency, directed=False)[1]
+    return component
 
 
 def face_components(faces: ArrayLike) -> NDArray[np.int32]:
@@ -153,39 +152,3 @@ def faces_within(faces: ArrayLike, keep: NDArray[np.bool_]) -> NDArray[np.bool_]
 def faces_sha256(faces: ArrayLike) -> str:
     """SHA-256 of the faces as little-endian int32 in C order: the name of a topology."""
     return hashlib.sha256(np.ascontiguousarray(faces, dtype="<i4").tobytes()).hexdigest()
-
-
-def face_cross(vertices: ArrayLike, faces: ArrayLike) -> Floats:
-    """Cross product [F, 3] of two edges of every face: its normal times twice its area."""
-    corners = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)]
-    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-
-
-def face_areas(vertices: ArrayLike, faces: ArrayLike) -> Floats:
-    """Area [F] of every face, in squared units of the vertices."""
-    return 0.5 * np.linalg.norm(face_cross(vertices, faces), axis=1)
-
-
-def face_normals(vertices: ArrayLike, faces: ArrayLike) -> Floats:
-    """Unit normals [F, 3]; a face without area gets the zero vector."""
-    cross = face_cross(vertices, faces)
-    length = np.linalg.norm(cross, axis=1, keepdims=True)
-    return np.divide(cross, length, out=np.zeros_like(cross), where=length > 0)
-
-
-def vertex_normals(vertices: ArrayLike, faces: ArrayLike) -> Floats:
-    """Area-weighted unit normals [V, 3]; zero where a vertex has no face with area."""
-    v = np.asarray(vertices, dtype=np.float64)
-    f = np.asarray(faces)
-    cross = face_cross(v, f)
-    rows = f.ravel()
-    incidence = sp.csr_matrix((np.ones(len(rows)), (rows, np.repeat(np.arange(len(f)), 3))), shape=(len(v), len(f)))
-    total = incidence @ cross
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    return np.divide(total, length, out=np.zeros_like(total), where=length > 0)
-
-
-def signed_volume(vertices: ArrayLike, faces: ArrayLike) -> float:
-    """Volume enclosed by a closed mesh, positive when its normals point outward (divergence theorem)."""
-    corners = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)]
-    return float(np.einsum("ij,ij->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6.0)

@@ -14,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facegraft.geometry.clipping import icosphere
-from facegraft.geometry.distance import DistanceError, nearest_on_surface, signed_distance
-from facegraft.geometry.topology import face_normals, is_watertight, open_edge_count
+from facegraft.surfaces.distance import signed_distance
+from facegraft.surfaces.errors import DistanceError
+from facegraft.surfaces.nearest import nearest_on_surface
+from facegraft.surfaces.normals import face_normals
+from facegraft.surfaces.topology import is_watertight, open_edge_count
 
 _BOX = trimesh.creation.box((2.0, 2.0, 2.0))
 CUBE, CUBE_FACES = np.asarray(_BOX.vertices), np.asarray(_BOX.faces)
@@ -131,7 +134,7 @@ def test_winding_not_libigls_scaled_distance(closed_globe) -> None:
 SCRIPT = """
 import hashlib, numpy as np
 from facegraft.geometry.clipping import icosphere
-from facegraft.geometry.distance import signed_distance
+from facegraft.surfaces.distance import signed_distance
 vertices, faces = icosphere(4)
 vertices = vertices * [0.7, 0.9, 0.8] + 0.003 * np.random.default_rng(0).standard_normal(vertices.shape)
 points = np.random.default_rng(1).uniform(-1, 1, (5000, 3))

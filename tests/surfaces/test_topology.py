@@ -8,7 +8,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facegraft.geometry import topology as tp
+from facegraft.surfaces import topology as tp
 
 
 def grid(n: int = 6) -> np.ndarray:

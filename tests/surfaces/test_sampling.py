@@ -9,16 +9,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from facegraft.geometry.clipping import icosphere
-from facegraft.geometry.distance import nearest_on_surface
-from facegraft.geometry.sampling import (
-    SamplingError,
-    face_labels,
-    free_points,
-    near_points,
-    sample_surface,
-    window_uniformity,
-)
-from facegraft.geometry.topology import face_areas, face_normals
+from facegraft.surfaces.errors import SamplingError
+from facegraft.surfaces.labels import face_labels
+from facegraft.surfaces.nearest import nearest_on_surface
+from facegraft.surfaces.normals import face_areas, face_normals
+from facegraft.surfaces.sampling import free_points, near_points, sample_surface, window_uniformity
 
 
 @pytest.fixture(scope="module")
