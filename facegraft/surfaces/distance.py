@@ -41,7 +41,9 @@ class Backend:
 BACKENDS: dict[str, Backend] = {
     "winding": Backend(winding, True, "exact; the sign by winding numbers, for closed meshes"),
     "height_field": Backend(height_field, False, "exact; the sign by z, for an open sheet that faces +z"),
-    "mesh-to-sdf": Backend(mesh_to_sdf, True, "the published pipelines' estimate, for closed meshes; needs facegraft[paper]"),
+    "mesh-to-sdf": Backend(
+        mesh_to_sdf, True, "the published pipelines' estimate, for closed meshes; needs facegraft[paper]"
+    ),
 }
 """All backends by the name that `sample.backend` gives."""
 

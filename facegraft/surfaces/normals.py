@@ -34,7 +34,9 @@ def vertex_normals(vertices: ArrayLike, faces: ArrayLike) -> Floats:
     f = np.asarray(faces)
     cross = face_cross(v, f)
     rows = f.ravel()
-    incidence = lazy_import("scipy.sparse").csr_matrix((np.ones(len(rows)), (rows, np.repeat(np.arange(len(f)), 3))), shape=(len(v), len(f)))
+    incidence = lazy_import("scipy.sparse").csr_matrix(
+        (np.ones(len(rows)), (rows, np.repeat(np.arange(len(f)), 3))), shape=(len(v), len(f))
+    )
     total = incidence @ cross
     length = np.linalg.norm(total, axis=1, keepdims=True)
     return np.divide(total, length, out=np.zeros_like(total), where=length > 0)

@@ -75,7 +75,9 @@ def vertex_adjacency(faces: ArrayLike, vertex_count: int) -> sp.csr_matrix:
     """Symmetric boolean adjacency [V, V] of the vertices that share an edge."""
     edges = unique_edges(faces)
     ones = np.ones(len(edges), dtype=bool)
-    half = lazy_import("scipy.sparse").coo_matrix((ones, (edges[:, 0], edges[:, 1])), shape=(vertex_count, vertex_count))
+    half = lazy_import("scipy.sparse").coo_matrix(
+        (ones, (edges[:, 0], edges[:, 1])), shape=(vertex_count, vertex_count)
+    )
     return (half + half.T).tocsr()
 
 
@@ -94,7 +96,9 @@ def grow_rings(adjacency: sp.csr_matrix, seeds: ArrayLike, k: int) -> list[Ints]
 def vertex_components(faces: ArrayLike, vertex_count: int) -> NDArray[np.int32]:
     """Component number [V] of every vertex; a vertex of no face is a component of its own."""
     adjacency = vertex_adjacency(faces, vertex_count)
-    component: NDArray[np.int32] = lazy_import("scipy.sparse.csgraph").connected_components(adjacency, directed=False)[1]
+    component: NDArray[np.int32] = lazy_import("scipy.sparse.csgraph").connected_components(adjacency, directed=False)[
+        1
+    ]
     return component
 
 

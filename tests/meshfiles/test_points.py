@@ -193,7 +193,7 @@ def test_faces_of_many_corners_are_fans_in_a_scan_and_refused_in_a_head(tmp_path
         scan = read_points(tmp_path / name)
         assert scan.faces is not None
         assert scan.faces.tolist() == [[0, 1, 5], [0, 1, 2], [0, 2, 3], [0, 3, 4], [1, 2, 3], [1, 3, 5]]
-        with pytest.raises(MeshError, match="5 corners.*triangulate the mesh on export"):
+        with pytest.raises(MeshError, match=r"5 corners.*triangulate the mesh on export"):
             read_mesh(tmp_path / name)
 
 
