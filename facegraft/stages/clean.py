@@ -32,7 +32,7 @@ from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.schema import surfaces_fields
 from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.topology import is_watertight
-from facegraft.vocabulary import COMPOSITE, SCAN
+from facegraft.vocabulary import COMPOSITE, DEFAULT_REGION_SET, SCAN
 
 log = logging.getLogger("facegraft")
 
@@ -76,7 +76,9 @@ class CleanParameters(StageParameters):
     mm_per_unit: float | None = Field(
         None, gt=0, description="head only: the scale; default: largest neutral head + 5 %, rounded up to 5 mm"
     )
-    region_set: str = Field("eyes", description="parts for labels where only heads are given; composites bring theirs")
+    region_set: str = Field(
+        DEFAULT_REGION_SET, description="parts for labels where only heads are given; composites bring theirs"
+    )
     stage_points: int = Field(
         4096, ge=16, description="skin points kept where only heads are given; composites bring theirs"
     )

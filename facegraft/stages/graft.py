@@ -29,7 +29,7 @@ from facegraft.stages.pairs import Pairing, plan_pairings
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.schema import composites_fields
-from facegraft.vocabulary import NEUTRAL
+from facegraft.vocabulary import DEFAULT_REGION_SET, NEUTRAL
 
 log = logging.getLogger("facegraft")
 
@@ -54,7 +54,8 @@ class GraftParameters(StageParameters):
         "facegraft", description="named defaults: facegraft, paper (plain affine, hard switch) or similarity"
     )
     region_set: str = Field(
-        "eyes", description="region set of the topology's map: which parts there are (eyes, goggles, full, or your own)"
+        DEFAULT_REGION_SET,
+        description="region set of the topology's map: which parts there are (eyes, goggles, full, or your own)",
     )
     donors: int = Field(16, ge=0, description="donors of every recipient, beside itself")
     independent: float = Field(

@@ -55,6 +55,5 @@ def plan_pairings(
     pairings = []
     for i, recipient in enumerate(circle):
         pairings.append(Pairing(recipient, (recipient,) * parts))
-        for column in rows.T:
-            pairings.append(Pairing(recipient, tuple(circle[(i + int(d)) % count] for d in column)))
+        pairings += [Pairing(recipient, tuple(circle[(i + int(d)) % count] for d in column)) for column in rows.T]
     return pairings
