@@ -210,9 +210,9 @@ def _fitted(fits: Fits, key: str) -> Head:
 
 
 def _field_and_base(folder: Path, base: str | None, device: str) -> tuple[Field, Head | None]:
+    from facegraft_model.devices import choose_device
     from facegraft_model.fitting.fits import FITS_FILE
     from facegraft_model.models import load_field
-    from facegraft_model.training.parallel import choose_device
 
     if (folder / FITS_FILE).exists():
         fits = open_fits(folder, device)

@@ -10,6 +10,8 @@ from typing import Any
 
 from facegraft.store import write_bytes_atomic, write_json_atomic
 from facegraft_model.baselines.linear import LinearModel
+from facegraft_model.checkpoints.checkpoint import latest
+from facegraft_model.devices import choose_device
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.commands import fit_dataset
 from facegraft_model.fitting.fits import FITS_FILE, Fits, load_fits
@@ -20,8 +22,6 @@ from facegraft_model.scores.score import evaluate
 from facegraft_model.scores.scorefiles import SCORES_JSON, read_scores, write_scores
 from facegraft_model.scores.scoretable import difference_table, score_table
 from facegraft_model.scores.truth import Truth
-from facegraft_model.training.checkpoint import latest
-from facegraft_model.training.parallel import choose_device
 from facegraft_model.training.train import train
 
 Progress = Callable[[str, int, int], None]
