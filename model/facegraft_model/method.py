@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from facegraft.parts import Parts
 from facegraft_model.config import Config, FitConfig, LossConfig
 from facegraft_model.data.ids import IdTable
+from facegraft_model.nets.siren import Matmul
 
 Batch = Mapping[str, Tensor]
 Codes = Mapping[str, Tensor]
@@ -58,6 +59,8 @@ class Field(nn.Module, ABC):
     has_warp: bool = True
     lr_factors: ClassVar[dict[str, float]] = {}
     """Learning rate of parameters by the beginning of their name, relative to the other networks'."""
+    matmul: Matmul | None = None
+    """How hidden layers are multiplied, where a method leaves that open."""
     provenance: dict[str, Any]
     template_points: Tensor
     template_parts: Tensor

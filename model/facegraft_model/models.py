@@ -8,13 +8,13 @@ import torch
 
 from facegraft_model.baselines.deepsdf import DeepSDFField
 from facegraft_model.baselines.i3dmm import I3DMMField
+from facegraft_model.checkpoints.checkpoint import load
+from facegraft_model.checkpoints.modelstate import Make, restored
 from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
 from facegraft_model.field import FaceField
 from facegraft_model.method import Field, TemplateFacts
-from facegraft_model.modelstate import Make, restored
 from facegraft_model.seeds import derived_seed
-from facegraft_model.training.checkpoint import load
 
 METHODS: dict[str, Make[Field]] = {
     **dict.fromkeys(FaceField.METHODS, FaceField),

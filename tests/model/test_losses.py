@@ -13,7 +13,7 @@ from facegraft_model.errors import ModelError
 from facegraft_model.field import FaceField
 from facegraft_model.losses import code_norm, eikonal, length, normal_deviation, robust
 from facegraft_model.method import mahalanobis
-from facegraft_model.training.train import split_batch
+from facegraft_model.training.step import split_batch
 from torch import Tensor
 
 F64 = torch.float64

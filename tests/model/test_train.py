@@ -18,16 +18,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from facegraft_model.checkpoints import checkpoint as checkpoints
 from facegraft_model.config import Config, TrainConfig
+from facegraft_model.devices import choose_device
 from facegraft_model.errors import ModelError
 from facegraft_model.field import FaceField
 from facegraft_model.models import load_field
 from facegraft_model.nets.siren import Matmul
-from facegraft_model.training import checkpoint as checkpoints
 from facegraft_model.training import train as training
-from facegraft_model.training.parallel import Processes, choose_device
+from facegraft_model.training.parallel import Processes
 from facegraft_model.training.runlog import read_metrics
-from facegraft_model.training.train import TrainingStep, learning_rate_factor, split_batch, train
+from facegraft_model.training.schedule import learning_rate_factor
+from facegraft_model.training.step import TrainingStep, split_batch
+from facegraft_model.training.train import train
 from torch import Tensor
 
 from facegraft.store import DamagedError, StoreError, open_dataset
@@ -224,7 +227,7 @@ def test_a_signal_saves_and_stops(
     go: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, number: signal.Signals
 ) -> None:
     """During the third step, or at any moment between two steps."""
-    target, name = (training._Run, "_optimise") if moment == "step" else (Processes, "agreed")
+    target, name = (training, "optimise") if moment == "step" else (Processes, "agreed")
     original, calls = getattr(target, name), []
 
     def interrupted(*arguments: Any) -> Any:
@@ -446,7 +449,7 @@ DDP_WORKER = """
 import os, sys, torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from facegraft_model.training.train import TrainingStep, split_batch
+from facegraft_model.training.step import TrainingStep, split_batch
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 field, batch = torch.load(sys.argv[1], weights_only=False)

@@ -84,7 +84,7 @@ def quiet_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_fits(path: Path, device: str) -> Fits:
     """Fits and their model on a device ("auto": CUDA if there is any)."""
+    from facegraft_model.devices import choose_device
     from facegraft_model.fitting.fits import load_fits
-    from facegraft_model.training.parallel import choose_device
 
     return load_fits(path, choose_device(device))

@@ -28,10 +28,10 @@ from facegraft_model.data.items import (
     select_rows,
     set_sizes,
 )
-from facegraft_model.data.memory import free_bytes, to_device
 from facegraft_model.data.resident import ResidentSets
 from facegraft_model.data.sampler import Sampler
 from facegraft_model.data.stream import StreamedSets
+from facegraft_model.devices import free_bytes, to_device, usable_device
 from facegraft_model.errors import ModelError
 
 __all__ = ["BatchSource"]
@@ -92,7 +92,7 @@ class BatchSource:
         reserve_gb: float = 55.0,
         verify: bool = True,
     ) -> None:
-        self.device = _device(device)
+        self.device = usable_device(device)
         _check_counts(
             items, rank, world, {"surface": surface, "near": near, "free": free, "stage": stage, "seed": seed}
         )
@@ -285,16 +285,6 @@ def _flat(coordinates: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[f"{name} is"] = value
     return flat
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ModelError(f"no device {device!r}; there are cpu, cuda and cuda:N") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device {device} was asked for, but torch {torch.__version__} sees no CUDA device; use cpu")
-    return found
 
 
 def _check_counts(items: int, rank: int, world: int, counts: Mapping[str, int]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from facegraft_model.devices import choose_device
 from facegraft_model.editing.edit import DecodeSettings, Edit, interpolate_heads, swap_heads
 from facegraft_model.editing.partcodes import Head
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fits import FITS_FILE, Fits, load_fits
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
-from facegraft_model.training.parallel import choose_device
 
 
 def fitted_head(fits: Fits, key: str) -> Head:

@@ -11,7 +11,9 @@ from typing import Protocol
 
 from facegraft.errors import printable
 from facegraft.vocabulary import SCAN, TEST
+from facegraft_model.checkpoints.checkpoint import latest
 from facegraft_model.config import Config
+from facegraft_model.devices import choose_device
 from facegraft_model.editing.partcodes import has_part_codes
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.disentanglement import Progress, counted
@@ -24,8 +26,6 @@ from facegraft_model.evaluation.truth import Truth
 from facegraft_model.fitting.commands import fit_dataset
 from facegraft_model.fitting.fits import FITS_FILE, Fits, load_fits
 from facegraft_model.presets import PRESETS
-from facegraft_model.training.checkpoint import latest
-from facegraft_model.training.parallel import choose_device
 from facegraft_model.training.train import train
 
 RUN, FITS, SCORES = "run", "fits", "scores"

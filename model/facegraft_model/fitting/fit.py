@@ -37,7 +37,7 @@ class FittedCodes:
 @contextmanager
 def exact(field: Field) -> Iterator[None]:
     """float32 products without TF32 or rounded operands, whatever training is set to."""
-    precision, matmul = torch.get_float32_matmul_precision(), getattr(field, "matmul", None)
+    precision, matmul = torch.get_float32_matmul_precision(), field.matmul
     torch.set_float32_matmul_precision("highest")
     if matmul is not None:
         field.matmul = replace(matmul, half=False)

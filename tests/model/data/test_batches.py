@@ -16,8 +16,8 @@ import torch
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.data.ids import DataError, IdTable
 from facegraft_model.data.items import POINT_SETS
-from facegraft_model.data.memory import free_bytes
 from facegraft_model.data.sampler import Sampler, draw_epoch
+from facegraft_model.devices import free_bytes
 from facegraft_model.errors import ModelError
 from toy_parts import EYES
 
@@ -568,8 +568,8 @@ def test_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     assert free_bytes(cpu) > 0
     (tmp_path / "meminfo").write_text("MemTotal: 4000 kB\nMemAvailable:    3000 kB\n")
-    monkeypatch.setattr("facegraft_model.data.memory.MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr("facegraft_model.data.memory.CGROUP", tmp_path)
+    monkeypatch.setattr("facegraft_model.devices.MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("facegraft_model.devices.CGROUP", tmp_path)
     assert free_bytes(cpu) == 3000 * 1024
     for name, text in {
         "memory.max": "2000000\n",

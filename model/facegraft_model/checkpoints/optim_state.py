@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facegraft_model.training.tensor_file import CheckpointError, check_fits, check_names
+from facegraft_model.checkpoints.tensor_file import CheckpointError, check_fits, check_names
 
 # How a step is carried out depends on the machine; it is no part of what was learnt.
 _MACHINE_OPTIONS = ("foreach", "fused", "capturable", "differentiable")

@@ -17,7 +17,6 @@ import errno
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 
 from facegraft.store import DamagedError, atomic
 from facegraft.store.document import CHECKSUM, seal, unseal
-from facegraft_model.training.tensor_file import (
+from facegraft_model.checkpoints.tensor_file import (
     REMEDY,
     CheckpointError,
     check_fits,
@@ -113,14 +112,14 @@ def save(
         "state": dict(state),
     }
     atomic.canonical_json(document)  # refuses an unwritable state before anything is written
-    temporary = parent / f"{_folder_name(step)}{atomic.TEMPORARY_MARK}{_own_token()}"
+    temporary = parent / atomic.temporary_name(_folder_name(step))
     try:
         atomic.make_folder(parent)
         _remove_leftovers(parent)
         temporary.mkdir()
         try:
             files = {name: write_tensors(temporary / name, tensors) for name, tensors in payloads.items()}
-            atomic._write_and_sync(temporary / STATE_FILE, seal({**document, "files": files}))
+            atomic.write_and_sync(temporary / STATE_FILE, seal({**document, "files": files}))
             atomic.sync_folder(temporary)
             final = _free_name(parent, step)
             temporary.rename(final)
@@ -177,22 +176,18 @@ def _free_name(parent: Path, step: int) -> Path:
 
 def _discard(folder: Path) -> None:
     """Remove a checkpoint folder. It loses its name first: a half-removed folder must not look like a checkpoint."""
-    doomed = folder.with_name(f"{folder.name}{atomic.TEMPORARY_MARK}{_own_token()}")
+    doomed = folder.with_name(atomic.temporary_name(folder.name))
     folder.rename(doomed)
     shutil.rmtree(doomed)
 
 
 def _remove_leftovers(parent: Path) -> None:
     """Remove the temporary folders and files of writers that are dead, or that had this process's id before it."""
-    own = f"{atomic._host()}-{os.getpid()}-"
+    own = f"{atomic.host_name()}-{os.getpid()}-"
     for leftover in parent.glob(f"*{atomic.TEMPORARY_MARK}*"):
         token = leftover.name.partition(atomic.TEMPORARY_MARK)[2]
-        if token.startswith(own) or atomic._is_dead(token, leftover):
+        if token.startswith(own) or atomic.is_dead(token, leftover):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-
-
-def _own_token() -> str:
-    return f"{atomic._host()}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 def _folder_name(step: int) -> str:
@@ -237,6 +232,17 @@ def latest(run: str | os.PathLike[str]) -> Path | None:
             f"{file} names {name}, which leads out of the folder to {folder.resolve()}; load that folder itself, or {remedy}"
         )
     return folder
+
+
+def named(run: str | os.PathLike[str], name: str) -> Path:
+    """Where a run keeps the checkpoint of a name (step_00001234), whether it is there or not."""
+    return Path(run) / CHECKPOINT_FOLDER / name
+
+
+def identity(checkpoint: Path) -> str | None:
+    """sha256 by which a checkpoint is known again: that of its state file, which holds the checksums of all others. None: not there."""
+    state = checkpoint / STATE_FILE
+    return atomic.sha256_file(state) if state.is_file() else None
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:

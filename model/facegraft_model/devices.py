@@ -1,4 +1,4 @@
-"""The memory of a device: how much is free, and getting small arrays there."""
+"""Devices: which one to use, how much memory it has free, and getting small arrays there."""
 
 from __future__ import annotations
 
@@ -9,8 +9,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from facegraft_model.errors import ModelError
+
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """auto: cuda where there is one. Raises ModelError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise ModelError(
+                f"no CUDA device was found by torch {torch.__version__}; use --device cpu, or install torch for CUDA"
+            )
+        return torch.device("cuda", local_rank)
+    if name != "cpu":
+        raise ModelError(f"no device {name!r}; there are auto, cpu and cuda")
+    return torch.device("cpu")
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """A device by torch's name for it. Raises ModelError for one that is not there."""
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"no device {device!r}; there are cpu, cuda and cuda:N") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {device} was asked for, but torch {torch.__version__} sees no CUDA device; use cpu")
+    return found
 
 
 def free_bytes(device: torch.device) -> int:

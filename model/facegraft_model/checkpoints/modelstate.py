@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from facegraft_model.checkpoints.checkpoint import Checkpoint, load_into
 from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Field, TemplateFacts
-from facegraft_model.training.checkpoint import Checkpoint, load_into
 
 TEMPLATE_TENSORS = ("template_landmarks", "template_points", "template_parts")
 
@@ -20,14 +20,14 @@ Make = Callable[[Config, IdTable, TemplateFacts, float], F]
 """Makes a model, with random weights, from configuration, id table, template and mm per unit."""
 
 
-def model_state(field: Field, data: dict[str, Any], seed: int) -> dict[str, Any]:
-    """State of a checkpoint. data: coordinates, fingerprint, path and neutral expression of the training data."""
+def model_state(field: Field, seed: int) -> dict[str, Any]:
+    """State of a checkpoint. `field.provenance["data"]` says what it learnt from (`training.setup.data_facts`)."""
     return {
         "method": field.config.model.method,
         "config": field.config.to_json(),
         "id_table": field.id_table.to_json(),
         "mm_per_unit": field.mm_per_unit,
-        "data": data,
+        "data": field.provenance["data"],
         "seed": seed,
     }
 

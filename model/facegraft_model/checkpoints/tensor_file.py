@@ -63,7 +63,7 @@ def plain_tensors(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Write a safetensors file durably; returns its record for state.json."""
     data = safetensors.torch.save(tensors)
-    atomic._write_and_sync(path, data)
+    atomic.write_and_sync(path, data)
     entries = {
         name: {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "crc32": _crc32(_raw(tensor))}
         for name, tensor in tensors.items()
