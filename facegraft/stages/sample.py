@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from facegraft.surfaces.distance import signed_distance
 from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_surface
+
+
+AUTO = "auto"
 
 
 class SampleParameters(StageParameters):
@@ -50,8 +53,8 @@ class SampleParameters(StageParameters):
     cut_share: float = Field(
         0.1, ge=0, le=1, description="at most this share of surface points lies on faces made by cutting"
     )
-    backend: Literal["auto", "winding", "height_field", "mesh-to-sdf"] = Field(
-        "auto", description="how the signed distance is found"
+    backend: str = Field(
+        AUTO, description=f"how the signed distance is found: {AUTO} (by whether the surface is closed), {', '.join(BACKENDS)}"
     )
     shard_items: int = Field(16, ge=1, description="items a shard")
 
@@ -61,6 +64,14 @@ class SampleParameters(StageParameters):
         if not values or min(values) <= 0:
             raise ValueError("needs at least one standard deviation, all above 0 mm")
         return values
+
+    @field_validator("backend")
+    @classmethod
+    def _known_backend(cls, name: str) -> str:
+        known = (AUTO, *BACKENDS)
+        if name not in known:
+            raise ValueError(f"is no distance backend{nearest(name, known)}")
+        return name
 
 
 Parameters = SampleParameters
@@ -140,7 +151,7 @@ def sample_item(
     vertices = surface["vertices"].astype(np.float64)
     faces = surface["faces"].astype(np.int64)
     backend = parameters.backend
-    if backend == "auto":
+    if backend == AUTO:
         backend = "winding" if closed else "height_field"
     labels = face_labels(surface["vertex_parts"], faces)
     cut = surface["face_cut"].astype(bool)

@@ -30,14 +30,11 @@ from facegraft.heads import synthetic
 from facegraft.meshfiles.meshfile import read_mesh
 from facegraft.meshfiles.points import read_points
 from facegraft.meshfiles.rawmesh import RawMesh
-from facegraft.recipe import STAGES, load_recipe
+from facegraft.recipe import load_recipe
 from facegraft.regions.regionmap import ROLES, RegionMap, load_region_map
 from facegraft.resources import resource_folder
 from facegraft.settings import parse_setting
-from facegraft.stages.clean import CleanParameters
-from facegraft.stages.graft import GraftParameters
-from facegraft.stages.ingest import IngestParameters
-from facegraft.stages.sample import SampleParameters
+from facegraft.stages import STAGES
 from facegraft.store import (
     DatasetSchema,
     FieldSpec,
@@ -59,7 +56,6 @@ from facegraft.store.writer import DATASET_FILE, INDEX_FILE, REGION_MAP_FILE, SH
 SECONDS, WALL_SECONDS = 20.0, 300.0
 MEMORY = 1 << 30
 LONGEST_LINE = 4000
-PARAMETERS = (IngestParameters, GraftParameters, CleanParameters, SampleParameters)
 
 
 class Hang(BaseException):
@@ -280,8 +276,8 @@ def region_seeds(_folder: Path) -> list[bytes]:
     """The map of the synthetic heads with shorter lists, one topology field a line as `save` writes it, and without what is optional."""
     whole = load_region_map("synthetic").to_json()
     for parts in whole["regions"].values():
-        for part in parts.values():
-            part["loop"], part["interior"] = part["loop"][:6], part["interior"][:8]
+        for disk in (disk for part in parts for disk in part["disks"]):
+            disk["loop"], disk["interior"] = disk["loop"][:6], disk["interior"][:8]
     for group in whole["groups"].values():
         group["ranges"] = group["ranges"][:2]
     whole |= {"symmetry": None, "openings": {name: loop[:6] for name, loop in whole["openings"].items()}}
@@ -289,7 +285,9 @@ def region_seeds(_folder: Path) -> list[bytes]:
         whole["neck_crop"] = {name: values[:6] for name, values in whole["neck_crop"].items()}
     tiny = {**whole, "vertex_count": 70, "landmarks68": list(range(68)), "symmetry": list(range(70)), "neck_crop": None}
     tiny |= {"openings": {}, "groups": {"skin": {"ranges": [[0, 40], [50, 70]], "role": "surface"}}}
-    tiny |= {"regions": {"eyes": {"nose": {"loop": [1, 2, 3], "interior": [4, 5]}}}, "provenance": "made for a test"}
+    disk = {"disk": "nose", "loop": [1, 2, 3], "interior": [4, 5], "followers": [], "residual_mm": [1.3, 1.1]}
+    part = {"part": "nose", "landmarks": [27, 30, 31, 33, 35], "holds": [30], "disks": [disk]}
+    tiny |= {"regions": {"eyes": [part]}, "provenance": "made for a test"}
     return [json.dumps(document, separators=(",", ":")).encode() for document in (whole, tiny)]
 
 
@@ -325,8 +323,8 @@ def feed_recipe(data: bytes, folder: Path) -> None:
     if len(data) < 100:
         parse_setting("sample.near=" + data.decode("utf-8", "replace"))
     recipe = load_recipe(path)
-    for stage, parameters in zip(STAGES, PARAMETERS, strict=True):
-        canonical_json(parameters.parse(recipe.of(stage)).as_json())
+    for stage in STAGES:
+        canonical_json(stage.parameters.parse(recipe.of(stage.name)).as_json())
 
 
 # -- manifests ----------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def ply(text: str, body: bytes = b"") -> bytes:
 VERTICES = "element vertex 3 | property float x | property float y | property float z"
 FACES = "element face 1 | property list uchar int vertex_indices"
 TRIANGLE = b"0 0 0\n1 0 0\n0 1 0\n"
-MAP = '{"format":"facegraft-region-map","version":1,"name":"t","vertex_count":70,"face_count":9,"faces_sha256":"","mm_per_unit":1,'
+MAP = '{"format":"facegraft-region-map","version":2,"name":"t","vertex_count":70,"face_count":9,"faces_sha256":"","mm_per_unit":1,'
 MAP += f'"landmarks68":{list(range(68))},"regions":{{}},"groups":{{}}'
 
 FOUND: dict[str, tuple[str, bytes, str]] = {
