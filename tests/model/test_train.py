@@ -39,14 +39,16 @@ Batch = dict[str, Tensor]
 STEP = torch.zeros(())
 MEASURED = ("points_per_s", "step_ms", "data_wait_ms", "seconds")
 """What depends on the machine's speed."""
-BASELINE = [
-    "baseline.deepsdf_dim=4",
-    "baseline.deepsdf_width=16",
-    "baseline.deepsdf_layers=4",
-    "baseline.i3dmm_width=16",
-]
-BASELINE += ["baseline.i3dmm_id_dim=4", "baseline.i3dmm_exp_dim=4", "baseline.i3dmm_layers=4"]
-BASELINE += ["baseline.i3dmm_reference_width=16"]
+BASELINES = {
+    "deepsdf": ["baseline.deepsdf_dim=4", "baseline.deepsdf_width=16", "baseline.deepsdf_layers=4"],
+    "i3dmm": [
+        "baseline.i3dmm_width=16",
+        "baseline.i3dmm_id_dim=4",
+        "baseline.i3dmm_exp_dim=4",
+        "baseline.i3dmm_layers=4",
+        "baseline.i3dmm_reference_width=16",
+    ],
+}
 
 
 @pytest.fixture
@@ -196,7 +198,7 @@ def test_a_second_process_in_the_same_folder_is_refused(go: Callable[..., Path],
 @pytest.mark.parametrize("method", ["parts", "imface", "deepsdf", "i3dmm"])
 def test_a_run_in_two_sittings_is_a_run_in_one(go: Callable[..., Path], tmp_path: Path, method: str) -> None:
     """Adam's moments, dropout, the order of items and windows: nothing depends on where a sitting began."""
-    settings = [f"model.method={method}", *(BASELINE if method in ("deepsdf", "i3dmm") else [])]
+    settings = [f"model.method={method}", *BASELINES.get(method, [])]
     go(tmp_path / "two", *settings, "train.steps=2")
     torch.rand(7)  # somebody else's random numbers
     go(tmp_path / "two", *settings, "train.steps=4")
