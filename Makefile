@@ -47,7 +47,7 @@ bench: .venv/installed-dev
 # Each reader for MINUTES; guided by coverage where atheris is installed (pip install atheris).
 MINUTES ?= 10
 fuzz: .venv/installed-dev
-	for reader in obj ply regions recipe manifest; do $(BIN)/python tests/faults/fuzz.py $$reader --minutes $(MINUTES) || exit 1; done
+	for reader in obj ply scan.obj scan.ply scan.xyz scan.npy regions recipe manifest; do $(BIN)/python tests/faults/fuzz.py $$reader --minutes $(MINUTES) || exit 1; done
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

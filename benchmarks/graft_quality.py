@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from facegraft.geometry.affine import fit_affine, fit_similarity
 from facegraft.geometry.graft import Grafter
 from facegraft.geometry.quality import self_intersecting_faces
-from facegraft.geometry.topology import boundary_loops, euler_characteristic, faces_within, is_watertight
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.stages.graft import GraftParameters, make_grafter
+from facegraft.surfaces.topology import boundary_loops, euler_characteristic, faces_within, is_watertight
 
 Floats = NDArray[np.float64]
 GALLERY = 100

@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from facegraft.geometry.distance import DistanceError, signed_distance
 from facegraft.geometry.frame import head_origin, to_mm_matrix, to_unit
 from facegraft.geometry.graft import Grafter
 from facegraft.regions.regionmap import load_region_map
@@ -37,6 +36,8 @@ from facegraft.stages.sample import SampleParameters, sample_item
 from facegraft.store import DatasetSchema, shard_name
 from facegraft.store.schema import samples_fields
 from facegraft.store.writer import ShardItem, write_shard
+from facegraft.surfaces.distance import signed_distance
+from facegraft.surfaces.errors import DistanceError
 
 MM_PER_UNIT = 165.0
 

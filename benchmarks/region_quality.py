@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.geometry.outline import roughness
-from facegraft.heads.meshfile import read_mesh
 from facegraft.heads.synthetic import template
+from facegraft.meshfiles.meshfile import read_mesh
 from facegraft.regions.check import check_region_map
 from facegraft.regions.regionmap import load_region_map
 from facegraft.regions.show import show_region_map

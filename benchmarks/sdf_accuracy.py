@@ -23,11 +23,12 @@ from brute_force import exact_distance, exact_winding_number
 from numpy.typing import NDArray
 
 from facegraft.geometry.clipping import BallClipper
-from facegraft.geometry.distance import DistanceError, signed_distance
-from facegraft.geometry.sampling import free_points, near_points, sample_surface
 from facegraft.regions.regionmap import load_region_map
 from facegraft.stages.clean import make_closer
 from facegraft.store import open_dataset
+from facegraft.surfaces.distance import signed_distance
+from facegraft.surfaces.errors import DistanceError
+from facegraft.surfaces.sampling import free_points, near_points, sample_surface
 
 Floats = NDArray[np.float64]
 Surface = tuple[str, Floats, NDArray[np.int64], float]

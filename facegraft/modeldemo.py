@@ -12,11 +12,10 @@ POINTS, PAIRS = 20_000, 2
 
 def model_demo(samples: Path, output: Path, seed: int, progress: bool, announce: Callable[[str], None]) -> None:
     """Train preset tiny on the demo's samples and write OUT/run, OUT/fits, OUT/scores and OUT/swap."""
+    from facegraft_model.config import PART_NAMES
     from facegraft_model.editing.edit import DecodeSettings, swap_heads
     from facegraft_model.editing.partcodes import Head
     from facegraft_model.fitting.commands import fit_dataset
-    from facegraft_model.meshes.extract import Mesh
-    from facegraft_model.meshes.meshio import write_mesh
     from facegraft_model.presets import TINY
     from facegraft_model.scores.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits, fit_pictures
     from facegraft_model.scores.records import ScoreSettings
@@ -24,6 +23,7 @@ def model_demo(samples: Path, output: Path, seed: int, progress: bool, announce:
     from facegraft_model.scores.scoretable import score_table
     from facegraft_model.training.train import train
 
+    from facegraft.meshfiles.write import write_mesh
     from facegraft.report.modelsheets import write_edit_sheet, write_fit_sheet
     from facegraft.store import open_dataset, write_json_atomic
 
@@ -48,8 +48,10 @@ def model_demo(samples: Path, output: Path, seed: int, progress: bool, announce:
     (output / SWAP).mkdir(parents=True, exist_ok=True)
     write_mesh(
         output / SWAP / "swapped.ply",
-        Mesh(result.vertices_mm, result.faces),
+        result.vertices_mm,
+        result.faces,
         parts=result.parts,
+        part_names=PART_NAMES,
         template_coords=result.template_coords,
     )
     write_json_atomic(output / SWAP / "numbers.json", edit.numbers)

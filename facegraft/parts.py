@@ -22,8 +22,31 @@ FIXED_STAGES = 3
 """Stages of the template morph that belong to no part: as scanned, neutral, template."""
 
 RESERVED = frozenset(
-    "all exp expression expression_name full head id is_composite is_neutral item key landmarks neutral recipient rem remainder "
-    "sdf shape split stage_points subject template to_mm".split()
+    [
+        "all",
+        "exp",
+        "expression",
+        "expression_name",
+        "full",
+        "head",
+        "id",
+        "is_composite",
+        "is_neutral",
+        "item",
+        "key",
+        "landmarks",
+        "neutral",
+        "recipient",
+        "rem",
+        "remainder",
+        "sdf",
+        "shape",
+        "split",
+        "stage_points",
+        "subject",
+        "template",
+        "to_mm",
+    ]
 )
 """Names that tables, codes and columns have already."""
 
@@ -118,7 +141,9 @@ class Parts:
     def describe_stages(self) -> str:
         """`as scanned, neutral, with the template's nose, + eyes, …, template`"""
         first, *others = self.names
-        return ", ".join(["as scanned", "neutral", f"with the template's {first}", *(f"+ {n}" for n in others), "template"])
+        return ", ".join(
+            ["as scanned", "neutral", f"with the template's {first}", *(f"+ {n}" for n in others), "template"]
+        )
 
     # -- columns of the index -----------------------------------------------------------------------------------------
 

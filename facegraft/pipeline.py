@@ -1,4 +1,4 @@
-"""The four stages as plain functions over folders, and a whole recipe in one call.
+"""The stages as plain functions over folders, and a whole recipe in one call.
 
     from facegraft.pipeline import graft, run_recipe
 
@@ -11,12 +11,33 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from facegraft.engine import EngineOptions, RunSummary, ShardClient, StagePlan, execute, start_client
+from facegraft.engine import EngineOptions, RunSummary, ShardClient, execute, start_client
 from facegraft.recipe import Recipe
-from facegraft.store import open_dataset
+from facegraft.stages import CLEAN, GRAFT, INGEST, SAMPLE, STAGES, StageDefinition
 from facegraft.store.remote import place
 
 Announce = Callable[[RunSummary], None]
+
+
+def run_stage(
+    stage: StageDefinition,
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    parameters: Mapping[str, Any],
+    seed: int = 0,
+    options: EngineOptions | None = None,
+    client: ShardClient | None = None,
+) -> RunSummary:
+    """Make the dataset of one stage from its inputs, or go on where an earlier run of it stopped.
+
+    Raises ParameterError, what the stage's plan raises, and what `engine.execute` raises.
+    """
+    checked = stage.parameters.parse(parameters)
+    places = [place(path) for path in inputs]
+    plan = stage.plan(places, checked, seed)
+    # By their full paths, so that a worker that runs elsewhere finds them.
+    names = [str(path.resolve()) for path in places]
+    return execute(stage.path, plan, names, place(output), checked.as_json(), seed, options or EngineOptions(), client)
 
 
 def ingest(
@@ -28,19 +49,7 @@ def ingest(
     client: ShardClient | None = None,
 ) -> RunSummary:
     """Source heads (a folder, a file, or None for synthetic ones) → dataset of heads."""
-    from facegraft.stages import ingest as stage
-
-    checked = stage.IngestParameters.parse(parameters)
-    return _execute(
-        stage.STAGE_PATH,
-        stage.plan_ingest(place(source) if source else None, checked, seed),
-        [source] if source else [],
-        output,
-        checked.as_json(),
-        seed,
-        options,
-        client,
-    )
+    return run_stage(INGEST, [source] if source else [], output, parameters, seed, options, client)
 
 
 def graft(
@@ -52,11 +61,7 @@ def graft(
     client: ShardClient | None = None,
 ) -> RunSummary:
     """Heads → composites."""
-    from facegraft.stages import graft as stage
-
-    checked = stage.GraftParameters.parse(parameters)
-    plan = stage.plan_graft(open_dataset(heads), checked, seed)
-    return _execute(stage.STAGE_PATH, plan, [heads], output, checked.as_json(), seed, options, client)
+    return run_stage(GRAFT, [heads], output, parameters, seed, options, client)
 
 
 def clean(
@@ -68,11 +73,7 @@ def clean(
     client: ShardClient | None = None,
 ) -> RunSummary:
     """Composites and heads → watertight surfaces."""
-    from facegraft.stages import clean as stage
-
-    checked = stage.CleanParameters.parse(parameters)
-    plan = stage.plan_clean([open_dataset(path) for path in inputs], checked, seed)
-    return _execute(stage.STAGE_PATH, plan, list(inputs), output, checked.as_json(), seed, options, client)
+    return run_stage(CLEAN, list(inputs), output, parameters, seed, options, client)
 
 
 def sample(
@@ -84,11 +85,7 @@ def sample(
     client: ShardClient | None = None,
 ) -> RunSummary:
     """Surfaces → samples."""
-    from facegraft.stages import sample as stage
-
-    checked = stage.SampleParameters.parse(parameters)
-    plan = stage.plan_sample(open_dataset(surfaces), checked, seed)
-    return _execute(stage.STAGE_PATH, plan, [surfaces], output, checked.as_json(), seed, options, client)
+    return run_stage(SAMPLE, [surfaces], output, parameters, seed, options, client)
 
 
 def run_recipe(
@@ -99,52 +96,20 @@ def run_recipe(
     options: EngineOptions | None = None,
     announce: Announce = lambda summary: None,
 ) -> list[RunSummary]:
-    """All stages of a recipe into OUT/heads, composites, surfaces, samples; resumes what is there.
+    """All stages of a recipe, each into the folder of OUT that is named after its kind; resumes what is there.
 
     Every parameter is validated before the first stage starts. One Dask client serves all stages; `announce` is called
     with each stage's summary.
     """
-    from facegraft.stages.clean import CleanParameters
-    from facegraft.stages.graft import GraftParameters
-    from facegraft.stages.ingest import IngestParameters
-    from facegraft.stages.sample import SampleParameters
-
-    for kind in (IngestParameters, GraftParameters, CleanParameters, SampleParameters):
-        kind.parse(recipe.of(kind.STAGE))
+    for stage in STAGES:
+        stage.parameters.parse(recipe.of(stage.name))
     options = options or EngineOptions()
     output = place(output)
-    heads, composites, surfaces, samples = (output / name for name in ("heads", "composites", "surfaces", "samples"))
-    steps: list[Callable[[ShardClient], RunSummary]] = [
-        lambda client: ingest(source, heads, recipe.of("ingest"), seed, options, client),
-        lambda client: graft(heads, composites, recipe.of("graft"), seed, options, client),
-        lambda client: clean([composites, heads], surfaces, recipe.of("clean"), seed, options, client),
-        lambda client: sample(surfaces, samples, recipe.of("sample"), seed, options, client),
-    ]
     summaries = []
     with start_client(options) as client:
-        for step in steps:
-            summaries.append(step(client))
+        for stage in STAGES:
+            inputs: list[str | Path] = [output / kind for kind in stage.reads] or ([source] if source else [])
+            parameters = recipe.of(stage.name)
+            summaries.append(run_stage(stage, inputs, output / stage.makes, parameters, seed, options, client))
             announce(summaries[-1])
     return summaries
-
-
-def _execute(
-    stage_path: str,
-    plan: StagePlan,
-    inputs: Sequence[str | Path],
-    output: Path,
-    parameters: dict[str, Any],
-    seed: int,
-    options: EngineOptions | None,
-    client: ShardClient | None,
-) -> RunSummary:
-    return execute(
-        stage_path,
-        plan,
-        [str(place(path).resolve()) for path in inputs],
-        place(output),
-        parameters,
-        seed,
-        options or EngineOptions(),
-        client,
-    )

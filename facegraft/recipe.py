@@ -10,8 +10,7 @@ from typing import Any
 
 from facegraft.resources import resource_folder
 from facegraft.settings import SettingError, parse_setting, read_yaml
-
-STAGES = ("ingest", "graft", "clean", "sample")
+from facegraft.stages import STAGES
 
 MAX_BYTES = 1 << 17
 
@@ -39,7 +38,7 @@ class Recipe:
             stage, name, value = parse_setting(setting)
             if stage is None:
                 raise RecipeError(
-                    f"--set {setting}: say which stage it is for, as in --set sample.{name}=…; stages are {', '.join(STAGES)}"
+                    f"--set {setting}: say which stage it is for, as in --set sample.{name}=…; stages are {_names()}"
                 )
             parameters.setdefault(_known_stage(stage, f"--set {setting}"), {})[name] = value
         return Recipe(self.name, self.description, parameters)
@@ -103,8 +102,13 @@ def stage_settings(stage: str, settings: Iterable[str]) -> dict[str, Any]:
 
 
 def _known_stage(stage: str, where: str) -> str:
-    if stage not in STAGES:
-        near = difflib.get_close_matches(stage, STAGES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"stages are {', '.join(STAGES)}"
+    names = [known.name for known in STAGES]
+    if stage not in names:
+        near = difflib.get_close_matches(stage, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"stages are {_names()}"
         raise RecipeError(f"{where}: unknown stage {stage[:60]!r}; {hint}")
     return stage
+
+
+def _names() -> str:
+    return ", ".join(stage.name for stage in STAGES)

@@ -59,7 +59,9 @@ def _plain_loader() -> Any:
                 )
             self.depth += 1
             if self.depth > _DEEPEST:
-                raise yaml.composer.ComposerError(None, None, "nested too deeply", parent.start_mark if parent else None)
+                raise yaml.composer.ComposerError(
+                    None, None, "nested too deeply", parent.start_mark if parent else None
+                )
             node = super().compose_node(parent, index)
             self.depth -= 1
             return node

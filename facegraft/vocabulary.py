@@ -18,6 +18,9 @@ NEUTRAL: Final = "neutral"
 KINDS: Final = ("heads", "composites", "surfaces", "samples")
 """Kinds of dataset, in the order in which the stages make them; also the folders of a run."""
 
+DEFAULT_REGION_SET: Final = "eyes"
+"""The region set of Gu & Pears (2024), which every shipped topology has."""
+
 TRAIN, TEST = "train", "test"
 SPLITS: Final = (TRAIN, TEST)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -22,3 +25,25 @@ def data_dir() -> Path:
     if path is None:
         pytest.skip("no real heads: set FACEGRAFT_DATA to the folder that holds ict/, facescape/ and flame/")
     return path
+
+
+@pytest.fixture(scope="session")
+def toy() -> ModuleType:
+    """The module toy_head.py in heads/."""
+    spec = importlib.util.spec_from_file_location("facegraft_toy_head", Path(__file__).parent / "heads" / "toy_head.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def facescape_folder(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A FaceScape folder with the one real mesh as 1/1_neutral.obj."""
+    root = tmp_path_factory.mktemp("facescape")
+    (root / "1").mkdir()
+    (root / "1" / "1_neutral.obj").write_bytes(
+        gzip.decompress((data_dir / "facescape" / "facescape_v16_sample.obj.gz").read_bytes())
+    )
+    return root

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from facegraft.recipe import RecipeError, find_recipe, load_recipe, stage_settings
-from facegraft.settings import SettingError
 from facegraft.resources import resource_folder
+from facegraft.settings import SettingError
 from facegraft.stages.clean import CleanParameters
 from facegraft.stages.graft import GraftParameters
 from facegraft.stages.ingest import IngestParameters

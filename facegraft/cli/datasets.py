@@ -12,6 +12,7 @@ import click
 
 from facegraft.cli.options import Place, limit_options, run_options, say, scheduler_options
 from facegraft.errors import printable
+from facegraft.vocabulary import KINDS
 
 if TYPE_CHECKING:
     from facegraft.engine import EngineOptions, RunStatus, Tls
@@ -41,11 +42,11 @@ def verify(
         findings, state = verify_dataset(folder), "whole"
         if deep and not findings:
             from facegraft.engine import EngineOptions, verify_deep
-            from facegraft.stages import plan_again, stage_path_of
+            from facegraft.stages.again import plan_again, stage_of
 
-            stage = stage_path_of(folder)
+            stage = stage_of(folder)
             options = EngineOptions(item_timeout_s=item_timeout, item_memory_gb=item_memory)
-            report = verify_deep(folder, stage, partial(plan_again, stage), items, seed, options)
+            report = verify_deep(folder, stage.path, partial(plan_again, stage), items, seed, options)
             findings, state = (
                 report.findings,
                 f"whole, and {len(report.checked)} items made again are the same bit by bit",
@@ -60,7 +61,7 @@ def verify(
 
 def stage_folders(path: Path) -> list[Path]:
     """A dataset's folder itself, or the stages' folders in the folder of a run."""
-    stages = [path / name for name in ("heads", "composites", "surfaces", "samples")]
+    stages = [path / kind for kind in KINDS]
     if (
         not (path / "dataset.json").exists()
         and not (path / "run.json").exists()
@@ -137,6 +138,8 @@ def inspect(dataset: Path, key: str | None) -> None:
         click.echo(
             f"{dataset}: kind {ds.kind}, {len(ds)} items in {len(ds.shards)} shards, {ds.mm_per_unit:g} mm per unit"
         )
+        if ds.schema.parts is not None:
+            click.echo(f"region set {ds.parts.region_set}, parts: {ds.parts.describe_labels()}")
         click.echo(f"frame: {printable(ds.schema.frame, 500)}")
         for name, spec in ds.schema.fields.items():
             click.echo(
@@ -161,9 +164,9 @@ def retry(dataset: Path, options: EngineOptions) -> None:
     Example: facegraft retry out/surfaces --item-timeout 900
     """
     from facegraft.engine import retry as engine_retry
-    from facegraft.stages import stage_path_of
+    from facegraft.stages.again import stage_of
 
-    say(engine_retry(dataset, stage_path_of(dataset), options))
+    say(engine_retry(dataset, stage_of(dataset).path, options))
 
 
 @click.command()

@@ -11,16 +11,13 @@ from facegraft.cli.datasets import doctor, inspect, report, retry, status, verif
 from facegraft.cli.group import cli
 from facegraft.cli.model import model
 from facegraft.cli.regions import regions
-from facegraft.cli.stages import clean, demo, graft, ingest, run, sample
+from facegraft.cli.stages import STAGE_COMMANDS, demo, run
 from facegraft.errors import FacegraftError, printable
 
 for command in (
     demo,
     run,
-    ingest,
-    graft,
-    clean,
-    sample,
+    *STAGE_COMMANDS,
     verify,
     status,
     inspect,

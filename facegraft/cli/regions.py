@@ -98,9 +98,9 @@ def regions_check(region_map: str, template: Path) -> None:
 
 def _read_triangles(path: Path, region_map: RegionMap | None = None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Vertices and triangles of a mesh file, in file order; quads are split as ingest splits them."""
-    from facegraft.heads.triangles import read_triangles
+    from facegraft.meshfiles.meshfile import read_triangles
 
-    return read_triangles(path, region_map)
+    return read_triangles(path, None if region_map is None else region_map.symmetry)
 
 
 def _say_check(found: tuple[list[str], dict[str, dict[str, dict[str, object]]]]) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
 from facegraft.cli.options import Place, count_or_names, gathered, output_option, run_options, say, stage_options
+from facegraft.stages import STAGES, StageDefinition
 
 if TYPE_CHECKING:
-    from facegraft.engine import EngineOptions
+    from pydantic.fields import FieldInfo
 
-KINDS = ("synthetic", "ict", "facescape", "flame", "meshes")
+    from facegraft.engine import EngineOptions
 
 
 @click.command()
@@ -103,133 +105,78 @@ def _run(
     click.echo(f"report: {page}")
 
 
-@click.command()
-@click.argument("source", required=False)
-@click.option("--kind", type=click.Choice(KINDS), required=True, help="What the source is.")
-@click.option(
-    "--subjects",
-    type=click.IntRange(1),
-    default=None,
-    help="How many subjects (generated kinds), or at most how many (folders).",
-)
-@click.option(
-    "--expressions",
-    callback=count_or_names,
-    default=None,
-    metavar="N|A,B,…",
-    help="How many expressions, or their names.",
-)
-@click.option(
-    "--region-map",
-    type=click.Path(),
-    default=None,
-    help="Region map (JSON) of a topology that facegraft does not ship.",
-)
-@output_option
-@stage_options
-@run_options
-def ingest(
-    source: str | None,
-    kind: str,
-    subjects: int | None,
-    expressions: int | list[str] | None,
-    region_map: str | None,
-    output: Path,
-    seed: int,
-    settings: tuple[str, ...],
-    options: EngineOptions,
-) -> None:
-    """Read SOURCE into a dataset of heads: one topology, millimetres, split by subject.
+class StageCommand(click.Command):
+    """The command of one stage. Its options come from the stage's parameters, which are imported when they are first asked for."""
 
-    \b
-    Example: facegraft ingest FaceXModel --kind ict --subjects 12 --expressions 2 --seed 0 -o heads
-    """
-    from facegraft import pipeline
+    def __init__(self, stage: StageDefinition) -> None:
+        super().__init__(stage.name, help=stage.help, callback=_runs(stage))
+        self.stage = stage
 
-    parameters = gathered(
-        "ingest", settings, kind=kind, subjects=subjects, expressions=expressions, region_map=region_map
-    )
-    say(pipeline.ingest(source, output, parameters, seed, options))
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        self.params = self._made
+        return super().get_params(ctx)
+
+    @cached_property
+    def _made(self) -> list[click.Parameter]:
+        # click collects what decorators hang on a function; the last one comes first.
+        holder = _runs(self.stage)
+        for decorate in (run_options, stage_options, output_option):
+            holder = decorate(holder)
+        self.callback = holder
+        collected: list[click.Parameter] = list(reversed(getattr(holder, "__click_params__", [])))
+        return [_inputs_argument(self.stage), *_shortcut_options(self.stage), *collected]
 
 
-@click.command()
-@click.argument("heads", type=Place())
-@output_option
-@click.option(
-    "--donors",
-    type=click.IntRange(0),
-    default=None,
-    help="Donors of every recipient, beside itself.  [default: 16]",
-    show_default=False,
-)
-@click.option("--preset", default=None, help="facegraft, paper or similarity.")
-@stage_options
-@run_options
-def graft(
-    heads: Path,
-    output: Path,
-    donors: int | None,
-    preset: str | None,
-    seed: int,
-    settings: tuple[str, ...],
-    options: EngineOptions,
-) -> None:
-    """Make composite heads: move noses, eyes and mouths between the neutral HEADS.
+def _runs(stage: StageDefinition) -> Callable[..., None]:
+    """What the command of a stage does: gather parameters, run, say what was written."""
 
-    \b
-    Example: facegraft graft heads -o composites --donors 4 --seed 0
-    """
-    from facegraft import pipeline
+    def command(
+        output: Path, seed: int, settings: tuple[str, ...], options: EngineOptions, inputs: Any, **named: Any
+    ) -> None:
+        from facegraft.pipeline import run_stage
 
-    say(pipeline.graft(heads, output, gathered("graft", settings, donors=donors, preset=preset), seed, options))
+        given = list(inputs) if isinstance(inputs, tuple) else [] if inputs is None else [inputs]
+        say(run_stage(stage, given, output, gathered(stage.name, settings, **named), seed, options))
+
+    return command
 
 
-@click.command()
-@click.argument("inputs", type=Place(), nargs=-1, required=True)
-@output_option
-@click.option(
-    "--mode",
-    type=click.Choice(["head", "frontal"]),
-    default=None,
-    help="Whole head, or head ∩ ball around the face.  [default: head]",
-    show_default=False,
-)
-@click.option("--preset", default=None, help="facegraft or paper.")
-@stage_options
-@run_options
-def clean(
-    inputs: tuple[Path, ...],
-    output: Path,
-    mode: str | None,
-    preset: str | None,
-    seed: int,
-    settings: tuple[str, ...],
-    options: EngineOptions,
-) -> None:
-    """Close every head of the INPUTS (composites, heads) to a watertight surface in the unit ball.
-
-    \b
-    Example: facegraft clean composites heads -o surfaces --mode head
-    """
-    from facegraft import pipeline
-
-    say(pipeline.clean(inputs, output, gathered("clean", settings, mode=mode, preset=preset), seed, options))
+def _inputs_argument(stage: StageDefinition) -> click.Argument:
+    if not stage.reads:
+        return click.Argument(["inputs"], metavar="[SOURCE]", required=False)
+    if stage.many:
+        return click.Argument(["inputs"], type=Place(), nargs=-1, required=True)
+    return click.Argument(["inputs"], metavar=stage.reads[0].upper(), type=Place())
 
 
-@click.command()
-@click.argument("surfaces", type=Place())
-@output_option
-@click.option("--preset", default=None, help="facegraft or paper.")
-@stage_options
-@run_options
-def sample(
-    surfaces: Path, output: Path, preset: str | None, seed: int, settings: tuple[str, ...], options: EngineOptions
-) -> None:
-    """Sample points, normals and signed distances of every surface.
+def _shortcut_options(stage: StageDefinition) -> list[click.Option]:
+    """Parameters that have an option of their own, typed and described as the parameter is."""
+    fields = stage.parameters.model_fields
+    return [_option_of(name, fields[name]) for name in stage.shortcuts]
 
-    \b
-    Example: facegraft sample surfaces -o samples --set surface=20000 --set near=5000 --set free=2000
-    """
-    from facegraft import pipeline
 
-    say(pipeline.sample(surfaces, output, gathered("sample", settings, preset=preset), seed, options))
+def _option_of(name: str, field: FieldInfo) -> click.Option:
+    from pydantic_core import PydanticUndefined
+
+    description = f"{(field.description or name)[0].upper()}{(field.description or name)[1:]}."
+    required = field.default is PydanticUndefined
+    known = None if required or field.default is None else field.default
+    if known is not None:
+        description += f"  [default: {known}]"
+    shared: dict[str, Any] = {"default": None, "show_default": False, "required": required, "help": description}
+    kinds = {kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)}
+    if get_origin(field.annotation) is Literal:
+        return click.Option([_flag(name)], type=click.Choice(list(map(str, get_args(field.annotation)))), **shared)
+    if kinds == {int}:
+        least = next((int(bound.ge) for bound in field.metadata if hasattr(bound, "ge")), None)
+        return click.Option([_flag(name)], type=click.IntRange(least), **shared)
+    if int in kinds:
+        return click.Option([_flag(name)], callback=count_or_names, metavar="N|A,B,…", **shared)
+    return click.Option([_flag(name)], **shared)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+STAGE_COMMANDS = tuple(StageCommand(stage) for stage in STAGES)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.errors import FacegraftError
+from facegraft.surfaces.procrustes import similarities
 
 Floats = NDArray[np.float64]
 
@@ -99,7 +100,7 @@ def fit_affines(
         raise DegenerateRim("a rim holds NaN or infinite positions; the head's mesh is damaged")
     _refuse_degenerate(np.asarray(np.linalg.eigvalsh(covariance)), plain=stiffness == 0)
     trace = np.trace(covariance, axis1=1, axis2=2)
-    linear = _similarities(cross, trace)
+    linear = similarities(cross, trace)
     if np.isfinite(stiffness):
         mu = (stiffness * trace / 3.0)[:, None, None]
         system, right = covariance + mu * np.eye(3), cross + mu * linear
@@ -131,12 +132,3 @@ def _refuse_degenerate(spreads: Floats, plain: bool) -> None:
                 f"the donor's rim is nearly planar (covariance condition {wide / max(flat, 1e-300):.3g}, limit "
                 f"{MAX_CONDITION:g}): a plain affine would flatten or blow up the part; use a stiffness above 0"
             )
-
-
-def _similarities(cross: Floats, trace: Floats) -> Floats:
-    """Linear parts sR [k, 3, 3] of the similarities, from YᵀX [k, 3, 3] and tr(XᵀX) [k] (Umeyama 1991, eqs. 40-42)."""
-    u, d, vt = np.linalg.svd(cross)
-    sign = np.ones_like(d)
-    sign[:, 2] = np.where(np.linalg.det(u) * np.linalg.det(vt) < 0, -1.0, 1.0)
-    scale = (d * sign).sum(axis=1) / trace
-    return scale[:, None, None] * ((u * sign[:, None, :]) @ vt)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facegraft.geometry.topology import vertex_normals
+from facegraft.surfaces.normals import vertex_normals
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -16,7 +16,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from facegraft.errors import FacegraftError
-from facegraft.geometry.topology import compact, face_normals, open_edge_count, signed_volume
+from facegraft.surfaces.normals import face_normals, signed_volume
+from facegraft.surfaces.topology import compact, open_edge_count
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -30,21 +30,19 @@ from facegraft.geometry.caps import (
     sphere_radius,
 )
 from facegraft.geometry.neck import NeckCut, cut_neck
-from facegraft.geometry.topology import (
+from facegraft.surfaces.normals import signed_volume
+from facegraft.surfaces.topology import (
     boundary_edges,
     boundary_loops,
     euler_characteristic,
     face_components,
     is_watertight,
-    signed_volume,
     unique_edges,
 )
+from facegraft.vocabulary import NECK
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-EYES, MOUTH, REMAINDER = 2, 3, 0
-NECK = "neck"
 
 
 class ClosingError(FacegraftError):
@@ -57,7 +55,7 @@ class ClosedHead:
 
     vertices        [V, 3] f64   skin vertices exactly as given, then the caps' own
     faces           [F, 3] i64   the same for every head of a closer
-    vertex_labels   [V]    u8    0 remainder, 1 nose, 2 eyes, 3 mouth
+    vertex_labels   [V]    u8    part labels; a cap has the label of the part that its rim lies in
     source          [V]    i64   the vertex's index in the head that was given, -1 for one of a cap or the neck's cut
     """
 
@@ -140,8 +138,7 @@ class HeadCloser:
             added = opening.pattern.new_count
             names = np.concatenate([new[opening.rim], np.arange(count, count + added)])
             all_faces.append(names[opening.pattern.faces])
-            label = EYES if opening.eye else MOUTH if opening.name == "mouth" else REMAINDER
-            all_labels.append(np.full(added, label, dtype=np.uint8))
+            all_labels.append(np.full(added, _label_of_rim(labels[opening.rim]), dtype=np.uint8))
             count += added
         self._faces = np.concatenate(all_faces)
         of_neck = [False, *(opening.name == NECK for opening in self._openings)]
@@ -255,6 +252,11 @@ def _cap_openings(head: Floats, faces: Ints, rims: Mapping[str, Ints], eyeballs:
             f"the openings {', '.join(sorted(unmatched))} are no boundary loops of the surface: wrong loops or wrong faces"
         )
     return openings
+
+
+def _label_of_rim(labels: NDArray[np.uint8]) -> int:
+    """The label that most vertices [n] of a rim have: that of the part that the opening lies in."""
+    return int(np.bincount(labels).argmax())
 
 
 def _place(opening: _Opening, rim: Floats, head: Floats) -> Floats:

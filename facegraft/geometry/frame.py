@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from facegraft.vocabulary import CANTHI, NOSE_TIP
 
-CANTHI = (36, 39, 42, 45)
-NOSE_TIP = 30
+Floats = NDArray[np.float64]
 
 HEAD_CENTRE = np.array([0.0, -35.0, -90.0])
 """Centre of an adult head's smallest ball, crown to cropped neck, from the mean of its four canthi, in mm."""

@@ -16,7 +16,7 @@ from facegraft.geometry.affine import AffineFit, fit_affines, fit_similarity
 from facegraft.geometry.pockets import PocketOperator, pocket_operator
 from facegraft.geometry.quality import LoopEdges, dihedral_angles, dihedral_excess, flipped_faces, loop_edges
 from facegraft.geometry.seam import SeamMethod, SeamOperator, seam_operator
-from facegraft.geometry.topology import compact, faces_within, grow_rings, vertex_adjacency
+from facegraft.surfaces.topology import compact, faces_within, grow_rings, vertex_adjacency
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.geometry.topology import boundary_loops, face_components
+from facegraft.surfaces.topology import boundary_loops, face_components
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.geometry.seam import spread_values
-from facegraft.geometry.topology import compact
+from facegraft.surfaces.topology import compact
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

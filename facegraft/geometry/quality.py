@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from facegraft.geometry.topology import face_cross
+from facegraft.surfaces.normals import face_cross
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

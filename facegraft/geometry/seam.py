@@ -22,7 +22,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 
-from facegraft.geometry.topology import compact, face_areas, faces_within
+from facegraft.surfaces.normals import face_areas
+from facegraft.surfaces.topology import compact, faces_within
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -15,13 +15,11 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from facegraft.geometry.topology import directed_edges, unique_edges, vertex_components
+from facegraft.surfaces.mirror import MIRROR
+from facegraft.surfaces.topology import directed_edges, unique_edges, vertex_components
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-MIRROR = np.array([-1.0, 1.0, 1.0])
-"""Reflection in the plane x = 0, as a factor on coordinates."""
 
 _SEED_EDGES = 12  # places at which a propagation is tried
 _SEED_CANDIDATES = (12, 48)  # nearest mirrored vertices considered for each end of a seed edge; more only if few fail
@@ -71,12 +69,6 @@ def preserved_edges(mirror: ArrayLike, faces: ArrayLike) -> float:
     size = int(edges.max()) + 1
     image = np.sort(m[edges], axis=1)
     return float(np.isin(image[:, 0] * size + image[:, 1], edges[:, 0] * size + edges[:, 1]).mean())
-
-
-def symmetrised(vertices: ArrayLike, mirror: ArrayLike) -> Floats:
-    """Mean of a shape and its mirror image [V, 3]: exactly symmetric about x = 0."""
-    v = np.asarray(vertices, dtype=np.float64)
-    return 0.5 * (v + v[np.asarray(mirror)] * MIRROR)
 
 
 def _pair_components(v: Floats, component: NDArray[np.int32]) -> list[tuple[int, int]] | None:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import Delaunay, QhullError
 
 from facegraft.geometry.clipping import ClippingError, CroppedSurface, crop_to_ball
-from facegraft.geometry.topology import compact
+from facegraft.surfaces.topology import compact
 
 Floats = NDArray[np.float64]
 

@@ -1,15 +1,8 @@
-"""What can be wrong with heads on disk: one mesh, or a whole source."""
+"""What can be wrong with a source of heads. (What can be wrong with one mesh: `facegraft.meshfiles.MeshError`.)"""
 
 from __future__ import annotations
 
 from facegraft.errors import FacegraftError
-
-
-class MeshError(FacegraftError):
-    """One mesh that cannot be used: the message names the file, the line where there is one, and the remedy.
-
-    During ingest it rejects that head and the others go on.
-    """
 
 
 class SourceError(FacegraftError):

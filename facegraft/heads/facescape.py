@@ -13,11 +13,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from facegraft.heads.errors import MeshError, SourceError
+from facegraft.heads.errors import SourceError
 from facegraft.heads.folders import Found, choose_heads, find_template, list_folder, mesh_files, mesh_loader
 from facegraft.heads.names import split_number
-from facegraft.heads.rawmesh import RawMesh
 from facegraft.heads.source import Loader, SourceOptions, SourcePlan
+from facegraft.meshfiles.errors import MeshError
+from facegraft.meshfiles.rawmesh import RawMesh
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.resources import resource_folder
 

@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.heads.errors import MeshError, SourceError
+from facegraft.heads.errors import SourceError
 from facegraft.heads.folders import Found, choose_heads, match_faces
 from facegraft.heads.meshes import MeshesSource
-from facegraft.heads.meshfile import read_mesh
 from facegraft.heads.names import split_number
-from facegraft.heads.rawmesh import Floats, RawMesh
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import Head, Loader, SourcePlan, subject_name
 from facegraft.heads.vertex_arrays import VertexArrays, read_vertex_arrays
+from facegraft.meshfiles.errors import MeshError
+from facegraft.meshfiles.meshfile import read_mesh
+from facegraft.meshfiles.rawmesh import Floats, RawMesh
 from facegraft.regions.regionmap import RegionMap, load_region_map
 
 

@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.errors import FacegraftError, printable
-from facegraft.geometry.topology import faces_sha256
-from facegraft.heads.errors import MeshError, SourceError
+from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME
-from facegraft.heads.meshfile import read_mesh
 from facegraft.heads.names import clean_name, clean_names, natural_key, split_number
-from facegraft.heads.rawmesh import Floats, Ints, RawMesh
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import Head, Loader, SourceOptions
-from facegraft.heads.triangulate import split_quads, triangulate
+from facegraft.meshfiles.errors import MeshError
+from facegraft.meshfiles.meshfile import read_mesh
+from facegraft.meshfiles.rawmesh import Floats, Ints, RawMesh
 from facegraft.regions.regionmap import RegionMap
 from facegraft.store.remote import place
+from facegraft.surfaces.topology import faces_sha256
+from facegraft.surfaces.triangulate import split_quads, triangulate
 
 log = logging.getLogger("facegraft")
 

@@ -19,12 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.geometry.symmetry import symmetrised
-from facegraft.heads.errors import MeshError, SourceError
+from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import Expression, choose_expressions, expression_intensity
 from facegraft.heads.folders import list_folder, match_faces
-from facegraft.heads.obj import parse_obj, parse_obj_vertices
-from facegraft.heads.rawmesh import Floats, RawMesh, read_bytes
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import (
     DEFAULT_EXPRESSIONS,
@@ -36,7 +33,11 @@ from facegraft.heads.source import (
     subject_name,
     subject_rng,
 )
+from facegraft.meshfiles.errors import MeshError
+from facegraft.meshfiles.obj import parse_obj, parse_obj_vertices
+from facegraft.meshfiles.rawmesh import Floats, RawMesh, read_bytes
 from facegraft.regions.regionmap import RegionMap, load_region_map
+from facegraft.surfaces.mirror import symmetrised
 
 log = logging.getLogger("facegraft")
 

@@ -9,35 +9,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from facegraft.heads.errors import MeshError
-from facegraft.heads.rawmesh import Floats
-
-CANTHI_MM = (70.0, 115.0)
-"""Distance of the outer eye corners that is accepted. Adults: 80 to 100 mm; the rest is room for children and caricatures."""
-
-_TYPICAL_CANTHI = 90.0
-_SCALES = {
-    1000.0: "metres",
-    100.0: "decimetres",
-    10.0: "centimetres",
-    1.0: "millimetres",
-    25.4: "inches",
-    250.0: "quarter metres",
-}
-_PAIRS = np.array(
-    [
-        *zip(range(17, 22), range(26, 21, -1), strict=True),
-        (31, 35),
-        (32, 34),
-        (36, 45),
-        (37, 44),
-        (38, 43),
-        (39, 42),
-        (40, 47),
-        (41, 46),
-    ]
+from facegraft.meshfiles.errors import MeshError
+from facegraft.meshfiles.rawmesh import Floats
+from facegraft.vocabulary import (
+    ACCEPTED_CANTHI_MM,
+    CHIN,
+    MEAN_CANTHI_MM,
+    MIRROR_PAIRS,
+    NASION,
+    NOSE_TIP,
+    OUTER_CANTHI,
+    UNITS,
 )
-_RIGHT_EYE, _LEFT_EYE, _BRIDGE, _NOSE_TIP, _CHIN = 36, 45, 27, 30, 8
+
+_MIRRORED = np.array([pair for pair in MIRROR_PAIRS if 17 <= pair[0] < 48])
+"""Brows, nose and eyes, which stay mirror images in every expression; mouth and jaw may be drawn to one side."""
+
+_RIGHT_EYE, _LEFT_EYE = OUTER_CANTHI
 
 
 def check_head(vertices: ArrayLike, landmarks68: ArrayLike, mm_per_unit: float, where: str) -> None:
@@ -48,14 +36,14 @@ def check_head(vertices: ArrayLike, landmarks68: ArrayLike, mm_per_unit: float, 
     """
     lm = np.asarray(vertices, dtype=np.float64)[np.asarray(landmarks68)]
     canthi = float(np.linalg.norm(lm[_LEFT_EYE] - lm[_RIGHT_EYE]))
-    if not CANTHI_MM[0] <= canthi <= CANTHI_MM[1]:
+    if not ACCEPTED_CANTHI_MM[0] <= canthi <= ACCEPTED_CANTHI_MM[1]:
         raise MeshError(
-            f"{where}: the outer eye corners are {canthi:.4g} mm apart, expected {CANTHI_MM[0]:.0f} to {CANTHI_MM[1]:.0f}: "
+            f"{where}: the outer eye corners are {canthi:.4g} mm apart, expected {ACCEPTED_CANTHI_MM[0]:.0f} to {ACCEPTED_CANTHI_MM[1]:.0f}: "
             + _unit_advice(canthi, mm_per_unit)
         )
     lateral = lm[_LEFT_EYE, 0] - lm[_RIGHT_EYE, 0]
-    up = lm[_BRIDGE, 1] - lm[_CHIN, 1]
-    forward = lm[_NOSE_TIP, 2] - lm[[_LEFT_EYE, _RIGHT_EYE], 2].mean()
+    up = lm[NASION, 1] - lm[CHIN, 1]
+    forward = lm[NOSE_TIP, 2] - lm[[_LEFT_EYE, _RIGHT_EYE], 2].mean()
     if lateral > 0.5 * canthi and up > 0.5 * canthi and forward > 0.1 * canthi:
         _check_pairs(lm, canthi, where)
         return
@@ -69,14 +57,14 @@ def check_head(vertices: ArrayLike, landmarks68: ArrayLike, mm_per_unit: float, 
 
 
 def _check_pairs(lm: Floats, canthi: float, where: str) -> None:
-    """Brows, eyes and nose must be roughly mirror images; mouth and jaw may be drawn to one side."""
+    """Brows, eyes and nose must be roughly mirror images."""
     middle = lm[[_RIGHT_EYE, _LEFT_EYE], 0].mean()
-    right, left = lm[_PAIRS[:, 0]], lm[_PAIRS[:, 1]]
+    right, left = lm[_MIRRORED[:, 0]], lm[_MIRRORED[:, 1]]
     mirrored = right * [-1, 1, 1] + [2 * middle, 0, 0]
     apart = np.linalg.norm(mirrored - left, axis=1)
     worst = int(apart.argmax())
     if apart[worst] > 0.25 * canthi:
-        a, b = _PAIRS[worst]
+        a, b = _MIRRORED[worst]
         raise MeshError(
             f"{where}: landmarks {a} and {b} are not each other's mirror image, by {apart[worst]:.0f} mm; the landmarks belong to "
             "another topology, or the head is turned away"
@@ -86,10 +74,8 @@ def _check_pairs(lm: Floats, canthi: float, where: str) -> None:
 def _unit_advice(canthi: float, mm_per_unit: float) -> str:
     if canthi <= 0 or not np.isfinite(canthi):
         return "the landmarks belong to another topology, or the mesh is empty"
-    scale = min(_SCALES, key=lambda s: abs(np.log(s * canthi / mm_per_unit / _TYPICAL_CANTHI)))
-    if scale != mm_per_unit and CANTHI_MM[0] <= canthi / mm_per_unit * scale <= CANTHI_MM[1]:
-        return (
-            f"the file seems to be in {_SCALES[scale]}; give mm_per_unit={scale:g} (it was read with {mm_per_unit:g})"
-        )
-    factor = _TYPICAL_CANTHI / canthi
+    scale = min(UNITS, key=lambda s: abs(np.log(s * canthi / mm_per_unit / MEAN_CANTHI_MM)))
+    if scale != mm_per_unit and ACCEPTED_CANTHI_MM[0] <= canthi / mm_per_unit * scale <= ACCEPTED_CANTHI_MM[1]:
+        return f"the file seems to be in {UNITS[scale]}; give mm_per_unit={scale:g} (it was read with {mm_per_unit:g})"
+    factor = MEAN_CANTHI_MM / canthi
     return f"a scale error of about {factor:.3g}, or landmarks of another topology (it was read with mm_per_unit={mm_per_unit:g})"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.heads.errors import SourceError
-from facegraft.heads.rawmesh import Floats, Ints
+from facegraft.meshfiles.rawmesh import Floats, Ints
 from facegraft.regions.regionmap import RegionMap
 
 DEFAULT_SUBJECTS = 40

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from facegraft.heads import synthetic
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME, check_names, expression_intensity
-from facegraft.heads.rawmesh import Floats
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import (
     DEFAULT_EXPRESSIONS,
@@ -25,6 +24,7 @@ from facegraft.heads.source import (
     subject_name,
     subject_rng,
 )
+from facegraft.meshfiles.rawmesh import Floats
 from facegraft.regions.regionmap import RegionMap, load_region_map
 
 FAMILY_VERSION = 1

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.heads.errors import MeshError
+from facegraft.meshfiles.errors import MeshError
 
 _USUAL = ("vertices", "verts", "v")
 

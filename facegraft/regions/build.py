@@ -2,26 +2,37 @@
 
 Outlines are drawn in a chart of the mirror-symmetric template as smooth curves through points given by landmark
 ratios; loops of mesh edges follow them at the least cost of distance, length and turning; the faces that a loop
-encloses are the part. Everything is deterministic.
+encloses are the disk. Which parts there are, and where their outlines run, is read from region sets
+(`regions.regionsets`). Everything is deterministic.
 """
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facegraft.geometry.chart import CylinderChart
-from facegraft.geometry.symmetry import MIRROR, mirror_map, symmetrised
-from facegraft.geometry.topology import faces_sha256, faces_within
+from facegraft.geometry.cutpath import NoPath
+from facegraft.geometry.symmetry import mirror_map
 from facegraft.regions.groups import KNOWN_GROUPS, find_openings, group_mask, groups_by_connectivity
 from facegraft.regions.landmarks import MIRROR68, FaceFrame, check_indices, check_landmarks, guess_mm_per_unit
 from facegraft.regions.neck import neck_crop
-from facegraft.regions.outlines import PartOutline, part_outlines
-from facegraft.regions.parts import FaceSurface, enclosed_part, keep_clear, mirrored_outline, trace_loop
-from facegraft.regions.regionmap import Group, Part, RegionMap, RegionMapError
+from facegraft.regions.outlines import DiskOutline, mirrored_outline, outline_of
+from facegraft.regions.regionmap import Disk, Group, Region, RegionMap, RegionMapError, RegionSet
+from facegraft.regions.regionsets import DiskSpec, PartSpec, RegionSetSpec, shipped_sets
+from facegraft.regions.tracing import FaceSurface, enclosed_disk, keep_clear, masked_disks, trace_loop
+from facegraft.surfaces.mirror import MIRROR, symmetrised
+from facegraft.surfaces.topology import faces_sha256, faces_within
+from facegraft.vocabulary import FACE_LANDMARKS, NECK, NOSE_TIP
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+log = logging.getLogger("facegraft")
 
 
 def build_region_map(
@@ -33,12 +44,14 @@ def build_region_map(
     groups: dict[str, Group] | None = None,
     polygons_sha256: str | None = None,
     provenance: str = "",
+    sets: Sequence[RegionSetSpec] | None = None,
 ) -> RegionMap:
     """The region map of a template: `vertices` [V, 3] (+y up, +z forward, +x the subject's left), `faces` [F, 3].
 
     `landmarks68`: vertex indices. `mm_per_unit` is guessed from the outer eye corners where not given. `groups` default to
     those published for the topology `name`, else those by connectivity. `polygons_sha256` names the polygons as published, where `faces` triangulate them.
-    Raises LandmarkError (the landmarks do not fit), RegionMapError or NoPath (a part cannot be traced), naming the part.
+    `sets`: the region sets to trace, by default those that facegraft ships; an optional one that cannot be traced here is left
+    out, with a warning. Raises LandmarkError (the landmarks do not fit), RegionMapError or NoPath (a disk cannot be traced), naming the disk.
     """
     v, f = _checked_mesh(vertices, faces, name)
     lm = np.asarray(landmarks68, dtype=np.int64)
@@ -57,9 +70,17 @@ def build_region_map(
     chart = face_chart(points)
     skin_faces = f[faces_within(f, group_mask(groups, len(v), "surface", "socket"))]
     face = FaceSurface.build(shape, skin_faces, chart, mirror)
-    regions = _region_sets(face, part_outlines(chart.flatten(points)), lm)
+    flat = chart.flatten(points)
+    regions: dict[str, RegionSet] = {}
+    for spec in shipped_sets() if sets is None else sets:
+        try:
+            regions[spec.name] = _region_set(spec, face, flat, lm, groups)
+        except (NoPath, RegionMapError) as error:
+            if not spec.optional:
+                raise
+            log.warning("%s: without region set %s: %s", name, spec.name, error)
     openings = find_openings(shape, f, surface, lm)
-    neck = neck_crop(face, points, openings.get("neck"), int(lm[30]), surface)
+    neck = neck_crop(face, points, openings.get(NECK), int(lm[NOSE_TIP]), surface)
     return RegionMap(
         name=name,
         vertex_count=len(v),
@@ -97,27 +118,97 @@ def _checked_mesh(vertices: ArrayLike, faces: ArrayLike, name: str) -> tuple[Flo
     return v, f
 
 
-def _region_sets(face: FaceSurface, outlines: dict[str, PartOutline], landmarks: Ints) -> dict[str, dict[str, Part]]:
-    """Both region sets; each loop keeps its distance from the parts traced before it."""
-    count = len(face.vertices)
+def _region_set(
+    spec: RegionSetSpec, face: FaceSurface, flat: Floats, landmarks: Ints, groups: dict[str, Group]
+) -> RegionSet:
+    """One region set on the template; each loop keeps its distance from the disks traced before it."""
+    tracer = _Tracer(face, flat, landmarks)
+    regions: dict[str, Region] = {}
+    for part in spec.parts:
+        disks: dict[str, Disk] = {}
+        for disk in part.disks:
+            carried = tuple(
+                name for name, group in groups.items() if group.role == "inner" and group.behind in disk.carries
+            )
+            for name, found in tracer.disks_of(disk).items():
+                disks[name] = replace(found, followers=carried, residual_mm=disk.residual_mm)
+        regions[part.name] = Region(_five_landmarks(part, face, disks, landmarks), part.holds, disks)
+    return RegionSet(spec.name, regions)
 
-    def trace(outline: PartOutline, beside: list[Part]) -> Part:
-        blocked = np.zeros(count, dtype=bool)
-        for part in beside:
-            blocked |= keep_clear(face, part)
-        loop = trace_loop(face, outline, blocked)
-        return enclosed_part(face.faces, count, loop, int(landmarks[outline.seed]), outline.name)
 
-    nose = trace(outlines["nose"], [])
-    mouth = trace(outlines["mouth"], [nose])
-    eye_left = trace(outlines["eye_left"], [nose, mouth])
-    right = mirrored_outline(outlines["eye_left"], "eye_right")
-    if face.mirror is None:
-        eye_right = trace(right, [nose, mouth, eye_left])
-    else:
-        eye_right = enclosed_part(face.faces, count, face.mirror[eye_left.loop], int(landmarks[right.seed]), right.name)
-    goggles = trace(outlines["goggles"], [nose, mouth])
-    return {
-        "eyes": {"nose": nose, "mouth": mouth, "eye_left": eye_left, "eye_right": eye_right},
-        "goggles": {"nose": nose, "mouth": mouth, "goggles": goggles},
-    }
+class _Tracer:
+    """Traces the disks of one set, one after the other."""
+
+    def __init__(self, face: FaceSurface, flat: Floats, landmarks: Ints) -> None:
+        self.face, self.flat, self.landmarks = face, flat, landmarks
+        self.outlines: dict[str, DiskOutline] = {}
+        self.traced: dict[str, Disk] = {}
+
+    def disks_of(self, spec: DiskSpec) -> dict[str, Disk]:
+        """The disks of a description by name: one, or as many as a mask has pieces. Raises NoPath, RegionMapError."""
+        if spec.mask is not None:
+            found = self._masked(spec)
+        elif spec.mirror_of is not None:
+            found = {spec.name: self._mirrored(spec)}
+        else:
+            assert spec.outline is not None
+            try:
+                self.outlines[spec.name] = outline_of(spec.name, spec.outline, self.flat)
+            except ValueError as error:
+                raise RegionMapError(str(error)) from error
+            found = {spec.name: self._along(self.outlines[spec.name])}
+        self.traced |= found
+        return found
+
+    def _along(self, outline: DiskOutline) -> Disk:
+        loop = trace_loop(self.face, outline, self._taken())
+        return self._enclosed(loop, outline)
+
+    def _mirrored(self, spec: DiskSpec) -> Disk:
+        assert spec.mirror_of is not None
+        outline = mirrored_outline(self.outlines[spec.mirror_of], spec.name)
+        self.outlines[spec.name] = outline
+        if self.face.mirror is None:
+            return self._along(outline)
+        return self._enclosed(self.face.mirror[self.traced[spec.mirror_of].loop], outline)
+
+    def _enclosed(self, loop: Ints, outline: DiskOutline) -> Disk:
+        return enclosed_disk(
+            self.face.faces, len(self.face.vertices), loop, int(self.landmarks[outline.seed]), outline.name
+        )
+
+    def _masked(self, spec: DiskSpec) -> dict[str, Disk]:
+        """Masks touch or overlap; a later one gives way to the disks before it, so that seams keep their distance."""
+        assert spec.mask is not None
+        count = len(self.face.vertices)
+        if spec.mask.min() < 0 or spec.mask.max() >= count:
+            raise RegionMapError(
+                f"mask {spec.name}: names vertex {spec.mask.max()}, but the mesh has {count}; the mask belongs to another topology"
+            )
+        disks = masked_disks(self.face, spec.mask[~self._taken()[spec.mask]], spec.name)
+        if len(disks) == 1:
+            return {spec.name: disks[0]}
+        sides = [float(self.face.vertices[disk.interior, 0].mean()) for disk in disks]
+        if len(disks) == 2 and sides[0] * sides[1] < 0:
+            return {
+                f"{spec.name}_{'left' if side > 0 else 'right'}": disk for side, disk in zip(sides, disks, strict=True)
+            }
+        return {f"{spec.name}_{number}": disk for number, disk in enumerate(disks, start=1)}
+
+    def _taken(self) -> NDArray[np.bool_]:
+        blocked = np.zeros(len(self.face.vertices), dtype=bool)
+        for disk in self.traced.values():
+            blocked |= keep_clear(self.face, disk)
+        return blocked
+
+
+def _five_landmarks(part: PartSpec, face: FaceSurface, disks: dict[str, Disk], landmarks: Ints) -> tuple[int, ...]:
+    """Those of the description; of a mask without any, the five landmarks that are nearest to it."""
+    if part.landmarks is not None:
+        return part.landmarks
+    covered = face.vertices[np.concatenate([disk.interior for disk in disks.values()])]
+    if not len(covered):
+        return FACE_LANDMARKS
+    points = face.vertices[landmarks]
+    distance = np.array([np.linalg.norm(covered - point, axis=1).min() for point in points])
+    return tuple(int(mark) for mark in np.sort(np.argsort(np.round(distance, 6), kind="stable")[:5]))

@@ -1,11 +1,13 @@
 """Measuring a region map: is it fit to graft with?
 
-Loops must be simple edge loops on outer skin; parts disks in one piece, apart from each other, mirror symmetric and
-smooth. `check_region_map` measures all of it on a mesh of the topology and lists what falls short.
+Loops must be simple edge loops on outer skin; disks in one piece, apart from each other, mirror symmetric and smooth; parts
+must hold their landmarks. `check_region_map` measures all of it on a mesh of the topology and lists what falls short.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
@@ -15,8 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 from facegraft.geometry.chart import outer_skin
 from facegraft.geometry.cutpath import is_simple
 from facegraft.geometry.outline import roughness
-from facegraft.geometry.symmetry import MIRROR, preserved_edges, symmetrised
-from facegraft.geometry.topology import (
+from facegraft.geometry.symmetry import preserved_edges
+from facegraft.regions.build import face_chart
+from facegraft.regions.landmarks import MIRROR68, FaceFrame, LandmarkError, check_landmarks
+from facegraft.regions.regionmap import Disk, RegionMap, RegionSet
+from facegraft.surfaces.mirror import MIRROR, symmetrised
+from facegraft.surfaces.topology import (
     boundary_loops,
     euler_characteristic,
     face_components,
@@ -25,10 +31,6 @@ from facegraft.geometry.topology import (
     unique_edges,
     vertex_adjacency,
 )
-from facegraft.regions.build import face_chart
-from facegraft.regions.groups import group_mask
-from facegraft.regions.landmarks import MIRROR68, FaceFrame, LandmarkError, check_landmarks
-from facegraft.regions.regionmap import Part, RegionMap
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -36,14 +38,14 @@ Floats = NDArray[np.float64]
 MAX_ROUGHNESS = 1.2
 MAX_ROUGHNESS_COARSE = 1.3
 COARSE_MM = 4.0  # mean loop edge beyond which a mesh counts as coarse
-MIN_GAP = 2  # edges between the loops of two parts
+MIN_GAP = 2  # edges between the loops of two disks of a set
 MAX_MIRROR_DIFFERENCE = 2  # vertices
 NOTCH_DEGREES = 60.0
 
 
 @dataclass(frozen=True)
-class PartFigures:
-    """What was measured of one part. Lengths in mm, on the mesh that was given."""
+class DiskFigures:
+    """What was measured of one disk. Lengths in mm, on the mesh that was given."""
 
     loop: int
     interior: int
@@ -54,15 +56,15 @@ class PartFigures:
     on_skin: float  # share of the loop's vertices on outer skin
     euler: int  # Euler characteristic with the template's own holes filled: 1 for a disk
     pieces: int
-    mirror_difference: int | None  # vertices without their mirror image in the part on the other side
-    gap: int  # edges to the nearest other part of the set
+    mirror_difference: int | None  # vertices without their mirror image in the disk on the other side
+    gap: int  # edges to the nearest other disk of the set
     gap_mm: float
 
 
 def check_region_map(
     region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike
 ) -> tuple[list[str], dict[str, dict[str, dict[str, object]]]]:
-    """(findings, figures): what falls short, in words (empty: nothing), and figures[set][part] as in PartFigures.
+    """(findings, figures): what falls short, in words (empty: nothing), and figures[set][disk] as in DiskFigures.
 
     `vertices` [V, 3] in the map's unit. Raises RegionMapError if the mesh is not of the map's topology.
     """
@@ -71,109 +73,124 @@ def check_region_map(
     findings = _check_landmarks(region_map, v) + _check_symmetry(region_map, f) + _check_loops(region_map, f)
     in_mm = FaceFrame.of(v[region_map.landmarks68] * region_map.mm_per_unit).apply(v * region_map.mm_per_unit)
     shape = in_mm if region_map.symmetry is None else symmetrised(in_mm, region_map.symmetry)
-    skin = f[faces_within(f, group_mask(dict(region_map.groups), len(v), "surface", "socket"))]
+    skin = f[faces_within(f, region_map.mask_of("surface", "socket"))]
     figures: dict[str, dict[str, dict[str, object]]] = {}
-    for set_name, parts in region_map.regions.items():
+    for set_name, regions in region_map.regions.items():
         figures[set_name] = {}
-        for name in parts:
-            measured = _measure(region_map, shape, skin, parts, name)
+        for name in regions.disks:
+            measured = _measure(region_map, shape, skin, regions, name)
             figures[set_name][name] = asdict(measured)
             findings += [f"{set_name}.{name}: {what}" for what in _shortcomings(measured)]
-        for a, b in combinations(parts, 2):
-            shared = np.intersect1d(_vertices(parts[a]), _vertices(parts[b]))
+        for a, b in combinations(regions.disks, 2):
+            shared = np.intersect1d(_vertices(regions.disks[a]), _vertices(regions.disks[b]))
             if len(shared):
                 findings.append(f"{set_name}: {a} and {b} share {len(shared)} vertices")
+        findings += _check_held(region_map, regions)
     return findings, figures
 
 
-def _vertices(part: Part) -> Ints:
-    return np.concatenate([part.loop, part.interior])
+def _vertices(disk: Disk) -> Ints:
+    return np.concatenate([disk.loop, disk.interior])
 
 
-def part_faces(faces: ArrayLike, part: Part) -> Ints:
-    """The faces [n, 3] that a part's loop encloses: those with an interior vertex, and those between loop vertices only."""
+def _check_held(region_map: RegionMap, regions: RegionSet) -> list[str]:
+    """Every part must hold the landmarks that it says it holds, inside its loops."""
+    findings = []
+    for part, region in regions.regions.items():
+        inside = np.concatenate([disk.interior for disk in region.disks.values()])
+        outside = [mark for mark in region.holds if region_map.landmarks68[mark] not in inside]
+        if outside:
+            findings.append(f"{regions.name}: part {part} does not hold its landmarks {', '.join(map(str, outside))}")
+    return findings
+
+
+def disk_faces(faces: ArrayLike, disk: Disk) -> Ints:
+    """The faces [n, 3] that a disk's loop encloses: those with an interior vertex, and those between loop vertices only."""
     f = np.asarray(faces, dtype=np.int64)
     size = int(f.max()) + 1
     inside = np.zeros(size, dtype=bool)
-    inside[part.interior] = True
+    inside[disk.interior] = True
     member = inside.copy()
-    member[part.loop] = True
+    member[disk.loop] = True
     chosen = faces_within(f, member) & inside[f].any(axis=1)
     # A face on three loop vertices lies inside if one of its edges runs along the loop in the loop's direction.
-    along = part.loop * size + np.roll(part.loop, -1)
+    along = disk.loop * size + np.roll(disk.loop, -1)
     corner = f * size + np.roll(f, -1, axis=1)
     flat = faces_within(f, member) & ~inside[f].any(axis=1) & np.isin(corner, along).any(axis=1)
     return f[chosen | flat]
 
 
-def _measure(region_map: RegionMap, shape: Floats, skin: Ints, parts: object, name: str) -> PartFigures:
-    assert isinstance(parts, dict)
-    part: Part = parts[name]
-    points = shape[part.loop]
+def _measure(region_map: RegionMap, shape: Floats, skin: Ints, regions: RegionSet, name: str) -> DiskFigures:
+    disk = regions.disks[name]
+    points = shape[disk.loop]
     step = np.roll(points, -1, axis=0) - points
     length = np.linalg.norm(step, axis=1)
     direction = step / np.maximum(length[:, None], 1e-12)
     turn = np.degrees(np.arccos(np.clip(np.einsum("ij,ij->i", direction, np.roll(direction, 1, axis=0)), -1.0, 1.0)))
-    inside = part_faces(skin, part)
+    inside = disk_faces(skin, disk)
     holes = len(boundary_loops(inside)) - 1
     landmarks = shape[region_map.landmarks68]
     chart = face_chart(0.5 * (landmarks + landmarks[MIRROR68] * MIRROR))
-    gap, gap_mm = _gap(region_map, shape, skin, parts, name)
-    return PartFigures(
-        loop=len(part.loop),
-        interior=len(part.interior),
+    gap, gap_mm = _gap(region_map, shape, skin, regions.disks, name)
+    return DiskFigures(
+        loop=len(disk.loop),
+        interior=len(disk.interior),
         perimeter=float(length.sum()),
         mean_edge=float(length.mean()),
         roughness=roughness(points),
         notches=int((turn > NOTCH_DEGREES).sum()),
-        on_skin=float(outer_skin(shape, skin, chart, part.loop).mean()),
+        on_skin=float(outer_skin(shape, skin, chart, disk.loop).mean()),
         euler=euler_characteristic(inside) + holes,
         pieces=len(np.unique(face_components(inside))),
-        mirror_difference=_mirror_difference(region_map, parts, name),
+        mirror_difference=_mirror_difference(region_map, regions.disks, name),
         gap=gap,
         gap_mm=gap_mm,
     )
 
 
-def _mirror_difference(region_map: RegionMap, parts: dict[str, Part], name: str) -> int | None:
+def _mirror_difference(region_map: RegionMap, disks: Mapping[str, Disk], name: str) -> int | None:
+    """Vertices whose mirror image is not in the disk on the other side: the one that holds most of the images."""
     if region_map.symmetry is None:
         return None
-    other = {"eye_left": "eye_right", "eye_right": "eye_left"}.get(name, name)
-    return len(np.setdiff1d(region_map.symmetry[_vertices(parts[name])], _vertices(parts[other])))
+    image = region_map.symmetry[_vertices(disks[name])]
+    return min(len(np.setdiff1d(image, _vertices(other))) for other in disks.values())
 
 
 def _gap(
-    region_map: RegionMap, shape: Floats, skin: Ints, parts: dict[str, Part], name: str, most: int = 8
+    region_map: RegionMap, shape: Floats, skin: Ints, disks: Mapping[str, Disk], name: str, most: int = 8
 ) -> tuple[int, float]:
-    """(edges, mm) from a part's loop to the nearest loop of another part; edges counted up to `most`."""
-    others = np.concatenate([part.loop for other, part in parts.items() if other != name])
-    rings = grow_rings(vertex_adjacency(skin, region_map.vertex_count), parts[name].loop, most)
+    """(edges, mm) from a disk's loop to the nearest loop of another disk; edges counted up to `most`."""
+    loops = [disk.loop for other, disk in disks.items() if other != name]
+    if not loops:
+        return most, math.inf
+    others = np.concatenate(loops)
+    rings = grow_rings(vertex_adjacency(skin, region_map.vertex_count), disks[name].loop, most)
     reached = [k for k, ring in enumerate(rings, start=1) if np.isin(others, ring).any()]
-    distance = np.linalg.norm(shape[parts[name].loop][:, None] - shape[others][None], axis=2).min()
+    distance = np.linalg.norm(shape[disks[name].loop][:, None] - shape[others][None], axis=2).min()
     return (reached[0] if reached else most), float(distance)
 
 
-def _shortcomings(part: PartFigures) -> list[str]:
-    limit = MAX_ROUGHNESS_COARSE if part.mean_edge > COARSE_MM else MAX_ROUGHNESS
+def _shortcomings(disk: DiskFigures) -> list[str]:
+    limit = MAX_ROUGHNESS_COARSE if disk.mean_edge > COARSE_MM else MAX_ROUGHNESS
     checks = [
-        (part.roughness <= limit, f"its loop is ragged (roughness {part.roughness:.2f}, at most {limit})"),
-        (part.on_skin == 1.0, f"{1 - part.on_skin:.0%} of its loop is not on outer skin"),
-        (part.euler == 1, f"it is not a disk (Euler characteristic {part.euler})"),
-        (part.pieces == 1, f"it has {part.pieces} pieces"),
-        (part.gap >= MIN_GAP, f"only {part.gap} edges lie between it and another part (at least {MIN_GAP})"),
+        (disk.roughness <= limit, f"its loop is ragged (roughness {disk.roughness:.2f}, at most {limit})"),
+        (disk.on_skin == 1.0, f"{1 - disk.on_skin:.0%} of its loop is not on outer skin"),
+        (disk.euler == 1, f"it is not a disk (Euler characteristic {disk.euler})"),
+        (disk.pieces == 1, f"it has {disk.pieces} pieces"),
+        (disk.gap >= MIN_GAP, f"only {disk.gap} edges lie between it and another disk (at least {MIN_GAP})"),
     ]
-    if part.mirror_difference is not None:
+    if disk.mirror_difference is not None:
         checks.append(
             (
-                part.mirror_difference <= MAX_MIRROR_DIFFERENCE,
-                f"{part.mirror_difference} of its vertices lack a mirror image",
+                disk.mirror_difference <= MAX_MIRROR_DIFFERENCE,
+                f"{disk.mirror_difference} of its vertices lack a mirror image",
             )
         )
     return [text for good, text in checks if not good]
 
 
 def _check_landmarks(region_map: RegionMap, vertices: Floats) -> list[str]:
-    surface = np.flatnonzero(group_mask(dict(region_map.groups), len(vertices), "surface"))
+    surface = region_map.vertices_of("surface")
     try:
         check_landmarks(vertices, region_map.landmarks68, region_map.mm_per_unit, surface)
     except LandmarkError as error:
@@ -188,20 +205,18 @@ def _check_symmetry(region_map: RegionMap, faces: Ints) -> list[str]:
     findings = []
     if not np.array_equal(mirror[mirror], np.arange(len(mirror))):
         findings.append("the symmetry map is not an involution")
-    kept = preserved_edges(
-        mirror, faces[faces_within(faces, group_mask(dict(region_map.groups), len(mirror), "surface", "socket"))]
-    )
+    kept = preserved_edges(mirror, faces[faces_within(faces, region_map.mask_of("surface", "socket"))])
     if kept < 0.99:
         findings.append(f"the symmetry map preserves only {kept:.1%} of the skin's edges")
     return findings
 
 
 def _check_loops(region_map: RegionMap, faces: Ints) -> list[str]:
-    """Every loop (parts, openings, neck cut) must be simple and run along edges; every part must match its loop."""
+    """Every loop (disks, openings, neck cut) must be simple and run along edges; every disk must match its loop."""
     findings = []
     edges = unique_edges(faces)
     known = edges[:, 0] * region_map.vertex_count + edges[:, 1]
-    loops = {f"{s}.{n}": part.loop for s, parts in region_map.regions.items() for n, part in parts.items()}
+    loops = {f"{s}.{n}": disk.loop for s, found in region_map.regions.items() for n, disk in found.disks.items()}
     loops |= {f"openings.{name}": loop for name, loop in region_map.openings.items()}
     if region_map.neck_crop_loop is not None:
         loops["neck_crop"] = region_map.neck_crop_loop
@@ -212,20 +227,20 @@ def _check_loops(region_map: RegionMap, faces: Ints) -> list[str]:
             findings.append(f"{name}: {missing} steps of its loop are not edges of the mesh")
         if not is_simple(loop):
             findings.append(f"{name}: its loop passes twice through a vertex")
-    skin = faces[faces_within(faces, group_mask(dict(region_map.groups), region_map.vertex_count, "surface", "socket"))]
-    for set_name, parts in region_map.regions.items():
-        for name, part in parts.items():
-            inside = part_faces(skin, part)
+    skin = faces[faces_within(faces, region_map.mask_of("surface", "socket"))]
+    for set_name, regions in region_map.regions.items():
+        for name, disk in regions.disks.items():
+            inside = disk_faces(skin, disk)
             bounds = boundary_loops(inside) if len(inside) else []
-            start = int(part.loop.min())
+            start = int(disk.loop.min())
             same = any(
-                len(found) == len(part.loop)
+                len(found) == len(disk.loop)
                 and np.array_equal(
                     np.roll(found, -int(np.argmin(found))),
-                    np.roll(part.loop, -int(np.flatnonzero(part.loop == start)[0])),
+                    np.roll(disk.loop, -int(np.flatnonzero(disk.loop == start)[0])),
                 )
                 for found in bounds
             )
-            if not same or not np.array_equal(np.setdiff1d(np.unique(inside), part.loop), np.sort(part.interior)):
+            if not same or not np.array_equal(np.setdiff1d(np.unique(inside), disk.loop), np.sort(disk.interior)):
                 findings.append(f"{set_name}.{name}: its interior is not what its loop encloses to the left")
     return findings

@@ -9,14 +9,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facegraft.geometry.topology import boundary_loops, face_components, faces_within
 from facegraft.regions.regionmap import Group
+from facegraft.surfaces.topology import boundary_loops, face_components, faces_within
+from facegraft.vocabulary import CHIN, NECK, OPENING_LANDMARKS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 ICT_GROUPS: dict[str, Group] = {
-    # ICT-FaceKit's published vertex ranges (README of the model, MIT licence), each with the part that it follows.
+    # ICT-FaceKit's published vertex ranges (README of the model, MIT licence), each with the eye or the mouth that it lies behind.
     "face": Group(((0, 9409),), "surface"),
     "head_neck": Group(((9409, 11248),), "surface"),
     "mouth_socket": Group(((11248, 13294),), "socket", "mouth"),
@@ -39,17 +40,15 @@ ICT_GROUPS: dict[str, Group] = {
 KNOWN_GROUPS: dict[tuple[str, int], dict[str, Group]] = {("ict", 26719): ICT_GROUPS}
 """Published groups by (topology name, vertex count)."""
 
-_CENTRES = {"eye_left": range(42, 48), "eye_right": range(36, 42), "mouth": range(60, 68)}
-
 
 def groups_by_connectivity(vertices: ArrayLike, faces: ArrayLike, landmarks: ArrayLike) -> dict[str, Group]:
-    """Groups of a template [V, 3] with 68 landmarks: `skin` and, where there are any, `inside_<part>` and `unused`."""
+    """Groups of a template [V, 3] with 68 landmarks: `skin` and, where there are any, `inside_<eye or mouth>` and `unused`."""
     v, f = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
     piece_of_face = face_components(f)
     sizes = np.bincount(piece_of_face)
     skin = int(sizes.argmax())
     members: dict[str, list[Ints]] = {"skin": [np.unique(f[piece_of_face == skin])]}
-    centres = {part: v[np.asarray(landmarks)[list(marks)]].mean(axis=0) for part, marks in _CENTRES.items()}
+    centres = {part: v[np.asarray(landmarks)[list(marks)]].mean(axis=0) for part, marks in OPENING_LANDMARKS.items()}
     for piece in np.flatnonzero(np.arange(len(sizes)) != skin):
         inside = np.unique(f[piece_of_face == piece])
         middle = v[inside].mean(axis=0)
@@ -98,13 +97,13 @@ def find_openings(
     """
     v, lm = np.asarray(vertices, dtype=np.float64), np.asarray(landmarks)
     f = np.asarray(faces, dtype=np.int64)
-    centres = {part: v[lm[list(marks)]].mean(axis=0) for part, marks in _CENTRES.items()}
+    centres = {part: v[lm[list(marks)]].mean(axis=0) for part, marks in OPENING_LANDMARKS.items()}
     named: dict[str, Ints] = {}
     for loop in boundary_loops(f[faces_within(f, surface)]):
         middle = v[loop].mean(axis=0)
         part = min(centres, key=lambda name: float(np.linalg.norm(centres[name] - middle)))
-        if v[loop, 1].min() < v[lm[8], 1] and "neck" not in named:
-            named["neck"] = loop
+        if v[loop, 1].min() < v[lm[CHIN], 1] and NECK not in named:
+            named[NECK] = loop
         elif np.linalg.norm(centres[part] - middle) < 25.0 and part not in named:
             named[part] = loop
         else:

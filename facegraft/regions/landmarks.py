@@ -1,8 +1,4 @@
-"""The 68 face landmarks (iBUG/Multi-PIE order) on a template: reading, checking, and the frame they give.
-
-0-16 jaw from the subject's right ear to the left, 17-26 brows, 27-30 nose bridge to tip, 31-35 nose base,
-36-41 right eye, 42-47 left eye, 48-59 outer lip, 60-67 inner lip.
-"""
+"""The 68 face landmarks (iBUG/Multi-PIE order, see `facegraft.vocabulary`) on a template: reading, checking, and the frame they give."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facegraft.errors import FacegraftError
+from facegraft.vocabulary import CANTHI_MM, LANDMARK_COUNT, MIRROR_PAIRS, NOSE_TIP, OUTER_CANTHI, USUAL_UNITS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -25,23 +22,14 @@ class LandmarkError(FacegraftError):
 
 
 def _mirror68() -> Ints:
-    swap = np.arange(68)
-    pairs = [(i, 16 - i) for i in range(8)] + [(17 + i, 26 - i) for i in range(5)] + [(31, 35), (32, 34)]
-    pairs += [(36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)]
-    pairs += [(48, 54), (49, 53), (50, 52), (59, 55), (58, 56), (60, 64), (61, 63), (67, 65)]
-    for a, b in pairs:
+    swap = np.arange(LANDMARK_COUNT)
+    for a, b in MIRROR_PAIRS:
         swap[a], swap[b] = b, a
     return swap
 
 
 MIRROR68 = _mirror68()
 """Landmark on the other side of the face of every landmark."""
-
-CANTHI_MM = (80.0, 100.0)
-"""Range of the distance between the outer eye corners of adults that is taken as plausible."""
-
-UNITS = (1.0, 10.0, 1000.0)
-"""Millimetres per unit of the usual mesh units: mm, cm, m."""
 
 
 def read_landmarks(path: str | Path, key: str | None = None, faces: ArrayLike | None = None) -> Ints:
@@ -108,12 +96,13 @@ def _from_barycentric(path: Path, content: Mapping[str, ArrayLike], faces: Array
 def guess_mm_per_unit(vertices: ArrayLike, landmarks: ArrayLike) -> float:
     """Millimetres per unit, from the outer eye corners (36, 45): 1, 10 or 1000. Raises LandmarkError if none fits."""
     v, lm = np.asarray(vertices, dtype=np.float64), np.asarray(landmarks)
-    canthi = float(np.linalg.norm(v[lm[36]] - v[lm[45]]))
-    for unit in UNITS:
+    right, left = OUTER_CANTHI
+    canthi = float(np.linalg.norm(v[lm[right]] - v[lm[left]]))
+    for unit in USUAL_UNITS:
         if CANTHI_MM[0] <= canthi * unit <= CANTHI_MM[1]:
             return unit
     raise LandmarkError(
-        f"outer eye corners (landmarks 36, 45) lie {canthi:.4g} units apart, which is 80-100 mm neither in mm, cm nor m; "
+        f"outer eye corners (landmarks 36, 45) lie {canthi:.4g} units apart, which is {CANTHI_MM[0]:.0f}-{CANTHI_MM[1]:.0f} mm neither in mm, cm nor m; "
         "either the landmark set belongs to another topology, or pass the unit with --mm-per-unit"
     )
 
@@ -143,21 +132,21 @@ def check_landmarks(
     p = v[lm] * mm_per_unit
     skin = v[np.asarray(surface)] * mm_per_unit if surface is not None else v * mm_per_unit
     off = []
-    canthi = float(np.linalg.norm(p[36] - p[45]))
+    canthi = float(np.linalg.norm(p[OUTER_CANTHI[0]] - p[OUTER_CANTHI[1]]))
     if not CANTHI_MM[0] <= canthi <= CANTHI_MM[1]:
-        off.append(f"outer eye corners {canthi:.1f} mm apart (expected 80-100)")
+        off.append(f"outer eye corners {canthi:.1f} mm apart (expected {CANTHI_MM[0]:.0f}-{CANTHI_MM[1]:.0f})")
     across = p[[45, 42, 54, 26, 16]] - p[[36, 39, 48, 17, 0]]
     if (across[:, 0] <= 0).any():
         off.append("left and right are swapped, or +x is not the subject's left (landmark 36 must have x < 0)")
     if not p[27, 1] > p[33, 1] > p[57, 1] > p[8, 1] or p[19, 1] < p[37, 1]:
         off.append("brow, eye, nose, mouth and chin do not follow each other downward (+y must be up)")
-    if p[30, 2] < p[[36, 45, 27, 48, 54], 2].max():
+    if p[NOSE_TIP, 2] < p[[36, 45, 27, 48, 54], 2].max():
         off.append("the nose tip (30) does not stand out toward +z")
     else:
-        near = skin[np.linalg.norm(skin - p[30], axis=1) < 15.0]
-        if near[:, 2].max() - p[30, 2] > 5.0:
+        near = skin[np.linalg.norm(skin - p[NOSE_TIP], axis=1) < 15.0]
+        if near[:, 2].max() - p[NOSE_TIP, 2] > 5.0:
             off.append(
-                f"the nose tip (30) lies {near[:, 2].max() - p[30, 2]:.1f} mm behind the most forward skin around it"
+                f"the nose tip (30) lies {near[:, 2].max() - p[NOSE_TIP, 2]:.1f} mm behind the most forward skin around it"
             )
     lopsided, worst = _asymmetry(p)
     if lopsided > 12.0:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
-from facegraft.geometry.symmetry import MIRROR
-from facegraft.geometry.topology import boundary_loops
-from facegraft.regions.parts import FaceSurface, flood
+from facegraft.regions.tracing import FaceSurface, flood
+from facegraft.surfaces.mirror import MIRROR
+from facegraft.surfaces.topology import boundary_loops
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

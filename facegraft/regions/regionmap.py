@@ -1,14 +1,14 @@
 """Region maps: what the vertices of one mesh topology mean.
 
-A region map is data, one JSON file a topology: parts with their boundary loops, 68 landmarks, mirror symmetry,
-geometry groups, openings and the neck crop. It never holds a vertex position.
+A region map is data, one JSON file a topology: region sets with their parts and the parts' boundary loops, 68 landmarks,
+mirror symmetry, geometry groups, openings and the neck crop. It never holds a vertex position.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facegraft.errors import FacegraftError
-from facegraft.geometry.topology import faces_sha256
+from facegraft.parts import Part, Parts, PartsError, check_part_name
 from facegraft.resources import resource_path
 from facegraft.store.remote import place
+from facegraft.store.schema import nearest
+from facegraft.surfaces.topology import faces_sha256, faces_within
+from facegraft.vocabulary import LANDMARK_COUNT, OPENING_LANDMARKS
 
 Ints = NDArray[np.int64]
 
 FORMAT = "facegraft-region-map"
-VERSION = 1
-
-PART_LABELS = {"remainder": 0, "nose": 1, "eyes": 2, "mouth": 3}
-"""Part label of a point, in every dataset."""
-
-LABEL_OF_PART = {"nose": 1, "eye_left": 2, "eye_right": 2, "goggles": 2, "mouth": 3}
-"""Label of each part (disk) of a region set: both lid disks and the goggles are `eyes`."""
+VERSION = 2
 
 MAX_VERTICES = 1 << 24
 """More than any head has; arrays of this length are made from the map's word alone."""
@@ -44,23 +41,62 @@ class RegionMapError(FacegraftError):
 
 
 @dataclass(frozen=True)
-class Part:
-    """One grafted disk: its ordered boundary loop [n] and the vertices strictly inside it [m]."""
+class Disk:
+    """One grafted disk: its ordered boundary loop [n] and the vertices strictly inside it [m].
+
+    `followers` are the geometry groups that the disk's similarity carries along in a graft (an eyeball follows its eye).
+    `residual_mm`: a good median residual of grafts between adults, held near the similarity and plain affine, where it is known.
+    """
 
     loop: Ints
     interior: Ints
+    followers: tuple[str, ...] = ()
+    residual_mm: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """One part of a region set: its five landmarks (iBUG 68), those that must lie inside it, and its disks by name."""
+
+    landmarks: tuple[int, ...]
+    holds: tuple[int, ...]
+    disks: Mapping[str, Disk]
+
+
+@dataclass(frozen=True)
+class RegionSet:
+    """The parts of one way to divide a face, by name and in cascade order: the order of their labels, and of the model's nets."""
+
+    name: str
+    regions: Mapping[str, Region]
+
+    @property
+    def parts(self) -> Parts:
+        """What travels with the data: names and landmarks."""
+        return Parts(self.name, tuple(Part(name, region.landmarks) for name, region in self.regions.items()))
+
+    @property
+    def disks(self) -> dict[str, Disk]:
+        """All disks by name, in alphabetical order."""
+        found = {name: disk for region in self.regions.values() for name, disk in region.disks.items()}
+        return dict(sorted(found.items()))
+
+    @property
+    def part_of(self) -> dict[str, str]:
+        """disk → its part."""
+        return {disk: part for part, region in self.regions.items() for disk in region.disks}
 
 
 @dataclass(frozen=True)
 class Group:
     """A set of vertices, as half-open index ranges [[start, stop], …], with its role.
 
-    `follows` names the part whose similarity carries the group in a graft (an eyeball follows its eye).
+    `behind` names the eye or the mouth (`vocabulary.OPENING_LANDMARKS`) that the group lies behind.
     """
 
     ranges: tuple[tuple[int, int], ...]
     role: str
-    follows: str | None = None
+    behind: str | None = None
 
     @property
     def vertices(self) -> Ints:
@@ -81,7 +117,7 @@ class RegionMap:
     faces_sha256: str
     mm_per_unit: float
     landmarks68: Ints
-    regions: Mapping[str, Mapping[str, Part]]
+    regions: Mapping[str, RegionSet]
     groups: Mapping[str, Group]
     openings: Mapping[str, Ints] = field(default_factory=dict)
     neck_crop_loop: Ints | None = None
@@ -129,12 +165,30 @@ class RegionMap:
             "landmarks68": ints(self.landmarks68),
             "symmetry": ints(self.symmetry),
             "groups": {
-                name: {"ranges": [list(r) for r in group.ranges], "role": group.role, "follows": group.follows}
+                name: {"ranges": [list(r) for r in group.ranges], "role": group.role, "behind": group.behind}
                 for name, group in self.groups.items()
             },
+            # Lists, since the order of parts counts and JSON objects have none.
             "regions": {
-                set_name: {part: {"loop": ints(p.loop), "interior": ints(p.interior)} for part, p in parts.items()}
-                for set_name, parts in self.regions.items()
+                set_name: [
+                    {
+                        "part": part,
+                        "landmarks": list(region.landmarks),
+                        "holds": list(region.holds),
+                        "disks": [
+                            {
+                                "disk": disk,
+                                "loop": ints(d.loop),
+                                "interior": ints(d.interior),
+                                "followers": list(d.followers),
+                                "residual_mm": None if d.residual_mm is None else list(d.residual_mm),
+                            }
+                            for disk, d in region.disks.items()
+                        ],
+                    }
+                    for part, region in found.regions.items()
+                ]
+                for set_name, found in self.regions.items()
             },
             "openings": {name: ints(loop) for name, loop in self.openings.items()},
             "neck_crop": neck,
@@ -166,20 +220,36 @@ class RegionMap:
         chosen = [group.vertices for group in self.groups.values() if group.role in roles]
         return np.unique(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
 
-    def parts(self, set_name: str) -> Mapping[str, Part]:
-        """The parts of a region set; raises RegionMapError naming the sets there are."""
-        if set_name not in self.regions:
-            raise RegionMapError(
-                f"topology {self.name} has no region set {set_name!r}; it has {', '.join(sorted(self.regions))}"
-            )
-        return self.regions[set_name]
+    def region_set(self, name: str) -> RegionSet:
+        """A region set by name; raises RegionMapError naming the sets there are."""
+        if name not in self.regions:
+            raise RegionMapError(f"topology {self.name} has no region set {name!r}{nearest(name, self.regions)}")
+        return self.regions[name]
 
     def vertex_labels(self, set_name: str) -> NDArray[np.uint8]:
-        """Part label [V] of every vertex; a part's loop belongs to the remainder (it stays the host's)."""
+        """Part label [V] of every vertex; a disk's loop belongs to the remainder (it stays the host's)."""
         labels = np.zeros(self.vertex_count, dtype=np.uint8)
-        for name, part in self.parts(set_name).items():
-            labels[part.interior] = LABEL_OF_PART[name]
+        found = self.region_set(set_name)
+        for part, region in found.regions.items():
+            for disk in region.disks.values():
+                labels[disk.interior] = found.parts.label(part)
         return labels
+
+    def kept_skin(self) -> Ints:
+        """Vertices of the outer skin above the neck cut, ascending."""
+        skin = self.vertices_of("surface")
+        return skin if self.neck_crop_drop is None else np.setdiff1d(skin, self.neck_crop_drop)
+
+    def mask_of(self, *roles: str) -> NDArray[np.bool_]:
+        """Vertices [V] of all groups with one of the roles."""
+        mask = np.zeros(self.vertex_count, dtype=bool)
+        mask[self.vertices_of(*roles)] = True
+        return mask
+
+    def skin_faces(self, faces: ArrayLike) -> Ints:
+        """The faces [F', 3] of the outer skin, of the topology's faces [F, 3]."""
+        f = np.asarray(faces, dtype=np.int64)
+        return f[faces_within(f, self.mask_of("surface"))]
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -214,7 +284,10 @@ def _parse(data: Any, where: str) -> RegionMap:
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         raise bad(f"not a region map (its `format` is not {FORMAT!r})")
     if data.get("version") != VERSION:
-        raise bad(f"region map version {str(data.get('version'))[:40]!r}; this facegraft reads version {VERSION}")
+        raise bad(
+            f"region map version {str(data.get('version'))[:40]!r}, this facegraft reads version {VERSION}; make it again with "
+            "`facegraft regions build`"
+        )
     try:
         vertex_count = count(data["vertex_count"], "vertex_count")
 
@@ -226,16 +299,6 @@ def _parse(data: Any, where: str) -> RegionMap:
         landmarks = indices(data["landmarks68"], "landmarks68")
         if len(landmarks) != 68:
             raise bad(f"landmarks68 has {len(landmarks)} entries, not 68")
-        regions: dict[str, dict[str, Part]] = {}
-        for set_name, parts in table(data["regions"], "regions").items():
-            regions[set_name] = {}
-            for part, value in table(parts, f"regions.{set_name}").items():
-                if part not in LABEL_OF_PART:
-                    raise bad(f"regions.{set_name}.{part}: unknown part; parts are {', '.join(LABEL_OF_PART)}")
-                label = f"regions.{set_name}.{part}"
-                regions[set_name][part] = Part(
-                    indices(value["loop"], f"{label}.loop"), indices(value["interior"], f"{label}.interior")
-                )
         groups: dict[str, Group] = {}
         for name, value in table(data["groups"], "groups").items():
             if value["role"] not in ROLES:
@@ -243,12 +306,18 @@ def _parse(data: Any, where: str) -> RegionMap:
             ranges = tuple((a, b) for a, b in value["ranges"])
             if not all(type(a) is int and type(b) is int and 0 <= a <= b <= vertex_count for a, b in ranges):
                 raise bad(f"groups.{name}.ranges leave 0..{vertex_count}")
-            follows = value.get("follows")
-            if follows is not None and follows not in LABEL_OF_PART:
-                raise bad(f"groups.{name}.follows is {str(follows)[:40]!r}; parts are {', '.join(LABEL_OF_PART)}")
-            groups[name] = Group(ranges, value["role"], follows)
+            behind = value.get("behind")
+            if behind is not None and behind not in OPENING_LANDMARKS:
+                raise bad(
+                    f"groups.{name}.behind is {str(behind)[:40]!r}; it must be one of {', '.join(OPENING_LANDMARKS)}"
+                )
+            groups[name] = Group(ranges, value["role"], behind)
         if sum(b - a for group in groups.values() for a, b in group.ranges) > vertex_count:
             raise bad("groups overlap: a vertex belongs to one group")
+        regions = {
+            set_name: _parse_set(set_name, parts, groups, indices, bad)
+            for set_name, parts in table(data["regions"], "regions").items()
+        }
         symmetry = None if data.get("symmetry") is None else indices(data["symmetry"], "symmetry")
         if symmetry is not None and len(symmetry) != vertex_count:
             raise bad(f"symmetry has {len(symmetry)} entries, not {vertex_count}")
@@ -277,6 +346,68 @@ def _parse(data: Any, where: str) -> RegionMap:
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise bad(f"missing or malformed field: {str(error)[:200]}") from error
+
+
+def _parse_set(
+    name: str,
+    listed: Any,
+    groups: Mapping[str, Group],
+    indices: Callable[[Any, str], Ints],
+    bad: Callable[[str], RegionMapError],
+) -> RegionSet:
+    where = f"regions.{name}"
+    if not isinstance(listed, list):
+        raise bad(f"{where} must be a list of parts")
+    regions: dict[str, Region] = {}
+    disks: set[str] = set()
+    carried: set[str] = set()
+    for value in listed:
+        part = value["part"]
+        if part in regions:
+            raise bad(f"{where} names part {part!r} twice")
+        own: dict[str, Disk] = {}
+        for entry in value["disks"]:
+            disk = _name(entry["disk"], f"{where}: disk", bad)
+            if disk in disks:
+                raise bad(f"{where} names disk {disk!r} twice")
+            disks.add(disk)
+            followers = tuple(entry.get("followers", ()))
+            for group in followers:
+                if group not in groups or groups[group].role != "inner" or group in carried:
+                    raise bad(
+                        f"{where}.{disk}.followers: {str(group)[:40]!r} is not an inner group, or another disk carries it"
+                    )
+                carried.add(group)
+            residual = entry.get("residual_mm")
+            if residual is not None:
+                near, plain = (float(limit) for limit in residual)
+                residual = (near, plain)
+            own[disk] = Disk(
+                indices(entry["loop"], f"{where}.{disk}.loop"),
+                indices(entry["interior"], f"{where}.{disk}.interior"),
+                followers,
+                residual,
+            )
+        if not own:
+            raise bad(f"{where}: part {part!r} has no disk")
+        holds = tuple(value.get("holds", ()))
+        if not all(type(mark) is int and 0 <= mark < LANDMARK_COUNT for mark in holds):
+            raise bad(f"{where}: part {part!r} holds landmarks that do not exist")
+        regions[_name(part, f"{where}: part", bad)] = Region(tuple(value["landmarks"]), holds, own)
+    found = RegionSet(name, regions)
+    try:
+        _ = found.parts
+    except PartsError as error:
+        raise bad(str(error)) from error
+    return found
+
+
+def _name(value: Any, what: str, bad: Callable[[str], RegionMapError]) -> str:
+    """Names become columns of the index."""
+    try:
+        return check_part_name(value)
+    except PartsError as error:
+        raise bad(f"{what}: {error}") from error
 
 
 def load_region_map(name_or_path: str | Path) -> RegionMap:

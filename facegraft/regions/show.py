@@ -7,18 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facegraft.geometry.topology import faces_within
-from facegraft.regions.groups import group_mask
+from facegraft.colours import CLAY, part_colours
 from facegraft.regions.regionmap import RegionMap
+from facegraft.surfaces.topology import faces_within
 
-PART_COLOURS = {
-    "nose": "#3a9a46",
-    "mouth": "#3456c4",
-    "eye_left": "#e0851b",
-    "eye_right": "#e0851b",
-    "goggles": "#e0851b",
-}
-SKIN_COLOUR = "#cdb39a"
 VIEWS = {"front": 0.0, "three-quarter": 45.0}
 
 
@@ -35,7 +27,7 @@ def show_region_map(
 
     v, f = np.asarray(vertices, dtype=np.float64) * region_map.mm_per_unit, np.asarray(faces, dtype=np.int64)
     region_map.check_mesh(len(v), f, "the mesh to show")
-    skin = f[faces_within(f, group_mask(dict(region_map.groups), len(v), "surface", "socket"))]
+    skin = f[faces_within(f, region_map.mask_of("surface", "socket"))]
     vtkLogger.SetStderrVerbosity(
         vtkLogger.VERBOSITY_OFF
     )  # it warns of every display that is not there, and goes on without
@@ -48,18 +40,19 @@ def show_region_map(
         shape=(len(region_map.regions), len(VIEWS)),
         window_size=[size * len(VIEWS), size * len(region_map.regions)],
     )
-    for row, (set_name, parts) in enumerate(region_map.regions.items()):
-        colour = np.tile(np.array(pv.Color(SKIN_COLOUR).int_rgb, dtype=np.uint8), (len(skin), 1))
-        for name, part in parts.items():
+    for row, (set_name, regions) in enumerate(region_map.regions.items()):
+        colour = np.tile(np.array(pv.Color(CLAY).int_rgb, dtype=np.uint8), (len(skin), 1))
+        colours = part_colours(regions.parts)
+        for name, disk in regions.disks.items():
             member = np.zeros(len(v), dtype=bool)
-            member[part.loop] = member[part.interior] = True
+            member[disk.loop] = member[disk.interior] = True
             inside = np.zeros(len(v), dtype=bool)
-            inside[part.interior] = True
+            inside[disk.interior] = True
             chosen = faces_within(skin, member) & inside[skin].any(axis=1)
-            colour[chosen] = pv.Color(PART_COLOURS[name]).int_rgb
+            colour[chosen] = pv.Color(colours[regions.part_of[name]]).int_rgb
         mesh = pv.PolyData(v, np.column_stack([np.full(len(skin), 3), skin]))
         mesh.cell_data["colour"] = colour
-        loops = [part.loop for part in parts.values()]
+        loops = [disk.loop for disk in regions.disks.values()]
         if region_map.neck_crop_loop is not None:
             loops.append(region_map.neck_crop_loop)
         for column, (view, angle) in enumerate(VIEWS.items()):

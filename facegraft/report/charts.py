@@ -20,14 +20,13 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from facegraft.colours import CLAY, label_colour
 from facegraft.geometry.graft import SANE_RANGE, SURE_RANGE
-from facegraft.report.clay import CLAY, PART_COLOURS
 from facegraft.report.thresholds import (
     FLIPS_PER_COMPOSITE,
     SEAM_MAX_MEDIAN_DEG,
     SEAM_RMS_MEDIAN_DEG,
     SEAM_RMS_P95_DEG,
-    residual_thresholds,
 )
 
 Floats = NDArray[np.float64]
@@ -56,13 +55,8 @@ STYLE: Any = {
     "axes.facecolor": "none",
 }
 
-DISK_COLOURS = {
-    "nose": PART_COLOURS["nose"],
-    "eye_left": PART_COLOURS["eyes"],
-    "eye_right": "#7cc0e8",
-    "goggles": PART_COLOURS["eyes"],
-    "mouth": PART_COLOURS["mouth"],
-}
+ONE, OTHER = label_colour(1), label_colour(2)
+"""Colours of two things that are not parts."""
 
 HEAT = LinearSegmentedColormap.from_list("heat", [CLAY, "#f0b44c", "#d8533f", "#7a1f5c"])
 """From clay (nothing) to dark red."""
@@ -114,12 +108,15 @@ def figure_of(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.08))
 
 
-def quality_histograms(columns: Mapping[str, Floats], disks: Sequence[str], stiffness: float) -> str:
-    """Histograms of the quality figures of composites, one line a disk, thresholds as dashed verticals."""
+def quality_histograms(columns: Mapping[str, Floats], colours: Mapping[str, str], residual: Mapping[str, float]) -> str:
+    """Histograms of the quality figures of composites, one line a disk, thresholds as dashed verticals.
+
+    colours: disk → its colour. residual: disk → threshold of its residual in mm, where there is one.
+    """
+    disks = list(colours)
     with matplotlib.rc_context(STYLE):
         figure = figure_of(11.2, 5.4)
         axes = figure.subplots(2, 3)
-        residual = residual_thresholds(stiffness)
         drawn = [
             (
                 "residual_mm",
@@ -141,14 +138,16 @@ def quality_histograms(columns: Mapping[str, Floats], disks: Sequence[str], stif
         ]
         for axis, (name, title, lines) in zip(axes.ravel(), drawn, strict=False):
             values = {disk: columns[f"{disk}_{name}"] for disk in disks}
-            _histogram(axis, values, [value for value, _ in lines])
+            _histogram(axis, values, colours, [value for value, _ in lines])
             _thresholds(axis, lines)
             axis.set_title(title)
-        _flips(axes.ravel()[5], columns, disks)
+        _flips(axes.ravel()[5], columns, colours)
         for axis in axes[:, 0]:
             axis.set_ylabel("composites")
-        handles = [Line2D([], [], color=DISK_COLOURS[disk], lw=2) for disk in disks]
-        figure.legend(handles, [disk.replace("_", " ") for disk in disks], loc="outside lower center", ncols=len(disks))
+        handles = [Line2D([], [], color=colours[disk], lw=2) for disk in disks]
+        figure.legend(
+            handles, [disk.replace("_", " ") for disk in disks], loc="outside lower center", ncols=min(len(disks), 8)
+        )
         return to_svg(figure, "quality", "Histograms of the quality figures of composites")
 
 
@@ -156,14 +155,14 @@ def _group(residual: Mapping[str, float], value: float) -> str:
     return ", ".join(dict.fromkeys(disk.split("_")[0] for disk, limit in residual.items() if limit == value))
 
 
-def _histogram(axis: Axes, values: Mapping[str, Floats], marks: Sequence[float]) -> None:
+def _histogram(axis: Axes, values: Mapping[str, Floats], colours: Mapping[str, str], marks: Sequence[float]) -> None:
     everything = np.concatenate([*values.values(), np.asarray(marks, dtype=float)])
     everything = everything[np.isfinite(everything)]
     low, high = float(everything.min()), float(everything.max())
     pad = 0.06 * (high - low) or 0.5
     bins = np.linspace(low - pad, high + pad, 25)
     for disk, found in values.items():
-        colour = DISK_COLOURS[disk]
+        colour = colours[disk]
         axis.hist(found, bins=bins.tolist(), histtype="stepfilled", color=colour, alpha=0.16)
         axis.hist(found, bins=bins.tolist(), histtype="step", color=colour, lw=1.5)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -190,17 +189,17 @@ def _thresholds(axis: Axes, lines: Sequence[tuple[float, str]]) -> None:
         )
 
 
-def _flips(axis: Axes, columns: Mapping[str, Floats], disks: Sequence[str]) -> None:
+def _flips(axis: Axes, columns: Mapping[str, Floats], colours: Mapping[str, str]) -> None:
     """Composites by flipped faces a disk: bars side by side at 0, 1, 2, … and a last one for all above."""
     most = 6
-    width = 0.8 / len(disks)
-    for number, disk in enumerate(disks):
+    width = 0.8 / len(colours)
+    for number, (disk, colour) in enumerate(colours.items()):
         flips = np.minimum(columns[f"{disk}_flips"], most).astype(int)
         axis.bar(
-            np.arange(most + 1) + (number - (len(disks) - 1) / 2) * width,
+            np.arange(most + 1) + (number - (len(colours) - 1) / 2) * width,
             np.bincount(flips, minlength=most + 1),
             width,
-            color=DISK_COLOURS[disk],
+            color=colour,
             alpha=0.85,
         )
     axis.set_xticks(range(most + 1), [*map(str, range(most)), f"{most}+"])
@@ -254,7 +253,7 @@ def distance_slices(slices: Sequence[tuple[str, tuple[str, str], Floats, float]]
 
 def distance_agreement(pairs: Mapping[str, tuple[Floats, Floats]]) -> str:
     """Stored against recomputed signed distances in mm, and their difference."""
-    colours = {"near": PART_COLOURS["nose"], "free": PART_COLOURS["eyes"]}
+    colours = {"near": ONE, "free": OTHER}
     with matplotlib.rc_context(STYLE):
         figure = figure_of(11.2, 3.3)
         left, right = figure.subplots(1, 2)
@@ -284,7 +283,7 @@ def item_times(stages: Mapping[str, Sequence[float]]) -> str:
             times = np.maximum(np.asarray(seconds), 1e-6)
             # A fixed low-discrepancy jitter: the same data give the same picture.
             jitter = (np.arange(len(times)) * 0.6180339887) % 1 - 0.5
-            axis.plot(times, row + 0.5 * jitter, ".", ms=3, alpha=0.45, color=PART_COLOURS["eyes"], rasterized=True)
+            axis.plot(times, row + 0.5 * jitter, ".", ms=3, alpha=0.45, color=OTHER, rasterized=True)
             axis.plot([np.median(times)] * 2, [row - 0.36, row + 0.36], color=ALARM, lw=2)
         axis.set_xscale("log")
         axis.set_yticks(range(len(stages)), list(stages))

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from facegraft.heads.names import natural_key
-from facegraft.report.gather import is_self_graft
+from facegraft.parts import Parts
+from facegraft.vocabulary import NEUTRAL
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
@@ -28,22 +29,24 @@ def heads_grid(
     order: dict[str, None] = {}
     for row in sorted(rows, key=lambda row: natural_key(row["key"])):
         order.setdefault(row["expression"])
-    kinds = sorted(order, key=lambda name: name != "neutral")
+    kinds = sorted(order, key=lambda name: name != NEUTRAL)
     return spread(names, subjects), kinds[:1] + spread(kinds[1:], expressions - 1), keys
 
 
-def composites_shown(rows: Sequence[Row], count: int) -> list[Row]:
-    """Composites of one donor, then such of several, about half of each where both are there; self-grafts only for want of others."""
-    others = [row for row in rows if not is_self_graft(row)]
+def composites_shown(rows: Sequence[Row], parts: Parts, count: int) -> list[Row]:
+    """Composites of one donor, then composites of several, about half of each where both are there; self-grafts only without others."""
+    others = [row for row in rows if not parts.is_self_graft(row)]
     if not others:
         return spread(rows, count)
-    single = [row for row in others if row["donor_nose"] == row["donor_eyes"] == row["donor_mouth"]]
-    mixed = [row for row in others if not (row["donor_nose"] == row["donor_eyes"] == row["donor_mouth"])]
+    donors = {row["key"]: {row[column] for column in parts.donor_columns.values()} for row in others}
+    single = [row for row in others if len(donors[row["key"]]) == 1]
+    mixed = [row for row in others if len(donors[row["key"]]) > 1]
     many = min(len(mixed), max(count // 2, count - len(single)))
-    all_different = [row for row in mixed if len({row["donor_nose"], row["donor_eyes"], row["donor_mouth"]}) == 3]
+    most = max((len(donors[row["key"]]) for row in mixed), default=0)
+    all_different = [row for row in mixed if len(donors[row["key"]]) == most]
     return spread(single, count - many) + spread(all_different if len(all_different) >= many else mixed, many)
 
 
-def composites_measured(rows: Sequence[Row], count: int) -> list[Row]:
+def composites_measured(rows: Sequence[Row], parts: Parts, count: int) -> list[Row]:
     """Composites (not self-grafts) over which seams are averaged."""
-    return spread([row for row in rows if not is_self_graft(row)], count)
+    return spread([row for row in rows if not parts.is_self_graft(row)], count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,16 +11,17 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
-from facegraft.geometry.topology import face_areas, faces_within, vertex_normals
-from facegraft.regions.regionmap import PART_LABELS, RegionMap
+from facegraft.colours import CLAY, label_colour
+from facegraft.parts import MAX_PARTS
+from facegraft.regions.regionmap import RegionMap
 from facegraft.report.studio import Body
+from facegraft.surfaces.normals import face_areas, vertex_normals
+from facegraft.surfaces.topology import faces_within
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Labels = NDArray[np.uint8]
 
-CLAY = "#dccdc0"
-PART_COLOURS = {"remainder": CLAY, "nose": "#e0913f", "eyes": "#4a8fd0", "mouth": "#cf5b78"}
 EYEBALL, IRIS, TEETH, GUMS = "#f4f2ee", "#5b6a76", "#f1ece0", "#c79a92"
 SOCKET_SHADE = 0.72
 TEETH_LIGHT, EYE_LIGHT = 0.80, 0.85
@@ -42,8 +44,8 @@ def rgb(colour: str) -> Floats:
 
 
 def part_palette() -> Floats:
-    """Colours [4, 3] by part label."""
-    return np.stack([rgb(PART_COLOURS[name]) for name in sorted(PART_LABELS, key=lambda n: PART_LABELS[n])])
+    """Colours [256, 3] by part label."""
+    return np.stack([rgb(label_colour(label)) for label in range(MAX_PARTS + 1)])
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,13 @@ class HeadLook:
     light: Floats
     labels: Labels
 
-    def body(self, vertices: Floats, tinted: tuple[str, ...] = ()) -> Body:
-        """A head [V, 3] in clay, with some of nose, eyes, mouth tinted."""
+    def body(self, vertices: Floats, tinted: Collection[int] = ()) -> Body:
+        """A head [V, 3] in clay, with the parts of some labels tinted."""
         colours = self.colours.copy()
         palette = part_palette()
-        for name in tinted:
-            chosen = self.labels == PART_LABELS[name]
-            colours[chosen] += TINT * (palette[PART_LABELS[name]] - colours[chosen])
+        for label in tinted:
+            chosen = self.labels == label
+            colours[chosen] += TINT * (palette[label] - colours[chosen])
         return self.painted(vertices, colours)
 
     def painted(self, vertices: Floats, colours: Floats) -> Body:

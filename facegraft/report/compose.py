@@ -2,78 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from facegraft.report import galleries, sections
-from facegraft.report.choose import composites_measured
+from facegraft.report import galleries, modelpage, sections
+from facegraft.report.blocks import Section
 from facegraft.report.gather import Gathered, gather
-from facegraft.report.modelpage import model_section
+from facegraft.report.materials import Page
 from facegraft.report.page import render_page
-from facegraft.report.seams import seam_map
 from facegraft.report.studio import Studio, start_probe
+
+
+@dataclass(frozen=True)
+class SectionMaker:
+    """One section of the page: a function of the page's materials, which may have nothing to say (None), and whether it draws pictures."""
+
+    make: Callable[[Page], Section | None]
+    draws: bool = False
+
+
+SECTIONS = (
+    SectionMaker(lambda page: sections.summary(page.found)),
+    SectionMaker(galleries.heads, draws=True),
+    SectionMaker(galleries.composites, draws=True),
+    SectionMaker(galleries.seams, draws=True),
+    SectionMaker(galleries.surfaces, draws=True),
+    SectionMaker(lambda page: sections.distances(page.found)),
+    SectionMaker(galleries.points, draws=True),
+    SectionMaker(galleries.morph, draws=True),
+    SectionMaker(lambda page: modelpage.model_section(page.found.root)),
+    SectionMaker(lambda page: sections.quality(page.found)),
+    SectionMaker(lambda page: sections.rejects(page.found)),
+    SectionMaker(lambda page: sections.timings(page.found)),
+)
+"""The sections in the order of the page: a new one is a function and an entry here."""
 
 
 def compose_page(folder: Path) -> str:
     """The HTML of the report about a folder. Raises ReportError, StoreError."""
-    found = gather(folder)
+    page = Page(gather(folder))
+    made: dict[SectionMaker, Section | None] = {}
     # The probe starts a process that takes seconds; what needs no picture is computed meanwhile.
     with start_probe() as probe:
         try:
-            topology = galleries.Topology(found) if found.dataset("heads") or found.dataset("composites") else None
-            measured = None
-            if topology is not None and topology.region_map is not None and found.dataset("composites") is not None:
-                rows = composites_measured(found.stages["composites"].written, galleries.COMPOSITES_MEASURED)
-                measured = seam_map(found, topology.region_map, topology.faces, rows)
-            plain = {
-                part.name: part
-                for part in (
-                    maker(found)
-                    for maker in (
-                        sections.summary,
-                        sections.quality,
-                        sections.distances,
-                        sections.rejects,
-                        sections.timings,
-                    )
-                )
-            }
-            with Studio(probe) as studio:
-                scenes = topology.scenes(studio) if topology is not None else None
-                drawn = {
-                    part.name: part
-                    for part in (
-                        galleries.heads(found, scenes),
-                        galleries.composites(found, scenes),
-                        galleries.seams(found, topology, scenes, measured),
-                        galleries.surfaces(found, studio),
-                        galleries.points(found, studio),
-                        galleries.morph(found, topology, scenes),
-                    )
-                }
+            _ = page.measured
+            made |= {maker: maker.make(page) for maker in SECTIONS if not maker.draws}
+            with Studio(probe) as page.opened:
+                made |= {maker: maker.make(page) for maker in SECTIONS if maker.draws}
         finally:
             if probe.poll() is None:
                 probe.kill()
-    made = plain | drawn
-    learnt = model_section(folder)
-    if learnt is not None:
-        made[learnt.name] = learnt
-    order = (
-        "summary",
-        "heads",
-        "composites",
-        "seams",
-        "surfaces",
-        "sdf",
-        "points",
-        "morph",
-        "model",
-        "quality",
-        "rejects",
-        "timings",
-    )
-    return render_page(
-        f"facegraft report: {folder.resolve().name}", subtitle(found), [made[name] for name in order if name in made]
-    )
+    shown = [section for maker in SECTIONS if (section := made[maker]) is not None]
+    return render_page(f"facegraft report: {folder.resolve().name}", subtitle(page.found), shown)
 
 
 def subtitle(found: Gathered) -> str:

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from facegraft.geometry.topology import vertex_normals
-from facegraft.regions.regionmap import PART_LABELS
-from facegraft.report.clay import CLAY, PART_COLOURS, TINT, dense_mesh_light, part_palette, rgb
+from facegraft.colours import CLAY, label_colour
+from facegraft.parts import MAX_PARTS
+from facegraft.report.clay import TINT, dense_mesh_light, part_palette, rgb
 from facegraft.report.errors import ReportError
 from facegraft.report.scale import length_colours, nice_limit, ticks
 from facegraft.report.scenes import TILT
 from facegraft.report.studio import LENS_DEG, Body, Camera, Studio, start_probe
+from facegraft.surfaces.normals import vertex_normals
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -49,9 +50,9 @@ class Tile:
     """A head in its place on a sheet, checked when it is made.
 
     vertices [n, 3] in mm (+y up, +z out of the face, +x the subject's left), faces [m, 3] counter-clockwise from
-    outside; values [n] are lengths in mm ≥ 0, parts [n] labels 0 to 3. With values the head is painted by them, else
+    outside; values [n] are lengths in mm ≥ 0, parts [n] part labels. With values the head is painted by them, else
     with parts in their colours, else it is clay. turn_deg 0 looks at the face from the front, 90 from its left side.
-    Raises ReportError, naming the tile by its caption, for empty or not finite arrays and for such as do not fit together.
+    Raises ReportError, naming the tile by its caption, for arrays that are empty, not finite, or do not fit together.
     """
 
     vertices: Floats
@@ -90,7 +91,8 @@ class Tile:
                 parts.shape == (len(vertices),), f"has part labels of shape {parts.shape} for {len(vertices)} vertices"
             )
             self._must(
-                bool(np.isin(parts, list(PART_LABELS.values())).all()), "has part labels other than 0, 1, 2 and 3"
+                parts.dtype.kind in "iu" and 0 <= parts.min() <= parts.max() <= MAX_PARTS,
+                "has part labels outside 0..255",
             )
             object.__setattr__(self, "parts", parts.astype(np.uint8))
 
@@ -120,6 +122,7 @@ def face_sheet(
     colour_limit_mm: float | None = None,
     value_label: str = "displacement (mm)",
     title: str = "",
+    part_names: Sequence[str] = (),
     tile_height: int = TILE_HEIGHT,
     studio: Studio | None = None,
 ) -> Image.Image:
@@ -127,7 +130,7 @@ def face_sheet(
 
     Tiles of the same vertices and faces arrays share their light. A colour bar in mm stands at the right where a tile has
     values; without `colour_limit_mm` it ends at a round number near their 98th percentile. Parts in colour have a
-    legend below. An open `studio` saves the seconds that opening one takes.
+    legend below where `part_names` (by label, the remainder first) says what they are. An open `studio` saves the seconds that opening one takes.
     Raises ReportError for a sheet without tiles, titles that do not match, and where this machine cannot draw.
     """
     tiles = [tile for row in rows for tile in row if tile is not None]
@@ -149,8 +152,8 @@ def face_sheet(
         page.put(picture, *place)
     if values:
         page.colour_bar(limit, value_label, beyond=any(bool((part > limit).any()) for part in values))
-    if any(tile.parts is not None and tile.values is None for tile in tiles):
-        page.legend({name: colour for name, colour in PART_COLOURS.items() if name != "remainder"})
+    if part_names and any(tile.parts is not None and tile.values is None for tile in tiles):
+        page.legend({name: label_colour(label) for label, name in enumerate(part_names) if label > 0})
     return page.image()
 
 

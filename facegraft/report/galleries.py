@@ -9,82 +9,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.geometry.topology import faces_within
-from facegraft.regions.regionmap import PART_LABELS
+from facegraft.colours import part_colours
+from facegraft.parts import Parts
 from facegraft.report import charts
 from facegraft.report.blocks import Block, ColourBar, Legend, Picture, Section, Sheet, Text
 from facegraft.report.choose import composites_measured, composites_shown, heads_grid, spread
-from facegraft.report.clay import PART_COLOURS, head_look, part_palette, rgb, surface_look
-from facegraft.report.gather import Gathered, is_self_graft
+from facegraft.report.clay import part_palette, rgb, surface_look
+from facegraft.report.gather import Gathered
+from facegraft.report.materials import Page
 from facegraft.report.scenes import (
     FRONT,
     SIDE,
     THREE_QUARTER,
-    Framing,
     HeadScenes,
-    frame_heads,
     join_stage_points,
     point_cloud,
     portrait,
 )
-from facegraft.report.seams import SeamMap
-from facegraft.report.studio import Body, Camera, Studio
+from facegraft.report.studio import Body, Camera
 from facegraft.store import Dataset
-from facegraft.store.schema import STAGE_NAMES
+from facegraft.vocabulary import COMPOSITE
 
 Floats = NDArray[np.float64]
-PARTS = ("nose", "eyes", "mouth")
-PART_LEGEND = Legend([(name, PART_COLOURS[name]) for name in PARTS])
 
-HEADS_WIDE, EXPRESSIONS_HIGH, COMPOSITES_SHOWN, COMPOSITES_MEASURED = 8, 5, 8, 60
-FRAMED = 12
+HEADS_WIDE, EXPRESSIONS_HIGH, COMPOSITES_SHOWN = 8, 5, 8
 REST = "#9c9691"
 """Points of no part: clay would drown in the page behind them."""
 SMALL, LARGE = 330, 470
-STAGE_CAPTIONS = {
-    "as_scanned": "as scanned",
-    "neutral": "neutral",
-    "template_nose": "+ template's nose",
-    "template_eyes": "+ template's eyes",
-    "template_mouth": "+ template's mouth",
-    "template": "template",
-}
+DONORS_SHOWN = 3
 
 
-class Topology:
-    """Heads of the run as they are drawn: dataset to take faces from, template, framing, look."""
-
-    def __init__(self, found: Gathered) -> None:
-        self.found = found
-        dataset = found.dataset("heads") or found.dataset("composites")
-        assert dataset is not None
-        self.faces = np.asarray(dataset.faces, dtype=np.int64)
-        self.region_map = found.region_map
-        subjects = spread(sorted(found.neutral), FRAMED)
-        heads = [head for subject in subjects if (head := found.neutral_head(subject)) is not None]
-        if not heads:  # no neutral head anywhere: any head serves for framing
-            heads = [
-                {name: dataset.read(key, name).astype(np.float64) for name in ("vertices", "landmarks")}
-                for key in spread(dataset.keys(), FRAMED)
-            ]
-        self.template = np.mean([head["vertices"] for head in heads], axis=0)
-        self.landmarks = np.mean([head["landmarks"] for head in heads], axis=0)
-        surface = self.region_map.vertices_of("surface") if self.region_map else None
-        self.framing: Framing = frame_heads([(head["vertices"], head["landmarks"]) for head in heads], surface)
-        labels = (
-            self.region_map.vertex_labels(found.region_set)
-            if self.region_map and found.region_set in self.region_map.regions
-            else None
-        )
-        self.look = head_look(self.template, self.faces, self.region_map, labels)
-
-    def scenes(self, studio: Studio) -> HeadScenes:
-        """The scenes of these heads."""
-        return HeadScenes(studio, self.look, self.framing)
-
-
-def heads(found: Gathered, scenes: HeadScenes | None) -> Section:
+def heads(page: Page) -> Section:
     """Contact sheet: subjects across, expressions down."""
+    found, scenes = page.found, page.scenes
     lead = "Subjects across, expressions down; the last row shows the first expression from the side. Every head has the same triangles."
     dataset = found.dataset("heads")
     if dataset is None or scenes is None:
@@ -104,42 +61,50 @@ def heads(found: Gathered, scenes: HeadScenes | None) -> Section:
     return Section("heads", "Heads", lead, [Sheet(pictures, len(subjects), 120)])
 
 
-def composites(found: Gathered, scenes: HeadScenes | None) -> Section:
+def composites(page: Page) -> Section:
     """Rows of donor, recipient and composite, or of three donors, recipient and composite."""
+    found, scenes = page.found, page.scenes
     lead = (
         "Each row: where the parts come from, the recipient, and the composite from the front with the grafted parts tinted and turned "
-        "in plain clay. First composites with one donor for all parts, then such whose nose, eyes and mouth have donors of their own."
+        "in plain clay. First composites with one donor for all parts, then those whose parts have donors of their own."
     )
     dataset = found.dataset("composites")
     if dataset is None or scenes is None:
         return Section("composites", "Composites", lead, [Text(found.missing("composites"), missing=True)])
     pictures = []
-    for row in composites_shown(found.stages["composites"].written, COMPOSITES_SHOWN):
+    for row in composites_shown(found.stages["composites"].written, dataset.parts, COMPOSITES_SHOWN):
         pictures += _composite_row(found, scenes, dataset, row)
-    return Section("composites", "Composites", lead, [PART_LEGEND, Sheet(pictures, 6, 130)])
+    return Section("composites", "Composites", lead, [_legend(dataset.parts), Sheet(pictures, 6, 130)])
 
 
 def _composite_row(found: Gathered, scenes: HeadScenes, dataset: Dataset, row: Mapping[str, Any]) -> list[Picture]:
-    donors = [row[f"donor_{part}"] for part in PARTS]
+    parts = dataset.parts
+    given: dict[str, list[str]] = {}  # donor → the parts it gives
+    for part, column in parts.donor_columns.items():
+        given.setdefault(row[column], []).append(part)
 
-    def person(subject: str, what: str, turn: float, tinted: tuple[str, ...]) -> Picture:
+    def person(subject: str, what: str, turn: float, tinted: tuple[int, ...]) -> Picture:
         head = found.neutral_head(subject)
         if head is None:
             return Picture(None, subject, "head not there")
         image = scenes.head(f"neutral/{subject}", head["vertices"], head["landmarks"], turn, tinted, LARGE)
         return Picture(image, subject, what)
 
-    if len(set(donors)) == 1:
+    if len(given) == 1:
+        (donor,) = given
         people = [
-            person(donors[0], "donor", FRONT, PARTS),
-            person(donors[0], "donor", THREE_QUARTER, ()),
+            person(donor, "donor", FRONT, _all(parts)),
+            person(donor, "donor", THREE_QUARTER, ()),
             person(row["recipient"], "recipient", FRONT, ()),
             person(row["recipient"], "recipient", THREE_QUARTER, ()),
         ]
     else:
         people = [
-            person(subject, f"donor of the {part}", FRONT, (part,)) for part, subject in zip(PARTS, donors, strict=True)
+            person(donor, _donor_of(names, len(given)), FRONT, tuple(map(parts.label, names)))
+            for donor, names in list(given.items())[:DONORS_SHOWN]
         ]
+        if len(people) < DONORS_SHOWN:
+            people.append(person(row["recipient"], "recipient", THREE_QUARTER, ()))
         people.append(person(row["recipient"], "recipient", FRONT, ()))
     item = _head(dataset, row["key"])
     made = [
@@ -148,13 +113,20 @@ def _composite_row(found: Gathered, scenes: HeadScenes, dataset: Dataset, row: M
             row["key"],
             "composite",
         )
-        for turn, tinted in ((FRONT, PARTS), (THREE_QUARTER, ()))
+        for turn, tinted in ((FRONT, _all(parts)), (THREE_QUARTER, ()))
     ]
     return people + made
 
 
-def seams(found: Gathered, topology: Topology | None, scenes: HeadScenes | None, measured: SeamMap | None) -> Section:
+def _donor_of(names: list[str], donors: int) -> str:
+    """`donor of the nose and chin`; with the number of donors where not all of them are shown."""
+    listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])).replace("_", " ")
+    return f"donor of the {listed}" + (f" ({donors} donors in all)" if donors > DONORS_SHOWN else "")
+
+
+def seams(page: Page) -> Section:
     """Displacement against the recipient as a colour map, and seam excess along the loops."""
+    found, topology, scenes, measured = page.found, page.topology, page.scenes, page.measured
     lead = "What grafting did to the recipients, averaged over composites (self-grafts left out) and drawn on the mean head."
     title = "Seams"
     if found.dataset("composites") is None or topology is None or scenes is None:
@@ -195,14 +167,15 @@ def seams(found: Gathered, topology: Topology | None, scenes: HeadScenes | None,
     return Section("seams", title, lead, blocks)
 
 
-def surfaces(found: Gathered, studio: Studio) -> Section:
+def surfaces(page: Page) -> Section:
     """One closed surface from four sides."""
+    found, studio = page.found, page.studio
     lead = "One cleaned item as it is sampled: in the unit ball, its vertices labelled by part."
     dataset = found.dataset("surfaces")
     if dataset is None:
         return Section("surfaces", "Surfaces", lead, [Text(found.missing("surfaces"), missing=True)])
     rows = found.stages["surfaces"].written
-    grafted = [row for row in rows if row.get("origin") == "composite" and not is_self_graft(row)]
+    grafted = [row for row in rows if row.get("origin") == COMPOSITE and not found.is_self_graft(row)]
     row = spread(grafted or rows, 2)[-1]
     item = dataset[row["key"]]
     vertices, faces = item["vertices"].astype(np.float64), item["faces"].astype(np.int64)
@@ -212,9 +185,9 @@ def surfaces(found: Gathered, studio: Studio) -> Section:
     pieces = [replace(look, faces=faces[chosen]) for chosen in (~cut, cut) if chosen.any()]
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     views = {
-        "front": (FRONT, 3.0, PARTS),
+        "front": (FRONT, 3.0, _all(dataset.parts)),
         "turned": (THREE_QUARTER, 3.0, ()),
-        "side": (SIDE, 3.0, PARTS),
+        "side": (SIDE, 3.0, _all(dataset.parts)),
         "from below": (20.0, -50.0, ()),
     }
     pictures = []
@@ -231,14 +204,15 @@ def surfaces(found: Gathered, studio: Studio) -> Section:
     return Section("surfaces", "Surfaces", lead, [Sheet(pictures, 4, 200), Text(said)])
 
 
-def points(found: Gathered, studio: Studio) -> Section:
+def points(page: Page) -> Section:
     """Surface points by part, and the band near the surface by signed distance."""
+    found, studio = page.found, page.studio
     lead = "One item of the samples, as the model reads it: a window of its shuffled points."
     dataset = found.dataset("samples")
     if dataset is None:
         return Section("points", "Points", lead, [Text(found.missing("samples"), missing=True)])
     rows = found.stages["samples"].written
-    grafted = [row for row in rows if row.get("origin") == "composite" and not is_self_graft(row)]
+    grafted = [row for row in rows if row.get("origin") == COMPOSITE and not found.is_self_graft(row)]
     key = spread(grafted or rows, 2)[-1]["key"]
     count = min(20_000, dataset.shape(key, "surface_points")[0])
     at, normals = (
@@ -248,7 +222,7 @@ def points(found: Gathered, studio: Studio) -> Section:
     low, high = at.min(axis=0), at.max(axis=0)
     middle, tall = (low + high) / 2, 1.12 * float((high - low).max())
     size = (LARGE, LARGE)
-    colours = np.where(parts[:, None] == PART_LABELS["remainder"], rgb(REST), part_palette()[parts])
+    colours = np.where(parts[:, None] == 0, rgb(REST), part_palette()[parts])
     pictures = [
         Picture(
             point_cloud(studio, at, normals, colours, Camera(middle, tall, turn, 3.0), size, 4.0),
@@ -284,11 +258,12 @@ def points(found: Gathered, studio: Studio) -> Section:
                 "signed distance of the near points",
             )
         )
-    return Section("points", "Points", lead, [PART_LEGEND, Sheet(pictures, 4, 200), *blocks])
+    return Section("points", "Points", lead, [_legend(dataset.parts), Sheet(pictures, 4, 200), *blocks])
 
 
-def morph(found: Gathered, topology: Topology | None, scenes: HeadScenes | None) -> Section:
-    """The six stages from a composite to the template."""
+def morph(page: Page) -> Section:
+    """The stages from a composite to the template."""
+    found, topology, scenes = page.found, page.topology, page.scenes
     lead = (
         "The way from a composite to the template, as stored for the model: registered skin points at every stage, joined here to a mesh. "
         "Tinted: parts that are the template's by then."
@@ -297,13 +272,14 @@ def morph(found: Gathered, topology: Topology | None, scenes: HeadScenes | None)
     dataset = found.dataset("composites")
     if dataset is None or topology is None or scenes is None or topology.region_map is None:
         return Section("morph", title, lead, [Text(found.missing("composites"), missing=True)])
-    row = composites_measured(found.stages["composites"].written, 3)[-1:] or found.stages["composites"].written[:1]
+    row = (
+        composites_measured(found.stages["composites"].written, dataset.parts, 3)[-1:]
+        or found.stages["composites"].written[:1]
+    )
     key = row[0]["key"]
     shared = dataset.shared
     stage_vertices = np.asarray(shared["stage_vertices"], dtype=np.int64)
-    surface = np.zeros(topology.region_map.vertex_count, dtype=bool)
-    surface[topology.region_map.vertices_of("surface")] = True
-    skin = topology.faces[faces_within(topology.faces, surface)]
+    skin = topology.region_map.skin_faces(topology.faces)
     mesh = join_stage_points(
         topology.template, skin, stage_vertices, topology.look.light, np.asarray(shared["stage_parts"])
     )
@@ -312,12 +288,23 @@ def morph(found: Gathered, topology: Topology | None, scenes: HeadScenes | None)
         dataset.read(key, "stage_landmarks").astype(np.float64),
     )
     pictures = []
-    for number, name in enumerate(STAGE_NAMES):
-        moved = tuple(part for part in PARTS if f"template_{part}" in STAGE_NAMES[: number + 1])
+    parts = dataset.parts
+    captions = ["as scanned", "neutral", *(f"+ template's {name}" for name in parts), "template"]
+    for number, caption in enumerate(captions):
+        moved = tuple(range(1, min(number - 1, len(parts)) + 1))  # the template's part k is in place at stage k + 1
         image = scenes.morph_stage(stages[number], mesh, marks[number], moved, LARGE)
-        pictures.append(Picture(image, f"{number}  {STAGE_CAPTIONS[name]}", key if number == 0 else ""))
+        pictures.append(Picture(image, f"{number}  {caption}", key if number == 0 else ""))
     said = f"{len(stage_vertices):,} points a stage. Stages 0 and 1 are the same where the item is neutral, as composites are."
-    return Section("morph", title, lead, [PART_LEGEND, Sheet(pictures, len(STAGE_NAMES), 130), Text(said)])
+    return Section("morph", title, lead, [_legend(parts), Sheet(pictures, min(len(captions), 6), 130), Text(said)])
+
+
+def _legend(parts: Parts) -> Legend:
+    return Legend(list(part_colours(parts).items()))
+
+
+def _all(parts: Parts) -> tuple[int, ...]:
+    """The labels of all parts."""
+    return tuple(range(1, len(parts) + 1))
 
 
 def _head(dataset: Dataset, key: str) -> dict[str, Floats]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -14,23 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.engine.fingerprint import RUN_FILE, RunRecord, read_run
+from facegraft.engine import RunRecord, read_run
 from facegraft.engine.folder import LOG_FOLDER
-from facegraft.regions.regionmap import RegionMap
+from facegraft.parts import Parts
+from facegraft.regions.regionmap import RegionMap, RegionSet
 from facegraft.report.errors import ReportError
-from facegraft.stages.parameters import ParameterError, StageParameters
+from facegraft.stages import stage_at
+from facegraft.stages.parameters import ParameterError
 from facegraft.store import Dataset, StoreError, open_dataset
 from facegraft.store.remote import place, remote_of
-from facegraft.store.schema import KINDS
-from facegraft.store.writer import DATASET_FILE
-
-PARAMETERS = {
-    "facegraft.stages.ingest:IngestStage": "facegraft.stages.ingest:IngestParameters",
-    "facegraft.stages.graft:GraftStage": "facegraft.stages.graft:GraftParameters",
-    "facegraft.stages.clean:CleanStage": "facegraft.stages.clean:CleanParameters",
-    "facegraft.stages.sample:SampleStage": "facegraft.stages.sample:SampleParameters",
-}
-COMMANDS = {"heads": "ingest", "composites": "graft", "surfaces": "clean", "samples": "sample"}
+from facegraft.store.writer import DATASET_FILE, RUN_FILE
+from facegraft.vocabulary import KINDS, NEUTRAL
 
 
 @dataclass(frozen=True)
@@ -95,9 +88,10 @@ class StageFacts:
         if self.run is None:
             return {}
         given = self.run.parameters
-        if self.run.stage not in PARAMETERS:
+        stage = stage_at(self.run.stage)
+        if stage is None:
             return dict(given)
-        kind = _parameters_class(self.run.stage)
+        kind = stage.parameters
         fixed = {name for name, spec in kind.model_fields.items() if spec.is_required() or name == "preset"}
         try:
             default = kind.parse({name: given[name] for name in fixed if name in given}).as_json()
@@ -110,7 +104,8 @@ class StageFacts:
 
     def command(self, root: Path) -> str | None:
         """The command line that makes this dataset again, with paths relative to the folder that holds `root`."""
-        if self.run is None or self.run.stage not in PARAMETERS:
+        stage = None if self.run is None else stage_at(self.run.stage)
+        if self.run is None or stage is None:
             return None
 
         def named(path: Path) -> str:
@@ -120,7 +115,7 @@ class StageFacts:
             return shlex.quote(str(where.relative_to(base) if beside and remote_of(where) is None else where))
 
         changed = self.changed_parameters()
-        words = ["facegraft", COMMANDS[self.kind], *(named(place(path)) for path in self.run.inputs)]
+        words = ["facegraft", stage.name, *(named(place(path)) for path in self.run.inputs)]
         if "kind" in changed:
             words += ["--kind", str(changed.pop("kind"))]
         words += ["--seed", str(self.run.seed)]
@@ -158,24 +153,33 @@ class Gathered:
         return None
 
     @cached_property
-    def region_set(self) -> str:
-        """The region set that parts were grafted with; `eyes` where nothing was grafted."""
-        facts = self.stages.get("composites") or self.stages.get("surfaces")
-        if facts is None or facts.run is None:
-            return "eyes"
-        return str(facts.run.parameters.get("region_set", "eyes"))
+    def parts(self) -> Parts | None:
+        """The parts of the items, from the first dataset that has any; None where there are only heads."""
+        schemas = (facts.dataset.schema for facts in self.stages.values() if facts.dataset is not None)
+        return next((schema.parts for schema in schemas if schema.parts is not None), None)
+
+    @cached_property
+    def regions(self) -> RegionSet | None:
+        """The region set of these parts in the topology's map."""
+        if self.parts is None or self.region_map is None:
+            return None
+        return self.region_map.regions.get(self.parts.region_set)
 
     @cached_property
     def neutral(self) -> dict[str, tuple[str, str]]:
         """subject → (kind, key) of its neutral head: among the heads, or as its graft onto itself."""
         found: dict[str, tuple[str, str]] = {}
         for row in self.stages["composites"].written if self.dataset("composites") else []:
-            if is_self_graft(row):
+            if self.is_self_graft(row):
                 found[row["recipient"]] = ("composites", row["key"])
         for row in self.stages["heads"].written if self.dataset("heads") else []:
-            if row["expression"] == "neutral":
+            if row["expression"] == NEUTRAL:
                 found[row["subject"]] = ("heads", row["key"])
         return found
+
+    def is_self_graft(self, row: Mapping[str, Any]) -> bool:
+        """Whether a composite is its recipient's own neutral head."""
+        return self.parts is not None and self.parts.is_self_graft(row)
 
     def neutral_head(self, subject: str) -> dict[str, NDArray[np.float64]] | None:
         """Vertices and landmarks of a subject's neutral head, in mm; None where it is not there."""
@@ -185,11 +189,6 @@ class Gathered:
         dataset = self.dataset(kind)
         assert dataset is not None
         return {name: dataset.read(key, name).astype(np.float64) for name in ("vertices", "landmarks")}
-
-
-def is_self_graft(row: Mapping[str, Any]) -> bool:
-    """Whether a composite is its recipient's own neutral head."""
-    return {row["donor_nose"], row["donor_eyes"], row["donor_mouth"]} == {row["recipient"]}
 
 
 def gather(folder: Path) -> Gathered:
@@ -240,9 +239,3 @@ def _timings(folder: Path, dataset: Dataset) -> Timings | None:
             continue
         shards += 1
     return Timings(shards, seconds, len(processes), items) if shards else None
-
-
-def _parameters_class(stage: str) -> type[StageParameters]:
-    module, _, name = PARAMETERS[stage].partition(":")
-    found: type[StageParameters] = getattr(importlib.import_module(module), name)
-    return found

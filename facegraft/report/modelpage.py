@@ -13,7 +13,8 @@ from facegraft.report import charts
 from facegraft.report.blocks import Block, Chart, Picture, Section, Sheet, Table, Text
 
 FOLDER = "model"
-TERMS = {"sdf": "distance", "normal": "normals", "eikonal": "eikonal", "dense": "stage displacements"}
+NOT_TERMS = ("step", "loss", "split", "points_per_s", "step_ms", "data_wait_ms", "lr", "grad_norm")
+"""What a record of the log holds beside the terms of the loss."""
 PICTURES = (
     ("scores/fits.png", "Truth and fit of held-out heads."),
     ("swap/sheet.png", "One nose, swapped by exchanging its latent code."),
@@ -49,9 +50,11 @@ def training_curve(records: list[dict[str, Any]]) -> str:
     with matplotlib.rc_context(charts.STYLE):
         figure = charts.figure_of(11.2, 3.2)
         axis = figure.subplots()
-        for name, label in TERMS.items():
-            known = [record for record in trained if record.get(name)]
+        names = dict.fromkeys(name for record in trained for name in record if name not in NOT_TERMS)
+        for name in names:
+            known = [record for record in trained if isinstance(record.get(name), float) and record[name] > 0]
             if known:
+                label = name.replace("_", " ")
                 axis.plot([record["step"] for record in known], [record[name] for record in known], lw=1.2, label=label)
         axis.set_yscale("log")
         axis.set_xlabel("step")

@@ -9,7 +9,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from facegraft.report.clay import CLAY, rgb
+from facegraft.colours import CLAY
+from facegraft.report.clay import rgb
 from facegraft.report.errors import ReportError
 
 Floats = NDArray[np.float64]

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse.csgraph import dijkstra
 
-from facegraft.geometry.topology import unique_edges, vertex_normals
-from facegraft.regions.regionmap import PART_LABELS
 from facegraft.report.clay import TINT, HeadLook, part_palette, rgb
 from facegraft.report.seams import SeamMap
 from facegraft.report.studio import Body, Camera, Studio
+from facegraft.surfaces.normals import vertex_normals
+from facegraft.surfaces.topology import unique_edges
+from facegraft.vocabulary import CANTHI, CHIN
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-CANTHI, CHIN, NOSE_TIP = [36, 39, 42, 45], 8, 30
 FRONT, THREE_QUARTER, SIDE = 0.0, 38.0, 90.0
 TILT = 3.0
 WIDE = 0.86
@@ -37,14 +37,14 @@ class Framing:
 
     def camera(self, landmarks: Floats, turn_deg: float = FRONT) -> Camera:
         """A camera for a head with these landmarks [68, 3]."""
-        return Camera(landmarks[CANTHI].mean(axis=0) + self.offset, self.height, turn_deg, TILT)
+        return Camera(landmarks[list(CANTHI)].mean(axis=0) + self.offset, self.height, turn_deg, TILT)
 
 
 def frame_heads(heads: Sequence[tuple[Floats, Floats]], surface: Ints | None = None) -> Framing:
     """A framing that holds each of these heads (vertices [V, 3], landmarks [68, 3]) from the crown to below the chin."""
     tops, chins, depths = [], [], []
     for vertices, landmarks in heads:
-        eyes = landmarks[CANTHI].mean(axis=0)
+        eyes = landmarks[list(CANTHI)].mean(axis=0)
         skin = (vertices if surface is None or not len(surface) else vertices[surface]) - eyes
         chin = landmarks[CHIN, 1] - eyes[1]
         above = skin[skin[:, 1] > chin]
@@ -64,7 +64,7 @@ class HeadScenes:
         self._made: dict[tuple[object, ...], Image.Image] = {}
 
     def head(
-        self, name: str, vertices: Floats, landmarks: Floats, turn_deg: float, tinted: tuple[str, ...], height: int
+        self, name: str, vertices: Floats, landmarks: Floats, turn_deg: float, tinted: tuple[int, ...], height: int
     ) -> Image.Image:
         """One head; the same picture is drawn once (`name` tells heads apart)."""
         made = (name, turn_deg, tinted, height)
@@ -117,14 +117,14 @@ class HeadScenes:
         return Body(lifted, colours, size=width, closed_line=True)
 
     def morph_stage(
-        self, points: Floats, mesh: StagePointMesh, landmarks: Floats, moved: tuple[str, ...], height: int
+        self, points: Floats, mesh: StagePointMesh, landmarks: Floats, moved: tuple[int, ...], height: int
     ) -> Image.Image:
-        """One stage of the template morph, its stage points [M, 3] joined to a mesh, with the parts that have moved tinted."""
+        """One stage of the template morph, its stage points [M, 3] joined to a mesh, with the parts of the labels that have moved tinted."""
         colours = np.tile(self.look.colours[0], (len(points), 1))
         palette = part_palette()
-        for part in moved:
-            chosen = mesh.parts == PART_LABELS[part]
-            colours[chosen] += TINT * (palette[PART_LABELS[part]] - colours[chosen])
+        for label in moved:
+            chosen = mesh.parts == label
+            colours[chosen] += TINT * (palette[label] - colours[chosen])
         body = Body(points, colours * mesh.light[:, None], mesh.faces, vertex_normals(points, mesh.faces))
         return self.studio.shoot([body], self.framing.camera(landmarks, THREE_QUARTER), portrait(height))
 

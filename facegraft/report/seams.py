@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.geometry.quality import dihedral_angles, dihedral_excess, loop_edges
-from facegraft.geometry.topology import faces_within
-from facegraft.regions.regionmap import RegionMap
+from facegraft.regions.regionmap import RegionMap, RegionSet
 from facegraft.report.gather import Gathered
-from facegraft.stages.graft import donor_slot
 
 Floats = NDArray[np.float64]
 
@@ -31,21 +29,24 @@ class SeamMap:
 
 
 def seam_map(
-    found: Gathered, region_map: RegionMap, faces: NDArray[np.int64], rows: Sequence[Mapping[str, Any]]
+    found: Gathered,
+    region_map: RegionMap,
+    regions: RegionSet,
+    faces: NDArray[np.int64],
+    rows: Sequence[Mapping[str, Any]],
 ) -> SeamMap | None:
     """Measure the composites of these index rows; None where none of them has its recipient and donors at hand."""
     dataset = found.dataset("composites")
     assert dataset is not None
-    surface = np.zeros(region_map.vertex_count, dtype=bool)
-    surface[region_map.vertices_of("surface")] = True
-    skin_faces = faces[faces_within(faces, surface)]
-    parts = region_map.parts(found.region_set)
-    edges = {name: loop_edges(skin_faces, part.loop) for name, part in parts.items()}
+    surface = region_map.mask_of("surface")
+    skin_faces = region_map.skin_faces(faces)
+    disks, columns, part_of = regions.disks, regions.parts.donor_columns, regions.part_of
+    edges = {name: loop_edges(skin_faces, disk.loop) for name, disk in disks.items()}
     kept = surface.copy()
-    for part in parts.values():
-        kept[part.interior] = False
+    for disk in disks.values():
+        kept[disk.interior] = False
     total = np.zeros(region_map.vertex_count)
-    excess = {name: np.zeros(len(part.loop)) for name, part in parts.items()}
+    excess = {name: np.zeros(len(disk.loop)) for name, disk in disks.items()}
     count, outside = 0, 0.0
     heads: dict[str, Floats | None] = {}
 
@@ -57,7 +58,7 @@ def seam_map(
 
     for row in rows:
         host = vertices_of(row["recipient"])
-        donors = {name: vertices_of(row[f"donor_{donor_slot(name)}"]) for name in parts}
+        donors = {name: vertices_of(row[columns[part_of[name]]]) for name in disks}
         if host is None or any(donor is None for donor in donors.values()):
             continue
         composite = dataset.read(row["key"], "vertices").astype(np.float64)
@@ -72,5 +73,5 @@ def seam_map(
         count += 1
     if count == 0:
         return None
-    loops = {name: part.loop for name, part in parts.items()}
+    loops = {name: disk.loop for name, disk in disks.items()}
     return SeamMap(count, total / count, outside, loops, {name: value / count for name, value in excess.items()})

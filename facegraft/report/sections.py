@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.geometry.distance import signed_distance
+from facegraft.colours import disk_colours
 from facegraft.report import charts
 from facegraft.report.blocks import Block, Chart, Code, Section, Table, Text
 from facegraft.report.choose import spread
-from facegraft.report.gather import Gathered, StageFacts, is_self_graft
-from facegraft.report.thresholds import ALL_PARTS, Check, checks
-from facegraft.store.schema import KINDS
+from facegraft.report.gather import Gathered, StageFacts
+from facegraft.report.thresholds import ALL_PARTS, Check, checks, residual_thresholds
+from facegraft.surfaces.distance import signed_distance
+from facegraft.vocabulary import COMPOSITE, KINDS, NOSE_TIP, REM, SPLITS
 
 Floats = NDArray[np.float64]
 
 KEYS_SHOWN = 20
 GRID = 181
 POINTS_CHECKED = 4000
-NOSE_TIP = 30
 
 
 def summary(found: Gathered) -> Section:
@@ -70,7 +70,7 @@ def _summary_row(facts: StageFacts) -> list[str]:
         f"{len(facts.written):,}",
         f"{len(facts.rows) - len(facts.written):,}",
         str(len({row.get("subject") for row in facts.written})),
-        f"{splits.get('train', 0):,} / {splits.get('test', 0):,}",
+        " / ".join(f"{splits.get(split, 0):,}" for split in SPLITS),
         f"{facts.dataset.mm_per_unit:g}",
         size_text(facts.size_bytes),
         duration_text(facts.timings.seconds) if facts.timings else "–",
@@ -116,7 +116,7 @@ def quality(found: Gathered) -> Section:
     if dataset is None:
         return Section("quality", title, lead, [Text(found.missing("composites"), missing=True)])
     facts = found.stages["composites"]
-    rows = [row for row in facts.written if not is_self_graft(row)]
+    rows = [row for row in facts.written if not found.is_self_graft(row)]
     disks = [name.removesuffix("_residual_mm") for name in dataset.schema.columns if name.endswith("_residual_mm")]
     if not rows or not disks:
         return Section(
@@ -128,14 +128,19 @@ def quality(found: Gathered) -> Section:
         for name in figures
     }
     parameters = facts.run.parameters if facts.run else {}
-    svg = charts.quality_histograms(columns, disks, float(parameters.get("stiffness", 0.1)))
+    regions = found.regions
+    known = regions.disks if regions is not None else {}
+    residual = residual_thresholds(known, float(parameters.get("stiffness", 0.1)))
+    owner = regions.part_of if regions is not None else {}
+    colours = disk_colours(dataset.parts, {disk: owner.get(disk, REM) for disk in disks})
+    svg = charts.quality_histograms(columns, colours, residual)
     note = f"{len(rows):,} composites."
     if parameters.get("seam", "blend") != "blend":
         note += (
             f" They were made with seam = {parameters['seam']}, for which the seam thresholds are not meant to hold."
         )
     return Section(
-        "quality", title, lead, [Chart(svg), Text(note), _check_table(checks(columns, disks, parameters), disks)]
+        "quality", title, lead, [Chart(svg), Text(note), _check_table(checks(columns, disks, residual), disks)]
     )
 
 
@@ -199,7 +204,7 @@ def _key_of_both(found: Gathered) -> str:
     assert surfaces is not None
     rows = [row for row in found.stages["surfaces"].written if samples is None or row["key"] in samples]
     rows = rows or found.stages["surfaces"].written
-    grafted = [row for row in rows if row.get("origin") == "composite" and not is_self_graft(row)]
+    grafted = [row for row in rows if row.get("origin") == COMPOSITE and not found.is_self_graft(row)]
     return str(spread(grafted or rows, 2)[-1]["key"])
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.regions.regionmap import Disk
+
 SEAM_RMS_MEDIAN_DEG, SEAM_RMS_P95_DEG, SEAM_MAX_MEDIAN_DEG = 2.5, 5.0, 9.0
 FLIPS_PER_COMPOSITE = 1.0
-_RESIDUAL_MM = {"nose": 1.3, "mouth": 1.3, "eye_left": 1.0, "eye_right": 1.0}
-_RESIDUAL_PLAIN_MM = {"nose": 1.1, "mouth": 1.1, "eye_left": 1.0, "eye_right": 1.0}
-
 
 ALL_PARTS = "all parts"
 
@@ -33,16 +31,23 @@ class Check:
         return self.measured <= self.threshold
 
 
-def residual_thresholds(stiffness: float) -> dict[str, float]:
-    """disk → largest good median of the loop residual in mm; empty for a stiffness for which none was measured."""
-    if stiffness == 0.0:
-        return dict(_RESIDUAL_PLAIN_MM)
-    return dict(_RESIDUAL_MM) if stiffness <= 0.1 else {}
+def residual_thresholds(disks: Mapping[str, Disk], stiffness: float) -> dict[str, float]:
+    """disk → largest good median of the loop residual in mm: those of the region set that are known, for this stiffness."""
+    if stiffness > 0.1:
+        return {}
+    column = 1 if stiffness == 0.0 else 0
+    return {name: disk.residual_mm[column] for name, disk in disks.items() if disk.residual_mm is not None}
 
 
-def checks(columns: Mapping[str, NDArray[np.float64]], disks: list[str], parameters: Mapping[str, Any]) -> list[Check]:
-    """Every figure that has a threshold; `columns` are those of the composites' index, without self-grafts."""
-    residual = residual_thresholds(float(parameters.get("stiffness", 0.1)))
+def checks(
+    columns: Mapping[str, NDArray[np.float64]],
+    disks: list[str],
+    residual: Mapping[str, float],
+) -> list[Check]:
+    """Every figure that has a threshold; `columns` are those of the composites' index, without self-grafts.
+
+    residual: as `residual_thresholds` gives them.
+    """
 
     def p95(values: NDArray[np.float64]) -> float:
         return float(np.percentile(values, 95))
@@ -66,7 +71,8 @@ def checks(columns: Mapping[str, NDArray[np.float64]], disks: list[str], paramet
         found += [
             Check(what, disk, measure(columns[f"{disk}_{name}"]), limit, "°") for name, what, measure, limit in wanted
         ]
-    flips = [columns[f"{disk}_flips"] for disk in disks if disk != "goggles"]
+    # Measured for the disks whose residual is known; a disk that joins several features folds more.
+    flips = [columns[f"{disk}_flips"] for disk in disks if disk in residual]
     if flips:
         found.append(
             Check(

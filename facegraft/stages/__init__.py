@@ -1,51 +1,113 @@
-"""The four stages: parameters, plan and item function of each."""
+"""The stages of the pipeline, in order. A new stage is one file and one entry in STAGES: the pipeline, recipes, commands, the report
+and `verify --deep` iterate over it.
+
+A stage's module has `Parameters` (a StageParameters), `plan(inputs, parameters, seed)` → StagePlan, and the class `<Name>Stage` that
+makes one item. It is imported when it is needed: the names alone must come at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from facegraft.engine.fingerprint import read_run
-from facegraft.engine.plan import StagePlan
-from facegraft.errors import FacegraftError
-from facegraft.store import open_dataset
+if TYPE_CHECKING:
+    from facegraft.engine import StagePlan
+    from facegraft.stages.parameters import StageParameters
 
-STAGE_PATHS = (
-    "facegraft.stages.ingest:IngestStage",
-    "facegraft.stages.graft:GraftStage",
-    "facegraft.stages.clean:CleanStage",
-    "facegraft.stages.sample:SampleStage",
+
+@dataclass(frozen=True)
+class StageDefinition:
+    """One stage.
+
+    name: of its command and of its section in recipes. makes: kind of its dataset, and name of its folder in a run. reads: kinds of
+    the datasets that it is made from; none for heads from outside. many: whether its command takes several datasets.
+    help: the text of its command. shortcuts: parameters that the command also takes as options of their own.
+    """
+
+    name: str
+    makes: str
+    reads: tuple[str, ...]
+    help: str
+    shortcuts: tuple[str, ...] = ()
+    many: bool = False
+
+    @property
+    def path(self) -> str:
+        """Import path of the class that makes items; it is what a run records."""
+        return f"facegraft.stages.{self.name}:{self.name.capitalize()}Stage"
+
+    @property
+    def parameters(self) -> type[StageParameters]:
+        """The class of its parameters."""
+        found: type[StageParameters] = self._module().Parameters
+        return found
+
+    def plan(self, inputs: Sequence[Path], parameters: StageParameters, seed: int) -> StagePlan:
+        """Lay out its items. Raises what the stage's own plan raises."""
+        found: StagePlan = self._module().plan(inputs, parameters, seed)
+        return found
+
+    def _module(self) -> Any:
+        return importlib.import_module(self.path.partition(":")[0])
+
+
+INGEST = StageDefinition(
+    "ingest",
+    makes="heads",
+    reads=(),
+    help="""Read SOURCE into a dataset of heads: one topology, millimetres, split by subject.
+
+    \b
+    Example: facegraft ingest FaceXModel --kind ict --subjects 12 --expressions 2 --seed 0 -o heads
+    """,
+    shortcuts=("kind", "subjects", "expressions", "region_map"),
+)
+GRAFT = StageDefinition(
+    "graft",
+    makes="composites",
+    reads=("heads",),
+    help="""Make composite heads: move noses, eyes, mouths and other parts between the neutral HEADS.
+
+    \b
+    Example: facegraft graft heads -o composites --donors 4 --seed 0
+    """,
+    shortcuts=("donors", "region_set", "preset"),
+)
+CLEAN = StageDefinition(
+    "clean",
+    makes="surfaces",
+    reads=("composites", "heads"),
+    help="""Close every head of the INPUTS (composites, heads) to a watertight surface in the unit ball.
+
+    \b
+    Example: facegraft clean composites heads -o surfaces --mode head
+    """,
+    shortcuts=("mode", "preset"),
+    many=True,
+)
+SAMPLE = StageDefinition(
+    "sample",
+    makes="samples",
+    reads=("surfaces",),
+    help="""Sample points, normals and signed distances of every surface.
+
+    \b
+    Example: facegraft sample surfaces -o samples --set surface=20000 --set near=5000 --set free=2000
+    """,
+    shortcuts=("preset",),
 )
 
-
-def plan_again(stage_path: str, inputs: list[str], parameters: Mapping[str, Any], seed: int) -> StagePlan:
-    """The plan of one of facegraft's own stages, from the inputs and parameters that a run.json records. Raises as the stage does."""
-    if stage_path == STAGE_PATHS[0]:
-        from facegraft.stages.ingest import IngestParameters, plan_ingest
-
-        return plan_ingest(Path(inputs[0]) if inputs else None, IngestParameters.parse(parameters), seed)
-    datasets = [open_dataset(path) for path in inputs]
-    if stage_path == STAGE_PATHS[1]:
-        from facegraft.stages.graft import GraftParameters, plan_graft
-
-        return plan_graft(datasets[0], GraftParameters.parse(parameters), seed)
-    if stage_path == STAGE_PATHS[2]:
-        from facegraft.stages.clean import CleanParameters, plan_clean
-
-        return plan_clean(datasets, CleanParameters.parse(parameters), seed)
-    if stage_path == STAGE_PATHS[3]:
-        from facegraft.stages.sample import SampleParameters, plan_sample
-
-        return plan_sample(datasets[0], SampleParameters.parse(parameters), seed)
-    raise FacegraftError(f"stage {stage_path!r} is not one of facegraft's own")
+STAGES = (INGEST, GRAFT, CLEAN, SAMPLE)
 
 
-def stage_path_of(folder: Path) -> str:
-    """Which of facegraft's own stages made a folder; a folder never decides which code is run."""
-    stage = read_run(folder).stage
-    if stage not in STAGE_PATHS:
-        raise FacegraftError(
-            f"{folder}: made by stage {stage!r}, which is not one of facegraft's own; run it again from Python"
-        )
-    return stage
+def stage_named(name: str) -> StageDefinition | None:
+    """The stage of a name, if there is one."""
+    return next((stage for stage in STAGES if stage.name == name), None)
+
+
+def stage_at(path: str) -> StageDefinition | None:
+    """The stage whose class has this import path; None for one that is not facegraft's own."""
+    return next((stage for stage in STAGES if stage.path == path), None)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,17 +22,19 @@ from facegraft.errors import FacegraftError
 from facegraft.geometry.clipping import BallClipper
 from facegraft.geometry.closing import HeadCloser
 from facegraft.geometry.frame import frontal_origin, head_origin, to_mm_matrix, to_unit
-from facegraft.geometry.topology import face_areas, is_watertight
 from facegraft.geometry.visibility import visible_sheet
+from facegraft.parts import Parts
 from facegraft.regions.regionmap import RegionMap
-from facegraft.stages.graft import choose_stage_vertices, neutral_keys, skin_faces_of
+from facegraft.stages.morph import choose_stage_vertices
+from facegraft.stages.neutral import neutral_keys
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.schema import surfaces_fields
+from facegraft.surfaces.normals import face_areas
+from facegraft.surfaces.topology import is_watertight
+from facegraft.vocabulary import COMPOSITE, DEFAULT_REGION_SET, SCAN
 
 log = logging.getLogger("facegraft")
-
-STAGE_PATH = "facegraft.stages.clean:CleanStage"
 
 SCALE_MARGIN = 1.05
 """Room that the automatic scale of whole heads leaves around the largest neutral head, for expressions and grafts."""
@@ -57,7 +60,7 @@ class CleanParameters(StageParameters):
 
     preset: str = Field(
         "facegraft",
-        description="facegraft, or paper (frontal height field as ImFace publishes it, scan's own nose tip)",
+        description="named defaults: facegraft, or paper (frontal height field as ImFace publishes it, scan's own nose tip)",
     )
     mode: Literal["head", "frontal"] = Field(
         "head", description="whole closed head, or closed head ∩ ball around the face"
@@ -73,13 +76,21 @@ class CleanParameters(StageParameters):
     mm_per_unit: float | None = Field(
         None, gt=0, description="head only: the scale; default: largest neutral head + 5 %, rounded up to 5 mm"
     )
-    region_set: Literal["eyes", "goggles"] = Field(
-        "eyes", description="parts for labels where only heads are given; composites bring theirs"
+    region_set: str = Field(
+        DEFAULT_REGION_SET, description="parts for labels where only heads are given; composites bring theirs"
     )
     stage_points: int = Field(
         4096, ge=16, description="skin points kept where only heads are given; composites bring theirs"
     )
     shard_items: int = Field(32, ge=1, description="surfaces a shard")
+
+
+Parameters = CleanParameters
+
+
+def plan(inputs: Sequence[Path], parameters: CleanParameters, seed: int) -> StagePlan:
+    """See `plan_clean`; `inputs` are folders of composites and heads."""
+    return plan_clean([open_dataset(path) for path in inputs], parameters, seed)
 
 
 def plan_clean(inputs: Sequence[Dataset], parameters: CleanParameters, seed: int) -> StagePlan:
@@ -90,10 +101,11 @@ def plan_clean(inputs: Sequence[Dataset], parameters: CleanParameters, seed: int
     first = _check_inputs(inputs)
     assert first.region_map is not None
     region_map = RegionMap.from_json(first.region_map)
+    composites = [dataset for dataset in inputs if dataset.kind == "composites"]
+    parts = _parts_of(composites, region_map, parameters)
     references, morphs = _references(inputs)
     if parameters.height_field and parameters.mode != "frontal":
         raise CleanError("clean.height_field=true needs clean.mode=frontal")
-    composites = [dataset for dataset in inputs if dataset.kind == "composites"]
     items: dict[str, PlannedItem] = {}
     for number, dataset in enumerate(inputs):
         for row in dataset.index.to_pylist():
@@ -101,27 +113,26 @@ def plan_clean(inputs: Sequence[Dataset], parameters: CleanParameters, seed: int
                 continue
             if row["key"] in items:
                 raise CleanError(f"two inputs hold an item {row['key']!r}; clean them into separate folders")
-            items[row["key"]] = _planned(number, dataset.kind, row, references, morphs, bool(composites))
+            items[row["key"]] = _planned(number, dataset.kind, row, parts, references, morphs, bool(composites))
     if not items:
         raise CleanError("the inputs hold no items")
-    shared = _shared_arrays(inputs, composites, region_map, parameters)
+    shared = _shared_arrays(inputs, composites, region_map, parts, parameters)
     mm_per_unit = (
         parameters.radius_mm
         if parameters.mode == "frontal"
         else parameters.mm_per_unit or _automatic_scale(inputs, references, region_map)
     )
     shared["mm_per_unit"] = np.array([mm_per_unit])
-    columns = dict.fromkeys(
-        ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin"), "string"
-    )
+    columns = dict.fromkeys(("subject", "expression", "split", *parts.head_columns, "origin"), "string")
     columns |= {"closed": "bool", "vertex_count": "int64", "face_count": "int64", "area_mm2": "float64"}
     schema = DatasetSchema(
         kind="surfaces",
         topology=first.schema.topology,
         mm_per_unit=mm_per_unit,
         frame=FRAMES[parameters.mode],
-        fields=surfaces_fields(),
+        fields=surfaces_fields(parts),
         columns=columns,
+        parts=parts,
     )
     return StagePlan(
         schema=schema,
@@ -144,6 +155,15 @@ def _check_inputs(inputs: Sequence[Dataset]) -> Dataset:
     return inputs[0]
 
 
+def _parts_of(composites: Sequence[Dataset], region_map: RegionMap, parameters: CleanParameters) -> Parts:
+    """The parts of the composites, or of the parameter's region set where there are only heads. Raises CleanError, RegionMapError."""
+    if not composites:
+        return region_map.region_set(parameters.region_set).parts
+    if any(other.parts != composites[0].parts for other in composites[1:]):
+        raise CleanError("the composites were made with different region sets: clean them into separate folders")
+    return composites[0].parts
+
+
 def _references(inputs: Sequence[Dataset]) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
     """subject → [input, key] of its neutral head, and of the self-graft that holds its template morph."""
     references: dict[str, list[Any]] = {}
@@ -153,8 +173,7 @@ def _references(inputs: Sequence[Dataset]) -> tuple[dict[str, list[Any]], dict[s
             references |= {subject: [number, key] for subject, (key, _) in neutral_keys(dataset).items()}
         else:
             for row in dataset.index.to_pylist():
-                donors = {row[f"donor_{part}"] for part in ("nose", "eyes", "mouth")}
-                if row["status"] == "written" and donors == {row["recipient"]}:
+                if row["status"] == "written" and dataset.parts.is_self_graft(row):
                     morphs[row["recipient"]] = [number, row["key"]]
     # A self-graft is the neutral head itself, so composites alone are enough.
     return {**morphs, **references}, morphs
@@ -164,6 +183,7 @@ def _planned(
     number: int,
     kind: str,
     row: Mapping[str, Any],
+    parts: Parts,
     references: Mapping[str, list[Any]],
     morphs: Mapping[str, list[Any]],
     with_morph: bool,
@@ -172,10 +192,8 @@ def _planned(
     reference, morph = references.get(subject), None
     if with_morph:
         morph = [number, row["key"]] if kind == "composites" else morphs.get(subject)
-    people = {"recipient": subject} | {
-        f"donor_{part}": row.get(f"donor_{part}", subject) for part in ("nose", "eyes", "mouth")
-    }
-    origin = "composite" if kind == "composites" else "scan"
+    people = {column: row.get(column, subject) for column in parts.head_columns}
+    origin = COMPOSITE if kind == "composites" else SCAN
     columns = {"subject": subject, "expression": row["expression"], "split": row["split"], **people, "origin": origin}
     return PlannedItem(
         key=row["key"],
@@ -185,13 +203,16 @@ def _planned(
 
 
 def _shared_arrays(
-    inputs: Sequence[Dataset], composites: Sequence[Dataset], region_map: RegionMap, parameters: CleanParameters
+    inputs: Sequence[Dataset],
+    composites: Sequence[Dataset],
+    region_map: RegionMap,
+    parts: Parts,
+    parameters: CleanParameters,
 ) -> dict[str, NDArray[Any]]:
     """faces, template, stage_vertices, stage_parts and vertex labels: from the composites, or made here for heads alone."""
     if not composites:
         heads = inputs[0]
         stage_vertices = choose_stage_vertices(region_map, parameters.stage_points)
-        labels = region_map.vertex_labels(parameters.region_set)
         keys = sorted(key for key, _ in neutral_keys(heads).values())
         template = np.mean([heads[key]["vertices"].astype(np.float64) for key in keys], axis=0)
     else:
@@ -205,7 +226,11 @@ def _shared_arrays(
                 raise CleanError(
                     "the composites were made with different templates or regions: clean them into separate folders"
                 )
-        labels = _labels_of(composites[0], region_map, stage_vertices)
+    labels = region_map.vertex_labels(parts.region_set)
+    if composites and not np.array_equal(labels[stage_vertices], composites[0].shared["stage_parts"]):
+        raise CleanError(
+            f"the composites' part labels are not those of region set {parts.region_set} in their region map"
+        )
     return {
         "faces": np.asarray(inputs[0].faces, dtype=np.int32),
         "template": template,
@@ -215,20 +240,9 @@ def _shared_arrays(
     }
 
 
-def _labels_of(composites: Dataset, region_map: RegionMap, stage_vertices: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Vertex labels of the region set that the composites were grafted with."""
-    for name in region_map.regions:
-        labels = region_map.vertex_labels(name)
-        if np.array_equal(labels[stage_vertices], composites.shared["stage_parts"]):
-            return labels
-    raise CleanError("the composites' part labels are those of no region set in their region map")
-
-
 def _automatic_scale(inputs: Sequence[Dataset], references: Mapping[str, list[Any]], region_map: RegionMap) -> float:
     """mm per unit: the largest neutral head's radius and 5 %, rounded up to 5 mm."""
-    skin = region_map.vertices_of("surface")
-    if region_map.neck_crop_drop is not None:
-        skin = np.setdiff1d(skin, region_map.neck_crop_drop)
+    skin = region_map.kept_skin()
     radius = 0.0
     for number, key in references.values():
         head = inputs[number][key]
@@ -246,13 +260,13 @@ def make_closer(
 ) -> HeadCloser:
     """The closer of a topology: its skin, openings, neck crop and eyeballs, from the region map."""
     eyeballs = {
-        g.follows: g.vertices
+        g.behind: g.vertices
         for name, g in region_map.groups.items()
-        if name.startswith("eyeball") and g.follows in region_map.openings
+        if name.startswith("eyeball") and g.behind in region_map.openings
     }
     return HeadCloser(
         template,
-        skin_faces_of(faces, region_map),
+        region_map.skin_faces(faces),
         region_map.openings,
         labels,
         neck_loop=region_map.neck_crop_loop,
@@ -368,7 +382,7 @@ class CleanStage:
     def _stages(
         self, item: PlannedItem, source: Mapping[str, NDArray[Any]]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Landmarks [S, 68, 3] and skin points [S, M, 3] in mm: S is 6 along the template morph, 1 where there is none."""
+        """Landmarks [S, 68, 3] and skin points [S, M, 3] in mm, at the stages of the template morph, or only as scanned without one."""
         landmarks = source["landmarks"][None].astype(np.float64)
         points = source["vertices"][self.stage_vertices][None].astype(np.float64)
         if item.spec["morph"] is None:

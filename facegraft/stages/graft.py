@@ -1,17 +1,16 @@
 """Stage graft: heads → composites.
 
-Each item moves the nose, eyes and mouth of one donor (or of one donor a part) onto a recipient, both neutral and of
-one split, and follows the composite through the template morph: neutral, then with the template's nose, eyes and
-mouth grafted on, then the template. Landmarks and a fixed set of skin points are kept at every stage: they are the
-model's supervision.
+Each item moves the parts of one donor (or of one donor a part) onto a recipient, both neutral and of one split, and
+follows the composite through the template morph: neutral, then with the template's part after part grafted on, then the
+template. Landmarks and a fixed set of skin points are kept at every stage: they are the model's supervision.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,16 +21,17 @@ from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext
 from facegraft.engine.seeds import item_rng
 from facegraft.errors import FacegraftError
 from facegraft.geometry.graft import Graft, Grafter, PartQuality
-from facegraft.geometry.topology import faces_within
-from facegraft.regions.regionmap import LABEL_OF_PART, PART_LABELS, RegionMap
+from facegraft.parts import Parts
+from facegraft.regions.regionmap import RegionMap
+from facegraft.stages.morph import choose_stage_vertices
+from facegraft.stages.neutral import neutral_keys
 from facegraft.stages.pairs import Pairing, plan_pairings
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.schema import composites_fields
+from facegraft.vocabulary import DEFAULT_REGION_SET, NEUTRAL
 
 log = logging.getLogger("facegraft")
-
-STAGE_PATH = "facegraft.stages.graft:GraftStage"
 
 QUALITY_COLUMNS = ("residual_mm", "sv_min", "sv_max", "det", "seam_excess_rms_deg", "seam_excess_max_deg", "flips")
 
@@ -50,9 +50,12 @@ class GraftParameters(StageParameters):
         "similarity": {"stiffness": float("inf")},
     }
 
-    preset: str = Field("facegraft", description="facegraft, paper (plain affine, hard switch) or similarity")
-    region_set: Literal["eyes", "goggles"] = Field(
-        "eyes", description="two lid disks, or brows and both eyes in one disk"
+    preset: str = Field(
+        "facegraft", description="named defaults: facegraft, paper (plain affine, hard switch) or similarity"
+    )
+    region_set: str = Field(
+        DEFAULT_REGION_SET,
+        description="region set of the topology's map: which parts there are (eyes, goggles, full, or your own)",
     )
     donors: int = Field(16, ge=0, description="donors of every recipient, beside itself")
     independent: float = Field(
@@ -69,15 +72,25 @@ class GraftParameters(StageParameters):
     shard_items: int = Field(64, ge=1, description="composites a shard")
 
 
+Parameters = GraftParameters
+
+
+def plan(inputs: Sequence[Path], parameters: GraftParameters, seed: int) -> StagePlan:
+    """See `plan_graft`; `inputs` is one folder of heads."""
+    return plan_graft(open_dataset(inputs[0]), parameters, seed)
+
+
 def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StagePlan:
     """Pair the subjects of each split and lay out the composites.
 
-    Raises GraftError for a dataset that is not of kind `heads`, or subjects without a neutral head.
+    Raises GraftError for a dataset that is not of kind `heads`, NeutralError for heads without a neutral one, RegionMapError
+    for a region set that the topology does not have.
     """
     if heads.kind != "heads" or heads.region_map is None:
         raise GraftError(f"graft needs a dataset of kind 'heads', not {heads.kind!r}; make one with `facegraft ingest`")
     region_map = RegionMap.from_json(heads.region_map)
-    parts = region_map.parts(parameters.region_set)
+    regions = region_map.region_set(parameters.region_set)
+    parts = regions.parts
     neutral = neutral_keys(heads)
     splits: dict[str, list[str]] = {}
     for subject, (_, split) in sorted(neutral.items()):
@@ -94,22 +107,21 @@ def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StageP
                 parameters.donors,
             )
         rng = item_rng(seed, "graft-plan", split)
-        pairings = plan_pairings(subjects, donors, parameters.independent, rng)
-        items.extend(_planned(pairing, split, neutral) for pairing in pairings)
+        pairings = plan_pairings(subjects, len(parts), donors, parameters.independent, rng)
+        items.extend(_planned(pairing, parts, split, neutral) for pairing in pairings)
     template = _mean_head(heads, neutral)
-    columns = dict.fromkeys(
-        ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "flags"), "string"
-    )
-    for part in parts:
-        columns |= {f"{part}_{figure}": "int64" if figure == "flips" else "float64" for figure in QUALITY_COLUMNS}
+    columns = dict.fromkeys(("subject", "expression", "split", *parts.head_columns, "flags"), "string")
+    for disk in regions.disks:
+        columns |= {f"{disk}_{figure}": "int64" if figure == "flips" else "float64" for figure in QUALITY_COLUMNS}
     stage_vertices = choose_stage_vertices(region_map, parameters.stage_points)
     schema = DatasetSchema(
         kind="composites",
         topology=heads.schema.topology,
         mm_per_unit=1.0,
         frame=heads.schema.frame,
-        fields=composites_fields(),
+        fields=composites_fields(parts),
         columns=columns,
+        parts=parts,
     )
     shared: dict[str, NDArray[Any]] = {
         "faces": np.asarray(heads.faces, dtype=np.int32),
@@ -127,37 +139,6 @@ def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StageP
     )
 
 
-def neutral_keys(heads: Dataset) -> dict[str, tuple[str, str]]:
-    """subject → (key of its neutral head, split). A subject without one is left out, with a warning: nothing can be
-    grafted on it. Raises GraftError where no subject has one.
-    """
-    rows = [row for row in heads.index.to_pylist() if row["status"] == "written"]
-    neutral = {row["subject"]: (row["key"], row["split"]) for row in rows if row["expression"] == "neutral"}
-    without = sorted({row["subject"] for row in rows} - set(neutral))
-    if not neutral:
-        raise GraftError("the heads hold no neutral expression; grafts are made between neutral heads")
-    if without:
-        log.warning("%d subjects without a neutral head are left out: %s", len(without), ", ".join(without[:10]))
-    return neutral
-
-
-def choose_stage_vertices(region_map: RegionMap, count: int) -> NDArray[np.int64]:
-    """The skin vertices followed through the morph: at most `count`, a random set that depends on the topology alone."""
-    skin = region_map.vertices_of("surface")
-    if region_map.neck_crop_drop is not None:
-        skin = np.setdiff1d(skin, region_map.neck_crop_drop)
-    digest = hashlib.sha256(region_map.faces_sha256.encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-    return np.sort(rng.permutation(skin)[:count])
-
-
-def skin_faces_of(faces: NDArray[np.int64], region_map: RegionMap) -> NDArray[np.int64]:
-    """The faces [F', 3] of the outer skin."""
-    skin = np.zeros(region_map.vertex_count, dtype=bool)
-    skin[region_map.vertices_of("surface")] = True
-    return faces[faces_within(faces, skin)]
-
-
 def make_grafter(
     template: NDArray[np.float64],
     faces: NDArray[np.int64],
@@ -165,20 +146,18 @@ def make_grafter(
     parameters: GraftParameters,
 ) -> Grafter:
     """The grafter of a topology, with its template and these parameters."""
-    skin = np.zeros(region_map.vertex_count, dtype=bool)
-    skin[region_map.vertices_of("surface")] = True
-    parts = region_map.parts(parameters.region_set)
-    followers: dict[str, list[NDArray[np.int64]]] = {}
-    for group in region_map.groups.values():
-        if group.role == "inner" and group.follows is not None:
-            leader = group.follows if group.follows in parts else "goggles"
-            followers.setdefault(leader, []).append(group.vertices)
+    disks = region_map.region_set(parameters.region_set).disks
+    groups = region_map.groups
     return Grafter(
         template,
         faces,
-        skin,
-        {name: (part.loop, part.interior) for name, part in parts.items()},
-        {name: np.concatenate(groups) for name, groups in followers.items()},
+        region_map.mask_of("surface"),
+        {name: (disk.loop, disk.interior) for name, disk in disks.items()},
+        {
+            name: np.concatenate([groups[group].vertices for group in disk.followers])
+            for name, disk in disks.items()
+            if disk.followers
+        },
         stiffness=parameters.stiffness,
         rings=parameters.rings,
         seam=parameters.seam,
@@ -198,6 +177,8 @@ class GraftStage:
         self.template = np.asarray(context.shared["template"], dtype=np.float64)
         faces = np.asarray(context.shared["faces"], dtype=np.int64)
         self.grafter = make_grafter(self.template, faces, self.region_map, self.parameters)
+        regions = self.region_map.region_set(self.parameters.region_set)
+        self.parts, self.part_of = regions.parts, regions.part_of
         labels = self.region_map.vertex_labels(self.parameters.region_set)
         self.followed = np.concatenate(
             [self.region_map.landmarks68, np.asarray(context.shared["stage_vertices"], dtype=np.int64)]
@@ -213,7 +194,7 @@ class GraftStage:
         host32 = self._head(item.spec["recipient"])
         host = host32.astype(np.float64)
         own = {
-            part: self._head(item.spec["donors"][donor_slot(part)]).astype(np.float64) for part in self.grafter.disks
+            disk: self._head(item.spec["donors"][self.part_of[disk]]).astype(np.float64) for disk in self.grafter.disks
         }
         try:
             graft = self.grafter.graft(own, host)
@@ -238,26 +219,21 @@ class GraftStage:
         return ItemOutput(fields=fields, row=_quality_row(quality))
 
     def _template_morph(self, composite: Graft) -> NDArray[np.float32]:
-        """Positions [6, 68 + M, 3] of the followed vertices: as is, neutral, with the template's nose, + eyes, + mouth, template."""
+        """Positions [S, 68 + M, 3] of the followed vertices at the stages of the template morph (`Parts.stages`)."""
         start = composite.vertices
         swapped = self.grafter.graft(self.template, start).vertices
         stages = [start[self.followed]] * 2
-        for part in ("nose", "eyes", "mouth"):
-            moved = (self.followed_labels == PART_LABELS[part])[:, None]
+        for part in self.parts:
+            moved = (self.followed_labels == self.parts.label(part))[:, None]
             stages.append(np.where(moved, swapped[self.followed], stages[-1]))
         stages.append(self.template[self.followed])
         return np.stack(stages).astype(np.float32)
 
 
-def donor_slot(part: str) -> str:
-    """Which donor a disk comes from: both lid disks and the goggles from the donor of the eyes."""
-    return "eyes" if LABEL_OF_PART[part] == PART_LABELS["eyes"] else part
-
-
-def _planned(pairing: Pairing, split: str, neutral: Mapping[str, tuple[str, str]]) -> PlannedItem:
-    donors = {"nose": pairing.nose, "eyes": pairing.eyes, "mouth": pairing.mouth}
-    row = {"subject": pairing.recipient, "expression": "neutral", "split": split, "recipient": pairing.recipient}
-    row |= {f"donor_{part}": subject for part, subject in donors.items()}
+def _planned(pairing: Pairing, parts: Parts, split: str, neutral: Mapping[str, tuple[str, str]]) -> PlannedItem:
+    donors = dict(zip(parts, pairing.donors, strict=True))
+    row = {"subject": pairing.recipient, "expression": NEUTRAL, "split": split, "recipient": pairing.recipient}
+    row |= {parts.donor_columns[part]: subject for part, subject in donors.items()}
     spec = {"recipient": neutral[pairing.recipient][0], "donors": {part: neutral[s][0] for part, s in donors.items()}}
     return PlannedItem(key=pairing.key, row=dict(row), spec=spec)
 

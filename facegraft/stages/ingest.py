@@ -8,6 +8,7 @@ and test here, once, for everything that follows.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -26,10 +27,9 @@ from facegraft.stages.parameters import StageParameters
 from facegraft.store import DatasetSchema, RemoteError
 from facegraft.store.remote import place
 from facegraft.store.schema import heads_fields
+from facegraft.vocabulary import NEUTRAL
 
 log = logging.getLogger("facegraft")
-
-STAGE_PATH = "facegraft.stages.ingest:IngestStage"
 
 FRAME = "right-handed, +y up, +z out of the face, +x the subject's left; origin and pose as in the source"
 
@@ -106,6 +106,14 @@ class IngestParameters(StageParameters):
         """What concerns the source itself."""
         chosen = {name: getattr(self, name) for name in SourceOptions.__dataclass_fields__}
         return SourceOptions(**chosen)
+
+
+Parameters = IngestParameters
+
+
+def plan(inputs: Sequence[Path], parameters: IngestParameters, seed: int) -> StagePlan:
+    """See `plan_ingest`; `inputs` is the source, or nothing for synthetic heads."""
+    return plan_ingest(inputs[0] if inputs else None, parameters, seed)
 
 
 def plan_ingest(source: Path | None, parameters: IngestParameters, seed: int) -> StagePlan:
@@ -194,9 +202,7 @@ def _split(heads: list[Head], parameters: IngestParameters, seed: int) -> dict[s
 
 
 def _warn_without_neutral(heads: list[Head]) -> None:
-    without = sorted(
-        {head.subject for head in heads} - {head.subject for head in heads if head.expression == "neutral"}
-    )
+    without = sorted({head.subject for head in heads} - {head.subject for head in heads if head.expression == NEUTRAL})
     if without:
         more = ", …" if len(without) > 3 else ""
         log.warning(

@@ -6,8 +6,9 @@ label, each set shuffled: any contiguous window is a uniform random subset, so a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,16 @@ from pydantic import Field, field_validator
 
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError
-from facegraft.geometry.distance import signed_distance
-from facegraft.geometry.sampling import SurfaceSamples, face_labels, free_points, near_points, sample_surface
-from facegraft.geometry.topology import face_areas
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.schema import samples_fields
+from facegraft.surfaces.distance import signed_distance
+from facegraft.surfaces.labels import face_labels
+from facegraft.surfaces.normals import face_areas
+from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_surface
 
-STAGE_PATH = "facegraft.stages.sample:SampleStage"
+
+AUTO = "auto"
 
 
 class SampleParameters(StageParameters):
@@ -35,7 +38,8 @@ class SampleParameters(StageParameters):
     }
 
     preset: str = Field(
-        "facegraft", description="facegraft, or paper (235,000 on the surface, 15,000 free, no near band)"
+        "facegraft",
+        description="named defaults: facegraft, or paper (235,000 on the surface, 15,000 free, no near band)",
     )
     surface: int = Field(150_000, ge=1, description="points on the surface")
     near: int = Field(62_500, ge=0, description="points near the surface")
@@ -43,12 +47,14 @@ class SampleParameters(StageParameters):
     near_sigmas: tuple[float, ...] = Field(
         (1.0, 5.0), description="standard deviations of the near points in mm, in equal shares"
     )
-    balanced: float = Field(0.5, ge=0, le=1, description="share of surface points spread equally over the four parts")
+    balanced: float = Field(
+        0.5, ge=0, le=1, description="share of surface points spread equally over the parts and the remainder"
+    )
     cut_share: float = Field(
         0.1, ge=0, le=1, description="at most this share of surface points lies on faces made by cutting"
     )
-    backend: Literal["auto", "winding", "height_field", "mesh-to-sdf"] = Field(
-        "auto", description="how the signed distance is found"
+    backend: str = Field(
+        AUTO, description=f"how the signed distance is found: {AUTO} (by whether the surface is closed), {', '.join(BACKENDS)}"
     )
     shard_items: int = Field(16, ge=1, description="items a shard")
 
@@ -59,9 +65,25 @@ class SampleParameters(StageParameters):
             raise ValueError("needs at least one standard deviation, all above 0 mm")
         return values
 
+    @field_validator("backend")
+    @classmethod
+    def _known_backend(cls, name: str) -> str:
+        known = (AUTO, *BACKENDS)
+        if name not in known:
+            raise ValueError(f"is no distance backend{nearest(name, known)}")
+        return name
+
+
+Parameters = SampleParameters
+
 
 class SampleError(FacegraftError):
     """A dataset that cannot be sampled."""
+
+
+def plan(inputs: Sequence[Path], parameters: SampleParameters, seed: int) -> StagePlan:
+    """See `plan_sample`; `inputs` is one folder of surfaces."""
+    return plan_sample(open_dataset(inputs[0]), parameters, seed)
 
 
 def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> StagePlan:
@@ -81,8 +103,9 @@ def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> S
         topology=surfaces.schema.topology,
         mm_per_unit=surfaces.mm_per_unit,
         frame=surfaces.schema.frame,
-        fields=samples_fields(),
+        fields=samples_fields(surfaces.parts),
         columns={name: surfaces.schema.columns[name] for name in names},
+        parts=surfaces.parts,
     )
     return StagePlan(
         schema=schema,
@@ -128,7 +151,7 @@ def sample_item(
     vertices = surface["vertices"].astype(np.float64)
     faces = surface["faces"].astype(np.int64)
     backend = parameters.backend
-    if backend == "auto":
+    if backend == AUTO:
         backend = "winding" if closed else "height_field"
     labels = face_labels(surface["vertex_parts"], faces)
     cut = surface["face_cut"].astype(bool)

@@ -344,7 +344,7 @@ def read_document(folder: Path) -> tuple[bytes, dict[str, Any]]:
     version = str(document.get("version"))
     major, known = version.partition(".")[0], FORMAT_VERSION.partition(".")[0]
     if major != known:
-        older = major.isdecimal() and int(major) < int(known)
+        older = major.isdecimal() and len(major) < 6 and int(major) < int(known)
         remedy = "make it again: delete the folder and run the command that made it" if older else "install a newer one"
         raise StoreError(
             f"{path} has format version {printable(version)}, this facegraft reads {FORMAT_VERSION}: {remedy}"

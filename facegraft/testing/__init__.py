@@ -1,4 +1,5 @@
-"""Faults on demand, for those who write stages or run clusters: what facegraft's own fault matrix is made with.
+"""For those who write stages and plug-ins or run clusters: faults on demand, with which facegraft's own fault matrix is made,
+and the test suites that prove a plug-in right.
 
     poison    a stage of yours, some of whose items raise, crash, hang, eat memory or return NaN
     killer    SIGKILL and SIGSTOP of a run, its workers or everything, at random moments that a seed repeats; Dask's own chaos
@@ -6,6 +7,7 @@
     damage    flipped bits and cut ends of any file
     disk      ENOSPC, EIO, EACCES on chosen writes of any process; a real small disk
     clock     a clock that jumps
+    distance  DistanceSuite: a pytest class that proves a distance backend right
     twice     several commands started at the same instant
 
 Nothing here is imported by the rest of facegraft. It needs Linux. See docs/faults.md.

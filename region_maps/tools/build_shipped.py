@@ -73,8 +73,8 @@ def triangle_map(
 
 
 def _from_folder(folder: Path) -> RegionMap:
-    from facegraft.heads.meshfile import read_mesh
-    from facegraft.heads.triangulate import triangulate
+    from facegraft.meshfiles.meshfile import read_mesh
+    from facegraft.surfaces.triangulate import triangulate
 
     mesh = read_mesh(folder / "generic_neutral_mesh.obj")
     symmetry = load_region_map("ict").symmetry
@@ -103,7 +103,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.transfer and options.ict is None:
         parser.error("--transfer needs --ict")
-    from facegraft.heads.meshfile import read_mesh
+    from facegraft.meshfiles.meshfile import read_mesh
 
     maps = [synthetic_map()]
     if options.ict:

@@ -31,16 +31,11 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from facegraft.geometry.symmetry import MIRROR, mirror_map, symmetrised
-from facegraft.geometry.topology import (
-    boundary_loops,
-    compact,
-    face_components,
-    face_normals,
-    unique_edges,
-    vertex_normals,
-)
+from facegraft.geometry.symmetry import mirror_map
 from facegraft.regions.landmarks import MIRROR68, FaceFrame
+from facegraft.surfaces.mirror import MIRROR, symmetrised
+from facegraft.surfaces.normals import face_normals, vertex_normals
+from facegraft.surfaces.topology import boundary_loops, compact, face_components, unique_edges
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -89,7 +84,7 @@ class FaceModel:
     @classmethod
     def from_folder(cls, folder: Path) -> FaceModel:
         """From the published FaceXModel folder (OBJ files and vertex_indices.json)."""
-        from facegraft.heads.meshfile import read_mesh
+        from facegraft.meshfiles.meshfile import read_mesh
 
         base = read_mesh(folder / "generic_neutral_mesh.obj")
         neutral = np.asarray(base.vertices, dtype=np.float64)
@@ -275,7 +270,7 @@ def main() -> None:
         "-o", "--output", type=Path, required=True, help="landmarks as a JSON list of 68 vertex indices"
     )
     options = parser.parse_args()
-    from facegraft.heads.meshfile import read_mesh
+    from facegraft.meshfiles.meshfile import read_mesh
 
     mesh = read_mesh(options.mesh)
     transfer = transfer_landmarks(

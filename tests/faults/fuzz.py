@@ -1,6 +1,6 @@
 """Long fuzzing of one reader.
 
-    python tests/faults/fuzz.py obj|ply|regions|recipe|manifest [--minutes 10] [--findings DIR]
+    python tests/faults/fuzz.py obj|ply|scan.obj|scan.ply|scan.xyz|scan.npy|regions|recipe|manifest [--minutes 10] [--findings DIR]
 
 Guided by coverage when atheris is installed (pip install atheris), else by hypothesis. Every input runs under an alarm and an
 address-space limit. Exit 1 with the first finding, whose input is kept in DIR.
@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NAMES = ("obj", "ply", "regions", "recipe", "manifest")
+NAMES = ("obj", "ply", "scan.obj", "scan.ply", "scan.xyz", "scan.npy", "regions", "recipe", "manifest")
 INSTRUMENTED = [
     *(
         f"facegraft.{name}"
         for name in (
-            "heads.obj",
-            "heads.ply",
-            "heads.rawmesh",
+            "meshfiles",
             "regions.regionmap",
             "recipe",
             "stages.parameters",

@@ -6,6 +6,7 @@ SECONDS, more than MEMORY beyond what the process had) is a finding.
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import shutil
@@ -26,16 +27,14 @@ from facegraft.engine.fingerprint import RUN_FILE, read_run, run_record, write_r
 from facegraft.engine.plan import PLAN_FILE, read_plan, shard_plan, write_plan
 from facegraft.errors import FacegraftError
 from facegraft.heads import synthetic
-from facegraft.heads.meshfile import read_mesh
-from facegraft.heads.rawmesh import RawMesh
-from facegraft.recipe import STAGES, load_recipe
-from facegraft.settings import parse_setting
+from facegraft.meshfiles.meshfile import read_mesh
+from facegraft.meshfiles.points import read_points
+from facegraft.meshfiles.rawmesh import RawMesh
+from facegraft.recipe import load_recipe
 from facegraft.regions.regionmap import ROLES, RegionMap, load_region_map
 from facegraft.resources import resource_folder
-from facegraft.stages.clean import CleanParameters
-from facegraft.stages.graft import GraftParameters
-from facegraft.stages.ingest import IngestParameters
-from facegraft.stages.sample import SampleParameters
+from facegraft.settings import parse_setting
+from facegraft.stages import STAGES
 from facegraft.store import (
     DatasetSchema,
     FieldSpec,
@@ -57,7 +56,6 @@ from facegraft.store.writer import DATASET_FILE, INDEX_FILE, REGION_MAP_FILE, SH
 SECONDS, WALL_SECONDS = 20.0, 300.0
 MEMORY = 1 << 30
 LONGEST_LINE = 4000
-PARAMETERS = (IngestParameters, GraftParameters, CleanParameters, SampleParameters)
 
 
 class Hang(BaseException):
@@ -215,6 +213,48 @@ def mesh_feeder(suffix: str) -> Callable[[bytes, Path], None]:
     return feed
 
 
+def scan_seeds(suffix: str) -> Callable[[Path], list[bytes]]:
+    """Points with and without normals, and what the mesh formats can hold of a scan beside a head's."""
+    vertices, faces = small_head()
+
+    def seeds(folder: Path) -> list[bytes]:
+        if suffix == ".npy":
+            found = []
+            for table in (vertices, np.hstack([vertices, vertices]).astype("<f4"), np.asfortranarray(vertices.astype(">f8"))):
+                stream = io.BytesIO()
+                np.save(stream, table)
+                found.append(stream.getvalue())
+            return found
+        if suffix == ".xyz":
+            rows = "".join(f"{x:.4f}, {y:.4f} {z:.4f}\n" for x, y, z in vertices)
+            oriented = "# x y z nx ny nz\r\n" + "".join(f"{x:.4f}\t{y:.4f} {z:.4f} 0 0 1 # p\r\n" for x, y, z in vertices)
+            return [rows.encode(), oriented.encode()]
+        if suffix == ".ply":
+            head = "ply\nformat ascii 1.0\nelement vertex 5\n" + "".join(f"property float {p}\n" for p in ("x", "y", "z", "nx", "ny", "nz"))
+            head += "element face 1\nproperty list uchar int vertex_index\nproperty list uchar float texcoord\nend_header\n"
+            return [*ply_seeds(folder), (head + "0 1 2 0 0 1\n" * 5 + "5 0 1 2 3 4 2 0.5 0.5\n").encode()]
+        plain = "".join(f"v {x:.4f} {y:.4f} {z:.4f}\nvn 0 {i} 1\n" for i, (x, y, z) in enumerate(vertices))
+        corners = "".join(f"f {a}//{a} {b}/1/{b} {c}//-1\n" for a, b, c in faces + 1)
+        return [*obj_seeds(folder), plain.encode(), (plain + corners + "f 1 2 3 4 5 6 7\n").encode()]
+
+    return seeds
+
+
+def scan_feeder(suffix: str) -> Callable[[bytes, Path], None]:
+    def feed(data: bytes, folder: Path) -> None:
+        path = folder / f"scan{suffix}"
+        path.write_bytes(data)
+        cloud = read_points(path)
+        n = len(cloud.points)
+        assert n and cloud.points.shape == (n, 3) and np.isfinite(cloud.points).all()
+        if cloud.normals is not None:
+            assert cloud.normals.shape == (n, 3) and not np.isnan(cloud.normals).any()
+        if cloud.faces is not None:
+            assert cloud.faces.shape[1] == 3 and cloud.faces.min() >= 0 and cloud.faces.max() < n
+
+    return feed
+
+
 def _sound(mesh: RawMesh) -> None:
     assert (
         mesh.vertices.ndim == 2
@@ -236,8 +276,8 @@ def region_seeds(_folder: Path) -> list[bytes]:
     """The map of the synthetic heads with shorter lists, one topology field a line as `save` writes it, and without what is optional."""
     whole = load_region_map("synthetic").to_json()
     for parts in whole["regions"].values():
-        for part in parts.values():
-            part["loop"], part["interior"] = part["loop"][:6], part["interior"][:8]
+        for disk in (disk for part in parts for disk in part["disks"]):
+            disk["loop"], disk["interior"] = disk["loop"][:6], disk["interior"][:8]
     for group in whole["groups"].values():
         group["ranges"] = group["ranges"][:2]
     whole |= {"symmetry": None, "openings": {name: loop[:6] for name, loop in whole["openings"].items()}}
@@ -245,7 +285,9 @@ def region_seeds(_folder: Path) -> list[bytes]:
         whole["neck_crop"] = {name: values[:6] for name, values in whole["neck_crop"].items()}
     tiny = {**whole, "vertex_count": 70, "landmarks68": list(range(68)), "symmetry": list(range(70)), "neck_crop": None}
     tiny |= {"openings": {}, "groups": {"skin": {"ranges": [[0, 40], [50, 70]], "role": "surface"}}}
-    tiny |= {"regions": {"eyes": {"nose": {"loop": [1, 2, 3], "interior": [4, 5]}}}, "provenance": "made for a test"}
+    disk = {"disk": "nose", "loop": [1, 2, 3], "interior": [4, 5], "followers": [], "residual_mm": [1.3, 1.1]}
+    part = {"part": "nose", "landmarks": [27, 30, 31, 33, 35], "holds": [30], "disks": [disk]}
+    tiny |= {"regions": {"eyes": [part]}, "provenance": "made for a test"}
     return [json.dumps(document, separators=(",", ":")).encode() for document in (whole, tiny)]
 
 
@@ -281,8 +323,8 @@ def feed_recipe(data: bytes, folder: Path) -> None:
     if len(data) < 100:
         parse_setting("sample.near=" + data.decode("utf-8", "replace"))
     recipe = load_recipe(path)
-    for stage, parameters in zip(STAGES, PARAMETERS, strict=True):
-        canonical_json(parameters.parse(recipe.of(stage)).as_json())
+    for stage in STAGES:
+        canonical_json(stage.parameters.parse(recipe.of(stage.name)).as_json())
 
 
 # -- manifests ----------------------------------------------------------------------------------------------------------
@@ -427,21 +469,22 @@ def _pristine(folder: Path) -> Path:
 
 
 # fmt: off
+_OBJ_WORDS = (b"v ", b"f ", b"vt ", b"vn ", b"\n", b"\r", b" ", b"#", b"\\\n", b"/", b"//", b"-", b"\t", b"\0", b"\x0b", b"\xff", b" " * 300, b"\nv", b"\nf ")
+_PLY_WORDS = (
+    b"ply\n", b"end_header\n", b"element ", b"element vertex ", b"element face ", b"property ", b"property list ", b"list ", b"char ", b"uchar ",
+    b"int ", b"uint ", b"float ", b"double ", b"short ", b"x\n", b"vertex_indices\n", b"format ascii 1.0\n", b"format binary_little_endian 1.0\n",
+    b"format binary_big_endian 1.0\n", b"comment ", b"\n", b"\r\n", b"\xff\xff\xff\xff", b"\x80\x00\x00\x00", b"\x00\x00\xc0\x7f",
+)
 TARGETS: dict[str, Target] = {
-    "obj": Target(
-        obj_seeds,
-        mesh_feeder(".obj"),
-        (b"v ", b"f ", b"vt ", b"\n", b"\r", b" ", b"#", b"\\\n", b"/", b"//", b"-", b"\t", b"\0", b"\x0b", b"\xff", b" " * 300, b"\nv", b"\nf "),
+    "scan.obj": Target(scan_seeds(".obj"), scan_feeder(".obj"), _OBJ_WORDS),
+    "scan.ply": Target(scan_seeds(".ply"), scan_feeder(".ply"), _PLY_WORDS),
+    "scan.xyz": Target(scan_seeds(".xyz"), scan_feeder(".xyz"), (b"\n", b"\r", b",", b" ", b"#", b"\t", b"\0", b"\x0b", b"nan", b"\xff\xfe", b"-", b"0 0 0\n")),
+    "scan.npy": Target(
+        scan_seeds(".npy"), scan_feeder(".npy"),
+        (b"\x93NUMPY", b"'descr': ", b"'<f8'", b"'|O'", b"'<i4'", b"'<c16'", b"True", b"(3,)", b"(-1, 3)", b"[" * 3000, b"{", b"}", b"\n", b"'", b"\x03\x00"),
     ),
-    "ply": Target(
-        ply_seeds,
-        mesh_feeder(".ply"),
-        (
-            b"ply\n", b"end_header\n", b"element ", b"element vertex ", b"element face ", b"property ", b"property list ", b"list ", b"char ", b"uchar ",
-            b"int ", b"uint ", b"float ", b"double ", b"short ", b"x\n", b"vertex_indices\n", b"format ascii 1.0\n", b"format binary_little_endian 1.0\n",
-            b"format binary_big_endian 1.0\n", b"comment ", b"\n", b"\r\n", b"\xff\xff\xff\xff", b"\x80\x00\x00\x00", b"\x00\x00\xc0\x7f",
-        ),
-    ),
+    "obj": Target(obj_seeds, mesh_feeder(".obj"), _OBJ_WORDS),
+    "ply": Target(ply_seeds, mesh_feeder(".ply"), _PLY_WORDS),
     "regions": Target(
         region_seeds,
         feed_region_map,

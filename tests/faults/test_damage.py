@@ -89,7 +89,7 @@ def regions(name: str, data: bytes) -> dict[str, tuple[int, int]]:
 
 
 REGIONS = {
-    "dataset.json": "opening attachments columns counts document_sha256 fields format frame index kind mm_per_unit must_understand shards topology version",
+    "dataset.json": "opening attachments columns counts document_sha256 fields format frame index kind mm_per_unit must_understand parts shards topology version",
     "run.json": "opening code_version document_sha256 format input_fingerprint inputs parameters plan_sha256 planned region_map_sha256 schema seed shard_items shards shared_sha256 stage version",
     RECORD: "opening bytes document_sha256 plan planned rows sha256 shard",
     "region_map.json": "opening name",

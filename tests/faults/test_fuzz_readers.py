@@ -40,7 +40,7 @@ def ply(text: str, body: bytes = b"") -> bytes:
 VERTICES = "element vertex 3 | property float x | property float y | property float z"
 FACES = "element face 1 | property list uchar int vertex_indices"
 TRIANGLE = b"0 0 0\n1 0 0\n0 1 0\n"
-MAP = '{"format":"facegraft-region-map","version":1,"name":"t","vertex_count":70,"face_count":9,"faces_sha256":"","mm_per_unit":1,'
+MAP = '{"format":"facegraft-region-map","version":2,"name":"t","vertex_count":70,"face_count":9,"faces_sha256":"","mm_per_unit":1,'
 MAP += f'"landmarks68":{list(range(68))},"regions":{{}},"groups":{{}}'
 
 FOUND: dict[str, tuple[str, bytes, str]] = {
@@ -128,8 +128,8 @@ def test_other_lists_than_corners_may_hold_any_numbers(tmp_path: Path) -> None:
 def test_a_pipe_is_no_mesh(suffix: str, tmp_path: Path) -> None:
     import os
 
-    from facegraft.heads.errors import MeshError
-    from facegraft.heads.meshfile import read_mesh
+    from facegraft.meshfiles.errors import MeshError
+    from facegraft.meshfiles.meshfile import read_mesh
 
     os.mkfifo(tmp_path / f"head{suffix}")
     with pytest.raises(MeshError, match="is no plain file"):

@@ -21,8 +21,8 @@ from facegraft.engine import EngineError, EngineOptions, PlannedItem, StagePlan,
 from facegraft.engine.fingerprint import RUN_FILE
 from facegraft.engine.plan import PLAN_FILE, read_plan
 from facegraft.errors import FacegraftError, printable
-from facegraft.heads.errors import MeshError
 from facegraft.heads.folders import mesh_loader
+from facegraft.meshfiles.errors import MeshError
 from facegraft.recipe import RecipeError, load_recipe
 from facegraft.regions.regionmap import load_region_map
 from facegraft.store import DatasetSchema, FieldSpec, StoreError, open_dataset, verify_dataset, write_shard
@@ -196,17 +196,20 @@ def test_arrays_that_are_not_as_the_schema_says(folder: Path, dtype: str, shape:
 
 def test_fields_of_a_known_name_and_another_shape(tmp_path: Path) -> None:
     """verify looks at what the numbers of well-known fields mean; here they are not what their names say."""
+    from facegraft.regions.regionmap import load_region_map
     from facegraft.store import ShardItem, finish_dataset, samples_fields
 
+    parts = load_region_map("synthetic").region_set("eyes").parts
+
     fields = {
-        **samples_fields(),
+        **samples_fields(parts),
         "to_mm": FieldSpec("float64", (4,), "", "", ""),
         "free_points": FieldSpec("float32", ("n",), "", "", ""),
     }
     fields["near_normals"] = FieldSpec("float64", (2, 3, 3), "", "", "")
     lengths = {name: tuple(dim if isinstance(dim, int) else 0 for dim in field.shape) for name, field in fields.items()}
     arrays = {name: np.zeros(lengths[name], field.dtype) for name, field in fields.items()}
-    schema = DatasetSchema("samples", {"name": None, "vertex_count": None, "faces_sha256": None}, 1.0, "", fields, {})
+    schema = DatasetSchema("samples", {"name": None, "vertex_count": None, "faces_sha256": None}, 1.0, "", fields, {}, parts)
     write_shard(tmp_path, "00000-of-00001.safetensors", [ShardItem("k", arrays, {})], [], schema, PLAN)
     finish_dataset(tmp_path, schema, {"00000-of-00001.safetensors": ["k"]}, PLAN)
     with limits():

@@ -12,7 +12,7 @@ from run_toys import plan, toys
 from toy_runs import options
 
 from facegraft.engine import EngineError, execute
-from facegraft.stages import ingest
+from facegraft.stages import INGEST, ingest
 from facegraft.testing.poison import FAULTS, POISONED, poisoned
 
 TIMEOUT_S = 4.0
@@ -55,7 +55,7 @@ def test_a_real_stage(tmp_path: Path, cluster: Any) -> None:
     faults = dict(zip(keys[1::2], ("segfault", "hang", "memory", "exception", "nan"), strict=False))
     journal = tmp_path / "journal"
     for name, chosen in (("clean", {}), ("out", faults)):
-        given = poisoned(ingest.STAGE_PATH, parameters.as_json(), chosen, journal if name == "out" else None)
+        given = poisoned(INGEST.path, parameters.as_json(), chosen, journal if name == "out" else None)
         execute(POISONED, heads, [], tmp_path / name, given, 0, options(item_timeout_s=20.0), cluster)
     reasons = {**REASONS, "hang": "timeout after 20 s"}
     vertices = heads.schema.topology["vertex_count"]

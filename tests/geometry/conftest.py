@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from facegraft.geometry import topology
 from facegraft.geometry.clipping import icosphere
 from facegraft.geometry.closing import ClosedHead, HeadCloser
+from facegraft.surfaces import topology
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ from facegraft.geometry.caps import (
     sphere_centre,
     sphere_radius,
 )
-from facegraft.geometry.topology import boundary_edges, euler_characteristic, face_areas
+from facegraft.surfaces.normals import face_areas
+from facegraft.surfaces.topology import boundary_edges, euler_characteristic
 
 Floats = NDArray[np.float64]
 

@@ -12,15 +12,9 @@ import pytest
 import trimesh
 
 from facegraft.geometry.clipping import BallClipper, ClippedSolid, ClippingError, crop_to_ball, icosphere
-from facegraft.geometry.distance import nearest_on_surface
-from facegraft.geometry.topology import (
-    boundary_loops,
-    euler_characteristic,
-    face_areas,
-    face_components,
-    is_watertight,
-    signed_volume,
-)
+from facegraft.surfaces.nearest import nearest_on_surface
+from facegraft.surfaces.normals import face_areas, signed_volume
+from facegraft.surfaces.topology import boundary_loops, euler_characteristic, face_components, is_watertight
 
 _BOX = trimesh.creation.box((2.0, 2.0, 2.0))
 CUBE, CUBE_FACES = np.asarray(_BOX.vertices), np.asarray(_BOX.faces)

@@ -9,17 +9,11 @@ import numpy as np
 import pytest
 
 from facegraft.geometry.closing import ClosedHead, ClosingError, HeadCloser
-from facegraft.geometry.topology import (
-    boundary_loops,
-    euler_characteristic,
-    face_components,
-    is_watertight,
-    signed_volume,
-    vertex_normals,
-)
 from facegraft.heads import synthetic
 from facegraft.regions.regionmap import RegionMap
 from facegraft.resources import resource_path
+from facegraft.surfaces.normals import signed_volume, vertex_normals
+from facegraft.surfaces.topology import boundary_loops, euler_characteristic, face_components, is_watertight
 
 
 def assert_closed(head: ClosedHead) -> None:

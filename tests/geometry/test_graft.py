@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from facegraft.geometry.graft import Grafter
 from facegraft.geometry.seam import geodesic_depth, seam_operator, seam_widths, smoothstep
-from facegraft.geometry.topology import boundary_loops, faces_within, is_watertight
+from facegraft.heads import synthetic
 from facegraft.regions.regionmap import load_region_map
 from facegraft.stages.clean import make_closer
 from facegraft.stages.graft import GraftParameters, make_grafter
+from facegraft.surfaces.normals import signed_volume
+from facegraft.surfaces.topology import boundary_loops, faces_within, is_watertight
 
 N = 41
 
@@ -179,7 +181,7 @@ def test_real_heads_meet_the_seam_thresholds(ict: tuple, region_set: str) -> Non
     g = make_grafter(neutral, faces, region_map, GraftParameters(region_set=region_set))
     pairs = [(a, b) for a in heads for b in heads if a is not b]
     figures = [g.quality(g.graft(a, b), a, b) for a, b in pairs]
-    for part in region_map.parts(region_set):
+    for part in region_map.region_set(region_set).disks:
         excess = np.array([f[part].seam_excess_rms for f in figures])
         assert np.median(excess) < 3.0 and np.percentile(excess, 95) < 6.0, part
         assert all(f[part].sane for f in figures)
@@ -199,13 +201,34 @@ def test_eyeballs_stay_spheres(ict: tuple) -> None:
     assert np.ptp(ratio) < 1e-6 * ratio.mean() + 1e-9
 
 
-def test_grafts_stay_closed(ict: tuple) -> None:
-    """Skin, sockets and mouth sac with a fan over the neck are watertight before and after: a graft moves vertices only."""
-    neutral, faces, _ = ict
-    body = faces[(faces < 14062).all(axis=1)]
-    (neck,) = boundary_loops(body)
-    fan = np.stack([np.roll(neck, -1), neck, np.full(len(neck), len(neutral))], axis=1)
-    assert is_watertight(np.concatenate([body, fan]))
+def assert_closed_after_grafting(
+    neutral: NDArray[np.float64], faces: NDArray[np.int64], host: NDArray[np.float64], donor: NDArray[np.float64], name: str
+) -> None:
+    region_map = load_region_map(name)
+    g = make_grafter(neutral, faces, region_map, GraftParameters())
+    closer = make_closer(neutral, faces, region_map, region_map.vertex_labels("eyes"))
+    composite = g.graft(donor, host).vertices
+    assert composite.shape == host.shape and np.abs(composite - host).max() > 1.0
+    before, after = closer.close(host), closer.close(composite)
+    for closed in (before, after):
+        assert np.isfinite(closed.vertices).all()
+        assert is_watertight(closed.faces)
+    assert np.array_equal(np.unique(after.faces), np.arange(len(after.vertices)))
+    volume = signed_volume(before.vertices, before.faces)
+    assert volume > 0 and signed_volume(after.vertices, after.faces) == pytest.approx(volume, rel=0.1)
+
+
+def test_grafts_stay_closed() -> None:
+    """The composite of two heads closes to a watertight mesh that encloses about as much as the host: no hole, no face turned."""
+    rng = np.random.default_rng(3)
+    host, donor = (synthetic.head(synthetic.sample_identity(rng)) for _ in range(2))
+    template = synthetic.template()
+    assert_closed_after_grafting(template.vertices, template.faces.astype(np.int64), host, donor, "synthetic")
+
+
+def test_grafts_of_ict_heads_stay_closed(ict: tuple) -> None:
+    neutral, faces, heads = ict
+    assert_closed_after_grafting(neutral, faces, heads[0], heads[1], "ict")
 
 
 def test_pockets_stay_inside(ict: tuple) -> None:

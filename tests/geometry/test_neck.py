@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from facegraft.geometry.neck import cut_neck
-from facegraft.geometry.topology import boundary_loops, euler_characteristic
+from facegraft.surfaces.topology import boundary_loops, euler_characteristic
 
 
 @pytest.fixture(scope="module")

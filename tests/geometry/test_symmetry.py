@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facegraft.geometry.symmetry import MIRROR, mirror_map, preserved_edges, symmetrised
+from facegraft.geometry.symmetry import mirror_map, preserved_edges
+from facegraft.surfaces.mirror import MIRROR, symmetrised
 
 
 def mirrored_sheet(columns: int = 7, rows: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

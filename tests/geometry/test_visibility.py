@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from facegraft.geometry.clipping import ClippingError, crop_to_ball, icosphere
-from facegraft.geometry.distance import signed_distance
-from facegraft.geometry.topology import boundary_loops, euler_characteristic, face_normals
 from facegraft.geometry.visibility import visible_from_front, visible_sheet
+from facegraft.surfaces.distance import signed_distance
+from facegraft.surfaces.normals import face_normals
+from facegraft.surfaces.topology import boundary_loops, euler_characteristic
 
 
 def test_a_square_hides_what_lies_behind_it() -> None:

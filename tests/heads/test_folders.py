@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from facegraft.errors import FacegraftError
-from facegraft.geometry.topology import faces_sha256
-from facegraft.heads.errors import MeshError, SourceError
+from facegraft.heads.errors import SourceError
 from facegraft.heads.facescape import FacescapeSource
 from facegraft.heads.flame import FlameSource
 from facegraft.heads.meshes import MeshesSource
 from facegraft.heads.source import SourceOptions, make_source
-from facegraft.heads.triangulate import triangulate
+from facegraft.meshfiles.errors import MeshError
 from facegraft.regions.regionmap import RegionMapError
+from facegraft.surfaces.topology import faces_sha256
+from facegraft.surfaces.triangulate import triangulate
 
 
 def options(toy_map, **more):

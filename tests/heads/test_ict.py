@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facegraft.geometry.topology import faces_sha256
-from facegraft.heads.errors import MeshError, SourceError
+from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME
 from facegraft.heads.ict import IctSource, identity_coefficients
 from facegraft.heads.source import SourceOptions
+from facegraft.meshfiles.errors import MeshError
 from facegraft.regions.regionmap import RegionMap, RegionMapError
+from facegraft.surfaces.topology import faces_sha256
 
 SHAPES = ["cheekPuff_L", "cheekPuff_R", "browDown_L", "browDown_R"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from facegraft.heads.errors import MeshError
 from facegraft.heads.sanity import check_head
+from facegraft.meshfiles.errors import MeshError
 
 
 def test_a_head_passes(toy):
@@ -36,7 +36,7 @@ def test_what_is_wrong_is_said(toy, change, says):
 
 def test_landmarks_of_another_topology(data_dir, facescape_folder):
     """FaceScape publishes two landmark sets; the wrong one lies scattered over the face."""
-    from facegraft.heads.meshfile import read_mesh
+    from facegraft.meshfiles.meshfile import read_mesh
 
     sets = np.load(data_dir / "facescape" / "landmark_indices.npz")
     mesh = read_mesh(facescape_folder / "1" / "1_neutral.obj")

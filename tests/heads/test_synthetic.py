@@ -8,22 +8,20 @@ import time
 import numpy as np
 import pytest
 
-from facegraft.geometry.topology import (
-    boundary_loops,
-    euler_characteristic,
-    face_areas,
-    face_normals,
-    faces_sha256,
-    is_watertight,
-    signed_volume,
-    unique_edges,
-    vertex_components,
-)
 from facegraft.heads import synthetic
 from facegraft.heads.synthetic import EXPRESSIONS, IDENTITY_NAMES, SyntheticHeadError, head, sample_identity, template
 from facegraft.heads.synthetic.features import EYE_CENTRE
 from facegraft.heads.synthetic.layout import split_quads
 from facegraft.heads.synthetic.template import EYE, MOUTH, ROWS, build_layout, half_vertices
+from facegraft.surfaces.normals import face_areas, face_normals, signed_volume
+from facegraft.surfaces.topology import (
+    boundary_loops,
+    euler_characteristic,
+    faces_sha256,
+    is_watertight,
+    unique_edges,
+    vertex_components,
+)
 
 MIRROR = np.array([-1.0, 1.0, 1.0])
 ZERO = np.zeros(len(IDENTITY_NAMES))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from facegraft.geometry.topology import faces_sha256
-from facegraft.heads.triangulate import triangulate
 from facegraft.regions.regionmap import RegionMap
+from facegraft.surfaces.topology import faces_sha256
+from facegraft.surfaces.triangulate import triangulate
 
 SIDE = 9
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from facegraft_model.errors import ModelError
-from facegraft_model.meshes.correspond import barycentric, corresponding_points
+from facegraft_model.meshes.correspond import corresponding_points
 from facegraft_model.meshes.extract import Decoded, Mesh, decode
 from facegraft_model.method import Field
 from torch import Tensor
@@ -63,17 +63,6 @@ def test_missing_region_shows_as_template_distance() -> None:
     _, distance = corresponding_points(a, half)
     assert distance[a.mesh.vertices[:, 2] > 0.05].max() < 1e-9
     assert distance[a.mesh.vertices[:, 2] < -0.5].min() > 0.4
-
-
-def test_barycentric_coordinates_also_of_collapsed_triangles() -> None:
-    rng = np.random.default_rng(0)
-    triangles = rng.normal(size=(50, 3, 3))
-    weights = rng.dirichlet((1, 1, 1), 50)
-    points = np.einsum("nk,nkj->nj", weights, triangles)
-    assert np.abs(barycentric(points, triangles) - weights).max() < 1e-9
-    flat = np.array([[[0.0, 0, 0], [1, 0, 0], [4, 0, 0]], [[2.0, 2, 2]] * 3])
-    got = barycentric(np.array([[3.0, 0, 0], [2, 2, 2]]), flat)
-    assert np.allclose(np.einsum("nk,nkj->nj", got, flat), [[3, 0, 0], [2, 2, 2]])
 
 
 def test_needs_template_coordinates() -> None:

@@ -17,7 +17,6 @@ import trimesh
 from facegraft_model.config import PART_NAMES
 from facegraft_model.errors import ModelError
 from facegraft_model.scores.merging import compare_scores, merge_scores
-from facegraft_model.scores.metrics import Nearest, Surface, sample_surface
 from facegraft_model.scores.records import REGIONS, Failure, Reconstruction, Scores, ScoreSettings
 from facegraft_model.scores.score import decode_items, evaluate
 from facegraft_model.scores.scorefiles import read_scores, to_json, write_scores
@@ -36,6 +35,9 @@ from facegraft.store import (
     write_json_atomic,
     write_shard,
 )
+from facegraft.surfaces.nearest import Nearest
+from facegraft.surfaces.sampling import sample_surface
+from facegraft.surfaces.surface import Surface
 
 COLUMNS = dict.fromkeys(
     ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin"), "string"
@@ -270,11 +272,11 @@ def test_no_face_with_points_of_a_part_is_missed(truth: Truth) -> None:
     coarse = trimesh.creation.icosphere(subdivisions=1, radius=83.0)
     surface = Surface(np.asarray(coarse.vertices) + SHIFT, coarse.faces)
     scored = _ScoredReconstruction(head, surface, None, QUICK)
-    points = sample_surface(surface, 20_000, np.random.default_rng(0))
-    labels = head.parts[head.surface.nearest(points.points).face]
+    points = sample_surface(surface.vertices, surface.faces, 20_000, np.random.default_rng(0))
+    labels = head.parts[head.surface.nearest(points.points).face_index]
     for label, name in enumerate(PART_NAMES):
         chosen = scored._candidates(name)
-        assert chosen[points.face[labels == label]].all(), name
+        assert chosen[points.face_index[labels == label]].all(), name
     assert scored._candidates("nose").sum() < 0.7 * len(surface.faces)
 
 
@@ -284,8 +286,8 @@ def test_points_of_a_part_are_uniform_over_it(truth: Truth) -> None:
     scored = _ScoredReconstruction(head, surface, None, replace(QUICK, part_points=5000))
     drawn, nearest = scored.part("eyes")
     assert (head.parts[nearest.face] == 2).all() and len(drawn) == 5000
-    many = sample_surface(surface, 200_000, np.random.default_rng(1)).points
-    many = many[head.parts[head.surface.nearest(many).face] == 2]
+    many = sample_surface(surface.vertices, surface.faces, 200_000, np.random.default_rng(1)).points
+    many = many[head.parts[head.surface.nearest(many).face_index] == 2]
     for axis in range(3):
         assert abs(drawn.points[:, axis].mean() - many[:, axis].mean()) < 5 * many[:, axis].std() / np.sqrt(5000)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facegraft.heads.ply import read_ply
 from facegraft.heads.synthetic import template
+from facegraft.meshfiles.ply import read_ply
 from facegraft.regions.regionmap import RegionMap, load_region_map
 
 REAL = {"ict": "ict", "facescape_v16": "facescape", "flame": "flame"}

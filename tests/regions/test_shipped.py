@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from facegraft.geometry.topology import boundary_loops, euler_characteristic, faces_within
 from facegraft.regions.build import build_region_map
 from facegraft.regions.check import check_region_map, part_faces
 from facegraft.resources import resource_folder
+from facegraft.surfaces.topology import boundary_loops, euler_characteristic, faces_within
 
 ALL = ["synthetic", "ict", "facescape_v16", "flame"]
 

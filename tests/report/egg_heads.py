@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from facegraft.geometry.topology import boundary_loops, compact, faces_sha256
-from facegraft.regions.regionmap import Group, Part, RegionMap
+from facegraft.regions.regionmap import Disk, Group, Region, RegionMap, RegionSet, load_region_map
 from facegraft.store import (
     DatasetSchema,
     RejectedItem,
@@ -20,6 +19,7 @@ from facegraft.store import (
     write_shared,
 )
 from facegraft.store.schema import heads_fields
+from facegraft.surfaces.topology import boundary_loops, compact, faces_sha256
 
 RADII = np.array([74.0, 106.0, 92.0])
 DISKS = {
@@ -28,6 +28,7 @@ DISKS = {
     "eye_left": ((0.52, 0.22, 0.8), 13.0),
     "eye_right": ((-0.52, 0.22, 0.8), 13.0),
 }
+RESIDUAL_MM = {"nose": (1.3, 1.1), "mouth": (1.3, 1.1), "eye_left": (1.0, 1.0), "eye_right": (1.0, 1.0)}
 SUBJECTS = {"s1": "train", "s2": "train", "s3": "train", "s4": "train", "s5": "test", "s6": "test"}
 EXPRESSIONS = ("neutral", "smile")
 PLAN = "e" * 64
@@ -75,12 +76,16 @@ def landmarks(directions: np.ndarray) -> np.ndarray:
 
 
 def region_map(directions: np.ndarray, faces: np.ndarray) -> RegionMap:
-    parts = {}
+    disks = {}
     for name, (centre, degrees) in DISKS.items():
         axis = np.array(centre) / np.linalg.norm(centre)
         inside = (directions[faces].mean(axis=1) @ axis) > np.cos(np.radians(degrees))
         loop = boundary_loops(faces[inside])[0]
-        parts[name] = Part(loop, np.setdiff1d(np.unique(faces[inside]), loop))
+        disks[name] = Disk(loop, np.setdiff1d(np.unique(faces[inside]), loop), (), RESIDUAL_MM[name])
+    like = load_region_map("synthetic").region_set("eyes").regions
+    regions = {
+        part: Region(region.landmarks, (), {name: disks[name] for name in region.disks}) for part, region in like.items()
+    }
     return RegionMap(
         name="egg",
         vertex_count=len(directions),
@@ -88,7 +93,7 @@ def region_map(directions: np.ndarray, faces: np.ndarray) -> RegionMap:
         faces_sha256=faces_sha256(faces),
         mm_per_unit=1.0,
         landmarks68=landmarks(directions),
-        regions={"eyes": parts},
+        regions={"eyes": RegionSet("eyes", regions)},
         groups={"skin": Group(((0, len(directions)),), "surface")},
         openings={"neck": boundary_loops(faces)[0]},
     )

@@ -12,12 +12,12 @@ import pytest
 import trimesh
 from PIL import Image
 
-from facegraft.geometry.topology import vertex_normals
 from facegraft.report.clay import _opened, ambient_light, dense_mesh_light
 from facegraft.report.errors import ReportError
 from facegraft.report.facesheet import SheetFrame, Tile, face_sheet, view_axes, write_face_sheet
 from facegraft.report.scale import ANCHORS, from_oklab, length_colours, nice_limit, oklab, ticks
 from facegraft.report.studio import LENS_DEG, Camera, Studio, start_probe
+from facegraft.surfaces.normals import vertex_normals
 
 HEIGHT = 96
 
@@ -130,7 +130,8 @@ def test_frame_holds_the_head_as_the_lens_sees_it(egg: dict[str, Any], turn: flo
         ({"values": np.array([0.0, np.nan, 1.0])}, "values that are not finite"),
         ({"values": np.array([0.0, -1.0, 1.0])}, "below 0"),
         ({"values": np.zeros(2)}, "for 3 vertices"),
-        ({"parts": np.array([0, 1, 4])}, "part labels other than"),
+        ({"parts": np.array([0, 1, 256])}, "part labels outside 0..255"),
+        ({"parts": np.array([0.0, 1.0, 2.0])}, "part labels outside 0..255"),
     ],
 )
 def test_bad_tiles_are_refused_by_name(change: dict[str, Any], complaint: str) -> None:
@@ -187,7 +188,9 @@ def test_larger_values_are_darker_and_shape_stays_visible(studio: Studio, egg: d
 def test_parts_get_their_colours_and_a_legend(studio: Studio, egg: dict[str, Any]) -> None:
     parts = np.where(egg["vertices"][:, 1] > 0, 2, 0)
     plain = face_sheet([[Tile(**egg)]], tile_height=HEIGHT, studio=studio)
-    coloured = face_sheet([[Tile(**egg, parts=parts)]], tile_height=HEIGHT, studio=studio)
+    coloured = face_sheet(
+        [[Tile(**egg, parts=parts)]], part_names=("rem", "snout", "lobes"), tile_height=HEIGHT, studio=studio
+    )
     assert coloured.height > plain.height
     blue = np.asarray(coloured, dtype=float)
     is_blue = blue[..., 2] > blue[..., 0] + 20

@@ -11,10 +11,11 @@ import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 
+from facegraft.regions.regionmap import Disk, load_region_map
 from facegraft.report import charts
 from facegraft.report.choose import composites_shown, heads_grid, spread
 from facegraft.report.clay import ambient_light, rgb
-from facegraft.report.gather import gather, is_self_graft
+from facegraft.report.gather import gather
 from facegraft.report.scenes import frame_heads, join_stage_points
 from facegraft.report.seams import seam_map
 from facegraft.report.sections import duration_text, size_text
@@ -34,6 +35,9 @@ def test_spread_is_an_ordered_choice_from_the_first_on(length: int, count: int) 
         assert gaps.max() - gaps.min() <= 1
 
 
+PARTS = load_region_map("synthetic").region_set("eyes").parts
+
+
 def row(recipient: str, nose: str, eyes: str, mouth: str) -> dict[str, Any]:
     return {
         "key": f"{recipient}--{nose}-{eyes}-{mouth}",
@@ -49,11 +53,11 @@ def test_composites_shown_mix_single_and_independent_donors() -> None:
     twice = [row("b", "a", d, "a") for d in "cdefg"]
     thrice = [row("c", "a", "b", d) for d in "defgh"]
     own = [row(r, r, r, r) for r in "abc"]
-    chosen = composites_shown([*own, *single, *twice, *thrice], 8)
-    assert len(chosen) == 8 and not any(map(is_self_graft, chosen))
+    chosen = composites_shown([*own, *single, *twice, *thrice], PARTS, 8)
+    assert len(chosen) == 8 and not any(map(PARTS.is_self_graft, chosen))
     assert sum(len({r["donor_nose"], r["donor_eyes"], r["donor_mouth"]}) == 3 for r in chosen) == 4
-    assert len(composites_shown([*own, *single], 6)) == 6
-    assert composites_shown(own, 6) == own  # nothing else to show
+    assert len(composites_shown([*own, *single], PARTS, 6)) == 6
+    assert composites_shown(own, PARTS, 6) == own  # nothing else to show
 
 
 def test_heads_grid_puts_neutral_first_and_counts_naturally() -> None:
@@ -116,9 +120,9 @@ def test_joining_all_vertices_gives_the_mesh_itself() -> None:
 def test_seam_map_agrees_with_the_index(run_folder: Path) -> None:
     found = gather(run_folder)
     dataset = found.dataset("composites")
-    assert dataset is not None and found.region_map is not None
-    rows = [r for r in found.stages["composites"].written if not is_self_graft(r)][:1]
-    measured = seam_map(found, found.region_map, np.asarray(dataset.faces, dtype=np.int64), rows)
+    assert dataset is not None and found.region_map is not None and found.regions is not None
+    rows = [r for r in found.stages["composites"].written if not found.is_self_graft(r)][:1]
+    measured = seam_map(found, found.region_map, found.regions, np.asarray(dataset.faces, dtype=np.int64), rows)
     assert measured is not None and measured.count == 1
     assert measured.largest_outside == 0.0
     assert measured.displacement.max() > 0.1
@@ -130,8 +134,8 @@ def test_seam_map_agrees_with_the_index(run_folder: Path) -> None:
 def test_self_grafts_alone_have_no_seam_map(run_folder: Path) -> None:
     found = gather(run_folder)
     dataset = found.dataset("composites")
-    assert dataset is not None and found.region_map is not None
-    assert seam_map(found, found.region_map, np.asarray(dataset.faces, dtype=np.int64), []) is None
+    assert dataset is not None and found.region_map is not None and found.regions is not None
+    assert seam_map(found, found.region_map, found.regions, np.asarray(dataset.faces, dtype=np.int64), []) is None
 
 
 def test_only_changed_parameters_are_named(run_folder: Path) -> None:
@@ -156,14 +160,17 @@ def test_checks_follow_the_stiffness() -> None:
         f"nose_{name}": np.full(9, 1.2) for name in ("residual_mm", "seam_excess_rms_deg", "seam_excess_max_deg")
     }
     columns["nose_flips"] = np.array([0, 0, 0, 3, 0, 0, 0, 0, 9.0])
-    default = {check.figure: check for check in checks(columns, ["nose"], {"stiffness": 0.1})}
+    none = np.empty(0, dtype=np.int64)
+    disks = {"nose": Disk(none, none, (), (1.3, 1.1)), "goggles": Disk(none, none)}
+    assert residual_thresholds(disks, 0.1) == {"nose": 1.3}
+    default = {check.figure: check for check in checks(columns, ["nose"], residual_thresholds(disks, 0.1))}
     assert default["residual on the loop, median"].within
     assert default["flipped faces per composite, mean"].part == ALL_PARTS
     assert default["flipped faces per composite, mean"].measured == pytest.approx(12 / 9)
     assert not default["flipped faces per composite, mean"].within
-    plain = {check.figure: check for check in checks(columns, ["nose"], {"stiffness": 0.0})}
+    plain = {check.figure: check for check in checks(columns, ["nose"], residual_thresholds(disks, 0.0))}
     assert not plain["residual on the loop, median"].within
-    assert residual_thresholds(float("inf")) == {}
+    assert residual_thresholds(disks, float("inf")) == {}
 
 
 def test_charts_take_the_colours_of_the_page() -> None:

@@ -109,7 +109,7 @@ def test_composites_show_one_donor_and_three(page: str) -> None:
 
 def test_thresholds_are_drawn(page: str) -> None:
     text = section(page, "quality")
-    for label in ("median", "95th percentile", "flagged below", "rejected above", "1.3 median, nose, mouth"):
+    for label in ("median", "95th percentile", "flagged below", "rejected above", "1.3 median, mouth, nose"):
         assert f"threshold: {label}" in text
     # Each is a dashed line in the page's alarm colour: 2 residuals, 2 seam RMS, 1 seam maximum, 2 + 2 singular values, flips.
     assert len(re.findall(r"stroke-dasharray[^\"]*stroke: var\(--alarm\)", text)) == 10

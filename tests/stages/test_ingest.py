@@ -12,7 +12,8 @@ import pytest
 from facegraft.engine import EngineOptions, ItemRejected, StageContext, execute
 from facegraft.errors import FacegraftError
 from facegraft.heads.errors import SourceError
-from facegraft.stages.ingest import STAGE_PATH, IngestParameters, IngestStage, plan_ingest
+from facegraft.stages import INGEST
+from facegraft.stages.ingest import IngestParameters, IngestStage, plan_ingest
 from facegraft.stages.parameters import ParameterError
 from facegraft.store import open_dataset
 
@@ -216,7 +217,7 @@ def test_a_run_through_the_engine(folder, toy, toy_map, tmp_path):
     chosen = parameters(kind="meshes", region_map=toy_map, shard_items=5)
     plan = plan_ingest(folder, chosen, 3)
     options = EngineOptions(scheduler="sync", max_rejects=0.5, progress=False)
-    execute(STAGE_PATH, plan, [str(folder)], tmp_path / "heads", chosen.as_json(), 3, options)
+    execute(INGEST.path, plan, [str(folder)], tmp_path / "heads", chosen.as_json(), 3, options)
     heads = open_dataset(tmp_path / "heads")
     assert heads.kind == "heads"
     assert heads.mm_per_unit == 1.0
@@ -237,7 +238,7 @@ def test_an_ict_run_is_the_same_whoever_makes_it(toy, tmp_path):
     for name in ("one", "two"):
         plan = plan_ingest(tmp_path / "FaceXModel", chosen, 0)
         options = EngineOptions(scheduler="sync", progress=False)
-        execute(STAGE_PATH, plan, [str(tmp_path / "FaceXModel")], tmp_path / name, chosen.as_json(), 0, options)
+        execute(INGEST.path, plan, [str(tmp_path / "FaceXModel")], tmp_path / name, chosen.as_json(), 0, options)
     one, two = open_dataset(tmp_path / "one"), open_dataset(tmp_path / "two")
     assert one.fingerprint == two.fingerprint
     assert one.keys() == [f"s{n:04d}_e{e}" for n in range(1, 5) for e in ("01", "17")]

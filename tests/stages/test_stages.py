@@ -12,13 +12,13 @@ import trimesh
 
 from facegraft.engine import EngineOptions
 from facegraft.geometry.frame import frontal_origin, head_origin
-from facegraft.geometry.sampling import window_uniformity
 from facegraft.pipeline import clean, graft, sample
 from facegraft.regions.regionmap import RegionMap
 from facegraft.stages.clean import CleanError
 from facegraft.stages.graft import GraftError
 from facegraft.stages.sample import SampleError
 from facegraft.store import Dataset, open_dataset, verify_dataset
+from facegraft.surfaces.sampling import window_uniformity
 
 
 @pytest.fixture(scope="module")

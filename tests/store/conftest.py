@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facegraft.regions.regionmap import load_region_map
 from facegraft.store import (
     Dataset,
     DatasetSchema,
@@ -25,6 +26,7 @@ from facegraft.store import (
 )
 
 PLAN = "5" * 64
+PARTS = load_region_map("synthetic").region_set("eyes").parts
 TOPOLOGY = {"name": "toy", "vertex_count": 5, "faces_sha256": None}
 
 
@@ -137,7 +139,7 @@ def write_samples(tmp_path: Path) -> Callable[..., Path]:
 
     def write(**replaced: np.ndarray) -> Path:
         folder = tmp_path / "samples"
-        schema = DatasetSchema("samples", TOPOLOGY, 100.0, "unit ball", samples_fields(), {})
+        schema = DatasetSchema("samples", TOPOLOGY, 100.0, "unit ball", samples_fields(PARTS), {}, PARTS)
         item = ShardItem("ball", {**one_sample(np.random.default_rng(0)), **replaced}, {})
         write_shard(folder, shard_name(0, 1), [item], [], schema, PLAN)
         finish_dataset(folder, schema, {shard_name(0, 1): ["ball"]}, PLAN)

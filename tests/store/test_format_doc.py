@@ -13,11 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facegraft.regions.regionmap import load_region_map
 from facegraft.store import fields_of, open_dataset
-from facegraft.store.schema import FORMAT_NAME, FORMAT_VERSION, KINDS, MAX_KEY_LENGTH, OWN_COLUMNS, PART_NAMES
+from facegraft.store.schema import FORMAT_NAME, FORMAT_VERSION, MAX_KEY_LENGTH, OWN_COLUMNS
+from facegraft.vocabulary import DEFAULT_REGION_SET, KINDS, REM
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
+PARTS = load_region_map("synthetic").region_set(DEFAULT_REGION_SET).parts
+"""The document shows the fields of the default region set."""
 
 
 def section(title: str) -> str:
@@ -41,7 +45,7 @@ def names(cells: list[str]) -> set[str]:
 def test_the_field_tables_are_those_of_the_schema(kind: str) -> None:
     written = [
         [f"`{name}`", field.dtype, f"[{', '.join(map(str, field.shape))}]", field.unit, field.frame, field.meaning]
-        for name, field in fields_of(kind).items()
+        for name, field in fields_of(kind, PARTS).items()
     ]
     assert table(kind) == written
 
@@ -53,7 +57,8 @@ def test_constants() -> None:
     assert rows["version"].startswith(f'`"{FORMAT_VERSION}"`')
     assert re.findall(r'`"(\w+)"`', rows["kind"]) == list(KINDS)
     assert f"1 to {MAX_KEY_LENGTH} characters" in section("Names")
-    assert ", ".join(f"{number} {name}" for number, name in enumerate(PART_NAMES)) in section("Fields")
+    assert PARTS.describe_labels() in section("Parts") and f"`{REM}`" in section("Parts")
+    assert ", ".join(f"`{stage}`" for stage in PARTS.stages) in section("Parts")
     assert names([row[0] for row in table("index.parquet")[:4]]) == set(OWN_COLUMNS)
 
 

@@ -81,13 +81,16 @@ def test_what_is_no_dataset(tmp_path: Path, toy) -> None:
 
 
 def test_versions(toy) -> None:
-    reseal(toy.folder, lambda document: document.update(version="1.7", something_new=1))
+    reseal(toy.folder, lambda document: document.update(version="2.7", something_new=1))
     assert len(toy.open()) == 4
     reseal(toy.folder, lambda document: document.update(must_understand=["packed_normals"]))
     with pytest.raises(StoreError, match=r"needs .'packed_normals'., which this facegraft does not know"):
         toy.open()
-    reseal(toy.folder, lambda document: document.update(version="2.0"))
-    with pytest.raises(StoreError, match=r"has format version 2.0, this facegraft reads 1.0: install a newer one"):
+    reseal(toy.folder, lambda document: document.update(version="3.0"))
+    with pytest.raises(StoreError, match=r"has format version 3.0, this facegraft reads 2.0: install a newer one"):
+        toy.open()
+    reseal(toy.folder, lambda document: document.update(version="1.0"))
+    with pytest.raises(StoreError, match=r"has format version 1.0, this facegraft reads 2.0: make it again: delete"):
         toy.open()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facegraft.regions.regionmap import load_region_map
 from facegraft.store import (
     DatasetSchema,
     FieldError,
@@ -19,7 +20,8 @@ from facegraft.store import (
     heads_fields,
     shard_name,
 )
-from facegraft.store.schema import KINDS, check_fields, check_row, check_shard_name, commit_name
+from facegraft.store.schema import check_fields, check_row, check_shard_name, commit_name
+from facegraft.vocabulary import KINDS
 
 TOPOLOGY = {"name": "toy", "vertex_count": 5, "faces_sha256": None}
 SCHEMA = DatasetSchema(
@@ -35,10 +37,14 @@ GOOD = {"points": np.zeros((4, 3), np.float32), "labels": np.zeros(4, np.uint8)}
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_schema_survives_json(kind: str) -> None:
-    schema = DatasetSchema(kind, TOPOLOGY, 1, "frame", fields_of(kind), {"subject": "string", "a": "bool"})
+    parts = None if kind == "heads" else load_region_map("synthetic").region_set("goggles").parts
+    schema = DatasetSchema(
+        kind, TOPOLOGY, 1, "frame", fields_of(kind, parts), {"subject": "string", "a": "bool"}, parts
+    )
     again = DatasetSchema.from_json(json.loads(json.dumps(schema.to_json(), sort_keys=True)))
     assert again == schema
     assert list(again.columns) == ["subject", "a"]
+    assert (again.parts is None) == (kind == "heads")
 
 
 @pytest.mark.parametrize(

@@ -179,10 +179,10 @@ def _write_edit(
     quiet: bool,
 ) -> None:
     """Decode the heads of an edit; write a mesh of each, numbers.json and sheet.png."""
+    from facegraft_model.config import PART_NAMES
     from facegraft_model.editing.edit import DecodeSettings
-    from facegraft_model.meshes.extract import Mesh
-    from facegraft_model.meshes.meshio import write_mesh
 
+    from facegraft.meshfiles.write import write_mesh
     from facegraft.store import write_json_atomic
 
     bar = Progress("decode", quiet)
@@ -193,7 +193,14 @@ def _write_edit(
     for number, head in enumerate(edit.heads):
         path = output / f"head_{number:02d}.{suffix}"
         template = None if suffix == "obj" or head.template_coords is None else head.template_coords
-        write_mesh(path, Mesh(head.vertices_mm, head.faces), parts=head.parts, template_coords=template)
+        write_mesh(
+            path,
+            head.vertices_mm,
+            head.faces,
+            parts=head.parts,
+            part_names=PART_NAMES,
+            template_coords=template,
+        )
         files.append(path.name)
     write_json_atomic(output / "numbers.json", {**edit.numbers, "files": files})
     if picture:

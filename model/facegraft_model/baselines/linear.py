@@ -24,11 +24,13 @@ from safetensors.numpy import load as load_arrays
 
 from facegraft.parts import Parts
 from facegraft.store import Dataset, open_dataset, sha256_file, write_arrays_atomic, write_json_atomic
+from facegraft.surfaces.barycentric import barycentric
+from facegraft.surfaces.nearest import nearest_on_surface
+from facegraft.surfaces.normals import face_normals
 from facegraft.vocabulary import SCAN, TRAIN
 from facegraft_model.data.ids import DataError
 from facegraft_model.data.items import Rows, neutral_expression, select_rows
 from facegraft_model.errors import ModelError
-from facegraft_model.lazily import lazy_import
 from facegraft_model.meshes.extract import Mesh
 
 Floats = NDArray[np.float64]
@@ -251,19 +253,17 @@ class LinearModel:
             raise ModelError(
                 f"noise_mm ({noise_mm}) and iterations ({iterations}) must be positive, slide ({slide}) not negative"
             )
-        igl = lazy_import("igl")
-        from facegraft_model.meshes.correspond import barycentric
-
         count, unit = self._count(expression), self.mm_per_unit
         code = np.zeros(count)
         vertices: Floats = self.mean
+        faces = np.ascontiguousarray(self.faces, dtype=np.int64)
         noises = np.geomspace(max(START_NOISE_MM, noise_mm), noise_mm, max(2 * iterations // 3, 1)) / unit
         used = 0
         for used in range(1, iterations + 1):
-            _, face, nearest = igl.point_mesh_squared_distance(scan, vertices, self.faces)
-            corners = self.faces[face]
+            _, face, nearest = nearest_on_surface(vertices, faces, scan)
+            corners = faces[face]
             weights = barycentric(nearest, vertices[corners])
-            facing = _normals(vertices[corners])
+            facing = face_normals(vertices, corners)
             kept = _counterparts(scan - nearest, facing, directions)
             equations = _Equations(self._modes, self.mean, corners[kept], weights[kept], count)
             system, right = equations.normal_equations(scan[kept], facing[kept], slide)
@@ -272,7 +272,7 @@ class LinearModel:
             vertices = self.mean + self._modes[..., :count] @ code
             if used >= len(noises) and np.abs(vertices - before).max() * unit < 1e-3:
                 break
-        squared = np.asarray(igl.point_mesh_squared_distance(scan, vertices, self.faces)[0], dtype=np.float64)
+        squared = nearest_on_surface(vertices, faces, scan).distance ** 2
         return self._fit(code, expression, squared, used)
 
     # -- on disk ------------------------------------------------------------------------------------------------------
@@ -394,14 +394,6 @@ def _counterparts(gaps: Floats, facing: Floats, directions: Floats | None) -> ND
         kept &= agrees
     result: NDArray[np.bool_] = kept
     return result
-
-
-def _normals(triangles: Floats) -> Floats:
-    """Unit normals [n,3] of triangles [n,3,3]; 0 where one has no area."""
-    cross = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-    length = np.linalg.norm(cross, axis=1, keepdims=True)
-    normals: Floats = cross / np.where(length > 0, length, 1.0)
-    return normals
 
 
 def _chosen(points: ArrayLike, normals: ArrayLike | None, most: int, seed: int) -> tuple[Floats, Floats | None]:

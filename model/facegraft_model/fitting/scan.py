@@ -14,10 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from facegraft.meshfiles.points import PointCloud, read_points
+from facegraft.surfaces.icp import NearestOf, trimmed_icp
+from facegraft.surfaces.procrustes import procrustes
+from facegraft.surfaces.sampling import sample_surface
 from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fit import FittedCodes, Landmarks, Report, optimise_codes, predict_landmarks
-from facegraft_model.meshes.meshio import PointCloud, read_points
 from facegraft_model.method import Batch, Field
 from facegraft_model.seeds import derived_seed
 
@@ -48,13 +51,15 @@ def read_scan(
     """A mesh (sampled evenly over its area) or a point cloud. unit_mm: millimetres per unit of the file.
 
     landmarks: JSON object iBUG index → [x, y, z], or a list of 68 points, in the file's unit.
-    Raises ModelError for files that hold no usable points.
+    Raises MeshError for a file that cannot be read, SamplingError for a mesh without area, ModelError for too few points.
     """
     cloud = read_points(path)
     rng = np.random.default_rng(derived_seed(seed, "scan"))
-    points, normals = (
-        _surface_samples(cloud, rng) if cloud.faces is not None and len(cloud.faces) else _cloud_samples(cloud, rng)
-    )
+    if cloud.faces is not None:
+        drawn = sample_surface(cloud.points, cloud.faces, SURFACE_SAMPLES, rng)
+        points, normals = drawn.points, drawn.normals
+    else:
+        points, normals = _cloud_samples(cloud, rng)
     if len(points) < 100:
         raise ModelError(f"{path} holds {len(points)} points; a fit needs at least 100")
     return Scan(
@@ -206,55 +211,40 @@ def _initial_pose(field: Field, scan: Scan, scale: NDArray[np.float64], similari
         given = scale[0, 0] * np.stack([scan.landmarks[i] for i in ids])
         return np.asarray(procrustes(given, landmarks[ids], similarity) @ start)
     points = scan.points.numpy().astype(np.float64)[:: max(len(scan.points) // ICP_POINTS, 1)] * scale[0, 0]
-    found = [_trimmed_icp(points, template, turn, similarity) for turn in START_TURNS_DEG]
+    found = [
+        trimmed_icp(
+            points,
+            template,
+            _nearest_of(template),
+            _turned_to_front(points, template, turn),
+            kept_share=KEPT_SHARE,
+            iterations=ICP_ROUNDS,
+            similarity=similarity,
+        )
+        for turn in START_TURNS_DEG
+    ]
     return np.asarray(min(found, key=lambda pair: pair[1])[0] @ start)
 
 
-def _trimmed_icp(
-    points: NDArray[np.float64], template: NDArray[np.float64], turn_deg: float, similarity: bool
-) -> tuple[NDArray[np.float64], float]:
-    """Map [4,4] of points [n,3] onto the template [m,3], and the mean distance of the kept pairs."""
+def _turned_to_front(points: NDArray[np.float64], template: NDArray[np.float64], turn_deg: float) -> NDArray[np.float64]:
+    """Map [4,4] that turns points [n,3] about the vertical and lays them on the template's foremost part: a face lies in front."""
     angle = np.radians(turn_deg)
     pose = np.eye(4)
     pose[:3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
-    # A scan of a face lies in front: its foremost part meets the template's.
     front = template[template[:, 2] > np.quantile(template[:, 2], 0.6)]
     pose[:3, 3] = front.mean(0) - pose[:3, :3] @ points.mean(0)
-    target, residual = torch.from_numpy(template), np.inf
-    for round_ in range(ICP_ROUNDS):
-        moved = points @ pose[:3, :3].T + pose[:3, 3]
-        distance, nearest = (value.numpy() for value in torch.cdist(torch.from_numpy(moved), target).min(1))
-        kept = distance <= np.quantile(distance, KEPT_SHARE)
-        residual = float(distance[kept].mean())
-        # Scale only once the two lie on each other: before, shrinking is the cheapest way to come near.
-        pose = procrustes(points[kept], template[nearest[kept]], similarity and round_ > ICP_ROUNDS // 2)
-    return pose, residual
+    return pose
 
 
-def procrustes(source: NDArray[np.float64], target: NDArray[np.float64], similarity: bool) -> NDArray[np.float64]:
-    """The rigid (or similarity) map [4,4] of points [n,3] onto others, least squares (Umeyama 1991)."""
-    mean_s, mean_t = source.mean(0), target.mean(0)
-    u, d, vt = np.linalg.svd((target - mean_t).T @ (source - mean_s))
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = u @ flip @ vt
-    scale = float((d * np.diag(flip)).sum() / np.square(source - mean_s).sum()) if similarity else 1.0
-    matrix = np.eye(4)
-    matrix[:3, :3] = scale * rotation
-    matrix[:3, 3] = mean_t - scale * rotation @ mean_s
-    return matrix
+def _nearest_of(template: NDArray[np.float64]) -> NearestOf:
+    """Nearest points by brute force: a template has a few thousand, and fitting needs no scipy."""
+    target = torch.from_numpy(template)
 
+    def nearest(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        distance, index = torch.cdist(torch.from_numpy(points), target).min(1)
+        return distance.numpy(), index.numpy()
 
-def _surface_samples(cloud: PointCloud, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    assert cloud.faces is not None
-    corners = cloud.points[cloud.faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    areas = np.linalg.norm(normals, axis=1)
-    if not areas.sum() > 0:
-        raise ModelError("the mesh has no area: all its faces are degenerate")
-    face = rng.choice(len(areas), SURFACE_SAMPLES, p=areas / areas.sum())
-    u, v = np.sqrt(rng.random(SURFACE_SAMPLES)), rng.random(SURFACE_SAMPLES)
-    weights = np.stack([1 - u, u * (1 - v), u * v], 1)
-    return np.einsum("nk,nkd->nd", weights, corners[face]), normals[face] / areas[face, None]
+    return nearest
 
 
 def _cloud_samples(cloud: PointCloud, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

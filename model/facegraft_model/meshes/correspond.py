@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.surfaces.barycentric import barycentric
+from facegraft.surfaces.nearest import nearest_on_surface
 from facegraft_model.errors import ModelError
-from facegraft_model.lazily import lazy_import
 from facegraft_model.meshes.extract import Decoded
 
 _Floats = NDArray[np.float64]
@@ -26,38 +27,7 @@ def corresponding_points(a: Decoded, b: Decoded) -> tuple[_Floats, _Floats]:
         )
     if not len(b.mesh.faces):
         raise ModelError("correspondence: the second mesh has no faces")
-    squared, face, nearest = lazy_import("igl").point_mesh_squared_distance(
-        a.template_coords, b.template_coords, b.mesh.faces
-    )
+    distance, face, nearest = nearest_on_surface(b.template_coords, b.mesh.faces, a.template_coords)
     corners = b.mesh.faces[face]
     weights = barycentric(nearest, b.template_coords[corners])
-    return np.einsum("nk,nkj->nj", weights, b.mesh.vertices[corners]), np.sqrt(squared)
-
-
-def barycentric(points: _Floats, triangles: _Floats) -> _Floats:
-    """Barycentric coordinates [n,3], in [0, 1] with sum 1, of points [n,3] that lie on triangles [n,3,3].
-
-    A triangle that the warp has collapsed to a line has no unique coordinates: then those along its longest edge are given.
-    """
-    u, v, w = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0], points - triangles[:, 0]
-    uu, uv, vv = np.einsum("nj,nj->n", u, u), np.einsum("nj,nj->n", u, v), np.einsum("nj,nj->n", v, v)
-    wu, wv = np.einsum("nj,nj->n", w, u), np.einsum("nj,nj->n", w, v)
-    twice_area = uu * vv - uv * uv  # squared
-    flat = twice_area <= 1e-12 * np.maximum(uu, vv) ** 2
-    safe = np.where(flat, 1.0, twice_area)
-    second, third = (vv * wu - uv * wv) / safe, (uu * wv - uv * wu) / safe
-    weights = np.clip(np.stack([1 - second - third, second, third], axis=1), 0.0, 1.0)
-    weights /= weights.sum(axis=1, keepdims=True)
-    for n in np.flatnonzero(flat):
-        weights[n] = _along_longest_edge(points[n], triangles[n])
-    return weights
-
-
-def _along_longest_edge(point: _Floats, triangle: _Floats) -> _Floats:
-    edges = np.roll(triangle, -1, axis=0) - triangle
-    lengths = np.einsum("ij,ij->i", edges, edges)
-    k = int(lengths.argmax())
-    along = float(np.clip((point - triangle[k]) @ edges[k] / lengths[k], 0.0, 1.0)) if lengths[k] > 0 else 0.0
-    weights = np.zeros(3)
-    weights[k], weights[(k + 1) % 3] = 1 - along, along
-    return weights
+    return np.einsum("nk,nkj->nj", weights, b.mesh.vertices[corners]), distance

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from facegraft.meshfiles.write import write_mesh
 from facegraft.store import write_json_atomic
+from facegraft_model.config import PART_NAMES
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fits import Fits
-from facegraft_model.meshes.extract import Decoded, Mesh, decode
-from facegraft_model.meshes.meshio import write_mesh
+from facegraft_model.meshes.extract import Decoded, decode
 
 MESHES_FILE = "meshes.json"
 Suffix = Literal["ply", "glb", "obj"]
@@ -77,4 +78,6 @@ def write_decoded(path: Path, decoded: Decoded, transform: np.ndarray) -> None:
     """A decoded head under a map [4,4], with what the format can hold."""
     vertices = decoded.mesh.vertices @ transform[:3, :3].T + transform[:3, 3]
     template = None if path.suffix == ".obj" else decoded.template_coords
-    write_mesh(path, Mesh(vertices, decoded.mesh.faces), parts=decoded.parts, template_coords=template)
+    write_mesh(
+        path, vertices, decoded.mesh.faces, parts=decoded.parts, part_names=PART_NAMES, template_coords=template
+    )

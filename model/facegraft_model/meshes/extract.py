@@ -18,8 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facegraft.lazily import lazy_import
+from facegraft.surfaces.normals import face_areas
+from facegraft.surfaces.topology import face_components
 from facegraft_model.errors import ModelError
-from facegraft_model.lazily import lazy_import
 from facegraft_model.meshes.grid import SDF, Grid, NodeValues
 from facegraft_model.method import Codes, Field
 
@@ -303,15 +305,9 @@ def _kept(mesh: Mesh, faces: NDArray[np.bool_]) -> Mesh:
 
 def _largest(mesh: Mesh) -> Mesh:
     """The component of largest area."""
-    sparse, csgraph = lazy_import("scipy.sparse"), lazy_import("scipy.sparse.csgraph")
-    n = len(mesh.vertices)
-    links = mesh.faces[:, [0, 1, 1, 2]].reshape(-1, 2).T
-    graph = sparse.coo_matrix((np.ones(links.shape[1], dtype=np.int8), tuple(links)), shape=(n, n))
-    count, label = csgraph.connected_components(graph, directed=False)
-    corners = mesh.vertices[mesh.faces]
-    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    component = label[mesh.faces[:, 0]]
-    return _kept(mesh, component == np.bincount(component, weights=areas, minlength=count).argmax())
+    component = face_components(mesh.faces)
+    areas = np.bincount(component, weights=face_areas(mesh.vertices, mesh.faces))
+    return _kept(mesh, component == areas.argmax())
 
 
 def decode(

@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from facegraft.surfaces.errors import SurfaceError
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.metrics import (
-    CONFIDENCE,
-    Floats,
-    SurfaceError,
-)
+from facegraft_model.scores.metrics import CONFIDENCE, Floats
 from facegraft_model.scores.records import Failure, HeadScores, Reconstruction, Scores, ScoreSettings
 from facegraft_model.scores.scorehead import score_head
 from facegraft_model.scores.truth import TrueHead, Truth

@@ -16,8 +16,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from facegraft.surfaces.errors import SurfaceError
+from facegraft.surfaces.icp import Rigid, rigid_icp
+from facegraft.surfaces.labels import face_labels
+from facegraft.surfaces.nearest import Nearest
+from facegraft.surfaces.sampling import SurfaceSamples, sample_surface
+from facegraft.surfaces.surface import Surface
 from facegraft_model.config import PART_NAMES
 from facegraft_model.errors import ModelError
 from facegraft_model.scores.metrics import (
@@ -25,17 +30,9 @@ from facegraft_model.scores.metrics import (
     Cloud,
     Floats,
     Labels,
-    Nearest,
     OneWay,
-    Rigid,
-    Sampled,
-    Surface,
-    SurfaceError,
-    face_parts,
     floor_scores,
     normal_cosine,
-    rigid_icp,
-    sample_surface,
     scores,
 )
 from facegraft_model.scores.records import (
@@ -60,7 +57,7 @@ def score_head(truth: TrueHead, reconstruction: Reconstruction, settings: ScoreS
     if settings.labels == "model":
         if reconstruction.parts is None:
             raise ModelError(f"item {truth.key} comes without part labels of the model; score with labels=truth")
-        own = face_parts(reconstruction.parts, reconstruction.faces)
+        own = face_labels(reconstruction.parts, reconstruction.faces)
     drawn = _draw_truth(truth, settings, "truth")
     cloud = Cloud(drawn["full"].points, settings.workers)
     floor = _floor(truth, drawn, cloud, settings)
@@ -89,17 +86,17 @@ class _ScoredReconstruction:
         self.full, self.full_nearest, kept = self._draw("full", settings.full_points)
         self.excluded_percent = 100.0 * (1.0 - kept)
 
-    def part(self, name: str) -> tuple[Sampled, Nearest]:
+    def part(self, name: str) -> tuple[SurfaceSamples, Nearest]:
         points, nearest, _ = self._draw(name, self.settings.part_points)
         return points, nearest
 
-    def _draw(self, region: str, count: int) -> tuple[Sampled, Nearest, float]:
+    def _draw(self, region: str, count: int) -> tuple[SurfaceSamples, Nearest, float]:
         """`count` points of a region by rejection, so uniform over it; also the share of drawn points that were kept.
 
         Raises SurfaceError when next to nothing of the reconstruction belongs to the region.
         """
         faces = None if region == "full" else self._candidates(region)
-        kept: list[tuple[Sampled, Nearest]] = []
+        kept: list[tuple[SurfaceSamples, Nearest]] = []
         drawn = found = 0
         most = 50 * count
         while found < count:
@@ -109,26 +106,21 @@ class _ScoredReconstruction:
                 raise SurfaceError(
                     f"the reconstruction has no surface to score of region {region!r} (found {found} of {count} points)"
                 )
-            sampled = sample_surface(self.surface, batch, self.rng, faces)
+            sampled = sample_surface(self.surface.vertices, self.surface.faces, batch, self.rng, face_mask=faces)
             nearest = self.truth.surface.nearest(sampled.points)
             keep = self.truth.is_real(nearest) & self._belongs(region, sampled, nearest)
             rows = np.flatnonzero(keep)
-            kept.append((sampled.take(rows), _take(nearest, rows)))
+            kept.append((sampled.take(rows), nearest.take(rows)))
             drawn, found = drawn + batch, found + len(rows)
-        points = Sampled(np.concatenate([s.points for s, _ in kept]), np.concatenate([s.face for s, _ in kept]))
-        nearest = Nearest(
-            np.concatenate([n.distance for _, n in kept]),
-            np.concatenate([n.face for _, n in kept]),
-            np.concatenate([n.point for _, n in kept]),
-        )
-        # The points lie in the order of the faces, which speeds up searches: so a random choice of them, not the first.
-        rows = np.sort(self.rng.permutation(found)[:count])
-        return points.take(rows), _take(nearest, rows), found / drawn
+        points = SurfaceSamples.concatenated([samples for samples, _ in kept])
+        nearest = Nearest(*(np.concatenate(column) for column in zip(*(near for _, near in kept), strict=True)))
+        first = np.arange(count)  # they come in random order
+        return points.take(first), nearest.take(first), found / drawn
 
-    def _belongs(self, region: str, sampled: Sampled, nearest: Nearest) -> Bools:
+    def _belongs(self, region: str, sampled: SurfaceSamples, nearest: Nearest) -> Bools:
         if region == "full":
             return np.ones(len(sampled), dtype=bool)
-        labels = self.truth.parts[nearest.face] if self.own is None else self.own[sampled.face]
+        labels = self.truth.parts[nearest.face] if self.own is None else self.own[sampled.face_index]
         return np.asarray(labels == PART_NAMES.index(region))
 
     def _candidates(self, region: str) -> Bools:
@@ -173,7 +165,7 @@ class _ScoredReconstruction:
         return self._bound
 
 
-def _draw_truth(truth: TrueHead, settings: ScoreSettings, purpose: str) -> dict[str, Sampled]:
+def _draw_truth(truth: TrueHead, settings: ScoreSettings, purpose: str) -> dict[str, SurfaceSamples]:
     """Points of every region of the truth, off its cut faces. Raises ModelError where it has nothing of a region."""
     rng = rng_of(settings.seed, truth.key, purpose)
     drawn = {}
@@ -181,7 +173,7 @@ def _draw_truth(truth: TrueHead, settings: ScoreSettings, purpose: str) -> dict[
         faces = ~truth.cut if region == "full" else ~truth.cut & (truth.parts == PART_NAMES.index(region))
         count = settings.full_points if region == "full" else settings.part_points
         try:
-            drawn[region] = sample_surface(truth.surface, count, rng, faces)
+            drawn[region] = sample_surface(truth.vertices, truth.faces, count, rng, face_mask=faces)
         except SurfaceError as error:
             raise ModelError(
                 f"the true surface of item {truth.key} has nothing of region {region!r}: {error}"
@@ -189,7 +181,7 @@ def _draw_truth(truth: TrueHead, settings: ScoreSettings, purpose: str) -> dict[
     return drawn
 
 
-def _floor(truth: TrueHead, drawn: Mapping[str, Sampled], cloud: Cloud, settings: ScoreSettings) -> RegionScores:
+def _floor(truth: TrueHead, drawn: Mapping[str, SurfaceSamples], cloud: Cloud, settings: ScoreSettings) -> RegionScores:
     """The scores of a second, independent sampling of the truth in the place of the reconstruction."""
     again = _draw_truth(truth, settings, "floor")
     other = Cloud(again["full"].points, settings.workers)
@@ -202,7 +194,7 @@ def _floor(truth: TrueHead, drawn: Mapping[str, Sampled], cloud: Cloud, settings
 
 
 def _score_regions(
-    truth: TrueHead, drawn: Mapping[str, Sampled], cloud: Cloud, scored: _ScoredReconstruction, settings: ScoreSettings
+    truth: TrueHead, drawn: Mapping[str, SurfaceSamples], cloud: Cloud, scored: _ScoredReconstruction, settings: ScoreSettings
 ) -> RegionScores:
     own_cloud = Cloud(scored.full.points, settings.workers)
     result = {}
@@ -211,14 +203,14 @@ def _score_regions(
         backward = OneWay(
             cloud.distances(points.points),
             nearest.distance,
-            normal_cosine(scored.surface.normals[points.face], truth.surface.normals[nearest.face]),
+            normal_cosine(points.normals, truth.surface.normals[nearest.face]),
         )
         true = drawn[region]
         found = scored.surface.nearest(true.points)
         forward = OneWay(
             own_cloud.distances(true.points),
             found.distance,
-            normal_cosine(truth.surface.normals[true.face], scored.surface.normals[found.face]),
+            normal_cosine(true.normals, scored.surface.normals[found.face]),
         )
         result[region] = scores(forward, backward, settings.taus_mm)
     return result
@@ -226,7 +218,8 @@ def _score_regions(
 
 def _align(truth: TrueHead, surface: Surface, settings: ScoreSettings) -> Rigid:
     """Rigid ICP of the reconstruction onto the truth, by points of the whole head."""
-    points = sample_surface(surface, settings.icp_points, rng_of(settings.seed, truth.key, "icp")).points
+    rng = rng_of(settings.seed, truth.key, "icp")
+    points = sample_surface(surface.vertices, surface.faces, settings.icp_points, rng).points
 
     def correspond(moved: Floats) -> tuple[Floats, Floats, Bools]:
         nearest = truth.surface.nearest(moved)
@@ -243,7 +236,3 @@ def _describe_motion(motion: Rigid) -> dict[str, Any]:
         "rms_before_mm": motion.rms_before,
         "rms_after_mm": motion.rms_after,
     }
-
-
-def _take(nearest: Nearest, rows: NDArray[Any]) -> Nearest:
-    return Nearest(nearest.distance[rows], nearest.face[rows], nearest.point[rows])

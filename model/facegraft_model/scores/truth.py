@@ -18,8 +18,12 @@ from numpy.typing import ArrayLike
 
 from facegraft.store import Dataset, open_dataset, place
 from facegraft.store.remote import remote_of
+from facegraft.surfaces.barycentric import barycentric
+from facegraft.surfaces.labels import face_labels
+from facegraft.surfaces.nearest import Nearest
+from facegraft.surfaces.surface import Surface
 from facegraft_model.errors import ModelError
-from facegraft_model.scores.metrics import Bools, Floats, Ints, Labels, Nearest, Surface, face_parts
+from facegraft_model.scores.metrics import Bools, Floats, Ints, Labels
 
 RUN_FILE = "run.json"
 ON_EDGE = 1e-6
@@ -79,7 +83,7 @@ class TrueHead:
         for corner in range(3):  # the edge opposite a corner has the two others as its ends
             rim_vertex[self.faces[self._open_edge[:, corner]][:, [i for i in range(3) if i != corner]]] = True
         face = self.faces[nearest.face]
-        weights = _barycentric(nearest.point, *(self.vertices[face[:, i]] for i in range(3)))
+        weights = barycentric(nearest.point, self.vertices[face])
         on_edge = ((weights < ON_EDGE) & self._open_edge[nearest.face]).any(axis=1)
         # The face found at a rim's vertex may be one that has no open edge itself.
         at_vertex = ((weights > 1.0 - ON_EDGE) & rim_vertex[face]).any(axis=1)
@@ -150,7 +154,7 @@ class Truth:
             row=self.store.row(key),
             vertices=_transformed(item["vertices"].astype(np.float64), to_mm),
             faces=faces,
-            parts=face_parts(item["vertex_parts"], faces),
+            parts=face_labels(item["vertex_parts"], faces),
             cut=item["face_cut"].astype(bool),
         )
 
@@ -209,13 +213,3 @@ def _open(folder: Path) -> Dataset:
             f"{folder} holds {store.kind}, not surfaces; pass the output of `facegraft clean` with --surfaces DIR"
         )
     return store
-
-
-def _barycentric(points: Floats, a: Floats, b: Floats, c: Floats) -> Floats:
-    """Weights [n, 3] of points in the plane of triangles a, b, c [n, 3] each."""
-    ab, ac, ap = b - a, c - a, points - a
-    d00, d01, d11 = (np.einsum("ni,ni->n", x, y) for x, y in ((ab, ab), (ab, ac), (ac, ac)))
-    d20, d21 = (np.einsum("ni,ni->n", ap, y) for y in (ab, ac))
-    size = np.maximum(d00 * d11 - d01 * d01, np.finfo(np.float64).tiny)
-    second, third = (d11 * d20 - d01 * d21) / size, (d00 * d21 - d01 * d20) / size
-    return np.stack([1.0 - second - third, second, third], axis=1)

@@ -1,0 +1,100 @@
+"""A text file as one array of bytes, cut into lines: what the readers of OBJ and XYZ share.
+
+The text is handled as a whole, because line by line in Python takes several times as long.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facegraft.meshfiles.errors import MeshError
+
+Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+
+SPACE, NEWLINE = 32, 10
+AGAIN = "the file is damaged: copy or export it again"
+_COMMENT = re.compile(rb"#[^\n]*")
+
+
+def plain_text(data: bytes, where: str, kind: str, export: str) -> bytes:
+    """The text with \\n alone at line ends, spaces for tabs, a newline at the end, and no byte order mark.
+
+    Raises MeshError for UTF-16 and binary data; `kind` and `export` complete the message ("not an OBJ text file; export
+    it again as Wavefront OBJ").
+    """
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise MeshError(f"{where}: UTF-16 text, not {kind} file of plain text; save it as UTF-8 or ASCII, or {export}")
+    if b"\0" in data:
+        raise MeshError(f"{where}: binary data, not {kind} text file (nor may it be UTF-16); {export}")
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if b"\t" in data:
+        data = data.replace(b"\t", b" ")
+    return data if data.endswith(b"\n") else data + b"\n"
+
+
+def without_comments(characters: Bytes) -> Bytes:
+    """The same text with spaces in place of everything from a # to the end of its line."""
+    if not (characters == ord("#")).any():
+        return characters
+    return np.frombuffer(_COMMENT.sub(lambda match: b" " * len(match[0]), characters.tobytes()), np.uint8)
+
+
+def count_words(characters: Bytes, ends: Ints) -> Ints:
+    """How many words each line has; `ends` are the positions behind the lines' newlines."""
+    solid = characters > SPACE
+    starts = np.flatnonzero(solid & ~np.concatenate([[False], solid[:-1]]))
+    return np.diff(np.searchsorted(starts, ends), prepend=0)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A text (see `plain_text`) as bytes: line i is characters[starts[i]:starts[i + 1]], its newline included."""
+
+    where: str
+    characters: Bytes
+    starts: Ints
+
+    @classmethod
+    def of(cls, text: bytes, where: str) -> Self:
+        characters = np.frombuffer(text, np.uint8)
+        return cls(where, characters, np.concatenate([[0], np.flatnonzero(characters == NEWLINE) + 1]))
+
+    def line(self, i: int) -> str:
+        return self.characters[self.starts[i] : self.starts[i + 1]].tobytes().decode("latin-1").strip()
+
+    def refuse(self, i: int, what: str, remedy: str) -> MeshError:
+        """The error for line i (counted from 0 here, from 1 in the message), which it quotes."""
+        quoted = self.line(i)
+        return MeshError(
+            f"{self.where}: line {i + 1}: {what} ({quoted[:57] + '...' if len(quoted) > 60 else quoted!r}); {remedy}"
+        )
+
+    def numbers(
+        self, words: bytes, counts: Ints, dtype: type[np.float64] | type[np.int64], lines: Ints, what: str
+    ) -> NDArray[Any]:
+        """All numbers of these lines, in order; raises MeshError naming the first line that holds something else (`what`).
+
+        `words` is the text of the lines, `counts` how many words each has.
+        """
+        try:
+            values: NDArray[Any] = np.fromstring(words, dtype=dtype, sep=" ")
+        except ValueError:
+            values = np.empty(0)
+        if len(values) == counts.sum():
+            return values
+        parse = int if dtype is np.int64 else float
+        for i, row in zip(lines.tolist(), words.split(b"\n"), strict=False):
+            try:
+                for word in row.split():
+                    parse(word)
+            except ValueError:
+                raise self.refuse(i, what, AGAIN) from None
+        raise MeshError(f"{self.where}: {what}; {AGAIN}")

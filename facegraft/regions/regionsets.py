@@ -1,0 +1,260 @@
+"""Region sets as people write them: parts with outlines as ratios of landmarks (YAML), or with masks of vertices (JSON, npz).
+
+What they say of a topology, its loops and vertices, is worked out by `regions.build` and kept in the region map.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facegraft.errors import FacegraftError, printable
+from facegraft.parts import Part, Parts, PartsError, check_part_name
+from facegraft.resources import resource_folder
+from facegraft.settings import read_yaml
+from facegraft.vocabulary import LANDMARK_COUNT, OPENING_LANDMARKS
+
+Ints = NDArray[np.int64]
+
+MAX_BYTES = 1 << 26
+"""Masks of a fine mesh are some hundred kilobytes."""
+
+_PART_KEYS = ("name", "landmarks", "holds", "disks")
+_DISK_KEYS = (
+    "name", "carries", "residual_mm", "mirror_of", "seed", "let", "half", "outline", "medial", "features", "margin",
+)  # fmt: skip
+
+
+class RegionSetError(FacegraftError):
+    """A region set that cannot be read."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class OutlineSpec:
+    """An outline in the chart: control points, `let` for names, the medial line, a landmark inside, features to keep off.
+
+    Points are pairs of numbers or expressions (`regions.expressions`). symmetric: the points are the left half, top to bottom.
+    """
+
+    points: tuple[tuple[str | float, str | float], ...]
+    symmetric: bool
+    medial: tuple[tuple[str | float, str | float], ...]
+    seed: int
+    let: Mapping[str, str | float] = field(default_factory=dict)
+    features: tuple[tuple[int, ...], ...] = ()
+    margin: str | float = 0.0
+
+
+@dataclass(frozen=True)
+class DiskSpec:
+    """One disk: an outline, the mirror image of another disk, or a mask of vertices.
+
+    carries: the eyes or the mouth whose inner groups follow the disk.
+    """
+
+    name: str
+    outline: OutlineSpec | None = None
+    mirror_of: str | None = None
+    mask: Ints | None = None
+    carries: tuple[str, ...] = ()
+    residual_mm: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class PartSpec:
+    """One part. `landmarks` are its five; `holds` those that its disks must hold. Of a mask both may be left to the builder (None)."""
+
+    name: str
+    disks: tuple[DiskSpec, ...]
+    landmarks: tuple[int, ...] | None = None
+    holds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class RegionSetSpec:
+    """A region set: its parts in cascade order. `optional`: a topology on which it cannot be traced does without it."""
+
+    name: str
+    parts: tuple[PartSpec, ...]
+    optional: bool = False
+
+
+def shipped_sets() -> list[RegionSetSpec]:
+    """The sets that facegraft ships, by name."""
+    return [read_region_set(path) for path in sorted((resource_folder("region_maps") / "sets").glob("*.yaml"))]
+
+
+def read_region_set(path: str | Path) -> RegionSetSpec:
+    """A set from a YAML file of outlines, or a JSON or npz file of masks (part → vertex indices, or a boolean a vertex).
+
+    A set of masks is called as its file. Raises RegionSetError naming the file and what is wrong in it.
+    """
+    path = Path(path)
+    readers = {".yaml": _from_yaml, ".yml": _from_yaml, ".json": _from_json_masks, ".npz": _from_npz_masks}
+    if path.suffix.lower() not in readers:
+        raise RegionSetError(
+            f"{path}: a region set is a .yaml file of outlines, or a .json or .npz file of vertex masks; see docs/regions.md"
+        )
+    if path.exists() and not path.is_file():
+        raise RegionSetError(f"{path}: is not a plain file")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RegionSetError(f"{path}: more than {MAX_BYTES >> 20} MiB; is this another file?")
+        return readers[path.suffix.lower()](path)
+    except OSError as error:
+        raise RegionSetError(f"{path}: cannot be read ({error.strerror})") from error
+    except (PartsError, ValueError) as error:
+        raise RegionSetError(f"{path}: {error}") from error
+
+
+def _from_yaml(path: Path) -> RegionSetSpec:
+    document = read_yaml(path.read_bytes().decode())
+    if not isinstance(document, dict) or not isinstance(document.get("parts"), list) or not document["parts"]:
+        raise ValueError("a region set maps `name` to its name and `parts` to a list of parts")
+    _known(document, ("name", "parts", "optional"), "the set")
+    parts = tuple(_part(entry, path) for entry in document["parts"])
+    disks = [disk.name for part in parts for disk in part.disks]
+    for name in disks:
+        if disks.count(name) > 1:
+            raise ValueError(f"disk {name!r} comes twice")
+    for disk in (disk for part in parts for disk in part.disks):
+        if disk.mirror_of is not None and disk.mirror_of not in disks[: disks.index(disk.name)]:
+            raise ValueError(f"disk {disk.name}: mirror_of names {disk.mirror_of!r}, which is not a disk before it")
+    name = document.get("name", path.stem)
+    Parts(check_part_name(name), tuple(Part(part.name, part.landmarks or ()) for part in parts))
+    return RegionSetSpec(name, parts, bool(document.get("optional", False)))
+
+
+def _part(entry: Any, path: Path) -> PartSpec:
+    if isinstance(entry, dict) and "from" in entry:
+        return _borrowed(entry, path)
+    if not isinstance(entry, dict) or not isinstance(entry.get("disks"), list) or not entry["disks"]:
+        raise ValueError("each part needs `name`, `landmarks` and `disks`")
+    name = check_part_name(entry.get("name"))
+    _known(entry, _PART_KEYS, f"part {name}")
+    landmarks = _landmarks(entry.get("landmarks"), f"part {name}: landmarks")
+    holds = landmarks if entry.get("holds") is None else _landmarks(entry["holds"], f"part {name}: holds")
+    return PartSpec(name, tuple(_disk(disk) for disk in entry["disks"]), landmarks, holds)
+
+
+def _borrowed(entry: Mapping[str, Any], path: Path) -> PartSpec:
+    """A part of another set, `{name: nose, from: eyes}`: one beside this file, or one that facegraft ships."""
+    _known(entry, ("name", "from"), "a part of another set")
+    source, name = check_part_name(entry["from"]), check_part_name(entry.get("name"))
+    beside = path.with_name(f"{source}.yaml")
+    other = beside if beside.is_file() else resource_folder("region_maps") / "sets" / f"{source}.yaml"
+    if not other.is_file() or other.resolve() == path.resolve():
+        raise ValueError(f"part {name}: there is no other region set {source!r}, neither beside this file nor shipped")
+    document = read_yaml(other.read_bytes().decode())
+    for part in document.get("parts", []) if isinstance(document, dict) else []:
+        if isinstance(part, dict) and part.get("name") == name and "from" not in part:
+            return _part(part, other)
+    raise ValueError(f"part {name}: region set {source} has no such part of its own")
+
+
+def _disk(entry: Any) -> DiskSpec:
+    if not isinstance(entry, dict):
+        raise ValueError("a disk maps names to values")
+    name = check_part_name(entry.get("name"))
+    where = f"disk {name}"
+    _known(entry, _DISK_KEYS, where)
+    carries = entry.get("carries", [])
+    if not isinstance(carries, list) or not all(place in OPENING_LANDMARKS for place in carries):
+        raise ValueError(f"{where}: carries lists some of {', '.join(OPENING_LANDMARKS)}")
+    residual = entry.get("residual_mm")
+    if residual is not None:
+        if (
+            not isinstance(residual, list)
+            or len(residual) != 2
+            or not all(type(v) in (int, float) and v > 0 for v in residual)
+        ):
+            raise ValueError(f"{where}: residual_mm is two lengths in mm, near the similarity and plain affine")
+        residual = (float(residual[0]), float(residual[1]))
+    mirror_of = entry.get("mirror_of")
+    if mirror_of is not None:
+        drawn = [key for key in ("seed", "let", "half", "outline", "medial", "features", "margin") if key in entry]
+        if drawn:
+            raise ValueError(f"{where}: has both mirror_of and {drawn[0]}; give one")
+        return DiskSpec(name, mirror_of=str(mirror_of), carries=tuple(carries), residual_mm=residual)
+    if ("half" in entry) == ("outline" in entry):
+        raise ValueError(f"{where}: give either `half` (a symmetric outline) or `outline` (a closed one), or mirror_of")
+    symmetric = "half" in entry
+    let = entry.get("let", {})
+    if not isinstance(let, dict) or not all(isinstance(key, str) and key.isidentifier() for key in let):
+        raise ValueError(f"{where}: let maps names to expressions")
+    features = entry.get("features", [])
+    if not isinstance(features, list):
+        raise ValueError(f"{where}: features is a list of lists of landmarks")
+    seed = _landmarks([entry.get("seed")], f"{where}: seed")[0]
+    outline = OutlineSpec(
+        points=_points(entry["half" if symmetric else "outline"], f"{where}: outline", 3),
+        symmetric=symmetric,
+        medial=_points(entry.get("medial"), f"{where}: medial", 2),
+        seed=seed,
+        let=let,
+        features=tuple(_landmarks(marks, f"{where}: features") for marks in features),
+        margin=entry.get("margin", 0.0),
+    )
+    return DiskSpec(name, outline, None, None, tuple(carries), residual)
+
+
+def _points(rows: Any, what: str, least: int) -> tuple[tuple[str | float, str | float], ...]:
+    good = isinstance(rows, list) and len(rows) >= least
+    if not good or not all(
+        isinstance(row, list) and len(row) == 2 and all(type(v) in (int, float, str) for v in row) for row in rows
+    ):
+        raise ValueError(f"{what} must be at least {least} points [x, y], numbers or expressions")
+    return tuple((row[0], row[1]) for row in rows)
+
+
+def _landmarks(marks: Any, what: str) -> tuple[int, ...]:
+    if not isinstance(marks, list) or not all(type(m) is int and 0 <= m < LANDMARK_COUNT for m in marks):
+        raise ValueError(
+            f"{what}: must be iBUG landmarks, numbers from 0 to {LANDMARK_COUNT - 1}, not {printable(marks)}"
+        )
+    return tuple(marks)
+
+
+def _known(entry: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    for key in entry:
+        if key not in keys:
+            raise ValueError(f"{where}: unknown entry {printable(key)!r}; there are {', '.join(keys)}")
+
+
+def _from_json_masks(path: Path) -> RegionSetSpec:
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not a JSON file ({str(error)[:200]})") from error
+    if not isinstance(document, dict) or not all(isinstance(values, list) for values in document.values()):
+        raise ValueError("masks are a JSON object: part name → list of vertex indices")
+    return _from_masks(path, {name: np.asarray(values) for name, values in document.items()})
+
+
+def _from_npz_masks(path: Path) -> RegionSetSpec:
+    with np.load(path, allow_pickle=False) as archive:
+        return _from_masks(path, {name: archive[name] for name in archive.files})
+
+
+def _from_masks(path: Path, masks: Mapping[str, NDArray[Any]]) -> RegionSetSpec:
+    if not masks:
+        raise ValueError("holds no masks")
+    parts = []
+    for name, values in masks.items():
+        check_part_name(name)
+        array = np.asarray(values)
+        if array.ndim != 1 or not len(array) or array.dtype.kind not in "biu":
+            raise ValueError(
+                f"mask {name}: must be vertex indices [n] or booleans [V], not {array.dtype} {list(array.shape)}"
+            )
+        index = np.flatnonzero(array) if array.dtype.kind == "b" else np.unique(array.astype(np.int64))
+        parts.append(PartSpec(name, (DiskSpec(name, mask=index),)))
+    return RegionSetSpec(check_part_name(path.stem.lower().replace("-", "_")), tuple(parts))

@@ -1,0 +1,98 @@
+"""Signed distance to a surface, with its gradient, behind one interface: `signed_distance(vertices, faces, points, backend)`.
+
+A backend is one file in `surfaces/backends` and one line in BACKENDS below; `facegraft.testing.distance.DistanceSuite` proves it right.
+Lengths are in the unit of the vertices; signs are negative inside.
+
+Threads: libigl starts its own, one per core; results do not depend on their number. To use one thread set
+IGL_NUM_THREADS=1 in the environment before libigl is first used.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from facegraft.surfaces.backends.height_field import height_field
+from facegraft.surfaces.backends.mesh_to_sdf import mesh_to_sdf
+from facegraft.surfaces.backends.winding import winding
+from facegraft.surfaces.errors import DistanceError
+from facegraft.surfaces.normals import signed_volume
+from facegraft.surfaces.signed import Floats, Ints, SignedDistance
+from facegraft.surfaces.topology import open_edge_count
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to measure: of vertices f64 [V, 3], faces i64 [F, 3] (F > 0) and points f64 [n, 3], all finite and contiguous.
+
+    closed: it is defined for closed meshes with outward faces alone, and gets no others; summary: a line for the documentation
+    and the description of `sample.backend`.
+    """
+
+    measure: Callable[[Floats, Ints, Floats], SignedDistance]
+    closed: bool
+    summary: str
+
+
+BACKENDS: dict[str, Backend] = {
+    "winding": Backend(winding, True, "exact; the sign by winding numbers, for closed meshes"),
+    "height_field": Backend(height_field, False, "exact; the sign by z, for an open sheet that faces +z"),
+    "mesh-to-sdf": Backend(
+        mesh_to_sdf, True, "the published pipelines' estimate, for closed meshes; needs facegraft[paper]"
+    ),
+}
+"""All backends by the name that `sample.backend` gives."""
+
+
+def backend_names() -> tuple[str, ...]:
+    """The names that `signed_distance` takes for `backend`."""
+    return tuple(BACKENDS)
+
+
+def signed_distance(
+    vertices: ArrayLike, faces: ArrayLike, points: ArrayLike, backend: str = "winding"
+) -> SignedDistance:
+    """Signed distances of points [n, 3] to the mesh vertices [V, 3], faces [F, 3]; see BACKENDS.
+
+    Raises DistanceError for numbers that are not finite, an unknown backend and, where the backend is for closed meshes,
+    one with open edges or faces that point inward: the inside of an open mesh is not defined.
+    """
+    v = np.ascontiguousarray(vertices, dtype=np.float64)
+    f = np.ascontiguousarray(faces, dtype=np.int64)
+    p = np.ascontiguousarray(points, dtype=np.float64)
+    chosen = _chosen(backend)
+    for name, array in (("vertices", v), ("points", p)):
+        if array.ndim != 2 or array.shape[1] != 3:
+            raise DistanceError(f"{name} have shape {array.shape}; (n, 3) is needed")
+        if not np.isfinite(array).all():
+            raise DistanceError(
+                f"{int((~np.isfinite(array).all(axis=1)).sum())} of the {len(array)} {name} are not finite"
+            )
+    if len(f) == 0:
+        raise DistanceError("the mesh has no faces")
+    if chosen.closed:
+        _refuse_open(v, f)
+    return chosen.measure(v, f, p)
+
+
+def _chosen(name: str) -> Backend:
+    if name in BACKENDS:
+        return BACKENDS[name]
+    near = difflib.get_close_matches(name, BACKENDS, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise DistanceError(f"unknown distance backend {name!r}: {hint}choose one of {', '.join(BACKENDS)}")
+
+
+def _refuse_open(vertices: Floats, faces: Ints) -> None:
+    count = open_edge_count(faces)
+    if count:
+        raise DistanceError(
+            f"the mesh has {count} open (or multiply used) edges, so it has no inside: close it first (facegraft clean)"
+        )
+    volume = signed_volume(vertices, faces)
+    if not volume > 0.0:
+        raise DistanceError(f"the mesh encloses a volume of {volume:.3g}, so its faces point inward: reverse them")
