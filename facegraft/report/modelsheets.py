@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from facegraft.report.facesheet import Tile, write_face_sheet
+from facegraft.vocabulary import REM
 
 
 def write_edit_sheet(path: Path, command: str, heads: Sequence[Any], title: str) -> Path:
@@ -52,7 +53,7 @@ def _interpolate(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[st
         rows.append([None, *(_tile(head, painted=True, caption="") for head in moved)])
         titles += [str(moved[0].part), ""]
     # The remainder moves the whole head, and would leave the parts' maps pale.
-    lengths = [head.displacement_mm for head in heads if head.displacement_mm is not None and head.part != "rem"]
+    lengths = [head.displacement_mm for head in heads if head.displacement_mm is not None and head.part != REM]
     limit = max((float(np.nanpercentile(length, 99.5)) for length in lengths), default=0.0)
     return rows, {"row_titles": titles, "colour_limit_mm": round(limit, 1) or None}
 

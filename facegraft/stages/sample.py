@@ -24,7 +24,6 @@ from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_surface
 
-
 AUTO = "auto"
 
 

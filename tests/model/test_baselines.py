@@ -20,10 +20,10 @@ from facegraft_model.baselines.i3dmm import (
     encode,
     pairwise_distance,
 )
-from facegraft_model.baselines.linear import LinearModel, principal_modes
 from facegraft_model.config import Config, FitConfig
 from facegraft_model.data.ids import DataError, IdTable
 from facegraft_model.errors import ModelError
+from facegraft_model.evaluation.linear import LinearModel, principal_modes
 from facegraft_model.method import Batch, TemplateFacts
 from numpy.typing import NDArray
 from torch import Tensor, nn

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import torch
 from facegraft_model.config import Config, ModelConfig
 from facegraft_model.data.ids import IdTable
-from facegraft_model.editing.partcodes import PART_CODES
+from facegraft_model.editing.partcodes import part_codes
 from facegraft_model.method import Batch, Codes, Field, SDFGrad, TemplateFacts, Terms
 from torch import Tensor
 from toy_parts import EYES
 
+CODES = part_codes(EYES)
 RADIUS, MM = 0.6, 100.0
 DIRECTIONS = {"nose": ((0.0, 0.0),), "eyes": ((-0.75, 0.75), (0.75, 0.75)), "mouth": ((0.0, -1.3),), "rem": ()}
 BUMP, PART = 0.35, 0.45
@@ -30,7 +31,7 @@ class Bumps(Field):
     def __init__(self, subjects: int = 6, method: str = "parts", leak: float = 0.0, modes: str = "first") -> None:
         people = tuple(f"p{i:02}" for i in range(subjects))
         table = IdTable(EYES, people, (), tuple((name,) * 4 for name in people), (), ())
-        names = PART_CODES if method == "parts" else ("id",)
+        names = CODES if method == "parts" else ("id",)
         rows = dict.fromkeys(names, "subject")
         config = Config(model=ModelConfig(method=method, code_init=0.02))  # type: ignore[arg-type]
         torch.manual_seed(0)
@@ -85,11 +86,11 @@ def _template() -> TemplateFacts:
     ring = (1 - z**2).sqrt()
     points = torch.stack([ring * turn.cos(), ring * turn.sin(), z], 1).float()
     parts = torch.zeros(len(points), dtype=torch.uint8)
-    for label, name in ((1, "nose"), (2, "eyes"), (3, "mouth")):
+    for name in EYES:
         for d in DIRECTIONS[name]:
-            parts[points @ _unit(d) > math.cos(PART)] = label
+            parts[points @ _unit(d) > math.cos(PART)] = EYES.label(name)
     return TemplateFacts(torch.zeros(68, 3), RADIUS * points, parts)
 
 
 def codes(**first: float) -> dict[str, Tensor]:
-    return {name: torch.tensor([[first.get(name, 0.0), 0.0, 0.0]]) for name in PART_CODES}
+    return {name: torch.tensor([[first.get(name, 0.0), 0.0, 0.0]]) for name in CODES}
