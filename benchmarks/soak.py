@@ -167,7 +167,7 @@ def role_of(process: psutil.Process, root: int) -> str | None:
     if process.pid == root:
         return PROCESSES[0]
     line = process.cmdline()
-    if "facegraft.engine.child_main" in line:
+    if "facegraft.engine.sandbox.child_main" in line:
         return PROCESSES[2]
     return (
         PROCESSES[1]

@@ -59,7 +59,7 @@ def private_mb() -> tuple[float, float]:
             line, memory = " ".join(process.cmdline()), process.memory_info()
         except psutil.Error:
             continue
-        kind = "child" if "facegraft.engine.child_main" in line else "worker" if "spawn_main" in line else ""
+        kind = "child" if "facegraft.engine.sandbox.child_main" in line else "worker" if "spawn_main" in line else ""
         if kind:
             found[kind] = max(found[kind], (memory.rss - memory.shared) / 1e6)
     return found["worker"], found["child"]

@@ -19,7 +19,7 @@ from facegraft.engine.errors import EngineError
 
 if TYPE_CHECKING:
     from facegraft.engine import Tls
-    from facegraft.engine.staff import WorkerFacts
+    from facegraft.engine.cluster.workers import WorkerFacts
 
 NEEDED = (
     "numpy",
@@ -85,8 +85,8 @@ def examine() -> list[Finding]:
 
 def examine_cluster(scheduler: str, tls: Tls | None) -> list[Finding]:
     """Look at a Dask cluster: can it be reached, and has every worker what this facegraft needs?"""
-    from facegraft.engine.connect import connect
-    from facegraft.engine.staff import roster, scheduler_version
+    from facegraft.engine.cluster.connect import connect
+    from facegraft.engine.cluster.workers import describe_workers, scheduler_version
 
     try:
         client = connect(scheduler, tls)
@@ -95,7 +95,7 @@ def examine_cluster(scheduler: str, tls: Tls | None) -> list[Finding]:
     with client:
         found, why = scheduler_version(client)
         findings = [_member("Dask scheduler", client.scheduler.address, found, why)]
-        workers = roster(client)
+        workers = describe_workers(client)
         findings += [
             _member(f"worker {worker.name}", _worker_told(worker), worker.version, worker.why) for worker in workers
         ]

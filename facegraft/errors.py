@@ -1,4 +1,11 @@
-"""The base of every error that a user is meant to read."""
+"""The base of every error that a user is meant to read, and what their messages are made of."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_LISTED = 12
 
 
 def printable(value: object, longest: int = 80) -> str:
@@ -6,6 +13,17 @@ def printable(value: object, longest: int = 80) -> str:
     text = str(value)
     text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= longest else text[:longest] + "…"
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """The end of a message about an unknown name: " (did you mean 'x'?)", or "; " and `otherwise` where nothing known is like it (what is
+    known, when left out)."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f" (did you mean {near[0]!r}?)"
+    listed = ", ".join(sorted(names)[:_LISTED]) + (", …" if len(names) > _LISTED else "")
+    return f"; {otherwise or (f'there are {listed}' if names else 'there are none')}"
 
 
 class FacegraftError(Exception):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from facegraft.errors import nearest
 from facegraft.resources import resource_folder
 from facegraft.settings import SettingError, parse_setting, read_yaml
 from facegraft.stages import STAGES
@@ -53,9 +53,8 @@ def find_recipe(name: str) -> Path:
     is_shipped_name = path.parent in (Path(), Path("pipelines")) and path.suffix in ("", ".yaml")
     if is_shipped_name and path.stem in shipped:
         return shipped[path.stem]
-    near = difflib.get_close_matches(path.stem, shipped, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"shipped recipes are {', '.join(shipped)}"
-    raise RecipeError(f"there is no recipe {name!r}: neither a file nor one that facegraft ships; {hint}")
+    hint = nearest(path.stem, shipped, f"shipped recipes are {', '.join(shipped)}")
+    raise RecipeError(f"there is no recipe {name!r}: neither a file nor one that facegraft ships{hint}")
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -104,9 +103,7 @@ def stage_settings(stage: str, settings: Iterable[str]) -> dict[str, Any]:
 def _known_stage(stage: str, where: str) -> str:
     names = [known.name for known in STAGES]
     if stage not in names:
-        near = difflib.get_close_matches(stage, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"stages are {_names()}"
-        raise RecipeError(f"{where}: unknown stage {stage[:60]!r}; {hint}")
+        raise RecipeError(f"{where}: unknown stage {stage[:60]!r}{nearest(stage, names, f'stages are {_names()}')}")
     return stage
 
 

@@ -1,14 +1,21 @@
-"""Fixtures shared by all tests: where the optional real heads are, and small meshes."""
+"""What all tests share: where the optional real heads are, how many tests were skipped and why, and no limits of real time."""
 
 from __future__ import annotations
 
 import gzip
 import importlib.util
 import os
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("facegraft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("facegraft")
 
 
 def find_data() -> Path | None:
@@ -47,3 +54,13 @@ def facescape_folder(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
         gzip.decompress((data_dir / "facescape" / "facescape_v16_sample.obj.gz").read_bytes())
     )
     return root
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line for all skips of one reason; pytest would list every test."""
+    reasons = Counter[str]()
+    for report in terminalreporter.stats.get("skipped", []):
+        if isinstance(report.longrepr, tuple):
+            reasons[report.longrepr[2].removeprefix("Skipped: ")] += 1
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count} skipped: {reason}")

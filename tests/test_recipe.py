@@ -31,7 +31,7 @@ def test_shipped_recipes_are_found_by_name_and_by_path(tmp_path: Path, monkeypat
     assert find_recipe("ict") == find_recipe("pipelines/ict.yaml") == find_recipe("ict.yaml")
     (tmp_path / "ict.yaml").write_text("graft: {donors: 1}")
     assert find_recipe("ict.yaml") == Path("ict.yaml")
-    with pytest.raises(RecipeError, match="did you mean ict"):
+    with pytest.raises(RecipeError, match="did you mean 'ict'"):
         find_recipe("itc")
 
 
@@ -56,7 +56,7 @@ def test_presets_set_defaults_that_explicit_values_beat() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"neer": 5}, "unknown parameter sample.neer; did you mean sample.near?"),
+        ({"neer": 5}, r"unknown parameter sample.neer \(did you mean 'sample.near'\?\)"),
         ({"surface": "many"}, "sample.surface='many': input should be a valid integer"),
         ({"surface": 0}, "sample.surface=0: input should be greater than or equal to 1"),
         ({"near_sigmas": [1, -2]}, "sample.near_sigmas=.*above 0 mm"),
@@ -72,7 +72,7 @@ def test_wrong_parameters_are_named_with_the_nearest_right_one(values: dict, mes
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sampel: {near: 1}", r"unknown stage 'sampel'; did you mean sample\?"),
+        ("sampel: {near: 1}", r"unknown stage 'sampel' \(did you mean 'sample'\?\)"),
         ("- a\n- b", "a recipe maps stage names to parameters"),
         ("sample: 3", "sample must map parameter names to values"),
         ("sample: {near: 1", "not a YAML file"),
@@ -96,5 +96,5 @@ def test_settings_name_their_stage() -> None:
     recipe = load_recipe(find_recipe("demo"))
     with pytest.raises(RecipeError, match=r"say which stage .* sample.near"):
         recipe.override(["near=5"])
-    with pytest.raises(RecipeError, match="did you mean sample"):
+    with pytest.raises(RecipeError, match="did you mean 'sample'"):
         recipe.override(["sampl.near=5"])

@@ -1,12 +1,12 @@
-"""The engine: a stage over a plan becomes a dataset, shard by shard, on Dask, whatever dies on the way."""
+"""The engine: it runs a stage over a plan on Dask and writes a dataset shard by shard, and survives the death of any process."""
 
-from facegraft.engine.client import ShardClient, start_client
+from facegraft.engine.cluster import ShardClient, start_client
 from facegraft.engine.deep import DeepReport, verify_deep
 from facegraft.engine.errors import EngineError, ItemRejected, OptionError, RunInterrupted, StageSetupError
-from facegraft.engine.fingerprint import RunRecord, read_run
 from facegraft.engine.options import EngineOptions, Tls
 from facegraft.engine.plan import StagePlan
 from facegraft.engine.run import RunSummary, execute, retry
+from facegraft.engine.run_record import RunRecord, read_run
 from facegraft.engine.stage import ItemOutput, PlannedItem, Stage, StageContext
 from facegraft.engine.status import RunStatus, status
 

@@ -1,4 +1,4 @@
-"""Is a dataset what its inputs make? A few of its items are made again, in the way that workers make them, and compared bit by bit."""
+"""Check that a dataset is what its inputs make: some of its items are made again, as workers make them, and compared bit by bit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 import facegraft
 from facegraft.engine.errors import EngineError
-from facegraft.engine.fingerprint import RunRecord, differences, read_run, run_record
+from facegraft.engine.job import StageJob
 from facegraft.engine.options import EngineOptions
-from facegraft.engine.order import StageOrder
 from facegraft.engine.plan import StagePlan, shard_plan
+from facegraft.engine.run_record import RunRecord, differences, read_run, run_record
 from facegraft.engine.sandbox import Limits, Sandbox
 from facegraft.engine.shard_task import make_item
 from facegraft.engine.stage import ItemResult, PlannedItem
@@ -39,8 +39,8 @@ def verify_deep(
 ) -> DeepReport:
     """Plan the run of the folder again from its inputs, make `items` of its written items again, and compare.
 
-    `stage_path` and `planner` (inputs, parameters, seed → plan) are asked of the caller: a folder must not decide what code is run.
-    Raises EngineError where the inputs are gone or others, or another version made the dataset; StoreError where it is not whole.
+    The caller gives `stage_path` and `planner` (inputs, parameters, seed → plan): a folder must not decide what code is run.
+    Raises EngineError where the inputs are gone or have changed, or another version made the dataset; StoreError where the dataset is damaged.
     """
     run = read_run(folder)
     _check_maker(folder, run, stage_path)
@@ -48,9 +48,9 @@ def verify_deep(
     planned = _plan_again(folder, run, planner)
     keys = chosen_keys(dataset.keys(), items, seed)
     limits = Limits(options.item_timeout_s, int(options.item_memory_gb * 1e9))
-    order = StageOrder(run.stage, str(folder.absolute()), run.inputs, run.commit_sha256(), run.code_version)
+    job = StageJob(run.stage, str(folder.absolute()), run.inputs, run.commit_sha256(), run.code_version)
     findings = []
-    with closing(Sandbox(order, limits)) as sandbox:
+    with closing(Sandbox(job, limits)) as sandbox:
         for key in keys:
             result = make_item(planned[key], sandbox, dataset.schema)
             findings += [f"{folder}: item {key}{what}" for what in _differences(dataset, planned[key], result)]
@@ -69,14 +69,14 @@ def _check_maker(folder: Path, run: RunRecord, stage_path: str) -> None:
         raise EngineError(f"{folder} was made by stage {run.stage}, not {stage_path}")
     if run.code_version != facegraft.__version__:
         raise EngineError(
-            f"{folder} was made by facegraft {run.code_version}, this is {facegraft.__version__}, which need not make the same bytes; "
+            f"{folder} was made by facegraft {run.code_version}, this is {facegraft.__version__}, which may make other bytes; "
             "install that version to compare"
         )
     for path in run.inputs:
         if not place(path).exists():
             raise EngineError(
                 f"{folder} was made from {path}, which is not there; put it back, or run the command that made {folder.name} again with "
-                "the place where it is now: it makes nothing again and notes the place"
+                "the place where it is now, which only updates the place"
             )
 
 

@@ -1,17 +1,17 @@
-"""The output folder of a run: claimed for one run, and given all that workers need."""
+"""The output folder of a run: it belongs to one run, and holds everything that workers need."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from facegraft.engine.errors import EngineError
-from facegraft.engine.fingerprint import RUN_FILE, RunRecord, read_run, refuse_other_run, write_run
-from facegraft.engine.lock import LOCK_FILE
+from facegraft.engine.locks import LOCK_FILE
 from facegraft.engine.plan import StagePlan
+from facegraft.engine.run_record import RunRecord, read_run, refuse_other_run, write_run
 from facegraft.store import DamagedError, write_region_map, write_shared
 from facegraft.store.atomic import is_temporary, make_folder, read_bytes, unwritable
 from facegraft.store.document import unseal
-from facegraft.store.writer import DATASET_FILE, REJECT_FOLDER, SHARD_FOLDER
+from facegraft.store.writer import DATASET_FILE, REJECT_FOLDER, RUN_FILE, SHARD_FOLDER
 
 LOG_FOLDER = "logs"
 
@@ -26,8 +26,8 @@ def make_output(folder: Path) -> None:
         raise unwritable(folder, error) from error
 
 
-def claim(folder: Path, record: RunRecord) -> None:
-    """Make sure that the folder is new, or of this very run, and write run.json. Raises EngineError with what differs."""
+def bind_to_run(folder: Path, record: RunRecord) -> None:
+    """Write run.json into a new folder; accept a folder of this same run. Raises EngineError with what differs in another run's."""
     if (folder / RUN_FILE).is_file():
         there = read_run(folder)
         refuse_other_run(folder, there, record)
@@ -35,22 +35,22 @@ def claim(folder: Path, record: RunRecord) -> None:
         if there.inputs != record.inputs:
             write_run(folder, record)
         return
-    refuse_strangers(folder)
+    refuse_foreign_folder(folder)
     write_run(folder, record)
 
 
-def refuse_strangers(folder: Path) -> None:
+def refuse_foreign_folder(folder: Path) -> None:
     """Raises EngineError where the folder holds anything but a run of ours."""
     if (folder / RUN_FILE).is_file():
         return
     # A listing of an object store may lag, so a dataset is looked for by its name as well.
-    strangers = [DATASET_FILE] if (folder / DATASET_FILE).is_file() else []
-    strangers = strangers or sorted(
+    foreign = [DATASET_FILE] if (folder / DATASET_FILE).is_file() else []
+    foreign = foreign or sorted(
         path.name for path in folder.iterdir() if path.name != LOCK_FILE and not is_temporary(path.name)
     )
-    if strangers:
+    if foreign:
         raise EngineError(
-            f"{folder} is not empty and holds no facegraft run (there is {', '.join(strangers[:3])}{', …' if len(strangers) > 3 else ''}); "
+            f"{folder} is not empty and holds no facegraft run (there is {', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}); "
             "choose another output folder (-o) or empty this one"
         )
 
@@ -64,8 +64,8 @@ def refuse_links(folder: Path) -> None:
             )
 
 
-def furnish(folder: Path, plan: StagePlan) -> None:
-    """shared.safetensors and region_map.json, anew at every start: what was damaged meanwhile is mended."""
+def write_attachments(folder: Path, plan: StagePlan) -> None:
+    """Write shared.safetensors and region_map.json, at every start again, so that damaged ones are replaced."""
     if plan.shared:
         write_shared(folder, plan.shared)
     if plan.region_map is not None:
@@ -73,7 +73,7 @@ def furnish(folder: Path, plan: StagePlan) -> None:
 
 
 def finished_counts(folder: Path) -> dict[str, int] | None:
-    """counts of dataset.json, None where the dataset is not complete (or its dataset.json damaged, which finishing again mends)."""
+    """The counts in dataset.json; None where the dataset is not complete, or dataset.json is damaged and will be written again."""
     path = folder / DATASET_FILE
     if path.is_symlink() or not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Ctrl-C that cannot get lost."""
+"""A Ctrl-C that Python has dropped is raised again."""
 
 from __future__ import annotations
 

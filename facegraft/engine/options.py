@@ -52,6 +52,6 @@ class EngineOptions:
             )
 
     def reject_limit(self, planned: int) -> int:
-        """How many rejects are accepted: max_rejects of the planned items, rounded down, but one at least (a single bad mesh does not
-        stop a run of ten), and none at all with max_rejects 0."""
+        """How many rejects are accepted: max_rejects of the planned items, rounded down, but at least one (a single bad mesh does not
+        stop a run of ten), and no reject with max_rejects 0."""
         return max(1, int(self.max_rejects * planned + 1e-9)) if self.max_rejects > 0 else 0

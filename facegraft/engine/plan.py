@@ -1,7 +1,7 @@
 """The plan: which items are to be made, and which shard each belongs to.
 
 Shards are cut from the sorted keys by the shard size alone, so that the same plan gives the same shards whatever runs it. On disk
-the plan is `plan.parquet`, a row group per shard, so that a task reads its own rows and no others.
+the plan is `plan.parquet`, a row group per shard, so that a task reads only its own rows.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def write_plan(folder: Path, plan: ShardedPlan) -> str:
 
 
 def read_plan(folder: Path, columns: Mapping[str, str]) -> ShardedPlan:
-    """The whole plan back, as far as it can be read: compare its sha256(). `columns`: the schema's index columns. Raises EngineError."""
+    """The plan as it stands in the folder, not yet compared with run.json (see sha256()). `columns`: the schema's index columns. Raises
+    EngineError where it is damaged."""
     path = _present(folder)
     try:
         table = read_flat_table(read_bytes(path))

@@ -12,7 +12,7 @@ _LINE_EVERY_S = 15.0
 
 
 class Progress(Protocol):
-    """Told how many items are done (rejected ones included) and rejected; `kept` of them were there before this run."""
+    """A display. `done` counts items, rejected ones included; `kept` of them were there before this run."""
 
     def update(self, done: int, rejected: int, kept: int) -> None: ...
 

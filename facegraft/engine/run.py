@@ -1,4 +1,4 @@
-"""Stage over plan: claim the folder, have every shard made, count, finish. The one place where a run is driven."""
+"""A run from start to end: take the folder, have every shard made, count the items, finish the dataset."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import facegraft
-from facegraft.engine.client import Outcome, ShardClient, start_client
+from facegraft.engine.cluster import Outcome, ShardClient, start_client
 from facegraft.engine.errors import EngineError, RunInterrupted
-from facegraft.engine.fingerprint import RunRecord, read_run, run_record
 from facegraft.engine.folder import (
     LOG_FOLDER,
-    claim,
+    bind_to_run,
     finished_counts,
-    furnish,
     make_output,
+    refuse_foreign_folder,
     refuse_links,
-    refuse_strangers,
+    write_attachments,
 )
 from facegraft.engine.interrupts import remembered_interrupts
-from facegraft.engine.lock import locked
+from facegraft.engine.job import StageJob
+from facegraft.engine.locks import locked
 from facegraft.engine.options import EngineOptions
-from facegraft.engine.order import StageOrder
 from facegraft.engine.plan import ShardedPlan, StagePlan, read_plan, shard_plan, write_plan
 from facegraft.engine.progress import show_progress
+from facegraft.engine.run_record import RunRecord, read_run, run_record
 from facegraft.engine.sandbox import Limits
 from facegraft.engine.shard_task import ShardResult, ShardTask
 from facegraft.engine.stage import stage_label, stage_name
@@ -41,7 +41,7 @@ from facegraft.store.remote import place
 from facegraft.store.schema import commit_name
 from facegraft.store.writer import INDEX_FILE, REJECT_FOLDER, SHARD_FOLDER
 
-# Dask itself has tried a shard four times by then, and the second loss is of a shard that ran alone.
+# By then Dask itself has tried the shard four times, and at the second loss it ran alone.
 _LOSSES_ALLOWED = 2
 _TICK_S = 0.5
 
@@ -82,25 +82,25 @@ def execute(
     record = run_record(stage_path, plan, sharded, inputs, parameters, seed)
     stage_name(stage_path)
     make_output(folder)
-    refuse_strangers(folder)  # before the lock file is made in somebody's folder
+    refuse_foreign_folder(folder)  # before the lock file is made in somebody's folder
     refuse_links(folder)
     with locked(folder) as check_lock:
-        claim(folder, record)
+        bind_to_run(folder, record)
         if finished_counts(folder) is not None:
-            if _all_shards_are_there(folder, record) and _is_furnished(folder):
+            if _all_shards_are_there(folder, record) and _attachments_are_sound(folder):
                 # A worker that was cut off may have outlived the run that gave it up.
                 sweep_shards(folder)
                 return _summary_of_finished(folder, record, start)
             withdraw_dataset(folder)  # somebody took files away, or damaged them: make them again
         with _resumable(folder):
-            furnish(folder, plan)
+            write_attachments(folder, plan)
             return _make_and_finish(folder, record, sharded, options, client, start, check_lock)
 
 
 def retry(output: str | Path, stage_path: str, options: EngineOptions, client: ShardClient | None = None) -> RunSummary:
     """Make the shards that hold rejected items again (other limits may apply now) and finish the dataset anew.
 
-    `stage_path` must be the stage of the run: it is asked of the caller, because a folder must not decide what code is run.
+    `stage_path` must be the stage of the run. The caller gives it, because a folder must not decide what code is run.
     Raises like `execute`.
     """
     start = time.monotonic()
@@ -123,11 +123,11 @@ def retry(output: str | Path, stage_path: str, options: EngineOptions, client: S
         if not rejected and finished_counts(folder) is not None:
             return _summary_of_finished(folder, record, start)
         with _resumable(folder):
-            # From here on the dataset is incomplete, which is the truth until it is finished again.
+            # The dataset counts as incomplete until it is finished again.
             withdraw_dataset(folder)
             for name in rejected:
                 remove_file_durably(folder / SHARD_FOLDER / commit_name(name))
-            # What was accepted before is accepted again, or a retry could only lose a finished dataset.
+            # As many rejects as before are accepted, or a retry could turn a finished dataset into a failed run.
             accepted = sum(rejected.values())
             return _make_and_finish(folder, record, sharded, options, client, start, check_lock, accepted)
 
@@ -142,10 +142,10 @@ def _make_and_finish(
     check_lock: Callable[[], None],
     accepted: int = 0,
 ) -> RunSummary:
-    order = StageOrder(record.stage, str(folder), record.inputs, record.commit_sha256(), record.code_version)
+    job = StageJob(record.stage, str(folder), record.inputs, record.commit_sha256(), record.code_version)
     limits = Limits(options.item_timeout_s, int(options.item_memory_gb * 1e9))
     plan_sha256 = write_plan(folder, sharded)
-    tasks = [ShardTask(order, number, plan_sha256, limits) for number in range(sharded.shard_count)]
+    tasks = [ShardTask(job, number, plan_sha256, limits) for number in range(sharded.shard_count)]
     tally = _Tally(folder, record.planned, options, accepted)
     if client is None:
         with start_client(options) as own:
@@ -153,7 +153,7 @@ def _make_and_finish(
     else:
         _drive(client, tasks, tally, check_lock)
     check_lock()
-    document = finish_dataset(folder, record.dataset_schema(), sharded.keys_by_shard(), order.commit_sha256)
+    document = finish_dataset(folder, record.dataset_schema(), sharded.keys_by_shard(), job.commit_sha256)
     counts = document["counts"]
     return RunSummary(
         folder,
@@ -168,13 +168,13 @@ def _make_and_finish(
 
 
 def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally, check_lock: Callable[[], None]) -> None:
-    """Have every task done. A shard that nobody knows the fate of is made again, alone, before anything is concluded from it."""
+    """Have every task done. A shard whose result is unknown is made once more, alone, before the run is given up."""
     waiting, suspects, in_flight = deque(tasks), deque[ShardTask](), dict[int, ShardTask]()
     losses = Counter[int]()
     try:
         with (
             remembered_interrupts() as check_interrupt,
-            show_progress(stage_label(tasks[0].order.stage), tally.planned, tally.options.progress) as progress,
+            show_progress(stage_label(tasks[0].job.stage), tally.planned, tally.options.progress) as progress,
         ):
             while waiting or suspects or in_flight:
                 check_interrupt()
@@ -194,7 +194,7 @@ def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally, check_loc
                     continue
                 losses[outcome.shard] += 1
                 if losses[outcome.shard] >= _LOSSES_ALLOWED:
-                    raise _given_up(tally.folder, outcome)
+                    raise _shard_lost(tally.folder, outcome)
                 suspects.append(task)
     except BaseException as stop:
         if isinstance(stop, KeyboardInterrupt) and tally.options.progress:
@@ -208,7 +208,7 @@ def _submit(client: ShardClient, task: ShardTask, in_flight: dict[int, ShardTask
     client.submit(task)
 
 
-def _given_up(folder: Path, outcome: Outcome) -> EngineError:
+def _shard_lost(folder: Path, outcome: Outcome) -> EngineError:
     return EngineError(
         f"shard {outcome.shard} of {folder} was lost {_LOSSES_ALLOWED} times, then alone ({outcome.lost}); its items run in processes "
         "of their own, so look at the workers (memory, disk, who kills them), then run the same command again: what was committed is kept"
@@ -274,8 +274,8 @@ def _all_shards_are_there(folder: Path, record: RunRecord) -> bool:
     return sum(1 for _ in commit_records(folder, record)) == record.shards
 
 
-def _is_furnished(folder: Path) -> bool:
-    """Index and attachments are what dataset.json says: what a reader refuses, the same command again is told to rebuild."""
+def _attachments_are_sound(folder: Path) -> bool:
+    """Whether index and attachments are what dataset.json says. A reader tells its user to run the command again where they are not."""
     try:
         _, document = read_document(folder)
         for name, recorded in {INDEX_FILE: document["index"], **document["attachments"]}.items():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from facegraft.engine.folder import LOG_FOLDER
-from facegraft.engine.order import StageOrder, read_ordered_run
+from facegraft.engine.job import StageJob, read_job_run
 from facegraft.engine.plan import read_shard_items
 from facegraft.engine.sandbox import ItemRunner, Limits, thread_sandbox
 from facegraft.engine.stage import ItemResult, PlannedItem, short_reason
@@ -35,14 +35,14 @@ from facegraft.store.writer import REJECT_FOLDER
 
 _OFFENDING_BYTES = 1 << 24
 
-RunnerMaker = Callable[[StageOrder, Limits], ItemRunner]
+RunnerMaker = Callable[[StageJob, Limits], ItemRunner]
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that travels to a worker. `plan_sha256`: of the bytes of plan.parquet."""
+    """What is sent to a worker. `plan_sha256`: of the bytes of plan.parquet."""
 
-    order: StageOrder
+    job: StageJob
     shard: int
     plan_sha256: str
     limits: Limits
@@ -50,7 +50,7 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """All that travels back. `kept`: the shard was committed before. `error`: why the run cannot go on (not an item's fault);
+    """What is sent back. `kept`: the shard was committed before. `error`: why the run cannot go on (not an item's fault);
     `defect`: the traceback, where that is a defect of ours."""
 
     shard: int
@@ -66,7 +66,7 @@ class ShardResult:
 
 
 def run_shard(task: ShardTask, runner_for: RunnerMaker = thread_sandbox) -> ShardResult:
-    """Make and commit a shard unless its commit holds. Errors come back as a result: exceptions do not always survive the way."""
+    """Make and commit a shard, unless it is committed already. Errors come back as a result: not every exception can be pickled."""
     try:
         return _make(task, runner_for)
     except FacegraftError as error:
@@ -81,15 +81,15 @@ def run_shard(task: ShardTask, runner_for: RunnerMaker = thread_sandbox) -> Shar
 
 def _make(task: ShardTask, runner_for: RunnerMaker) -> ShardResult:
     start = time.perf_counter()
-    output = place(task.order.output)
-    run = read_ordered_run(task.order)
+    output = place(task.job.output)
+    run = read_job_run(task.job)
     schema = run.dataset_schema()
     name = shard_name(task.shard, run.shards)
-    record = read_commit(output, name, task.order.commit_sha256)
+    record = read_commit(output, name, task.job.commit_sha256)
     if record is not None:
         reasons = Counter(row["reason"] for row in record["rows"] if row["status"] == "rejected")
         return ShardResult(task.shard, len(record["rows"]) - reasons.total(), dict(reasons), kept=True)
-    runner = runner_for(task.order, task.limits)
+    runner = runner_for(task.job, task.limits)
     written, refused, seconds = [], [], {}
     for item in read_shard_items(output, task.shard, task.plan_sha256):
         begun = time.perf_counter()
@@ -98,9 +98,9 @@ def _make(task: ShardTask, runner_for: RunnerMaker) -> ShardResult:
         if result.reason is None:
             written.append(ShardItem(item.key, result.fields, {**item.row, **result.row}))
         else:
-            _record_reject(output, task.order.stage, name, item, result)
+            _record_reject(output, task.job.stage, name, item, result)
             refused.append(RejectedItem(item.key, result.reason, item.row))
-    write_shard(output, name, written, refused, schema, task.order.commit_sha256)
+    write_shard(output, name, written, refused, schema, task.job.commit_sha256)
     _forget_rejects(output, [done.key for done in written])
     timings = {
         "shard": name,
@@ -114,7 +114,7 @@ def _make(task: ShardTask, runner_for: RunnerMaker) -> ShardResult:
 
 
 def make_item(item: PlannedItem, runner: ItemRunner, schema: DatasetSchema) -> ItemResult:
-    """What comes of an item; a reject where it is not what the schema says. Raises RemoteError where an object store does not answer."""
+    """Make one item; what does not fit the schema becomes a reject. Raises RemoteError where an object store does not answer."""
     result = runner.run(item)
     if result.unreachable:
         raise RemoteError(result.reason)

@@ -57,16 +57,16 @@ class Stage(Protocol):
     """A class constructed as Stage(StageContext), once per worker."""
 
     def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
-        """Make one item. Raises ItemRejected for a reasoned refusal; any other exception rejects the item too."""
+        """Make one item. Raises ItemRejected to refuse it with a reason; any other exception rejects the item too."""
         ...
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What came of one item: written (`reason` None) or rejected.
+    """The outcome of one item: written (`reason` None) or rejected.
 
-    `out_of_memory` marks a MemoryError, which says as much about the process as about the item; `unreachable` an input in an object
-    store that does not answer, which says nothing about the item: it is neither written nor rejected.
+    `out_of_memory` marks a MemoryError, which may be the fault of the process as well as of the item; `unreachable` an input in an object
+    store that does not answer, which is not the item's fault: it is neither written nor rejected.
     """
 
     key: str

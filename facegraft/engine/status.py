@@ -1,4 +1,4 @@
-"""What a run folder holds, told from the folder alone, also while the run goes on."""
+"""The state of a run, read from its folder alone, also while the run goes on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facegraft.engine.fingerprint import RunRecord, read_run
 from facegraft.engine.folder import finished_counts
-from facegraft.engine.lock import is_locked
+from facegraft.engine.locks import is_locked
+from facegraft.engine.run_record import RunRecord, read_run
 from facegraft.store import read_commit, shard_name
 from facegraft.store.remote import each, place, remote_of
 from facegraft.store.schema import commit_name
@@ -89,10 +89,10 @@ def commit_records(folder: Path, run: RunRecord) -> Iterator[tuple[str, dict[str
     """(shard name, commit record) of the shards that are committed."""
     sha256 = run.commit_sha256()
     if remote_of(folder) is not None:
-        # Listings of an object store may lag: every name is asked for. A writer of ours says how many there are.
+        # Listings of an object store may lag, so every name that run.json implies is asked for.
         numbers = list(range(run.shards))
     else:
-        # What is there, and not what run.json says there might be: that may be any number.
+        # The records that are there, and not as many as run.json says: that may be any number.
         there = (folder / SHARD_FOLDER).glob(f"*-of-{run.shards:05d}.json") if (folder / SHARD_FOLDER).is_dir() else []
         found = (int(path.name.partition("-")[0]) for path in there if _COMMIT.fullmatch(path.name))
         numbers = sorted(number for number in found if number < run.shards)

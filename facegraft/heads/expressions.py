@@ -7,12 +7,12 @@ expression reads as its name at intensity 1 and stays free of self-intersections
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from facegraft.errors import nearest
 from facegraft.heads.errors import SourceError
-from facegraft.heads.source import subject_rng
+from facegraft.seeds import subject_rng
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,7 @@ def check_names(wanted: Iterable[str], known: Collection[str]) -> None:
     """Raise SourceError for the first wanted expression that is not known, with the nearest right name."""
     for name in wanted:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(known)}"
-            raise SourceError(f"there is no expression {name!r}; {hint}")
+            raise SourceError(f"there is no expression {name!r}{nearest(name, known)}")
 
 
 def _listed(names: Iterable[str], most: int = 8) -> str:

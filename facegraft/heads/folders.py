@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.errors import FacegraftError, printable
+from facegraft.errors import FacegraftError, nearest, printable
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME
 from facegraft.heads.names import clean_name, clean_names, natural_key, split_number
@@ -116,9 +115,7 @@ def _choose_expressions(heads: list[Head], wanted: int | tuple[str, ...] | None,
     else:
         chosen = {clean_name(name) for name in wanted}
         for name in sorted(chosen - set(names)):
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-            raise SourceError(f"{where}: no subject has expression {name!r}; {hint}")
+            raise SourceError(f"{where}: no subject has expression {name!r}{nearest(name, names)}")
     return [head for head in heads if head.expression in chosen]
 
 

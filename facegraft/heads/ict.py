@@ -31,12 +31,12 @@ from facegraft.heads.source import (
     SourceOptions,
     SourcePlan,
     subject_name,
-    subject_rng,
 )
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.obj import parse_obj, parse_obj_vertices
 from facegraft.meshfiles.rawmesh import Floats, RawMesh, read_bytes
 from facegraft.regions.regionmap import RegionMap, load_region_map
+from facegraft.seeds import subject_rng
 from facegraft.surfaces.mirror import symmetrised
 
 log = logging.getLogger("facegraft")

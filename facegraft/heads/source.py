@@ -1,20 +1,17 @@
 """The common interface of all sources of heads.
 
-A source is built twice: once where the work is planned (`plan`), and once in every worker (`load`). Between the two go
+A source is built twice: once where the work is planned (`plan`), and once in every worker (`loader`). Between the two go
 a few shared arrays and, for every head, a small JSON-able `spec`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.heads.errors import SourceError
@@ -114,10 +111,3 @@ def make_source(kind: str, path: Path | None, options: SourceOptions, seed: int)
 def subject_name(number: int) -> str:
     """Name of a computed subject: s0001, s0002, …"""
     return f"s{number:04d}"
-
-
-def subject_rng(seed: int, family: str, number: int, what: str) -> np.random.Generator:
-    """The random stream of one subject of a family: the same whatever other subjects and expressions are made."""
-    digest = hashlib.sha256(json.dumps([int(seed), family, int(number), what]).encode()).digest()
-    words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 32, 4)]
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))

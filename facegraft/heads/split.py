@@ -6,14 +6,13 @@ one side (test composites must not contain what was trained on).
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
 import logging
 from collections.abc import Iterable, Sequence
 
+from facegraft.errors import nearest
 from facegraft.heads.errors import SourceError
 from facegraft.heads.names import clean_name, natural_key
+from facegraft.seeds import digest
 from facegraft.store.remote import place
 
 log = logging.getLogger("facegraft")
@@ -37,9 +36,7 @@ def split_at_random(subjects: Iterable[str], test_fraction: float, seed: int) ->
     names = sorted(set(subjects), key=natural_key)
     count = round(test_fraction * len(names))
     count = min(max(count, 2), len(names) - 2) if test_fraction > 0 and len(names) >= 4 else 0
-    chosen = set(
-        sorted(names, key=lambda name: hashlib.sha256(json.dumps([int(seed), name]).encode()).digest())[:count]
-    )
+    chosen = set(sorted(names, key=lambda name: digest(int(seed), name))[:count])
     return {name: TEST if name in chosen else TRAIN for name in names}
 
 
@@ -97,12 +94,5 @@ def _match(name: str, names: Sequence[str], what: str) -> str:
     clean = clean_name(name)
     if clean in names:
         return clean
-    near = difflib.get_close_matches(clean, names, n=1)
-    hint = (
-        f"did you mean {near[0]!r}?"
-        if near
-        else f"there are {len(names)}, such as {names[0]!r}"
-        if names
-        else "there are none"
-    )
-    raise SourceError(f"{name!r} on the {what} list is not a subject here; {hint}")
+    hint = nearest(clean, names, f"there are {len(names)}, for example {names[0]!r}" if names else "there are none")
+    raise SourceError(f"{name!r} on the {what} list is not a subject here{hint}")

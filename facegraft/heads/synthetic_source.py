@@ -22,10 +22,10 @@ from facegraft.heads.source import (
     SourceOptions,
     SourcePlan,
     subject_name,
-    subject_rng,
 )
 from facegraft.meshfiles.rawmesh import Floats
 from facegraft.regions.regionmap import RegionMap, load_region_map
+from facegraft.seeds import subject_rng
 
 FAMILY_VERSION = 1
 """Raised when the family's heads change, so that a run begun with the old ones is not continued with the new."""

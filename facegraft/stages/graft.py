@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
-from facegraft.engine.seeds import item_rng
 from facegraft.errors import FacegraftError
 from facegraft.geometry.graft import Graft, Grafter, PartQuality
 from facegraft.parts import Parts
 from facegraft.regions.regionmap import RegionMap
+from facegraft.seeds import item_rng
 from facegraft.stages.morph import choose_stage_vertices
 from facegraft.stages.neutral import neutral_keys
 from facegraft.stages.pairs import Pairing, plan_pairings

@@ -6,14 +6,13 @@ with the nearest right one.
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from facegraft.errors import FacegraftError
+from facegraft.errors import FacegraftError, nearest
 
 _MOST_TOLD = 8
 """Wrong parameters that one message tells of."""
@@ -62,13 +61,10 @@ class StageParameters(BaseModel):
     def _explain(cls, detail: dict[str, Any]) -> str:
         name = str(detail["loc"][0]) if detail["loc"] else ""
         if detail["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.4)
-            hint = (
-                f"did you mean {cls.STAGE}.{near[0]}?"
-                if near
-                else f"{cls.STAGE} has: {', '.join(sorted(cls.model_fields))}"
-            )
-            return f"unknown parameter {cls.STAGE}.{name if name.isidentifier() else _SHORT.repr(name)}; {hint}"
+            # With the stage's name, so that short names too are like each other.
+            known = [f"{cls.STAGE}.{field}" for field in cls.model_fields]
+            hint = nearest(f"{cls.STAGE}.{name}", known, f"{cls.STAGE} has: {', '.join(sorted(cls.model_fields))}")
+            return f"unknown parameter {cls.STAGE}.{name if name.isidentifier() else _SHORT.repr(name)}{hint}"
         message = detail["msg"].removeprefix("Value error, ")
         if not name:
             return f"{cls.STAGE}: {message}"

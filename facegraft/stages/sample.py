@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
-from facegraft.errors import FacegraftError
+from facegraft.errors import FacegraftError, nearest
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.schema import samples_fields
-from facegraft.surfaces.distance import signed_distance
+from facegraft.surfaces.distance import BACKENDS, signed_distance
 from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_surface
-
 
 AUTO = "auto"
 
@@ -54,7 +53,8 @@ class SampleParameters(StageParameters):
         0.1, ge=0, le=1, description="at most this share of surface points lies on faces made by cutting"
     )
     backend: str = Field(
-        AUTO, description=f"how the signed distance is found: {AUTO} (by whether the surface is closed), {', '.join(BACKENDS)}"
+        AUTO,
+        description=f"how the signed distance is found: {AUTO} (by whether the surface is closed), {', '.join(BACKENDS)}",
     )
     shard_items: int = Field(16, ge=1, description="items a shard")
 
@@ -70,7 +70,7 @@ class SampleParameters(StageParameters):
     def _known_backend(cls, name: str) -> str:
         known = (AUTO, *BACKENDS)
         if name not in known:
-            raise ValueError(f"is no distance backend{nearest(name, known)}")
+            raise ValueError(f"there is no distance backend {name!r}{nearest(name, known)}")
         return name
 
 

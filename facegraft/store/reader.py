@@ -19,7 +19,7 @@ import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as _deserialise
 
-from facegraft.errors import printable
+from facegraft.errors import nearest, printable
 from facegraft.parts import Parts
 from facegraft.store.atomic import file_size, read_bytes, sha256_bytes, sha256_file
 from facegraft.store.cache import Cache, RemoteFile, default_cache
@@ -34,7 +34,6 @@ from facegraft.store.schema import (
     check_key,
     check_shard_name,
     commit_name,
-    nearest,
 )
 from facegraft.store.shardheader import read_shapes
 from facegraft.store.writer import DATASET_FILE, INDEX_FILE, REGION_MAP_FILE, RUN_FILE, SHARD_FOLDER, SHARED_FILE

@@ -5,16 +5,15 @@ The format is specified in docs/format.md; a test compares the field tables ther
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from facegraft.errors import printable
+from facegraft.errors import nearest, printable
 from facegraft.parts import Parts, PartsError
 from facegraft.store.errors import FieldError, StoreError
 from facegraft.vocabulary import KINDS
@@ -279,15 +278,6 @@ def _column_value(key: str, name: str, value: object, kind: str) -> object:
     if kind == "float64" and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value) if math.isfinite(value) else None
     raise FieldError(f"item {key}, index column {name}: {value!r} is not a {kind}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """' (did you mean x?)' or, with nothing near, what there is; for the end of an error message."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f" (did you mean {near[0]!r}?)"
-    return f"; there are {', '.join(sorted(names)[:12])}{', …' if len(names) > 12 else ''}"
 
 
 _ITEM_FRAME = "head: +y up, +z out of the face, +x the subject's left"

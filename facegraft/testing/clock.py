@@ -1,10 +1,14 @@
-"""A clock that jumps, as it does when a machine's time is set or a virtual machine is moved: `time.time` and `time.time_ns` of a process.
+"""Clocks for tests: one that jumps, and one that stands still until the test moves it.
 
-The clock that never jumps (`time.monotonic`) is left alone, because the system leaves it alone too; so are the times of files.
+`jumping_clock` changes `time.time` and `time.time_ns` of a process, as happens when a machine's time is set or a virtual machine is
+moved. The clock that never jumps (`time.monotonic`) is left alone, because the system leaves it alone too; so are the times of files.
+`HeldClock` takes the place of the engine's own clock (`facegraft.engine.clock`), so that a test of a waiting time need not wait and
+does not depend on how busy the machine is.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,3 +49,42 @@ def _clocks(jumps: Sequence[ClockJump]) -> tuple[Callable[[], float], Callable[[
         return sum(jump.by_s for jump in jumps if age >= jump.after_s)
 
     return lambda: real() + offset(), lambda: real_ns() + int(offset() * 1e9)
+
+
+class HeldClock:
+    """A clock that moves only by `advance`, by the `step_s` of every look at it, and by the sleep of whoever sleeps by it, which takes
+    no time at all. `while_asleep` is called in every sleep: what happens meanwhile elsewhere.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self, step_s: float = 0.0, while_asleep: Callable[[], None] | None = None) -> None:
+        self.step_s = step_s
+        self.while_asleep = while_asleep
+        self._now = 0.0
+        self._moved = threading.Condition()
+
+    def monotonic(self) -> float:
+        with self._moved:
+            self._now += self.step_s
+            return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+        if self.while_asleep is not None:
+            self.while_asleep()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Until the event is set, or somebody has moved the clock that far."""
+        with self._moved:
+            end = self._now + seconds
+            while not event.is_set() and self._now < end:
+                # Who sets the event does not know of this clock, so it is looked for now and then.
+                self._moved.wait(0.01)
+        return event.is_set()
+
+    def advance(self, seconds: float) -> None:
+        """Let that much time pass."""
+        with self._moved:
+            self._now += seconds
+            self._moved.notify_all()

@@ -14,6 +14,7 @@ import io
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -30,7 +31,9 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 class DiskFault:
     """`error`: ENOSPC, EIO, EACCES … `nth`: the matching operation that fails, counted from 1 over all processes; 0: none, which counts
     only. `lasting`: all later ones fail too. `under`: the folder that counts; `match`: file names that count. `ledger`: a file outside
-    it that gets a line an operation, "operation path", failed ones too: they share the count through it."""
+    it that gets a line an operation, "operation path", failed ones too: they share the count through it. `gate`: the operation does
+    not fail but waits until that file is there, so that a command stays at the same point for as long as somebody looks at it.
+    """
 
     under: str
     ledger: str
@@ -39,6 +42,7 @@ class DiskFault:
     lasting: bool = True
     operations: tuple[str, ...] = OPERATIONS
     match: str = "*"
+    gate: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,6 +94,10 @@ class _Disk:
             return
         number = self._number(f"{operation} {place}\n".encode())
         if fault.nth and (number == fault.nth or (fault.lasting and number > fault.nth)):
+            if fault.gate:
+                while not Path(fault.gate).exists():
+                    time.sleep(0.01)
+                return
             code = getattr(errno, fault.error)
             raise OSError(code, os.strerror(code), str(place))
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from facegraft.geometry.clipping import icosphere
 from facegraft.heads import synthetic
 from facegraft.surfaces.distance import BACKENDS, backend_names, signed_distance
-from facegraft.surfaces.signed import SignedDistance
 from facegraft.surfaces.errors import DistanceError
+from facegraft.surfaces.signed import SignedDistance
 from facegraft.surfaces.topology import boundary_loops
 
 Floats = NDArray[np.float64]

@@ -142,6 +142,16 @@ class Cascade(Field):
         self.register_buffer(f"{spec.name}_offset", offset)
         self.register_buffer(f"{spec.name}_metric", metric)
 
+    @classmethod
+    def check(cls, config: Config) -> None:
+        super().check(config)
+        if config.data.surface == 0 and config.loss.neutral > 0:
+            raise ModelError("loss.neutral is measured at surface points: set data.surface, or loss.neutral=0")
+        if config.loss.dense > 0 and config.data.stage == 0:
+            raise ModelError("loss.dense needs registered points: set data.stage (such as 512), or loss.dense=0")
+        if not config.model.window_outer > config.model.window_inner:
+            raise ModelError("model.window_outer must be larger than model.window_inner")
+
     # -- conditioning -------------------------------------------------------------------------------------------------
 
     def condition(self, codes: Codes, expression_on: Tensor | None = None) -> Conditioning:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from facegraft.parts import Parts
-from facegraft_model.config import Config, FitConfig, LossConfig
+from facegraft_model.config import Config, FitConfig, MethodOptions, own_options
 from facegraft_model.data.ids import IdTable
 from facegraft_model.nets.siren import Matmul
 
@@ -53,6 +53,10 @@ class Field(nn.Module, ABC):
     a code's table. has_warp: whether points can be taken to a template. mm_per_unit: scale of the unit ball.
     """
 
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
+    """The method's own options, the group `baseline` of its configurations."""
+    presets: ClassVar[tuple[Config, ...]] = ()
+    """Named configurations that the method brings."""
     parts: Parts
     code_dims: dict[str, int]
     code_ids: dict[str, str]
@@ -87,6 +91,11 @@ class Field(nn.Module, ABC):
         self.tables = nn.ParameterDict(
             {name: nn.Parameter(self.initial_code(name, rows[code_ids[name]])) for name in code_dims}
         )
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Raises ModelError for a configuration that this method cannot work with; `Config.checked` has seen each number by itself."""
+        own_options(config, cls.Options)
 
     def initial_code(self, name: str, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Codes [count,d] as training starts them: N(0, code_init^2)."""
@@ -153,11 +162,6 @@ def sampled_points(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     distances = torch.cat([surface.new_zeros(surface.shape[:2]), batch["near_sdf"], batch["free_sdf"]], 1)
     normals = torch.cat([batch["surface_normals"], batch["near_normals"], batch["free_normals"]], 1)
     return points, distances, normals
-
-
-def weighted(terms: Terms, weights: LossConfig) -> Terms:
-    """Each term times its weight in the configuration."""
-    return {name: getattr(weights, name) * value for name, value in terms.items()}
 
 
 def mahalanobis(code: Tensor, statistics: CodeStatistics, floor: float = 0.05) -> Tensor:

@@ -13,7 +13,7 @@ import pytest
 from facegraft import doctor as examination
 from facegraft.cli.datasets import doctor, retry, status, verify
 from facegraft.engine import EngineOptions, read_run
-from facegraft.engine.fingerprint import write_run
+from facegraft.engine.run_record import write_run
 from facegraft.errors import FacegraftError
 from facegraft.pipeline import graft, ingest
 
@@ -130,7 +130,7 @@ def test_doctor_notices_a_driver_that_torch_cannot_use(tmp_path: Path, monkeypat
 
 
 def test_doctor_names_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facegraft.engine.connect.CONNECT_S", 1.0)
+    monkeypatch.setattr("facegraft.engine.cluster.connect.CONNECT_S", 1.0)
     findings = examination.examine_cluster("tcp://127.0.0.1:9", None)
     assert [finding.good for finding in findings] == [False]
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in findings[0].remedy

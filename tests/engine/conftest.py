@@ -39,7 +39,7 @@ def script(tmp_path: Path) -> Iterator[Script]:
         path = tmp_path / f"script_{len(started)}.py"
         lines = "\n".join("        " + line for line in body.strip().splitlines())
         path.write_text(
-            "import sys\nfrom pathlib import Path\nfrom toy_runs import options, run\nfrom toy_stages import toy_plan\n"
+            "import os\nimport sys\nfrom pathlib import Path\nfrom toy_runs import options, run\nfrom toy_stages import gate, toy_plan\n"
             "from facegraft.engine import EngineError\n\n"
             f"if __name__ == '__main__':\n    try:\n{lines}\n"
             "    except EngineError as error:\n        print(error, file=sys.stderr)\n        sys.exit(error.exit_code)\n"

@@ -39,12 +39,17 @@ class Cluster:
                 "dask_scheduler", self.place, *protocol, "--port", "0", "--dashboard-address", "127.0.0.1:0"
             )
         }
-        deadline = time.monotonic() + 60
-        # Dask writes the file in two steps: it is there before its text is.
-        while not self.file.exists() or not self.file.read_text():
-            assert time.monotonic() < deadline
+        # Dask writes the file bit by bit.
+        while (address := self._address()) is None:
+            assert self.processes["scheduler"].poll() is None, "the scheduler has ended"
             time.sleep(0.05)
-        self.address: str = json.loads(self.file.read_text())["address"]
+        self.address: str = address
+
+    def _address(self) -> str | None:
+        try:
+            return str(json.loads(self.file.read_text())["address"])
+        except (FileNotFoundError, ValueError):
+            return None
 
     def start(self, program: str, place: Place, *arguments: str) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(

@@ -12,7 +12,7 @@ from toy_stages import toy_plan
 
 from facegraft.engine import DeepReport, EngineError, read_run, verify_deep
 from facegraft.engine.deep import chosen_keys
-from facegraft.engine.fingerprint import write_run
+from facegraft.engine.run_record import write_run
 from facegraft.store import IncompleteError
 
 PLAN = toy_plan(12, 4, {2: "drift", 5: "refuse", 7: "breaks"})

@@ -15,7 +15,7 @@ from toy_runs import STAGE, dataset_hash, options, run
 from toy_stages import toy_plan
 
 from facegraft.engine import EngineError, EngineOptions, StageSetupError, retry, start_client, status
-from facegraft.engine.lock import locked
+from facegraft.engine.locks import locked
 from facegraft.store import open_dataset, verify_dataset
 from facegraft.store.atomic import temporary_name
 
@@ -25,7 +25,7 @@ REASONS = {
     "item_006": "killed: memory limit 1 GB",
     "item_009": "error: ValueError: bad object at 0x…",
     "item_012": "invalid output: field vertices: 1 of 12 values are NaN or infinite",
-    "item_014": "timeout after 2 s",
+    "item_014": "timeout after 15 s",
     "item_017": "invalid output: field vertices: dtype float64 where the schema says float32",
     "item_019": "too few faces",
 }
@@ -79,7 +79,9 @@ def test_what_a_cut_off_worker_left_goes_when_a_finished_run_is_asked_for_again(
 
 
 def test_poison_items_are_rejected_with_the_right_reason_and_no_other(tmp_path: Path, cluster: Any) -> None:
-    summary = run(toy_plan(24, 6, POISON), tmp_path / "out", cluster, item_timeout_s=2.0)
+    summary = run(
+        toy_plan(24, 6, POISON), tmp_path / "out", cluster, item_timeout_s=15.0
+    )  # the others take milliseconds
     dataset = open_dataset(tmp_path / "out")
     rows = {row["key"]: row["reason"] for row in dataset.index.to_pylist()}
     assert {key: reason for key, reason in rows.items() if reason is not None} == REASONS
@@ -289,7 +291,7 @@ def test_options_are_checked(changes: dict[str, Any], message: str) -> None:
 
 
 def test_an_unreachable_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facegraft.engine.connect.CONNECT_S", 1.0)
+    monkeypatch.setattr("facegraft.engine.cluster.connect.CONNECT_S", 1.0)
     with (
         pytest.raises(EngineError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"),
         start_client(options(scheduler="tcp://127.0.0.1:9")),

@@ -8,37 +8,40 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from toy_runs import STAGE
 from toy_stages import toy_plan
 
-from facegraft.engine.child import ChildTimeout, _PatientClock
 from facegraft.engine.errors import EngineError, StageSetupError
-from facegraft.engine.fingerprint import run_record, write_run
-from facegraft.engine.folder import furnish
-from facegraft.engine.order import StageOrder
+from facegraft.engine.folder import write_attachments
+from facegraft.engine.job import StageJob
 from facegraft.engine.plan import shard_plan
+from facegraft.engine.run_record import run_record, write_run
 from facegraft.engine.sandbox import InProcessRunner, Limits, Sandbox
+from facegraft.engine.sandbox.child import ChildTimeout, _TimeLimit
 from facegraft.engine.stage import ItemResult, PlannedItem
+from facegraft.testing.clock import HeldClock
 
+HANGS_S = 600.0
 Runner = Callable[..., list[ItemResult]]
 
 
 def prepare(
     tmp_path: Path, faults: dict[int, str], count: int = 4, stage: str = STAGE
-) -> tuple[StageOrder, tuple[PlannedItem, ...]]:
+) -> tuple[StageJob, tuple[PlannedItem, ...]]:
     plan = toy_plan(count, count, faults)
     sharded = shard_plan(plan)
     record = run_record(stage, plan, sharded, [str(tmp_path)], {"scale": 2.0}, 0)
     output = tmp_path / "out"
     output.mkdir(exist_ok=True)
     write_run(output, record)
-    furnish(output, plan)
-    return StageOrder(stage, str(output), record.inputs, record.commit_sha256(), record.code_version), sharded.items
+    write_attachments(output, plan)
+    return StageJob(stage, str(output), record.inputs, record.commit_sha256(), record.code_version), sharded.items
 
 
 @pytest.fixture
@@ -47,8 +50,8 @@ def process(tmp_path: Path) -> Iterator[Runner]:
     sandboxes = []
 
     def run(faults: dict[int, str], timeout_s: float = 30.0, memory_gb: float = 1.0) -> list[ItemResult]:
-        order, items = prepare(tmp_path, faults)
-        sandbox = Sandbox(order, Limits(timeout_s, int(memory_gb * 1e9)))
+        job, items = prepare(tmp_path, faults)
+        sandbox = Sandbox(job, Limits(timeout_s, int(memory_gb * 1e9)))
         sandboxes.append(sandbox)
         return [sandbox.run(item) for item in items]
 
@@ -74,11 +77,19 @@ def test_a_poison_item_is_rejected_with_its_reason_and_nobody_else(process: Runn
     assert results[3].fields["vertices"].shape == (4, 3)
 
 
-def test_a_hanging_item_is_killed_on_time(process: Runner) -> None:
-    start = time.monotonic()
-    results = process({1: "hang"}, timeout_s=2.0)
-    assert [result.reason for result in results] == [None, "timeout after 2 s", None, None]
-    assert time.monotonic() - start < 20
+def test_a_hanging_item_is_killed_when_its_time_is_up(tmp_path: Path) -> None:
+    """The time runs for the second item alone, so that the others are innocent on the slowest machine."""
+    job, items = prepare(tmp_path, {1: "hang"})
+    clock = HeldClock()
+    with closing(Sandbox(job, Limits(2.0, 10**9), clock)) as sandbox:
+        reasons = [sandbox.run(items[0]).reason]
+        clock.step_s = 0.5
+        reasons.append(sandbox.run(items[1]).reason)
+        clock.step_s = 0.0
+        reasons += [sandbox.run(item).reason for item in items[2:]]
+    assert reasons == [None, "timeout after 2 s", None, None]
+    # Four waits of half a second, two looks at the clock each: it is killed when its time is up, and not later.
+    assert clock.monotonic() == 4 * 2 * 0.5
 
 
 def test_an_item_killed_from_outside_is_not_blamed(process: Runner) -> None:
@@ -95,15 +106,13 @@ def test_a_child_that_has_grown_is_replaced_before_an_innocent_item_pays(process
 
 def test_a_pause_of_the_worker_does_not_use_up_the_items_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-Z, a suspended laptop, a jump of the clock: every wait counts for a second at most."""
-    clock = iter(range(0, 10**9, 3600))
-    monkeypatch.setattr("facegraft.engine.child.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    monkeypatch.setattr("facegraft.engine.child._SLICE_S", 0.01)
+    monkeypatch.setattr("facegraft.engine.sandbox.child._SLICE_S", 0.01)
+    clock = HeldClock(step_s=3600.0)
     receive, send = os.pipe()
     try:
-        patient = _PatientClock(0.055)
         with pytest.raises(ChildTimeout):
-            patient.wait(receive, select.POLLIN)
-        assert next(clock) == 2 * 6 * 3600
+            _TimeLimit(0.055, clock).wait(receive, select.POLLIN)
+        assert clock.monotonic() == (2 * 6 + 1) * 3600
     finally:
         os.close(receive)
         os.close(send)
@@ -125,8 +134,8 @@ def test_a_refusal_keeps_its_offending_arrays(process: Runner) -> None:
 
 def test_child_and_process_give_the_same_values(process: Runner, tmp_path: Path) -> None:
     results = process({})
-    order, items = prepare(tmp_path, {})
-    runner = InProcessRunner(order)
+    job, items = prepare(tmp_path, {})
+    runner = InProcessRunner(job)
     for item, result in zip(items, results, strict=True):
         here = runner.run(item)
         assert here.row == result.row
@@ -135,8 +144,8 @@ def test_child_and_process_give_the_same_values(process: Runner, tmp_path: Path)
 
 
 def test_in_process_rejects_exceptions_too(tmp_path: Path) -> None:
-    order, items = prepare(tmp_path, {1: "exception", 2: "refuse"})
-    runner = InProcessRunner(order)
+    job, items = prepare(tmp_path, {1: "exception", 2: "refuse"})
+    runner = InProcessRunner(job)
     assert [runner.run(item).reason for item in items] == [
         None,
         "error: ValueError: bad object at 0x…",
@@ -157,50 +166,50 @@ def test_in_process_rejects_exceptions_too(tmp_path: Path) -> None:
     ],
 )
 def test_a_stage_that_cannot_be_built_is_no_items_fault(tmp_path: Path, stage: str, message: str) -> None:
-    order, items = prepare(tmp_path, {}, stage=stage)
+    job, items = prepare(tmp_path, {}, stage=stage)
     with pytest.raises(StageSetupError, match=message):
-        Sandbox(order, Limits(30.0, 10**9)).run(items[0])
+        Sandbox(job, Limits(30.0, 10**9)).run(items[0])
 
 
 def test_a_worker_with_another_version_is_refused_by_name(tmp_path: Path) -> None:
-    order, items = prepare(tmp_path, {})
-    other = StageOrder(**{**order.__dict__, "code_version": "99.0"})
+    job, items = prepare(tmp_path, {})
+    other = StageJob(**{**job.__dict__, "code_version": "99.0"})
     with pytest.raises(EngineError, match=r"worker on \S+ has facegraft \S+, this run needs 99.0"):
         Sandbox(other, Limits(30.0, 10**9)).run(items[0])
 
 
 def test_damaged_shared_arrays_are_noticed(tmp_path: Path) -> None:
-    order, items = prepare(tmp_path, {})
-    shared = Path(order.output) / "shared.safetensors"
+    job, items = prepare(tmp_path, {})
+    shared = Path(job.output) / "shared.safetensors"
     raw = bytearray(shared.read_bytes())
     raw[-1] ^= 1
     shared.write_bytes(raw)
     with pytest.raises(EngineError, match=r"shared\.safetensors is damaged"):
-        Sandbox(order, Limits(30.0, 10**9)).run(items[0])
+        Sandbox(job, Limits(30.0, 10**9)).run(items[0])
 
 
 def test_the_child_dies_with_its_worker(tmp_path: Path) -> None:
     """Also in the middle of an endless item, and when the worker is killed without a chance to tidy up."""
-    order, items = prepare(tmp_path, {0: "hang"})
+    job, items = prepare(tmp_path, {0: "hang"})
     code = f"""
 import sys; sys.path[:0] = {sys.path!r}
-from facegraft.engine.order import StageOrder
+from facegraft.engine.job import StageJob
 from facegraft.engine.sandbox import Limits, Sandbox
 from facegraft.engine.stage import PlannedItem
-sandbox = Sandbox(StageOrder(**{order.__dict__!r}), Limits(60.0, 10**9))
+sandbox = Sandbox(StageJob(**{job.__dict__!r}), Limits({HANGS_S}, 10**9))
 print(sandbox._ready_child().pid, flush=True)
 sandbox.run(PlannedItem({items[0].key!r}, {items[0].row!r}, {items[0].spec!r}))
 """
     worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None
     child = int(worker.stdout.readline())
-    time.sleep(0.5)
-    assert Path(f"/proc/{child}").exists()
+    while not (tmp_path / "hangs").exists():
+        assert worker.poll() is None
+        time.sleep(0.01)
+    assert is_running(child)
     worker.kill()
     worker.wait()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and is_running(child):
-        time.sleep(0.05)
+    psutil.wait_procs([psutil.Process(child)] if psutil.pid_exists(child) else [], timeout=HANGS_S)
     assert not is_running(child)
 
 

@@ -61,7 +61,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory, papers: Papers) -> Iterator
     made = Cluster(tmp_path_factory.mktemp("secure"), Place(tls=papers.as_options()))
     made.worker("a")
     with distributed.Client(made.address, security=papers.security(), set_as_default=False) as client:
-        client.wait_for_workers(1, timeout=120)
+        client.wait_for_workers(1, timeout=600)
     yield made
     made.close()
 
@@ -91,7 +91,7 @@ def test_without_certificates_there_is_one_clear_line(secure: Cluster) -> None:
 
 
 def test_plain_tcp_to_it_is_told_of_tls(secure: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facegraft.engine.connect.CONNECT_S", 2.0)
+    monkeypatch.setattr("facegraft.engine.cluster.connect.CONNECT_S", 2.0)
     plain = secure.address.replace("tls://", "tcp://")
     with (
         pytest.raises(EngineError, match=r"no Dask scheduler answers at tcp://\S+ .*one that uses TLS is at tls://"),
@@ -103,7 +103,7 @@ def test_plain_tcp_to_it_is_told_of_tls(secure: Cluster, monkeypatch: pytest.Mon
 def test_papers_of_another_authority_are_refused(
     tmp_path: Path, secure: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facegraft.engine.connect.CONNECT_S", 2.0)
+    monkeypatch.setattr("facegraft.engine.cluster.connect.CONNECT_S", 2.0)
     strange = issue(tmp_path / "strange").client()
     with (
         pytest.raises(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from facegraft.engine import wire
+from facegraft.engine.sandbox import wire
 
 ARRAYS = st.dictionaries(
     st.text(max_size=8),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from facegraft.engine import EngineOptions, RunSummary, StagePlan, execute
-from facegraft.engine.client import ShardClient
+from facegraft.engine.cluster.client import ShardClient
 
 STAGE = "toy_stages:ToyStage"
 

@@ -48,6 +48,23 @@ def toy_plan(
     )
 
 
+GATE = "FACEGRAFT_TOY_GATE"
+
+
+def gate(path: Path, first: int) -> dict[str, str]:
+    """The environment of processes in which the items from number `first` on wait until the file `path` is there: a run that is in
+    the middle for as long as a test needs, on a machine of any speed. What is made stays the same, and so does the plan."""
+    return {GATE: f"{first} {path}"}
+
+
+def _wait_at_gate(key: str) -> None:
+    if GATE in os.environ:
+        first, _, path = os.environ[GATE].partition(" ")
+        if int(key.removeprefix("item_")) >= int(first):
+            while not Path(path).exists():
+                time.sleep(0.01)
+
+
 class ToyStage:
     """Random points from the item's generator, scaled by a parameter; does the fault that its item asks for."""
 
@@ -59,6 +76,7 @@ class ToyStage:
         self.inputs = context.inputs
 
     def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
+        _wait_at_gate(item.key)
         time.sleep(item.spec["seconds"])
         vertices = (self.scale * rng.normal(size=(4, 3))).astype(np.float32)
         if item.spec["fault"] is not None:
@@ -73,7 +91,9 @@ class ToyStage:
         elif fault == "exit":
             os._exit(3)
         elif fault == "hang":
-            time.sleep(3600)
+            (Path(self.inputs[0]) / "hangs").touch()
+            while True:
+                time.sleep(3600)
         elif fault == "memory":
             np.ones(10 * 10**9, np.uint8)
         elif fault == "exception":
@@ -122,7 +142,8 @@ class ToyStage:
                 os.kill(os.getppid(), signal.SIGKILL)
         elif fault == "kill_worker_always":
             os.kill(os.getppid(), signal.SIGKILL)
-            time.sleep(60)
+            while True:  # until the end of the worker ends this process too
+                time.sleep(3600)
         else:
             raise AssertionError(fault)
         return vertices

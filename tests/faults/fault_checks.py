@@ -13,8 +13,8 @@ import pytest
 from toy_runs import dataset_hash
 
 from facegraft.engine import EngineError, ShardClient
-from facegraft.engine.client import Outcome, SyncClient
-from facegraft.engine.lock import locked
+from facegraft.engine.cluster.client import Outcome, SyncClient
+from facegraft.engine.locks import locked
 from facegraft.engine.shard_task import ShardTask
 from facegraft.errors import FacegraftError
 from facegraft.store import StoreError, open_dataset, verify_dataset

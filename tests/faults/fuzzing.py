@@ -23,8 +23,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from facegraft.engine import PlannedItem, StagePlan, status
-from facegraft.engine.fingerprint import RUN_FILE, read_run, run_record, write_run
 from facegraft.engine.plan import PLAN_FILE, read_plan, shard_plan, write_plan
+from facegraft.engine.run_record import RUN_FILE, read_run, run_record, write_run
 from facegraft.errors import FacegraftError
 from facegraft.heads import synthetic
 from facegraft.meshfiles.meshfile import read_mesh
@@ -220,18 +220,28 @@ def scan_seeds(suffix: str) -> Callable[[Path], list[bytes]]:
     def seeds(folder: Path) -> list[bytes]:
         if suffix == ".npy":
             found = []
-            for table in (vertices, np.hstack([vertices, vertices]).astype("<f4"), np.asfortranarray(vertices.astype(">f8"))):
+            for table in (
+                vertices,
+                np.hstack([vertices, vertices]).astype("<f4"),
+                np.asfortranarray(vertices.astype(">f8")),
+            ):
                 stream = io.BytesIO()
                 np.save(stream, table)
                 found.append(stream.getvalue())
             return found
         if suffix == ".xyz":
             rows = "".join(f"{x:.4f}, {y:.4f} {z:.4f}\n" for x, y, z in vertices)
-            oriented = "# x y z nx ny nz\r\n" + "".join(f"{x:.4f}\t{y:.4f} {z:.4f} 0 0 1 # p\r\n" for x, y, z in vertices)
+            oriented = "# x y z nx ny nz\r\n" + "".join(
+                f"{x:.4f}\t{y:.4f} {z:.4f} 0 0 1 # p\r\n" for x, y, z in vertices
+            )
             return [rows.encode(), oriented.encode()]
         if suffix == ".ply":
-            head = "ply\nformat ascii 1.0\nelement vertex 5\n" + "".join(f"property float {p}\n" for p in ("x", "y", "z", "nx", "ny", "nz"))
-            head += "element face 1\nproperty list uchar int vertex_index\nproperty list uchar float texcoord\nend_header\n"
+            head = "ply\nformat ascii 1.0\nelement vertex 5\n" + "".join(
+                f"property float {p}\n" for p in ("x", "y", "z", "nx", "ny", "nz")
+            )
+            head += (
+                "element face 1\nproperty list uchar int vertex_index\nproperty list uchar float texcoord\nend_header\n"
+            )
             return [*ply_seeds(folder), (head + "0 1 2 0 0 1\n" * 5 + "5 0 1 2 3 4 2 0.5 0.5\n").encode()]
         plain = "".join(f"v {x:.4f} {y:.4f} {z:.4f}\nvn 0 {i} 1\n" for i, (x, y, z) in enumerate(vertices))
         corners = "".join(f"f {a}//{a} {b}/1/{b} {c}//-1\n" for a, b, c in faces + 1)

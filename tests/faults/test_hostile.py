@@ -18,8 +18,8 @@ from fuzzing import FIRST, LONGEST_LINE, PLAN, limits, make_dataset, place, read
 
 from facegraft.cli.main import cli
 from facegraft.engine import EngineError, EngineOptions, PlannedItem, StagePlan, execute, retry, status
-from facegraft.engine.fingerprint import RUN_FILE
 from facegraft.engine.plan import PLAN_FILE, read_plan
+from facegraft.engine.run_record import RUN_FILE
 from facegraft.errors import FacegraftError, printable
 from facegraft.heads.folders import mesh_loader
 from facegraft.meshfiles.errors import MeshError
@@ -209,7 +209,9 @@ def test_fields_of_a_known_name_and_another_shape(tmp_path: Path) -> None:
     fields["near_normals"] = FieldSpec("float64", (2, 3, 3), "", "", "")
     lengths = {name: tuple(dim if isinstance(dim, int) else 0 for dim in field.shape) for name, field in fields.items()}
     arrays = {name: np.zeros(lengths[name], field.dtype) for name, field in fields.items()}
-    schema = DatasetSchema("samples", {"name": None, "vertex_count": None, "faces_sha256": None}, 1.0, "", fields, {}, parts)
+    schema = DatasetSchema(
+        "samples", {"name": None, "vertex_count": None, "faces_sha256": None}, 1.0, "", fields, {}, parts
+    )
     write_shard(tmp_path, "00000-of-00001.safetensors", [ShardItem("k", arrays, {})], [], schema, PLAN)
     finish_dataset(tmp_path, schema, {"00000-of-00001.safetensors": ["k"]}, PLAN)
     with limits():

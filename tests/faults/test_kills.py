@@ -168,8 +168,8 @@ def test_scheduler(
     moment: Moment,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("facegraft.engine.client.CONNECT_S", 5.0)
-    monkeypatch.setattr("facegraft.engine.connect.CONNECT_S", 5.0)
+    # How long a result is waited for that will not come; to connect takes milliseconds.
+    monkeypatch.setattr("facegraft.engine.cluster.client.CONNECT_S", 15.0)
     output = tmp_path / "out"
     with OwnCluster(tmp_path / "dask", toy_env) as own:
         own.worker("a", nanny=False)
@@ -206,16 +206,16 @@ def test_stopped_for_a_while(tmp_path: Path, start: Any, undisturbed: dict[str, 
 
 
 @contextmanager
-def kept_staffed(own: OwnCluster) -> Iterator[None]:
+def workers_replaced(own: OwnCluster) -> Iterator[None]:
     """Start another worker for each that has gone, as SLURM and Kubernetes do: one that exits with 0 takes its nanny along."""
     over = threading.Event()
 
-    def staff() -> None:
+    def replace() -> None:
         while not over.wait(0.5):
             for name in own.ended():
                 own.worker(name)
 
-    thread = threading.Thread(target=staff)
+    thread = threading.Thread(target=replace)
     thread.start()
     try:
         yield
@@ -238,7 +238,7 @@ def test_chaos(
         own.wait_for_workers(3)
         unleash_chaos(own.address, delay_s=3.0, mode=mode)
         runs = 0
-        with kept_staffed(own):
+        with workers_replaced(own):
             while not (output / "dataset.json").exists():
                 before = committed(output)
                 runs += 1

@@ -30,8 +30,9 @@ from fault_checks import (
 from run_toys import plan, toys
 from toy_runs import dataset_hash
 
-from facegraft.engine import PlannedItem, run, seeds, shard_task
-from facegraft.engine.client import ShardClient
+from facegraft import seeds
+from facegraft.engine import PlannedItem, run, shard_task
+from facegraft.engine.cluster.client import ShardClient
 from facegraft.engine.sandbox import InProcessRunner
 from facegraft.engine.stage import ItemResult
 from facegraft.store import atomic, reader, schema, writer

@@ -65,9 +65,7 @@ def test_killed_again_and_again(tmp_path: Path, record_property: Callable[[str, 
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 600
         while sum(len(marks) for marks in all_committed(output).values()) < goal and process.poll() is None:
-            assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(float(rng.uniform(0, 1.5)))
         kills += process.poll() is None

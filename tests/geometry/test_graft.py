@@ -202,7 +202,11 @@ def test_eyeballs_stay_spheres(ict: tuple) -> None:
 
 
 def assert_closed_after_grafting(
-    neutral: NDArray[np.float64], faces: NDArray[np.int64], host: NDArray[np.float64], donor: NDArray[np.float64], name: str
+    neutral: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    host: NDArray[np.float64],
+    donor: NDArray[np.float64],
+    name: str,
 ) -> None:
     region_map = load_region_map(name)
     g = make_grafter(neutral, faces, region_map, GraftParameters())

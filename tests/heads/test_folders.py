@@ -73,7 +73,7 @@ def test_choosing(toy, toy_map, tmp_path):
         chosen(subjects=9)
     with pytest.raises(SourceError, match="expressions=4, but the folder holds 3: neutral, smile, wink"):
         chosen(expressions=4)
-    with pytest.raises(SourceError, match="no subject has expression 'simle'; did you mean 'smile'"):
+    with pytest.raises(SourceError, match=r"no subject has expression 'simle' \(did you mean 'smile'"):
         chosen(expressions=("simle",))
 
 

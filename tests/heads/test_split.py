@@ -59,8 +59,8 @@ def test_a_test_list_and_a_training_list():
 @pytest.mark.parametrize(
     ("test", "train", "says"),
     [
-        (["anna1"], None, "'anna1' on the test list is not a subject here; did you mean 'anna_1'?"),
-        (["zzz"], None, "there are 2, such as 'anna_1'"),
+        (["anna1"], None, "'anna1' on the test list is not a subject here (did you mean 'anna_1'?)"),
+        (["zzz"], None, "there are 2, for example 'anna_1'"),
         (["anna_1"], ["anna_1"], "anna_1 is on the test list and on the training list"),
         (["anna_1"], ["bert"], "'bert' on the training list is not a subject here"),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -18,15 +17,18 @@ import objects
 import pytest
 import toy_stages
 from toy_runs import STAGE, dataset_hash, options, run
-from toy_stages import toy_plan
+from toy_stages import gate, toy_plan
 
-from facegraft.engine import EngineError, remote_lock, retry, status
-from facegraft.engine.lock import LOCK_FILE, is_locked, locked
+from facegraft.engine import EngineError, retry, status
+from facegraft.engine.locks import LOCK_FILE, is_locked, locked
+from facegraft.engine.locks import remote as remote_lock
 from facegraft.store import IncompleteError, RemoteError, RemotePath, StoreError, open_dataset, place, verify_dataset
 from facegraft.store import remote as remote_module
+from facegraft.testing.clock import HeldClock
+from facegraft.testing.killer import family, kill
 
-SLOW_PLAN = "toy_plan(24, 2, seconds=0.5)"
-SCRIPT = f"""
+HANGS_S = 600.0
+SCRIPT = """
 import sys
 from toy_runs import run
 from toy_stages import toy_plan
@@ -34,7 +36,7 @@ from facegraft.errors import FacegraftError
 from facegraft.store import place
 if __name__ == "__main__":
     try:
-        run({SLOW_PLAN}, place(sys.argv[1]), workers=2)
+        run(toy_plan(24, 2), place(sys.argv[1]), workers=2, item_timeout_s=600.0)
     except FacegraftError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
@@ -101,25 +103,26 @@ def test_a_client_killed_in_mid_run_is_resumed(bucket: str, tmp_path: Path) -> N
     script.write_text(SCRIPT)
     output = f"{bucket}/out"
     command = [sys.executable, str(script), output]
-    process = subprocess.Popen(command, start_new_session=True)
+    # The items of the first four shards are made; the others wait, so that the run is in the middle for as long as the test looks.
+    process = subprocess.Popen(command, start_new_session=True, env={**os.environ, **gate(tmp_path / "gate", 8)})
     try:
         while sum(name.endswith(".json") and "shards/" in name for name in objects.listed(output)) < 3:
             assert process.poll() is None
-            time.sleep(0.1)
+            time.sleep(0.05)
         assert status(output).running
         with pytest.raises(EngineError, match=rf"in use by another run \(process {process.pid} on"):
-            run(eval(SLOW_PLAN), place(output), scheduler="sync")
+            run(toy_plan(24, 2), place(output), scheduler="sync")
         assert process.poll() is None
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill(family(process.pid))
         process.wait()
     with pytest.raises(IncompleteError, match="not complete"):
         open_dataset(output)
     assert LOCK_FILE in objects.listed(output)
     found = status(output)
     assert not found.running and not found.complete and found.shards_done >= 3
-    subprocess.run(command, check=True, timeout=600)
-    run(eval(SLOW_PLAN), tmp_path / "disk" / "out", workers=2)
+    subprocess.run(command, check=True, timeout=HANGS_S)
+    run(toy_plan(24, 2), tmp_path / "disk" / "out", workers=2)
     assert objects.dataset_hash(output) == dataset_hash(tmp_path / "disk" / "out")
 
 
@@ -211,12 +214,14 @@ def test_a_store_that_does_not_answer_rejects_no_item(bucket: str, monkeypatch: 
 
 
 @pytest.fixture
-def quick_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"BEAT_S": 0.2, "LAPSE_S": 1.5, "_SETTLE_S": 0.2, "_LOOK_EVERY_S": 0.1}.items():
-        monkeypatch.setattr(remote_lock, name, seconds)
+def clock(monkeypatch: pytest.MonkeyPatch) -> HeldClock:
+    """The time of locks, which passes only where a test lets it."""
+    held = HeldClock()
+    monkeypatch.setattr(remote_lock, "clock", held)
+    return held
 
 
-def test_a_folder_in_use_is_refused_and_says_by_whom(bucket: str, quick_lock: None) -> None:
+def test_a_folder_in_use_is_refused_and_says_by_whom(bucket: str, clock: HeldClock) -> None:
     folder = place(f"{bucket}/out")
     with locked(folder) as check:
         check()
@@ -234,33 +239,36 @@ def _note_of_another_machine(folder: Path) -> dict[str, Any]:
     return {**note, "machine": "another boot 1", "host": "elsewhere", "pid": 7}
 
 
-def test_a_lock_that_is_renewed_elsewhere_holds(bucket: str, quick_lock: None) -> None:
+def _put_note(folder: Path, note: dict[str, Any]) -> None:
+    objects.put(f"{folder}/{LOCK_FILE}", json.dumps(note).encode())
+
+
+@pytest.mark.parametrize("every_s", [1, 60])
+def test_a_lock_that_is_renewed_elsewhere_holds(bucket: str, clock: HeldClock, every_s: int) -> None:
+    """Also by a holder that lets nearly as much time pass as it may."""
     folder = place(f"{bucket}/out")
-    note, end = _note_of_another_machine(folder), threading.Event()
+    note = _note_of_another_machine(folder)
 
     def renew() -> None:
-        while not end.wait(0.1):
+        if clock.monotonic() >= (note["beat"] + 1) * every_s:
             note["beat"] += 1
-            objects.put(f"{folder}/{LOCK_FILE}", json.dumps(note).encode())
+            _put_note(folder, note)
 
-    objects.put(f"{folder}/{LOCK_FILE}", json.dumps(note).encode())
-    thread = threading.Thread(target=renew)
-    thread.start()
-    try:
-        with pytest.raises(EngineError, match="process 7 on elsewhere"):
-            run(toy_plan(6, 2), folder, scheduler="sync")
-    finally:
-        end.set()
-        thread.join()
+    _put_note(folder, note)
+    clock.while_asleep = renew
+    with pytest.raises(EngineError, match="process 7 on elsewhere"):
+        run(toy_plan(6, 2), folder, scheduler="sync")
+    assert note["beat"] == 1, "the newcomer gives up when it has seen one renewal"
 
 
 @pytest.mark.parametrize("left", ["stale", "garbage"])
-def test_a_lock_that_nobody_renews_is_taken_over(bucket: str, quick_lock: None, left: str) -> None:
+def test_a_lock_that_nobody_renews_is_taken_over(bucket: str, clock: HeldClock, left: str) -> None:
     folder = place(f"{bucket}/out")
     note = _note_of_another_machine(folder)
     objects.put(f"{folder}/{LOCK_FILE}", json.dumps(note).encode() if left == "stale" else b"{")
     assert run(toy_plan(6, 2), folder, scheduler="sync").written == 6
     assert LOCK_FILE not in objects.listed(str(folder))
+    assert clock.monotonic() >= remote_lock.LAPSE_S + remote_lock.BEAT_S, "not before its holder must have renewed it"
 
 
 def test_the_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(bucket: str) -> None:
@@ -285,29 +293,26 @@ def test_the_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(bucket
     ],
 )
 def test_a_run_that_loses_its_lock_stops(
-    bucket: str, quick_lock: None, monkeypatch: pytest.MonkeyPatch, how: str, why: str
+    bucket: str, clock: HeldClock, monkeypatch: pytest.MonkeyPatch, how: str, why: str
 ) -> None:
     folder = place(f"{bucket}/out")
 
     def lose(*_: Any) -> None:
-        began = time.monotonic()
-        lock = next(thread for thread in threading.enumerate() if thread.name == "facegraft-lock")
+        holder = next(thread for thread in threading.enumerate() if thread.name == "facegraft-lock")
         if how == "unreachable":
             patched.setattr(remote_lock, "_read", _unreachable)
-            time.sleep(2 * remote_lock.LAPSE_S)
+            clock.advance(remote_lock.LAPSE_S + 1)
             return
-        while (
-            lock.is_alive()
-        ):  # a holder that has just read its own note puts it once more, over whatever has come in between
-            assert time.monotonic() - began < 60, "the holder does not notice that its lock is lost"
-            if how == "taken":
-                objects.put(f"{folder}/{LOCK_FILE}", json.dumps(_note_of_another_machine(folder)).encode())
-            else:
-                objects.delete(f"{folder}/{LOCK_FILE}")
-            lock.join(5 * remote_lock.BEAT_S)
+        if how == "taken":
+            _put_note(folder, _note_of_another_machine(folder))
+        else:
+            objects.delete(f"{folder}/{LOCK_FILE}")
+        clock.advance(remote_lock.BEAT_S)
+        holder.join(HANGS_S)  # it ends when it sees that the lock is lost
+        assert not holder.is_alive(), "the holder does not notice that its lock is lost"
 
     with monkeypatch.context() as patched:
-        patched.setattr("facegraft.engine.run.furnish", lose)
+        patched.setattr("facegraft.engine.run.write_attachments", lose)
         with pytest.raises(EngineError, match=rf"the lock {folder}/.lock is lost \({why}"):
             run(toy_plan(6, 2), folder, scheduler="sync")
     assert "dataset.json" not in objects.listed(str(folder))

@@ -84,7 +84,8 @@ def region_map(directions: np.ndarray, faces: np.ndarray) -> RegionMap:
         disks[name] = Disk(loop, np.setdiff1d(np.unique(faces[inside]), loop), (), RESIDUAL_MM[name])
     like = load_region_map("synthetic").region_set("eyes").regions
     regions = {
-        part: Region(region.landmarks, (), {name: disks[name] for name in region.disks}) for part, region in like.items()
+        part: Region(region.landmarks, (), {name: disks[name] for name in region.disks})
+        for part, region in like.items()
     }
     return RegionMap(
         name="egg",

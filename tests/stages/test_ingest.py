@@ -64,7 +64,7 @@ def stage_of(plan, inputs, chosen, seed=0):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"kind": "meshes", "subject": 3}, "unknown parameter ingest.subject; did you mean ingest.subjects?"),
+        ({"kind": "meshes", "subject": 3}, "unknown parameter ingest.subject (did you mean 'ingest.subjects'?)"),
         ({"kind": "basel"}, "ingest.kind='basel'"),
         ({}, "ingest.kind"),
         ({"kind": "ict", "subjects": 0}, "ingest.subjects=0"),
@@ -207,7 +207,7 @@ def test_synthetic_needs_no_folder_and_takes_none(tmp_path):
     assert np.array_equal(
         stage_of(plan, [], alone, seed=5).process(plan.items[0], np.random.default_rng(0)).fields["vertices"], heads[3]
     )
-    with pytest.raises(SourceError, match="no expression 'smlie'; did you mean 'smile'"):
+    with pytest.raises(SourceError, match=r"no expression 'smlie' \(did you mean 'smile'"):
         plan_ingest(None, parameters(kind="synthetic", expressions=["smlie"]), 0)
     with pytest.raises(SourceError, match="expressions=99: the synthetic family has"):
         plan_ingest(None, parameters(kind="synthetic", expressions=99), 0)

@@ -8,12 +8,10 @@ coefficients give the same head everywhere, up to rounding. +y up, +z out of the
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facegraft.errors import FacegraftError
+from facegraft.errors import FacegraftError, nearest
 from facegraft.heads.synthetic.expression import EXPRESSIONS, RECIPES, close_lids, expression_fields, lids
 from facegraft.heads.synthetic.features import EYE_CENTRE, EYE_RADIUS
 from facegraft.heads.synthetic.identity import CLIP, IDENTITY_NAMES, identity_fields, sample_identity
@@ -55,10 +53,7 @@ def head(identity: ArrayLike, expression: str = "neutral", strength: float = 1.0
     if not np.isfinite(strength):
         raise SyntheticHeadError(f"expression strength is {strength}; give a finite number, usually between 0 and 1")
     if expression not in RECIPES:
-        near = difflib.get_close_matches(expression, EXPRESSIONS, n=1, cutoff=0.0)[0]
-        raise SyntheticHeadError(
-            f"unknown expression '{expression}'; did you mean '{near}'? Known: {', '.join(EXPRESSIONS)}"
-        )
+        raise SyntheticHeadError(f"unknown expression {expression!r}{nearest(expression, EXPRESSIONS)}")
     shape = template()
     fields = identity_fields()
     vertices = shape.vertices + (coefficients @ fields.reshape(len(fields), -1)).reshape(-1, 3)

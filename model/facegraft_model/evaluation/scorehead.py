@@ -193,7 +193,11 @@ def _floor(truth: TrueHead, drawn: Mapping[str, SurfaceSamples], cloud: Cloud, s
 
 
 def _score_regions(
-    truth: TrueHead, drawn: Mapping[str, SurfaceSamples], cloud: Cloud, scored: _ScoredReconstruction, settings: ScoreSettings
+    truth: TrueHead,
+    drawn: Mapping[str, SurfaceSamples],
+    cloud: Cloud,
+    scored: _ScoredReconstruction,
+    settings: ScoreSettings,
 ) -> RegionScores:
     own_cloud = Cloud(scored.full.points, settings.workers)
     result = {}

@@ -226,7 +226,9 @@ def _initial_pose(field: Field, scan: Scan, scale: NDArray[np.float64], similari
     return np.asarray(min(found, key=lambda pair: pair[1])[0] @ start)
 
 
-def _turned_to_front(points: NDArray[np.float64], template: NDArray[np.float64], turn_deg: float) -> NDArray[np.float64]:
+def _turned_to_front(
+    points: NDArray[np.float64], template: NDArray[np.float64], turn_deg: float
+) -> NDArray[np.float64]:
     """Map [4,4] that turns points [n,3] about the vertical and lays them on the template's foremost part: a face lies in front."""
     angle = np.radians(turn_deg)
     pose = np.eye(4)

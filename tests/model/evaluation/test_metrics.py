@@ -56,7 +56,10 @@ def test_statistics_of_distances() -> None:
 def test_concentric_spheres_score_their_offset(offset: float) -> None:
     inner, outer = sphere(100.0), sphere(100.0 + offset)
     rng = np.random.default_rng(7)
-    a, b = sample_surface(inner.vertices, inner.faces, 20_000, rng), sample_surface(outer.vertices, outer.faces, 20_000, rng)
+    a, b = (
+        sample_surface(inner.vertices, inner.faces, 20_000, rng),
+        sample_surface(outer.vertices, outer.faces, 20_000, rng),
+    )
     to_outer, to_inner = outer.nearest(a.points), inner.nearest(b.points)
     forward = OneWay(
         Cloud(b.points).distances(a.points),

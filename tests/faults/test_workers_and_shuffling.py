@@ -12,7 +12,7 @@ from fault_checks import ShuffledClient, check_complete, check_order_does_not_co
 from run_toys import plan, toys
 
 from facegraft.engine import EngineError
-from facegraft.engine.client import Outcome
+from facegraft.engine.cluster.client import Outcome
 
 
 @pytest.mark.row(rows.WORKERS)

@@ -1,4 +1,4 @@
-"""run.json: what a folder is a run of, and whether a command is the same run.
+"""run.json: which run a folder belongs to, and whether a command would be the same run.
 
 Two runs are the same when stage, parameters, seed, inputs (by content), code version and plan agree. Limits, number of workers and
 where the inputs lie do not count: they do not change what is made.
@@ -20,12 +20,12 @@ from facegraft.errors import printable
 from facegraft.store import DatasetSchema, StoreError, canonical_json, write_bytes_atomic
 from facegraft.store.atomic import arrays_to_bytes, read_bytes, sha256_bytes
 from facegraft.store.document import seal, unseal
+from facegraft.store.writer import RUN_FILE
 
-RUN_FILE = "run.json"
 RUN_FORMAT = "facegraft-run"
 RUN_VERSION = 1
 _SHOWN = 8
-# In the order in which a difference tells most: what follows from an earlier one is not repeated.
+# The causes of a difference; where one of them differs, the consequences are not listed as well.
 _CAUSES = ("stage", "parameters", "seed", "input_fingerprint", "code_version", "shard_items")
 _CONSEQUENCES = ("schema", "shared_sha256", "region_map_sha256", "plan_sha256")
 

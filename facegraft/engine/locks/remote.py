@@ -1,9 +1,9 @@
 """One run at a time on a folder in an object store: a lock object that its holder keeps alive.
 
-No system releases it when its holder dies, so it says who holds it. A holder of this very machine is looked up among the
-processes. Of one elsewhere all that can be said is whether it still renews the object: a newcomer watches, by its own clock, for
-longer than a holder may leave it unrenewed, and then takes over. A holder that finds its lock taken, or cannot renew it for as
-long, stops. Even two runs at once would write the same bytes, because a run of anything else is refused by run.json.
+No system releases it when its holder dies, so the object says who holds it. A holder on this machine is looked up among the
+processes. A holder on another machine is known only by its renewing the object: a newcomer watches, by its own clock, for longer
+than a holder may leave the lock unrenewed, and then takes it over. A holder that finds its lock taken, or cannot renew it for that
+long, stops. Two runs at once would still write the same bytes, because run.json refuses any other run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from facegraft.engine.clock import SYSTEM_CLOCK, Clock
 from facegraft.engine.errors import EngineError
 from facegraft.store import RemoteError
 from facegraft.store.remote import RemotePath
@@ -32,6 +33,8 @@ LAPSE_S = 60.0
 """How long a lock may stay unrenewed before its holder counts as dead."""
 _SETTLE_S = 2.0
 _LOOK_EVERY_S = 1.0
+# What all waiting here goes by.
+clock: Clock = SYSTEM_CLOCK
 
 
 class RemoteLock:
@@ -41,13 +44,13 @@ class RemoteLock:
         self._path, self._token = path, token
         self._beat = 0
         self._lost: str | None = None
-        self._renewed = time.monotonic()
+        self._renewed = clock.monotonic()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="facegraft-lock", daemon=True)
 
     def check(self) -> None:
         """Raises EngineError where another run has taken the folder, or the store has not answered for too long."""
-        if self._lost is None and time.monotonic() - self._renewed > LAPSE_S:
+        if self._lost is None and clock.monotonic() - self._renewed > LAPSE_S:
             self._lost = f"it could not be renewed for {LAPSE_S:g} s"
         if self._lost is not None:
             raise EngineError(
@@ -67,11 +70,11 @@ class RemoteLock:
             if _is_of(_read(self._path), self._token):
                 self._path.unlink(missing_ok=True)
         except RemoteError as error:
-            # What was made is made; the next run of this machine sees that the holder is gone.
+            # The run itself has succeeded, and the next run on this machine sees that the holder is gone.
             log.warning("the lock %s is left behind: %s", self._path, error)
 
     def _renew(self) -> None:
-        while not self._end.wait(BEAT_S):
+        while not clock.wait(self._end, BEAT_S):
             try:
                 if not _is_of(there := _read(self._path), self._token):
                     self._lost = f"it is held by {describe(there)}" if there else "it was removed"
@@ -80,7 +83,7 @@ class RemoteLock:
                 self._path.put(_note(self._token, self._beat))
             except RemoteError:
                 continue  # the next beat may get through; check() says when it has been too long
-            self._renewed = time.monotonic()
+            self._renewed = clock.monotonic()
 
 
 @contextmanager
@@ -95,7 +98,7 @@ def locked_remotely(path: RemotePath, folder: Path) -> Iterator[RemoteLock]:
             raise EngineError(_in_use(folder, path, there)) from None
         path.put(_note(token, 0))
         # Of several who take over at once, the last to put its note has the lock: wait until all have put theirs.
-        time.sleep(_SETTLE_S)
+        clock.sleep(_SETTLE_S)
     there = _read(path)
     if not _is_of(there, token):
         raise EngineError(_in_use(folder, path, there or {}))
@@ -112,7 +115,7 @@ def is_locked_remotely(path: RemotePath) -> bool:
     there = _read(path)
     if there is None:
         return False
-    alive = _alive_here(there)
+    alive = _holder_alive_here(there)
     return _age_s(path) < LAPSE_S if alive is None else alive
 
 
@@ -128,12 +131,12 @@ def _in_use(folder: Path, path: RemotePath, note: dict[str, Any]) -> str:
 
 
 def _holder_is_gone(path: RemotePath, note: dict[str, Any]) -> bool:
-    alive = _alive_here(note)
+    alive = _holder_alive_here(note)
     if alive is not None:
         return not alive
-    began = time.monotonic()
-    while time.monotonic() - began < LAPSE_S + BEAT_S:
-        time.sleep(_LOOK_EVERY_S)
+    began = clock.monotonic()
+    while clock.monotonic() - began < LAPSE_S + BEAT_S:
+        clock.sleep(_LOOK_EVERY_S)
         now = _read(path)
         if now is None:
             return True
@@ -142,7 +145,7 @@ def _holder_is_gone(path: RemotePath, note: dict[str, Any]) -> bool:
     return True
 
 
-def _alive_here(note: dict[str, Any]) -> bool | None:
+def _holder_alive_here(note: dict[str, Any]) -> bool | None:
     """Whether the process that wrote a note lives; None where only its own machine could tell."""
     if note.get("machine") != _machine() or not isinstance(note.get("pid"), int):
         return None

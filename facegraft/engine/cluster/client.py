@@ -1,10 +1,9 @@
-"""Where shards are made: in this process, on a local Dask cluster, or on an existing one."""
+"""Clients that have shards made: in this process, on a local Dask cluster, or on an existing one."""
 
 from __future__ import annotations
 
 import logging
 import queue
-import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
@@ -13,33 +12,34 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from facegraft.engine.connect import CONNECT_S, connect, dask_module
+from facegraft.engine.clock import SYSTEM_CLOCK, Clock
+from facegraft.engine.cluster.connect import CONNECT_S, connect, dask_module
+from facegraft.engine.cluster.workers import WorkerPool, scheduler_version
 from facegraft.engine.errors import EngineError
+from facegraft.engine.job import StageJob
 from facegraft.engine.options import EngineOptions
-from facegraft.engine.order import StageOrder
 from facegraft.engine.sandbox import InProcessRunner, ItemRunner, Limits
 from facegraft.engine.shard_task import ShardResult, ShardTask, run_shard
-from facegraft.engine.staff import Staff, scheduler_version
 from facegraft.engine.threads import SINGLE_THREAD
 
 NO_WORKERS_S = 90.0
 _ASK_S = 15.0
 _ASK_EVERY_S = 2.0
-# Shards in flight per worker thread: one being made, one waiting, so that no worker idles between two.
+# Shards in given per worker thread: one being made, one waiting, so that no worker idles between two.
 _IN_FLIGHT = 2
-# Like Dask's own allowed-failures: so often may all workers that a shard was given to go away before the shard is suspected.
+# As Dask's own allowed-failures: how often all workers of a shard may go away before the shard is suspected.
 _MOVES_ALLOWED = 3
 _WAKE = ""
 _DASK_SETTINGS = {
     "distributed.diagnostics.nvml": False,
-    # Dask samples what its workers do and keeps an hour of it: memory that grows, for what the logs of a run tell better.
+    # Dask would sample what its workers do and keep an hour of it in memory; the logs of a run say more.
     "distributed.worker.profile.enabled": False,
 }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a submitted shard: a result, or `lost`: why nobody knows what came of it."""
+    """The end of a submitted shard: a result, or `lost`: why its result is unknown."""
 
     shard: int
     result: ShardResult | None
@@ -47,7 +47,7 @@ class Outcome:
 
 
 class ShardClient(Protocol):
-    """Makes shards. At most `capacity()` should be in flight."""
+    """Makes shards. At most `capacity()` should be in given."""
 
     def capacity(self) -> int: ...
 
@@ -58,7 +58,7 @@ class ShardClient(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Forget what is in flight."""
+        """Forget what is in given."""
         ...
 
 
@@ -67,7 +67,7 @@ class SyncClient:
 
     def __init__(self) -> None:
         self._waiting: deque[ShardTask] = deque()
-        self._order: StageOrder | None = None
+        self._job: StageJob | None = None
         self._runner: ItemRunner | None = None
 
     def capacity(self) -> int:
@@ -85,15 +85,15 @@ class SyncClient:
     def abandon(self) -> None:
         self._waiting.clear()
 
-    def _runner_for(self, order: StageOrder, limits: Limits) -> ItemRunner:
-        if self._runner is None or self._order != order:
-            self._runner, self._order = InProcessRunner(order), order
+    def _runner_for(self, job: StageJob, limits: Limits) -> ItemRunner:
+        if self._runner is None or self._job != job:
+            self._runner, self._job = InProcessRunner(job), job
         return self._runner
 
 
 @dataclass(frozen=True)
-class _Flight:
-    """A shard that Dask has. `workers`: the only ones that may make it; None for all."""
+class _Submitted:
+    """A task that Dask has. `workers`: the only ones that may run it; None for all."""
 
     task: ShardTask
     future: Any
@@ -101,82 +101,84 @@ class _Flight:
 
 
 class DaskClient:
-    """Shards as tasks of a Dask cluster. `own`: a cluster that was started for this client, whose workers are what this process is;
-    those of other clusters are asked before they get any work."""
+    """Shards as tasks of a Dask cluster. `own`: the cluster was started for this client, so that its workers have the same facegraft;
+    workers of any other cluster are asked before they get work. `remedy`: what a user should do when the cluster is gone."""
 
     def __init__(self, client: Any, own: bool, remedy: str) -> None:
         self._client = client
         self._own = own
         self._remedy = remedy
+        # Tests put one here that they move themselves.
+        self.clock: Clock = SYSTEM_CLOCK
         self._waiting: deque[ShardTask] = deque()
-        self._flights: dict[str, _Flight] = {}
+        self._submitted: dict[str, _Submitted] = {}
         self._done: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._lost: deque[Outcome] = deque()
         self._moves: Counter[int] = Counter()
         self._threads: dict[str, int] = {}
-        self._staff: Staff | None = None
-        self._named: set[str] = set()
-        self._asked: float | None = None
+        self._pool: WorkerPool | None = None
+        self._warned: set[str] = set()
+        self._checked_at: float | None = None
         self._without_workers_s = 0.0
 
     def capacity(self) -> int:
-        threads = self._threads if self._staff is None else self._staff.fit
+        threads = self._threads if self._pool is None else self._pool.fit
         return _IN_FLIGHT * max(1, sum(threads.values()))
 
     def submit(self, task: ShardTask) -> None:
-        if not self._own and (self._staff is None or self._staff.order != task.order):
-            self._end_order()
-            self._staff = Staff(self._client, task.order, lambda: self._done.put(_WAKE), self._named)
+        if not self._own and (self._pool is None or self._pool.job != task.job):
+            self._end_job()
+            self._pool = WorkerPool(self._client, task.job, lambda: self._done.put(_WAKE), self._warned)
             with self._connected():
-                self._staff.muster(self._threads)
+                self._pool.update(self._threads)
         self._waiting.append(task)
         with self._connected():
-            self._place()
+            self._submit_waiting()
 
     def next_outcome(self, timeout_s: float) -> Outcome | None:
         with self._connected():
-            self._look_at_cluster()
-            self._place()
+            self._check_cluster()
+            self._submit_waiting()
         if self._lost:
             return self._lost.popleft()
         try:
             key = self._done.get(timeout=timeout_s)
         except queue.Empty:
             return None
-        if key == _WAKE and self._staff is not None:
+        if key == _WAKE and self._pool is not None:
             with self._connected():
-                self._staff.muster(self._threads)
-        if key not in self._flights:
+                self._pool.update(self._threads)
+        if key not in self._submitted:
             return None
-        flight = self._flights.pop(key)
+        given = self._submitted.pop(key)
         try:
             with self._connected():
-                outcome = _outcome(flight.task.shard, flight.future)
+                outcome = _outcome(given.task.shard, given.future)
         finally:
-            flight.future.release()
+            given.future.release()
         del self._moves[outcome.shard]
         return outcome
 
     def abandon(self) -> None:
-        futures = [flight.future for flight in self._flights.values()]
-        self._end_order()
+        futures = [given.future for given in self._submitted.values()]
+        self._end_job()
         if futures and self._client.status == "running":
             # Without a scheduler there is nobody who could still make them.
             with suppress(dask_module("distributed").client.ClosedClientError):
                 self._client.cancel(futures, force=True)
 
-    def _end_order(self) -> None:
-        self._flights.clear()
+    def _end_job(self) -> None:
+        self._submitted.clear()
         self._waiting.clear()
         self._lost.clear()
         self._moves.clear()
-        if self._staff is not None:
-            self._staff.dismiss()
-            self._staff = None
+        if self._pool is not None:
+            self._pool.release()
+            self._pool = None
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
-        """The scheduler may go at any moment, also between a look at the connection and its use."""
+        """Turns a lost connection, which may happen at any call, into an EngineError."""
         try:
             yield
         except dask_module("distributed").client.ClosedClientError as error:
@@ -185,25 +187,25 @@ class DaskClient:
     def _connection_lost(self) -> EngineError:
         return EngineError(f"the connection to the Dask scheduler is lost; what was committed is kept; {self._remedy}")
 
-    def _place(self) -> None:
-        """Give Dask what is waiting, as soon as there is somebody to make it."""
-        workers = None if self._staff is None else frozenset(self._staff.fit)
+    def _submit_waiting(self) -> None:
+        """Submit the waiting tasks to Dask, as soon as there is a worker for them."""
+        workers = None if self._pool is None else frozenset(self._pool.fit)
         while self._waiting and (workers is None or workers):
             task = self._waiting.popleft()
             # A key of its own for every attempt: the scheduler must not answer with what it remembers of an earlier one.
-            key = f"facegraft-{task.order.stage.partition(':')[2]}-{task.shard}-{uuid.uuid4().hex}"
+            key = f"facegraft-{task.job.stage.partition(':')[2]}-{task.shard}-{uuid.uuid4().hex}"
             where = None if workers is None else sorted(workers)
             future = self._client.submit(run_shard, task, key=key, pure=False, retries=0, workers=where)
-            self._flights[key] = _Flight(task, future, workers)
+            self._submitted[key] = _Submitted(task, future, workers)
             future.add_done_callback(lambda done: self._done.put(done.key))
 
-    def _look_at_cluster(self) -> None:
+    def _check_cluster(self) -> None:
         """Count the workers now and then. Raises EngineError when there have been none for a while, or no scheduler."""
-        now = time.monotonic()
-        since = 0.0 if self._asked is None else now - self._asked
-        if self._asked is not None and since < _ASK_EVERY_S:
+        now = self.clock.monotonic()
+        since = 0.0 if self._checked_at is None else now - self._checked_at
+        if self._checked_at is not None and since < _ASK_EVERY_S:
             return
-        self._asked = now
+        self._checked_at = now
         if self._client.status not in ("running", "connecting"):
             raise self._connection_lost()
         try:
@@ -211,30 +213,30 @@ class DaskClient:
         except (OSError, TimeoutError):
             self._threads = {}
         else:
-            if self._staff is not None:
-                self._staff.muster(self._threads)
-                self._move_orphans(self._staff.fit)
-        there = self._threads if self._staff is None else self._staff.fit if self._threads else {}
-        # A pause of this very process (Ctrl-Z, a suspended machine) says nothing about the workers.
+            if self._pool is not None:
+                self._pool.update(self._threads)
+                self._resubmit_orphans(self._pool.fit)
+        there = self._threads if self._pool is None else self._pool.fit if self._threads else {}
+        # A pause of this process itself (Ctrl-Z, a suspended machine) says nothing about the workers.
         self._without_workers_s = 0.0 if there else self._without_workers_s + min(since, _ASK_S + _ASK_EVERY_S)
         if self._without_workers_s > NO_WORKERS_S:
             who = f"none of the {len(self._threads)} Dask workers" if self._threads else "no Dask worker"
             what = "has been fit to work" if self._threads else "has been there"
             raise EngineError(f"{who} {what} for {NO_WORKERS_S:g} s; what was committed is kept; {self._remedy}")
 
-    def _move_orphans(self, fit: Mapping[str, int]) -> None:
-        """Take back the shards whose workers have all gone: Dask would keep them for workers of the same addresses."""
-        for key, flight in list(self._flights.items()):
-            if flight.workers is None or flight.workers & fit.keys() or flight.future.status != "pending":
+    def _resubmit_orphans(self, fit: Mapping[str, int]) -> None:
+        """Submit again the shards whose workers have all gone: Dask would keep them for workers of the same addresses."""
+        for key, given in list(self._submitted.items()):
+            if given.workers is None or given.workers & fit.keys() or given.future.status != "pending":
                 continue
-            del self._flights[key]
-            self._client.cancel([flight.future], force=True)
-            self._moves[flight.task.shard] += 1
-            if self._moves[flight.task.shard] > _MOVES_ALLOWED:
-                del self._moves[flight.task.shard]
-                self._lost.append(Outcome(flight.task.shard, None, lost="all workers that it was given to went away"))
+            del self._submitted[key]
+            self._client.cancel([given.future], force=True)
+            self._moves[given.task.shard] += 1
+            if self._moves[given.task.shard] > _MOVES_ALLOWED:
+                del self._moves[given.task.shard]
+                self._lost.append(Outcome(given.task.shard, None, lost="all workers that it was given to went away"))
             else:
-                self._waiting.append(flight.task)
+                self._waiting.append(given.task)
 
 
 def _outcome(shard: int, future: Any) -> Outcome:
@@ -256,7 +258,7 @@ def _outcome(shard: int, future: Any) -> Outcome:
 
 @contextmanager
 def start_client(options: EngineOptions) -> Iterator[ShardClient]:
-    """The place to make shards that the options ask for; may serve several runs. Raises EngineError when it cannot be reached."""
+    """The client that the options ask for; it may serve several runs. Raises EngineError when its cluster cannot be reached."""
     if options.scheduler == "sync":
         with dask_module("threadpoolctl").threadpool_limits(1):
             yield SyncClient()
@@ -277,7 +279,7 @@ def start_client(options: EngineOptions) -> Iterator[ShardClient]:
                     # Memory is the business of the child: Dask would pause or kill the worker for what the child does.
                     memory_limit=0,
                     env=SINGLE_THREAD,
-                    preload=["facegraft.engine.worker_setup"],
+                    preload=["facegraft.engine.cluster.worker_setup"],
                 ) as cluster,
                 distributed.Client(cluster, set_as_default=False) as client,
             ):

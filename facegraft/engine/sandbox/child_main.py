@@ -1,7 +1,7 @@
-"""The child process that runs a stage's native code: `python -m facegraft.engine.child_main <parent pid> <memory limit in bytes>`.
+"""The child process that runs a stage's native code: `python -m facegraft.engine.sandbox.child_main <parent pid> <memory limit in bytes>`.
 
-It answers requests on what was its stdin and stdout. It dies with its parent, offers itself first to the system's out-of-memory
-killer, and limits its own memory. Whatever the code it runs prints goes to stderr and cannot get between the messages.
+It answers requests on what was its stdin and stdout. It dies with its parent, is the first that the system's out-of-memory killer
+takes, and limits its own memory. What the stage's code prints goes to stderr, so that it cannot get between the messages.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from facegraft.engine import wire
 from facegraft.engine.errors import StageSetupError
-from facegraft.engine.order import StageOrder, open_stage
-from facegraft.engine.seeds import item_rng
+from facegraft.engine.job import StageJob, open_stage
+from facegraft.engine.sandbox import wire
 from facegraft.engine.stage import ItemResult, PlannedItem, Stage, process_item, stage_name
 from facegraft.errors import FacegraftError
+from facegraft.seeds import item_rng
 
 _PR_SET_PDEATHSIG = 1
 
@@ -31,7 +31,7 @@ def main() -> None:
     requests, replies = _take_over_pipes()
     _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _go_first_when_memory_is_short()
+    _offer_to_memory_killer()
     _limit_memory(memory_bytes)
     faulthandler.enable()
     _serve(requests, replies, f"killed: memory limit {memory_bytes / 1e9:g} GB")
@@ -55,7 +55,7 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _go_first_when_memory_is_short() -> None:
+def _offer_to_memory_killer() -> None:
     score = Path("/proc/self/oom_score_adj")
     if score.exists():
         score.write_text("1000")
@@ -72,23 +72,23 @@ def _limit_memory(memory_bytes: int) -> None:
 
 def _serve(requests: int, replies: int, memory_reason: str) -> None:
     stage: Stage | None = None
-    order: StageOrder | None = None
+    job: StageJob | None = None
     seed = 0
     while (request := _read(requests)) is not None:
         if request["op"] == "open":
-            # Let the old stage go before the new one comes: both may be large.
+            # Free the old stage before the new one is built: both may be large.
             stage = None
-            order = StageOrder(**request["order"])
+            job = StageJob(**request["job"])
             try:
-                stage, seed = open_stage(order)
+                stage, seed = open_stage(job)
             except (FacegraftError, MemoryError) as error:
                 _reply_setup_failure(replies, error)
             else:
                 _write_buffers(replies, wire.encode({"status": "ready", "memory": _data_bytes()}))
         else:
-            assert stage is not None and order is not None
+            assert stage is not None and job is not None
             item = PlannedItem(request["key"], request["row"], request["spec"])
-            result = process_item(stage, item, item_rng(seed, stage_name(order.stage), item.key), memory_reason)
+            result = process_item(stage, item, item_rng(seed, stage_name(job.stage), item.key), memory_reason)
             _reply_item(replies, result, memory_reason)
 
 
@@ -151,7 +151,7 @@ def _write_buffers(descriptor: int, buffers: list[bytes | memoryview]) -> None:
 
 
 def _data_bytes() -> int:
-    """Private writable memory of this process (what RLIMIT_DATA counts); 0 where the system does not tell."""
+    """Private writable memory of this process (what RLIMIT_DATA counts); 0 where the system has no /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[5])
     except OSError:

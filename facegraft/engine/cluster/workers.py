@@ -1,7 +1,7 @@
 """Which workers of a cluster that somebody else started may make shards.
 
-Every worker is asked before it gets any work: which facegraft it has, and whether it sees the run. One that does not fit is named,
-once, and gets nothing; the others go on. Workers that join later are asked when they join.
+Every worker is asked before it gets work: which facegraft it has, and whether it sees the run. One that does not fit is named in a
+warning, once, and gets no work; the others go on. Workers that join later are asked when they join.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from facegraft.engine.errors import EngineError
-from facegraft.engine.order import StageOrder, read_ordered_run
+from facegraft.engine.job import StageJob, read_job_run
 from facegraft.errors import FacegraftError
 
 log = logging.getLogger("facegraft")
@@ -25,14 +25,14 @@ _FOLDER_S = 5.0
 _ANSWER_S = 15.0
 _SHOWN = 5
 _ANSWER_LOST = (OSError, TimeoutError, CancelledError)
-# Of the standard library, so that workers with any facegraft, or none, can be asked.
+# A function of the standard library, so that workers with another facegraft, or without it, can answer.
 _VERSION = (pkgutil.resolve_name, "facegraft:__version__")
 
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """A worker as it describes itself. `version`: of facegraft, None where it cannot be imported (`why`: the reason) or no answer came.
-    `memory`: bytes, 0 without a limit."""
+    """A worker as the scheduler and the worker itself describe it. `version`: of its facegraft; None where that cannot be imported or no
+    answer came (`why`: the reason). `memory`: bytes, 0 without a limit."""
 
     name: str
     address: str
@@ -42,16 +42,19 @@ class WorkerFacts:
     memory: int
 
 
-class Staff:
-    """The workers of a cluster, and what each of them said about one order. `wake` is called, from another thread, at every answer."""
+class WorkerPool:
+    """The workers of a cluster, and whether each of them can do one job. `wake` is called, from another thread, at every answer.
 
-    def __init__(self, client: Any, order: StageOrder, wake: Callable[[], None], named: set[str]) -> None:
-        self.order = order
+    `warned`: warnings that have been given already, shared by the pools of several jobs.
+    """
+
+    def __init__(self, client: Any, job: StageJob, wake: Callable[[], None], warned: set[str]) -> None:
+        self.job = job
         self._client = client
         self._wake = wake
-        self._named = named
+        self._warned = warned
         self._versions: dict[str, Any] = {}
-        self._fitness: dict[str, Any] = {}
+        self._checks: dict[str, Any] = {}
         self._refused: dict[str, tuple[str, float]] = {}
         self._threads: Mapping[str, int] = {}
         self._fit: set[str] = set()
@@ -62,59 +65,62 @@ class Staff:
         """Address -> threads of the workers that may work."""
         return {address: threads for address, threads in self._threads.items() if address in self._fit}
 
-    def muster(self, threads: Mapping[str, int]) -> None:
-        """`threads`: of all workers that are there now. Ask the new ones, hear the answers. Raises EngineError when nobody fits."""
+    def update(self, threads: Mapping[str, int]) -> None:
+        """Ask the workers that are new, and collect the answers that have come. `threads`: address → threads of all workers that are there.
+
+        Raises EngineError when all have answered and no worker fits.
+        """
         now = time.monotonic()
         self._threads = dict(threads)
         self._fit &= threads.keys()
-        # A share may be mounted later, so nobody is refused for ever.
+        # A file system may be mounted later, so no worker is refused for ever.
         self._refused = {
             address: (why, when)
             for address, (why, when) in self._refused.items()
             if address in threads and now - when < _ASK_AGAIN_S
         }
-        for asked in (self._versions, self._fitness):
+        for asked in (self._versions, self._checks):
             for address in asked.keys() - threads.keys():
                 asked.pop(address).release()
-        known = self._versions.keys() | self._fitness.keys() | self._fit | self._refused.keys()
+        known = self._versions.keys() | self._checks.keys() | self._fit | self._refused.keys()
         for address in threads.keys() - known:
             self._versions[address] = self._ask(address, *_VERSION)
-        self._hear(now)
+        self._collect_answers(now)
         self._ever_fit |= bool(self._fit)
-        if self._refused and not self._versions and not self._fitness and not self._ever_fit:
-            raise EngineError(self._nobody())
+        if self._refused and not self._versions and not self._checks and not self._ever_fit:
+            raise EngineError(self._none_fits())
 
-    def dismiss(self) -> None:
+    def release(self) -> None:
         """Forget what is still being asked."""
-        for future in (*self._versions.values(), *self._fitness.values()):
+        for future in (*self._versions.values(), *self._checks.values()):
             future.release()
         self._versions.clear()
-        self._fitness.clear()
+        self._checks.clear()
 
     def _ask(self, address: str, *question: Any) -> Any:
         future = self._client.submit(*question, workers=[address], pure=False, retries=0, priority=100)
         future.add_done_callback(lambda _: self._wake())
         return future
 
-    def _hear(self, now: float) -> None:
+    def _collect_answers(self, now: float) -> None:
         for address, future in _answered(self._versions):
             try:
                 version, why = _version(future)
             except _ANSWER_LOST:
-                continue  # the worker went after it had answered: whoever is there next time is asked then
+                continue  # the worker has gone after its answer; it is asked again when it comes back
             finally:
                 future.release()
-            if version == self.order.code_version:
+            if version == self.job.code_version:
                 # Not before: a worker that cannot load what a task is made of ends, and takes its other tasks with it.
-                self._fitness[address] = self._ask(address, why_unfit, self.order)
+                self._checks[address] = self._ask(address, job_problem, self.job)
             elif version is not None:
-                needed = f"this run needs {self.order.code_version}; install the same version there"
+                needed = f"this run needs {self.job.code_version}; install the same version there"
                 self._refuse(address, f"it has facegraft {version}, {needed}", now)
             else:
-                self._refuse(address, f"{why}; install facegraft {self.order.code_version} there", now)
-        for address, future in _answered(self._fitness):
+                self._refuse(address, f"{why}; install facegraft {self.job.code_version} there", now)
+        for address, future in _answered(self._checks):
             try:
-                why = _fitness(future)
+                why = _check_answer(future)
             except _ANSWER_LOST:
                 continue
             finally:
@@ -127,11 +133,11 @@ class Staff:
     def _refuse(self, address: str, why: str, now: float) -> None:
         self._refused[address] = (why, now)
         line = f"worker {worker_name(self._client, address)} gets no work: {why}"
-        if line not in self._named:
-            self._named.add(line)
+        if line not in self._warned:
+            self._warned.add(line)
             log.warning(line)
 
-    def _nobody(self) -> str:
+    def _none_fits(self) -> str:
         names = [
             f"{worker_name(self._client, address)}: {why}" for address, (why, _) in list(self._refused.items())[:_SHOWN]
         ]
@@ -139,12 +145,12 @@ class Staff:
         return f"none of the {len(self._refused)} Dask workers can make this run: {'; '.join(names)}{more}"
 
 
-def why_unfit(order: StageOrder) -> str:
-    """Asked on the worker itself: why it cannot serve the order; empty when it can."""
+def job_problem(job: StageJob) -> str:
+    """Runs on the worker: why it cannot do the job; empty when it can."""
     deadline = time.monotonic() + _FOLDER_S
     while True:
         try:
-            read_ordered_run(order)
+            read_job_run(job)
             return ""
         except (FacegraftError, OSError) as error:
             # A network file system may show a new folder some seconds later than it was made.
@@ -153,7 +159,7 @@ def why_unfit(order: StageOrder) -> str:
         time.sleep(0.5)
 
 
-def roster(client: Any) -> list[WorkerFacts]:
+def describe_workers(client: Any) -> list[WorkerFacts]:
     """All workers of a cluster, with the facegraft that each of them has."""
     workers = client.scheduler_info()["workers"]
     asked = {a: client.submit(*_VERSION, workers=[a], pure=False, retries=0, priority=100) for a in workers}
@@ -176,7 +182,7 @@ def roster(client: Any) -> list[WorkerFacts]:
 
 
 def scheduler_version(client: Any) -> tuple[str | None, str]:
-    """(version of facegraft on the scheduler, why there is none): it reads what the tasks are, so it needs facegraft too."""
+    """(version of facegraft on the scheduler, why it has none). The scheduler unpickles the tasks, so it needs facegraft too."""
     try:
         return str(client.run_on_scheduler(*_VERSION)), ""
     except Exception as error:
@@ -184,7 +190,7 @@ def scheduler_version(client: Any) -> tuple[str | None, str]:
 
 
 def worker_name(client: Any, address: str) -> str:
-    """What the operator called a worker, and where it is."""
+    """The name that the operator gave a worker, and its address."""
     name = client.scheduler_info()["workers"].get(address, {}).get("name", address)
     return address if name == address else f"{name} at {address}"
 
@@ -198,7 +204,7 @@ def _version(future: Any) -> tuple[str | None, str]:
     raise _no_answer(future)
 
 
-def _fitness(future: Any) -> str:
+def _check_answer(future: Any) -> str:
     if future.status == "finished":
         return str(future.result(timeout=_ANSWER_S))
     if future.status == "error":

@@ -1,4 +1,7 @@
-"""One run at a time on an output folder: a lock that the system releases when the process dies, however it dies."""
+"""A lock file on disk: a lock that the system releases when the process dies, however it dies.
+
+The file says who holds it, and is not removed: who removed it could take it from somebody who has just opened it.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,17 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from facegraft.engine.errors import EngineError
-from facegraft.engine.remote_lock import is_locked_remotely, locked_remotely
 from facegraft.store.atomic import unwritable
-from facegraft.store.remote import remote_of
-
-LOCK_FILE = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[Callable[[], None]]:
-    """Hold the folder's lock; gives a function that raises EngineError when it was lost, as can happen in an object store.
-
-    Raises EngineError naming the process that holds it.
-    """
-    path = folder / LOCK_FILE
-    remote = remote_of(path)
-    if remote is not None:
-        with locked_remotely(remote, folder) as lock:
-            yield lock.check
-        return
+def locked_locally(path: Path, folder: Path) -> Iterator[None]:
+    """Hold the lock file of the folder. Raises EngineError naming the process that holds it, StoreError where it cannot be written."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
@@ -50,18 +40,15 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
             os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         except OSError as error:
             raise unwritable(path, error) from error
-        yield lambda: None
+        yield
     finally:
         os.close(descriptor)
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether a run is going on in the folder."""
-    remote = remote_of(folder / LOCK_FILE)
-    if remote is not None:
-        return is_locked_remotely(remote)
+def is_locked_locally(path: Path) -> bool:
+    """Whether a process holds the lock file."""
     try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:

@@ -1,4 +1,4 @@
-"""Which stage over which output folder: what a worker has to be told, and how it sets the stage up from the folder."""
+"""What a worker needs to know to run a stage on an output folder, and how it sets the stage up from that folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.numpy import load
 
 import facegraft
 from facegraft.engine.errors import EngineError
-from facegraft.engine.fingerprint import RunRecord, read_run
+from facegraft.engine.run_record import RunRecord, read_run
 from facegraft.engine.stage import Stage, StageContext, build_stage, read_only
 from facegraft.store.atomic import read_bytes, sha256_bytes
 from facegraft.store.remote import place, remote_of
@@ -20,9 +20,12 @@ from facegraft.store.writer import REGION_MAP_FILE, SHARED_FILE
 
 
 @dataclass(frozen=True)
-class StageOrder:
-    """Everything else is read from the output folder. The stage to import is told by the client and never taken from the folder,
-    so that a run.json from a stranger can run no code."""
+class StageJob:
+    """Which stage runs on which output folder; everything else is read from the folder.
+
+    `stage` ("package.module:Class") comes from the client and never from the folder, so that somebody else's run.json can run no code.
+    `commit_sha256` and `code_version` are those of the run that the client started.
+    """
 
     stage: str
     output: str
@@ -31,28 +34,28 @@ class StageOrder:
     code_version: str
 
 
-def read_ordered_run(order: StageOrder) -> RunRecord:
-    """run.json of the output folder, if it is the run that was ordered and this machine can do it. Raises EngineError."""
+def read_job_run(job: StageJob) -> RunRecord:
+    """run.json of the job's folder. Raises EngineError unless it is the client's run and this machine has the same facegraft."""
     host = socket.gethostname()
-    if facegraft.__version__ != order.code_version:
+    if facegraft.__version__ != job.code_version:
         raise EngineError(
-            f"the worker on {host} has facegraft {facegraft.__version__}, this run needs {order.code_version}; install the same version there"
+            f"the worker on {host} has facegraft {facegraft.__version__}, this run needs {job.code_version}; install the same version there"
         )
-    output = place(order.output)
+    output = place(job.output)
     if remote_of(output) is None and not output.is_dir():
         raise EngineError(
             f"the worker on {host} does not see {output}; workers need the output folder on a file system that they share"
         )
     run = read_run(output)
-    if run.commit_sha256() != order.commit_sha256:
+    if run.commit_sha256() != job.commit_sha256:
         raise EngineError(f"{output} was changed by another run while this one was going on; run the command again")
     return run
 
 
-def open_stage(order: StageOrder) -> tuple[Stage, int]:
+def open_stage(job: StageJob) -> tuple[Stage, int]:
     """(the stage, the run's seed). Raises EngineError or StoreError for the folder, StageSetupError for the stage itself."""
-    run = read_ordered_run(order)
-    output = place(order.output)
+    run = read_job_run(job)
+    output = place(job.output)
     shared, region_map = {}, None
     if run.shared_sha256 is not None:
         data = _checked(output / SHARED_FILE, run.shared_sha256)
@@ -64,8 +67,8 @@ def open_stage(order: StageOrder) -> tuple[Stage, int]:
             ) from error
     if run.region_map_sha256 is not None:
         region_map = json.loads(_checked(output / REGION_MAP_FILE, run.region_map_sha256))
-    context = StageContext(output, list(order.inputs), run.parameters, shared, region_map, run.seed)
-    return build_stage(order.stage, context), run.seed
+    context = StageContext(output, list(job.inputs), run.parameters, shared, region_map, run.seed)
+    return build_stage(job.stage, context), run.seed
 
 
 def _checked(path: Path, sha256: str) -> bytes:

@@ -1,4 +1,4 @@
-"""A killable child process, seen from the worker: start it, exchange messages under a time limit, kill it.
+"""The child process as its worker handles it: start it, exchange messages under a time limit, kill it.
 
 A `subprocess` and not `multiprocessing`, because Dask's workers are daemons and may not have multiprocessing children. The child is
 `facegraft.engine.child_main`.
@@ -12,20 +12,20 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from facegraft.engine import wire
+from facegraft.engine.clock import SYSTEM_CLOCK, Clock
+from facegraft.engine.sandbox import wire
 from facegraft.engine.threads import SINGLE_THREAD
 
 _READ = 1 << 20
 _TAIL_BYTES = 8192
 _SLICE_S = 1.0
-# Signals that come from outside (an operator, the system short of memory), not from the code that runs.
+# Signals that come from outside (an operator, the system when memory is short), not from the code that runs.
 _OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -34,7 +34,7 @@ class ChildTimeout(Exception):
 
 
 class ChildDied(Exception):
-    """The child ended, or its answer was garbage. `outside`: by a signal that its own code does not raise."""
+    """The child ended, or its answer was no message. `outside`: it was killed by a signal that its own code does not raise."""
 
     def __init__(self, reason: str, outside: bool) -> None:
         super().__init__(reason)
@@ -50,7 +50,7 @@ class Child:
         # -P and an explicit PYTHONPATH: the child must import exactly what this process does, and nothing of the current folder.
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "facegraft.engine.child_main", str(os.getpid()), str(memory_bytes)],
+            [sys.executable, "-P", "-m", "facegraft.engine.sandbox.child_main", str(os.getpid()), str(memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -64,10 +64,10 @@ class Child:
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
         # A bounded tail of what it prints; drained all the time, so that a talkative library never blocks on a full pipe.
-        self._noise = bytearray()
-        self._drain = threading.Thread(target=self._keep_noise, args=(self._process.stderr,), daemon=True)
+        self._output = bytearray()
+        self._drain = threading.Thread(target=self._read_stderr, args=(self._process.stderr,), daemon=True)
         self._drain.start()
-        # Of the child's own accounts: how many items it has processed, and how much memory it held when its stage was ready.
+        # Items that it has processed, and bytes that it held when its stage was ready, by what it answered.
         self.served = 0
         self.base_memory = 0
 
@@ -78,27 +78,29 @@ class Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def exchange(self, header: Mapping[str, Any], limit_s: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Send a request, wait for the answer. Raises ChildTimeout or ChildDied; in both cases the child is gone."""
-        self._noise.clear()
-        clock = _PatientClock(limit_s)
+    def exchange(
+        self, header: Mapping[str, Any], limit_s: float, clock: Clock = SYSTEM_CLOCK
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Send a request and wait for the answer, `limit_s` by the clock. Raises ChildTimeout or ChildDied; in both cases the child is gone."""
+        self._output.clear()
+        limit = _TimeLimit(limit_s, clock)
         try:
-            self._send(wire.encode(header), clock)
-            sizes = wire.read_prefix(self._receive(wire.PREFIX.size, clock), self._memory_bytes)
-            return wire.decode(self._receive(sizes[0], clock), self._receive(sizes[1], clock))
+            self._send(wire.encode(header), limit)
+            sizes = wire.read_prefix(self._receive(wire.PREFIX.size, limit), self._memory_bytes)
+            return wire.decode(self._receive(sizes[0], limit), self._receive(sizes[1], limit))
         except wire.WireError as error:
             self.kill()
             raise ChildDied(f"crashed: broken answer ({error})", outside=False) from error
         except (BrokenPipeError, EOFError) as error:
-            raise self._obituary() from error
+            raise self._death() from error
         except BaseException:
             # A Ctrl-C or a timeout between request and answer: what comes later must not be taken for another item's answer.
             self.kill()
             raise
 
-    def noise(self) -> str:
+    def last_output(self) -> str:
         """The last lines that the child (or a native library in it) wrote to stdout or stderr since the last request."""
-        return self._noise.decode(errors="replace")
+        return self._output.decode(errors="replace")
 
     def kill(self) -> None:
         """End the child and everything it started, at once."""
@@ -112,21 +114,21 @@ class Child:
             if pipe is not None:
                 pipe.close()
 
-    def _send(self, buffers: list[bytes | memoryview], clock: _PatientClock) -> None:
+    def _send(self, buffers: list[bytes | memoryview], limit: _TimeLimit) -> None:
         for buffer in buffers:
             view = memoryview(buffer)
             while view:
-                clock.wait(self._to, select.POLLOUT)
+                limit.wait(self._to, select.POLLOUT)
                 try:
                     view = view[os.write(self._to, view) :]
                 except BlockingIOError:
                     continue
 
-    def _receive(self, size: int, clock: _PatientClock) -> bytearray:
+    def _receive(self, size: int, limit: _TimeLimit) -> bytearray:
         data, filled = bytearray(size), 0
         view = memoryview(data)
         while filled < size:
-            clock.wait(self._from, select.POLLIN)
+            limit.wait(self._from, select.POLLIN)
             try:
                 count = os.readv(self._from, [view[filled : filled + _READ]])
             except BlockingIOError:
@@ -136,7 +138,7 @@ class Child:
             filled += count
         return data
 
-    def _obituary(self) -> ChildDied:
+    def _death(self) -> ChildDied:
         try:
             code = self._process.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
@@ -155,27 +157,28 @@ class Child:
             )
         return ChildDied(f"crashed: signal {-code} ({name})", outside=False)
 
-    def _keep_noise(self, stderr: IO[bytes]) -> None:
+    def _read_stderr(self, stderr: IO[bytes]) -> None:
         with stderr:
             while data := stderr.read(4096):
-                self._noise += data
-                del self._noise[:-_TAIL_BYTES]
+                self._output += data
+                del self._output[:-_TAIL_BYTES]
 
 
-class _PatientClock:
-    """A time limit that a stopped or suspended parent does not use up: each wait counts for one second at most."""
+class _TimeLimit:
+    """A time limit that does not run while the parent is stopped or suspended: each wait counts for one second at most."""
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, clock: Clock) -> None:
         self._left = limit_s
+        self._clock = clock
 
     def wait(self, descriptor: int, event: int) -> None:
         """Until the descriptor is ready (or closed). Raises ChildTimeout."""
         poll = select.poll()
         poll.register(descriptor, event)
         while self._left > 0:
-            start = time.monotonic()
+            start = self._clock.monotonic()
             ready = poll.poll(1000 * min(self._left, _SLICE_S))
-            self._left -= min(time.monotonic() - start, _SLICE_S)
+            self._left -= min(self._clock.monotonic() - start, _SLICE_S)
             if ready:
                 return
         raise ChildTimeout

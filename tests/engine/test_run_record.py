@@ -7,8 +7,8 @@ import pytest
 from toy_stages import toy_plan
 
 from facegraft.engine.errors import EngineError
-from facegraft.engine.fingerprint import RunRecord, differences, read_run, refuse_other_run, run_record, write_run
 from facegraft.engine.plan import StagePlan, shard_plan
+from facegraft.engine.run_record import RunRecord, differences, read_run, refuse_other_run, run_record, write_run
 from facegraft.store import DamagedError
 
 

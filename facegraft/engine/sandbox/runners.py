@@ -1,7 +1,7 @@
-"""Running items where they can do no harm, and saying fairly what an item died of.
+"""Runners of items: in this process, or in a child process that an item cannot do harm from.
 
-The rule of blame: an item is blamed for the death of its child, or for running out of memory, only when a child that has done nothing
-else dies of it too. A child that had other items before, or that was killed from outside, is replaced and the item is run again, alone.
+An item is blamed for the death of its child, or for running out of memory, only when the child had done nothing else before. Where the
+child had made other items, or was killed from outside, it is replaced, and the item is run again in the new one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from facegraft.engine.child import Child, ChildDied, ChildTimeout
+from facegraft.engine.clock import SYSTEM_CLOCK, Clock
 from facegraft.engine.errors import EngineError, StageSetupError
-from facegraft.engine.order import StageOrder, open_stage
-from facegraft.engine.seeds import item_rng
+from facegraft.engine.job import StageJob, open_stage
+from facegraft.engine.sandbox.child import Child, ChildDied, ChildTimeout
 from facegraft.engine.stage import ItemResult, PlannedItem, process_item, stage_name
+from facegraft.seeds import item_rng
 
 _SETUP_LIMIT_S = 600.0
 _ATTEMPTS = 2
@@ -43,20 +44,24 @@ class ItemRunner(Protocol):
 class InProcessRunner:
     """Items in this very process, for debugging: no limits, and a crash is a crash."""
 
-    def __init__(self, order: StageOrder) -> None:
-        self._order = order
-        self._stage, self._seed = open_stage(order)
+    def __init__(self, job: StageJob) -> None:
+        self._job = job
+        self._stage, self._seed = open_stage(job)
 
     def run(self, item: PlannedItem) -> ItemResult:
-        return process_item(self._stage, item, item_rng(self._seed, stage_name(self._order.stage), item.key))
+        return process_item(self._stage, item, item_rng(self._seed, stage_name(self._job.stage), item.key))
 
 
 class Sandbox:
-    """Items in a killable child, which is kept from item to item and replaced when it dies or has grown too large."""
+    """Items in a killable child, which is kept from item to item and replaced when it dies or has grown too large.
 
-    def __init__(self, order: StageOrder, limits: Limits) -> None:
-        self._order = order
+    `clock`: what the time limit of an item is measured with.
+    """
+
+    def __init__(self, job: StageJob, limits: Limits, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._job = job
         self._limits = limits
+        self._clock = clock
         self._child: Child | None = None
         _all_sandboxes.add(self)
 
@@ -67,15 +72,15 @@ class Sandbox:
             child = self._ready_child()
             fresh = child.served == 0
             try:
-                answer, arrays = child.exchange(request, self._limits.item_timeout_s)
+                answer, arrays = child.exchange(request, self._limits.item_timeout_s, self._clock)
             except ChildTimeout:
                 self.close()
                 return ItemResult(
-                    item.key, reason=f"timeout after {self._limits.item_timeout_s:g} s", traceback=child.noise()
+                    item.key, reason=f"timeout after {self._limits.item_timeout_s:g} s", traceback=child.last_output()
                 )
             except ChildDied as death:
                 self.close()
-                result = ItemResult(item.key, reason=death.reason, traceback=child.noise())
+                result = ItemResult(item.key, reason=death.reason, traceback=child.last_output())
                 if fresh and not death.outside:
                     return result
                 continue
@@ -97,8 +102,8 @@ class Sandbox:
             self._child.kill()
             self._child = None
 
-    def serves(self, order: StageOrder, limits: Limits) -> bool:
-        return self._order == order and self._limits == limits
+    def serves(self, job: StageJob, limits: Limits) -> bool:
+        return self._job == job and self._limits == limits
 
     def _ready_child(self) -> Child:
         if self._child is not None and not self._child.alive():
@@ -111,18 +116,16 @@ class Sandbox:
         for attempt in range(_ATTEMPTS):
             child = Child(self._limits.memory_bytes)
             try:
-                answer, _ = child.exchange({"op": "open", "order": asdict(self._order)}, _SETUP_LIMIT_S)
+                answer, _ = child.exchange({"op": "open", "job": asdict(self._job)}, _SETUP_LIMIT_S, self._clock)
             except ChildTimeout as error:
-                raise StageSetupError(
-                    f"stage {self._order.stage} was not set up within {_SETUP_LIMIT_S:g} s"
-                ) from error
+                raise StageSetupError(f"stage {self._job.stage} was not set up within {_SETUP_LIMIT_S:g} s") from error
             except ChildDied as death:
                 if attempt + 1 < _ATTEMPTS:
                     continue
-                noise = child.noise().strip().splitlines()
-                last = f"; its last words: {noise[-1]}" if noise else ""
+                last_output = child.last_output().strip().splitlines()
+                last = f"; its last words: {last_output[-1]}" if last_output else ""
                 raise StageSetupError(
-                    f"stage {self._order.stage} cannot be set up: its process {death.reason}{last}"
+                    f"stage {self._job.stage} cannot be set up: its process {death.reason}{last}"
                 ) from death
             if answer["status"] == "ready":
                 child.base_memory = answer["memory"]
@@ -138,13 +141,13 @@ class Sandbox:
             self.close()
 
 
-def thread_sandbox(order: StageOrder, limits: Limits) -> Sandbox:
-    """The sandbox of this thread: the same one from shard to shard as long as order and limits stay."""
+def thread_sandbox(job: StageJob, limits: Limits) -> Sandbox:
+    """The sandbox of this thread: the same one from shard to shard as long as job and limits stay."""
     sandbox: Sandbox | None = getattr(_of_thread, "sandbox", None)
-    if sandbox is None or not sandbox.serves(order, limits):
+    if sandbox is None or not sandbox.serves(job, limits):
         if sandbox is not None:
             sandbox.close()
-        sandbox = _of_thread.sandbox = Sandbox(order, limits)
+        sandbox = _of_thread.sandbox = Sandbox(job, limits)
     return sandbox
 
 
