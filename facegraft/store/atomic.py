@@ -97,7 +97,7 @@ def write_bytes_atomic(path: AnyPath, data: bytes | memoryview) -> None:
         remove_leftovers(final)
         temporary = final.with_name(temporary_name(final.name))
         try:
-            _write_and_sync(temporary, data)
+            write_and_sync(temporary, data)
             temporary.replace(final)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -162,7 +162,7 @@ def remove_leftovers(final: Path) -> None:
     that nothing has touched the file for an hour (a file takes seconds).
     """
     for leftover in final.parent.glob(f"{_glob_escape(final.name)}{TEMPORARY_MARK}*"):
-        if _is_dead(leftover.name[len(final.name) + len(TEMPORARY_MARK) :], leftover):
+        if is_dead(leftover.name[len(final.name) + len(TEMPORARY_MARK) :], leftover):
             leftover.unlink(missing_ok=True)
 
 
@@ -172,7 +172,7 @@ def is_temporary(name: str) -> bool:
 
 def temporary_name(final: str) -> str:
     """A name that nobody else has, and that tells whose it is."""
-    return f"{final}{TEMPORARY_MARK}{_host()}-{os.getpid()}-{secrets.token_hex(6)}"
+    return f"{final}{TEMPORARY_MARK}{host_name()}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 def final_name(temporary: str) -> str:
@@ -215,7 +215,8 @@ def unreadable(path: AnyPath, error: OSError) -> StoreError:
     return StoreError(f"cannot read {path}: {error.strerror or error}")
 
 
-def _write_and_sync(path: Path, data: bytes | memoryview) -> None:
+def write_and_sync(path: Path, data: bytes | memoryview) -> None:
+    """Write a new file, and have it on the disk before returning. Raises OSError; what was written so far then stays."""
     # O_EXCL: two attempts can never share a temporary file; 0o666 leaves the permissions to the umask.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -228,14 +229,19 @@ def _write_and_sync(path: Path, data: bytes | memoryview) -> None:
         os.close(descriptor)
 
 
-def _host() -> str:
+def host_name() -> str:
+    """This machine's name, of letters and digits alone: the first part of what comes after TEMPORARY_MARK."""
     return re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:40] or "host"
 
 
-def _is_dead(token: str, leftover: Path) -> bool:
+def is_dead(token: str, leftover: Path) -> bool:
+    """Whether the writer of a temporary file is gone, or has not touched it for an hour where it ran on another machine.
+
+    token: what comes after TEMPORARY_MARK in the file's name, `<host>-<pid>-<random>`.
+    """
     host, _, rest = token.partition("-")
     pid = rest.partition("-")[0]
-    if host == _host() and pid.isdigit():
+    if host == host_name() and pid.isdigit():
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from facegraft.store import Location, open_dataset
+from facegraft.vocabulary import SCAN, TEST
 from facegraft_model.config import Config
 from facegraft_model.fitting.fit import fit_samples
 from facegraft_model.method import Field
@@ -26,7 +27,7 @@ class Validation:
         self.keys = [
             row["key"]
             for row in index
-            if row["split"] == "test" and row["origin"] == "scan" and row["status"] == "written"
+            if row["split"] == TEST and row["origin"] == SCAN and row["status"] == "written"
         ][:HEADS]
         share = POINTS / (config.fit.surface + config.fit.near + config.fit.free)
         windows = {
