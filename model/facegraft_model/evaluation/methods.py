@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from facegraft.errors import printable
+from facegraft.errors import did_you_mean, printable
 from facegraft.vocabulary import SCAN, TEST
 from facegraft_model.checkpoints.checkpoint import latest
 from facegraft_model.config import Config
@@ -169,8 +168,7 @@ METHODS = {method.name: method for method in REGISTERED}
 def method_named(name: str) -> Method:
     """A registered method. Raises ModelError for an unknown name."""
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        meant = did_you_mean(name, METHODS)
         plain = [known for known in METHODS if not known.endswith(FIVE)]
         raise ModelError(
             f"compare: no method {printable(name)!r}{meant}; there are {', '.join(plain)}, and presets with {FIVE}"

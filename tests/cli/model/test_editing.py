@@ -86,9 +86,9 @@ def test_walks_take_all_parts_of_the_model_and_then_the_remainder(bears: Path, t
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["--snuot", "dave_neutral"], "no part or option --snuot (did you mean --snout?); the parts of this model are snout, lobe_left, beak"),
+        (["--snuot", "dave_neutral"], "no part or option --snuot (did you mean 'snout'?); the parts of this model are snout, lobe_left, beak"),
         (["--donor", "nose=dave_neutral"], "no part or option --nose; the parts of this model are snout, lobe_left, beak"),
-        (["--resolutoin", "32", "--snout", "dave_neutral"], "no part or option --resolutoin (did you mean --resolution?)"),
+        (["--resolutoin", "32", "--snout", "dave_neutral"], "no part or option --resolutoin (did you mean 'resolution'?)"),
     ],
 )  # fmt: skip
 def test_a_wrong_part_is_answered_in_one_line(bears: Path, tmp_path: Path, wrong: list[str], message: str) -> None:
