@@ -19,7 +19,7 @@ from facegraft.engine.locks import locked
 from facegraft.store import open_dataset, verify_dataset
 from facegraft.store.atomic import temporary_name
 
-POISON = {3: "segfault", 6: "memory", 9: "exception", 12: "nan", 14: "hang", 17: "wrong_dtype", 19: "refuse"}
+POISON = {3: "segfault", 6: "memory", 9: "nameless", 12: "nan", 14: "hang", 17: "wrong_dtype", 19: "refuse"}
 REASONS = {
     "item_003": "crashed: signal 11 (SIGSEGV)",
     "item_006": "killed: memory limit 1 GB",
@@ -98,7 +98,7 @@ def test_poison_items_are_rejected_with_the_right_reason_and_no_other(tmp_path: 
     assert (
         record["reason"] == REASONS["item_009"]
         and "Traceback" in record["traceback"]
-        and record["spec"]["fault"] == "exception"
+        and record["spec"]["fault"] == "nameless"
     )
     assert (tmp_path / "out" / "rejects" / "item_019.safetensors").is_file()
 
