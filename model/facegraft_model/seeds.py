@@ -1,16 +1,12 @@
-"""Seeds: every random number derives from (run seed, purpose, item)."""
+"""Generators of torch from the seeds of facegraft.seeds."""
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 
+from facegraft.seeds import derived_seed
 
-def derived_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed from the run's seed and what it is for."""
-    text = "/".join([str(seed), *map(str, purpose)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+__all__ = ["derived_seed", "generator"]
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:

@@ -12,22 +12,33 @@ import torch
 from facegraft_model.baselines import deepsdf, i3dmm
 from facegraft_model.baselines.autodecoder import AutoDecoder, WeightNormLinear
 from facegraft_model.baselines.deepsdf import DeepSDFField
-from facegraft_model.baselines.i3dmm import I3DMMField, ReferenceNet, deformation_net, encode, pairwise_distance
-from facegraft_model.baselines.linear import LinearModel, principal_modes
-from facegraft_model.config import BaselineConfig, Config, FitConfig
+from facegraft_model.baselines.i3dmm import (
+    I3DMMField,
+    I3DMMOptions,
+    ReferenceNet,
+    deformation_net,
+    encode,
+    pairwise_distance,
+)
+from facegraft_model.config import Config, FitConfig
 from facegraft_model.data.ids import DataError, IdTable
 from facegraft_model.errors import ModelError
+from facegraft_model.evaluation.linear import LinearModel, principal_modes
 from facegraft_model.method import Batch, TemplateFacts
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from toy_parts import EYES
 
 from facegraft.store import DatasetSchema, ShardItem, finish_dataset, shard_name, surfaces_fields, write_shard
 
 RADII = {"anna": 0.35, "bert": 0.45, "cleo": 0.55}
-SMALL = (
+SMALL_DEEPSDF = (
     "baseline.deepsdf_dim=8",
     "baseline.deepsdf_width=32",
     "baseline.deepsdf_layers=4",
+    "baseline.code_warmup_epochs=10",
+)
+SMALL_I3DMM = (
     "baseline.i3dmm_id_dim=8",
     "baseline.i3dmm_exp_dim=4",
     "baseline.i3dmm_width=32",
@@ -35,6 +46,7 @@ SMALL = (
     "baseline.i3dmm_reference_width=48",
     "baseline.code_warmup_epochs=10",
 )
+SMALL = {DeepSDFField: ("model.method=deepsdf", *SMALL_DEEPSDF), I3DMMField: ("model.method=i3dmm", *SMALL_I3DMM)}
 KINDS: list[type[AutoDecoder]] = [DeepSDFField, I3DMMField]
 
 
@@ -48,14 +60,15 @@ def head_row(subject: str, expression: str = "neutral", donor: str | None = None
     return {"subject": subject, "recipient": subject, **donors, "expression": expression}
 
 
-TABLE = IdTable.from_rows([*(head_row(name) for name in RADII), head_row("anna", "smile")])
+TABLE = IdTable.from_rows([*(head_row(name) for name in RADII), head_row("anna", "smile")], EYES)
 EPOCH = torch.tensor(5.0)
+WITHOUT_CHANCE: dict[type[AutoDecoder], list[str]] = {DeepSDFField: ["baseline.deepsdf_dropout=0"], I3DMMField: []}
 
 
 def make(kind: type[AutoDecoder], *settings: str, table: IdTable = TABLE) -> Any:
     torch.manual_seed(0)
     template = TemplateFacts(torch.zeros(68, 3), torch.zeros(4, 3), torch.zeros(4))
-    return kind(Config().with_settings([*SMALL, *settings]), table, template, 170.0)
+    return kind(Config().with_settings([*SMALL[kind], *settings]), table, template, 170.0)
 
 
 def sphere_batch(seed: int, count: int = 300) -> Batch:
@@ -103,15 +116,15 @@ def parameters(module: nn.Module) -> int:
 
 def test_parameter_counts_are_the_published_ones() -> None:
     template = TemplateFacts(torch.zeros(68, 3), torch.zeros(4, 3), torch.zeros(4))
-    assert parameters(DeepSDFField(Config(), TABLE, template, 170.0).decoder) == 1_843_195
-    assert parameters(deformation_net(BaselineConfig(), 384)) == 8_225_795
-    assert parameters(ReferenceNet(BaselineConfig())) == 790_017
+    assert parameters(DeepSDFField(deepsdf.PUBLISHED, TABLE, template, 170.0).decoder) == 1_843_195
+    assert parameters(deformation_net(I3DMMOptions(), 384)) == 8_225_795
+    assert parameters(ReferenceNet(I3DMMOptions())) == 790_017
 
 
 def test_initial_codes_have_the_published_spread() -> None:
     template = TemplateFacts(torch.zeros(68, 3), torch.zeros(4, 3), torch.zeros(4))
     for kind, name, std in ((DeepSDFField, "shape", 256**-0.5), (I3DMMField, "id", 384**-0.5)):
-        field = kind(Config(), TABLE, template, 170.0)
+        field = kind(Config().of_method(kind.presets[0].model.method), TABLE, template, 170.0)
         assert float(field.initial_code(name, 500).std()) == pytest.approx(std, rel=0.02)
 
 
@@ -182,15 +195,15 @@ def test_missing_expression_is_the_neutral_code() -> None:
 
 
 def test_which_expression_is_neutral() -> None:
-    grafted = IdTable.from_rows([head_row("anna", "e01", "bert"), head_row("bert", "neutral"), head_row("anna", "e01")])
+    grafted = IdTable.from_rows([head_row("anna", "e01", "bert"), head_row("bert", "neutral"), head_row("anna", "e01")], EYES)
     assert i3dmm.neutral_row(grafted) == grafted.expression_name("e01")
-    unknown = IdTable.from_rows([head_row("anna", "e01")])
+    unknown = IdTable.from_rows([head_row("anna", "e01")], EYES)
     assert i3dmm.neutral_row(unknown) is None
     field, codes = make(I3DMMField, table=unknown).eval(), {"id": torch.randn(1, 8)}
     torch.testing.assert_close(
         field.sdf(torch.ones(1, 2, 3), codes), field.sdf(torch.ones(1, 2, 3), {**codes, "exp": torch.zeros(1, 4)})
     )
-    several = IdTable.from_rows([head_row("anna", "e01", "bert"), head_row("bert", "e02", "anna")])
+    several = IdTable.from_rows([head_row("anna", "e01", "bert"), head_row("bert", "e02", "anna")], EYES)
     with pytest.raises(ModelError, match="must all be neutral"):
         i3dmm.neutral_row(several)
 
@@ -282,9 +295,9 @@ def test_pretraining_moves_the_reference_alone_on_neutral_heads() -> None:
 
 
 @pytest.mark.parametrize(("kind", "published"), [(DeepSDFField, deepsdf.PUBLISHED), (I3DMMField, i3dmm.PUBLISHED)])
-def test_a_few_steps_learn_spheres_and_codes_fit(kind: type[AutoDecoder], published: tuple[str, ...]) -> None:
-    config = Config().with_settings(published)
-    field = make(kind, "baseline.deepsdf_dropout=0").train()
+def test_a_few_steps_learn_spheres_and_codes_fit(kind: type[AutoDecoder], published: Config) -> None:
+    config = published
+    field = make(kind, *WITHOUT_CHANCE[kind]).train()
     groups = [
         {"params": [p for name, p in field.named_parameters() if not name.startswith("tables.")], "lr": 4e-3},
         {"params": list(field.tables.parameters()), "lr": 1e-2},
@@ -315,7 +328,7 @@ def test_a_few_steps_learn_spheres_and_codes_fit(kind: type[AutoDecoder], publis
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_training_step_is_one_graph(kind: type[AutoDecoder]) -> None:
-    field, batch = make(kind, "baseline.deepsdf_dropout=0", "baseline.i3dmm_pretrain_epochs=3"), sphere_batch(0, 20)
+    field, batch = make(kind, *WITHOUT_CHANCE[kind]), sphere_batch(0, 20)
 
     def loss(batch: Batch, epoch: Tensor) -> Tensor:
         return torch.stack(list(field.training_terms(batch, field.codes_of(batch), epoch).values())).sum()
@@ -329,18 +342,19 @@ def test_a_training_step_is_one_graph(kind: type[AutoDecoder]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("method", "setting", "message"),
     [
-        ("baseline.deepsdf_width=259", "larger than deepsdf_dim"),
-        ("baseline.deepsdf_dropout=1", "below 1"),
-        ("baseline.i3dmm_layers=1", "at least 2"),
-        ("baseline.clamp=0", "clamp must be positive"),
-        ("baseline.code=-1", "must not be negative"),
+        ("deepsdf", "baseline.deepsdf_width=259", "larger than deepsdf_dim"),
+        ("deepsdf", "baseline.deepsdf_dropout=1", "below 1"),
+        ("deepsdf", "baseline.deepsdf_layers=1", "at least 2, but is 1: the code enters in the middle"),
+        ("i3dmm", "baseline.i3dmm_layers=1", "at least 2"),
+        ("i3dmm", "baseline.clamp=0", "clamp must be positive"),
+        ("deepsdf", "baseline.code=-1", "must not be negative"),
     ],
 )
-def test_settings_that_cannot_work(setting: str, message: str) -> None:
+def test_settings_that_cannot_work(method: str, setting: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        Config().with_settings([setting])
+        Config().with_settings([f"model.method={method}", setting])
 
 
 # -- the linear model -------------------------------------------------------------------------------------------------
@@ -378,7 +392,7 @@ class Synthetic:
             "string",
         )
         topology = {"name": "toy", "vertex_count": None, "faces_sha256": None}
-        schema = DatasetSchema("surfaces", topology, 170.0, "unit ball", surfaces_fields(), columns)
+        schema = DatasetSchema("surfaces", topology, 170.0, "unit ball", surfaces_fields(EYES), columns, EYES)
         items = []
         for number, (key, (row, vertices)) in enumerate(sorted(heads.items())):
             arrays = {

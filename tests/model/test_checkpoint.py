@@ -15,9 +15,10 @@ import pytest
 import safetensors.torch
 import torch
 from checkpoint_tensors import STATE, assert_same, moments, some_tensors, steps
-from facegraft_model.training import checkpoint
-from facegraft_model.training.checkpoint import CheckpointError, latest, load, load_into, prune, save
+from facegraft_model.checkpoints.checkpoint import CheckpointError, latest, load, load_into, prune, save
 from torch import nn
+
+from facegraft.store.atomic import host_name
 
 # -- there and back ---------------------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ def test_training_that_goes_back_overtakes_later_checkpoints(tmp_path: Path) -> 
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
     parent = tmp_path / "checkpoints"
-    host = checkpoint._own_token().partition("-")[0]
+    host = host_name()
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     names = {pid: f"step_00000007.tmp-{host}-{pid}-abc" for pid in (gone.pid, os.getpid(), os.getppid())}
@@ -182,7 +183,7 @@ KILLED = textwrap.dedent(
     """
     import os, random, signal, sys, time
     import torch
-    from facegraft_model.training.checkpoint import latest, load, save
+    from facegraft_model.checkpoints.checkpoint import latest, load, save
 
     torch.set_num_threads(1)
     run, mode, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -11,8 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 from checkpoint_tensors import STATE, moments, some_tensors
-from facegraft_model.training import tensor_file
-from facegraft_model.training.checkpoint import CheckpointError, latest, load, save
+from facegraft_model.checkpoints import tensor_file
+from facegraft_model.checkpoints.checkpoint import CheckpointError, latest, load, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

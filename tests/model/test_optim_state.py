@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from checkpoint_tensors import assert_same
-from facegraft_model.training.checkpoint import CheckpointError, load, load_into, save
-from facegraft_model.training.optim_state import optimiser_tensors, restore_optimiser
+from facegraft_model.checkpoints.checkpoint import CheckpointError, load, load_into, save
+from facegraft_model.checkpoints.optim_state import optimiser_tensors, restore_optimiser
 from torch import Tensor, nn
 
 

@@ -18,16 +18,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from facegraft_model.checkpoints import checkpoint as checkpoints
 from facegraft_model.config import Config, TrainConfig
+from facegraft_model.devices import choose_device
 from facegraft_model.errors import ModelError
 from facegraft_model.field import FaceField
 from facegraft_model.models import load_field
 from facegraft_model.nets.siren import Matmul
-from facegraft_model.training import checkpoint as checkpoints
 from facegraft_model.training import train as training
-from facegraft_model.training.parallel import Processes, choose_device
+from facegraft_model.training.parallel import Processes
 from facegraft_model.training.runlog import read_metrics
-from facegraft_model.training.train import TrainingStep, learning_rate_factor, split_batch, train
+from facegraft_model.training.schedule import learning_rate_factor
+from facegraft_model.training.step import TrainingStep, split_batch
+from facegraft_model.training.train import train
 from torch import Tensor
 
 from facegraft.store import DamagedError, StoreError, open_dataset
@@ -38,14 +41,16 @@ Batch = dict[str, Tensor]
 STEP = torch.zeros(())
 MEASURED = ("points_per_s", "step_ms", "data_wait_ms", "seconds")
 """What depends on the machine's speed."""
-BASELINE = [
-    "baseline.deepsdf_dim=4",
-    "baseline.deepsdf_width=16",
-    "baseline.deepsdf_layers=4",
-    "baseline.i3dmm_width=16",
-]
-BASELINE += ["baseline.i3dmm_id_dim=4", "baseline.i3dmm_exp_dim=4", "baseline.i3dmm_layers=4"]
-BASELINE += ["baseline.i3dmm_reference_width=16"]
+BASELINES = {
+    "deepsdf": ["baseline.deepsdf_dim=4", "baseline.deepsdf_width=16", "baseline.deepsdf_layers=4"],
+    "i3dmm": [
+        "baseline.i3dmm_width=16",
+        "baseline.i3dmm_id_dim=4",
+        "baseline.i3dmm_exp_dim=4",
+        "baseline.i3dmm_layers=4",
+        "baseline.i3dmm_reference_width=16",
+    ],
+}
 
 
 @pytest.fixture
@@ -201,7 +206,7 @@ def test_a_second_process_in_the_same_folder_is_refused(go: Callable[..., Path],
 @pytest.mark.parametrize("method", ["parts", "imface", "deepsdf", "i3dmm"])
 def test_a_run_in_two_sittings_is_a_run_in_one(go: Callable[..., Path], tmp_path: Path, method: str) -> None:
     """Adam's moments, dropout, the order of items and windows: nothing depends on where a sitting began."""
-    settings = [f"model.method={method}", *(BASELINE if method in ("deepsdf", "i3dmm") else [])]
+    settings = [f"model.method={method}", *BASELINES.get(method, [])]
     go(tmp_path / "two", *settings, "train.steps=2")
     torch.rand(7)  # somebody else's random numbers
     go(tmp_path / "two", *settings, "train.steps=4")
@@ -232,7 +237,7 @@ def test_a_signal_saves_and_stops(
     go: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, number: signal.Signals
 ) -> None:
     """During the third step, or at any moment between two steps."""
-    target, name = (training._Run, "_optimise") if moment == "step" else (Processes, "agreed")
+    target, name = (training, "optimise") if moment == "step" else (Processes, "agreed")
     original, calls = getattr(target, name), []
 
     def interrupted(*arguments: Any) -> Any:
@@ -454,7 +459,7 @@ DDP_WORKER = """
 import os, sys, torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from facegraft_model.training.train import TrainingStep, split_batch
+from facegraft_model.training.step import TrainingStep, split_batch
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 field, batch = torch.load(sys.argv[1], weights_only=False)
