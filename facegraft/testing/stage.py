@@ -152,7 +152,7 @@ class StageSuite:
         assert verify_dataset(made) == []
         written = [row for key, row in rows.items() if key not in rejected]
         empty = {column for column in made_case.plan.schema.columns if all(row[column] is None for row in written)}
-        assert empty == self.empty_columns, "columns that the schema declares and no item fills"
+        assert empty == self.empty_columns, f"no item fills the columns {sorted(empty)}"
 
     @pytest.mark.parametrize("workers", [1, 2])
     def test_workers_make_the_same_bytes(
