@@ -19,7 +19,6 @@ from facegraft.lazily import lazy_import
 from facegraft_model.arrays import Floats
 
 
-
 class Cloud:
     """A cloud of points [n, 3] to which nearest distances are asked. `workers`: threads of the search."""
 
