@@ -15,10 +15,10 @@ from torch import Tensor
 
 from facegraft.errors import nearest, printable
 from facegraft.parts import Parts
+from facegraft.seeds import derived_seed
 from facegraft.vocabulary import REM
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field
-from facegraft_model.seeds import derived_seed
 
 EXPRESSION = "exp"
 """The code that composites and neutral heads do without."""
