@@ -71,7 +71,7 @@ def main() -> None:
     print("one process, one thread")
     skin_count = int(region_map.vertices_of("surface").max()) + 1
     skin = np.ones(skin_count, dtype=bool)
-    parts = {n: (p.loop, p.interior[p.interior < skin_count]) for n, p in region_map.parts("eyes").items()}
+    parts = {n: (p.loop, p.interior[p.interior < skin_count]) for n, p in region_map.region_set("eyes").disks.items()}
     skin_faces = faces[(faces < skin_count).all(axis=1)]
     bare = Grafter(template[:skin_count], skin_faces, skin, parts)
     skins = np.ascontiguousarray(heads[:, :skin_count])

@@ -7,7 +7,7 @@ Yang et al., "FaceScape: a Large-scale High Quality 3D Face Dataset", CVPR 2020.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from facegraft.heads.errors import SourceError
 from facegraft.heads.folders import Found, choose_heads, find_template, list_folder, mesh_files, mesh_loader
 from facegraft.heads.names import split_number
-from facegraft.heads.source import Loader, SourceOptions, SourcePlan
+from facegraft.heads.options import FolderOptions
+from facegraft.heads.source import HeadSource, Loader, SourcePlan
+from facegraft.heads.split import split_imface
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.rawmesh import RawMesh
 from facegraft.regions.regionmap import RegionMap, load_region_map
@@ -28,10 +30,13 @@ TOPOLOGIES = {26278: ("facescape_v16", "v16"), 26317: ("facescape_v10", "v10")}
 """Vertex count → name of the region map, and key of the landmark set in FaceScape's `landmark_indices.npz`."""
 
 
-class FacescapeSource:
+class FacescapeSource(HeadSource):
     """A folder of FaceScape subjects."""
 
-    def __init__(self, path: Path, options: SourceOptions, seed: int) -> None:
+    Options = FolderOptions
+
+    def __init__(self, path: Path | None, options: FolderOptions, seed: int) -> None:
+        assert path is not None
         self.path, self.options = path, options
 
     def plan(self) -> SourcePlan:
@@ -44,6 +49,10 @@ class FacescapeSource:
     def loader(self, shared: Mapping[str, NDArray[Any]], region_map: RegionMap) -> Loader:
         """See `folders.mesh_loader`."""
         return mesh_loader(self.path, region_map, shared["polygons"], self.options.mm_per_unit)
+
+    def split(self, name: str, subjects: Sequence[str]) -> dict[str, str]:
+        """`imface`: see `split_imface`."""
+        return split_imface(subjects) if name == "imface" else super().split(name, subjects)
 
     def _find(self) -> list[Found]:
         found, empty, strange = list[Found](), list[str](), list[str]()

@@ -15,8 +15,9 @@ from facegraft.errors import FacegraftError, nearest, printable
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME
 from facegraft.heads.names import clean_name, clean_names, natural_key, split_number
+from facegraft.heads.options import FolderOptions, SourceOptions
 from facegraft.heads.sanity import check_head
-from facegraft.heads.source import Head, Loader, SourceOptions
+from facegraft.heads.source import Head, Loader
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.meshfile import read_mesh
 from facegraft.meshfiles.rawmesh import Floats, Ints, RawMesh
@@ -129,7 +130,7 @@ class Template:
 
 
 def find_template(
-    root: Path, names: Sequence[str], region_map_of: Callable[[RawMesh, str], RegionMap], options: SourceOptions
+    root: Path, names: Sequence[str], region_map_of: Callable[[RawMesh, str], RegionMap], options: FolderOptions
 ) -> Template:
     """The topology of the template that the user named, or of the first of these meshes that is a sound head.
 

@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import Expression, choose_expressions, expression_intensity
 from facegraft.heads.folders import list_folder, match_faces
+from facegraft.heads.options import IctOptions
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import (
     DEFAULT_EXPRESSIONS,
     DEFAULT_SUBJECTS,
     Head,
+    HeadSource,
     Loader,
-    SourceOptions,
     SourcePlan,
     subject_name,
 )
@@ -54,10 +55,13 @@ def identity_coefficients(seed: int, subject: int, modes: int, sigma: float, cli
     return np.clip(sigma * drawn, -clip, clip)
 
 
-class IctSource:
+class IctSource(HeadSource):
     """A folder as published (`FaceXModel`)."""
 
-    def __init__(self, path: Path, options: SourceOptions, seed: int) -> None:
+    Options = IctOptions
+
+    def __init__(self, path: Path | None, options: IctOptions, seed: int) -> None:
+        assert path is not None
         self.path, self.options, self.seed = path, options, seed
 
     def plan(self) -> SourcePlan:

@@ -15,16 +15,20 @@ from numpy.typing import NDArray
 
 from facegraft.heads.errors import SourceError
 from facegraft.heads.folders import choose_heads, find_subject_meshes, find_template, mesh_loader
-from facegraft.heads.source import Loader, SourceOptions, SourcePlan
+from facegraft.heads.options import FolderOptions
+from facegraft.heads.source import HeadSource, Loader, SourcePlan
 from facegraft.regions.regionmap import RegionMap, load_region_map
 
 
-class MeshesSource:
+class MeshesSource(HeadSource):
     """A folder of meshes and a region map."""
+
+    Options = FolderOptions
 
     kind = "meshes"
 
-    def __init__(self, path: Path, options: SourceOptions, seed: int) -> None:
+    def __init__(self, path: Path | None, options: FolderOptions, seed: int) -> None:
+        assert path is not None
         self.path, self.options = path, options
 
     def region_map(self) -> RegionMap:

@@ -7,42 +7,51 @@ a few shared arrays and, for every head, a small JSON-able `spec`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from facegraft.errors import nearest
 from facegraft.heads.errors import SourceError
+from facegraft.heads.options import SourceOptions
 from facegraft.meshfiles.rawmesh import Floats, Ints
 from facegraft.regions.regionmap import RegionMap
 
 DEFAULT_SUBJECTS = 40
 DEFAULT_EXPRESSIONS = 3
 
-KINDS = {
-    "synthetic": "facegraft.heads.synthetic_source:SyntheticSource",
-    "ict": "facegraft.heads.ict:IctSource",
-    "facescape": "facegraft.heads.facescape:FacescapeSource",
-    "flame": "facegraft.heads.flame:FlameSource",
-    "meshes": "facegraft.heads.meshes:MeshesSource",
-}
-
 
 @dataclass(frozen=True)
-class SourceOptions:
-    """What a user may ask of a source; each source reads those that concern it (see `stages.ingest`)."""
+class SourceKind:
+    """A kind of source: the import path of its class, whether it reads files, and the names of the splits that were published for it.
 
-    subjects: int | None = None
-    expressions: int | tuple[str, ...] | None = None
-    first_subject: int = 1
-    sigma: float = 1.0
-    clip: float = 2.5
-    symmetrise: float = 0.0
-    region_map: str | None = None
-    template: str | None = None
-    mm_per_unit: float | None = None
+    The class has `Options`, a SourceOptions: what a user may ask of it.
+    """
+
+    path: str
+    reads_files: bool = True
+    splits: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> type[HeadSource]:
+        """The class, imported when it is needed."""
+        module, _, name = self.path.partition(":")
+        found: type[HeadSource] = getattr(importlib.import_module(module), name)
+        return found
+
+
+KINDS = {
+    "synthetic": SourceKind("facegraft.heads.synthetic_source:SyntheticSource", reads_files=False),
+    "ict": SourceKind("facegraft.heads.ict:IctSource"),
+    "facescape": SourceKind("facegraft.heads.facescape:FacescapeSource", splits=("imface",)),
+    "flame": SourceKind("facegraft.heads.flame:FlameSource"),
+    "meshes": SourceKind("facegraft.heads.meshes:MeshesSource"),
+}
+"""All kinds by the name that `ingest.kind` gives: a new one is a file with a class, and a line here."""
 
 
 @dataclass(frozen=True)
@@ -81,31 +90,40 @@ class SourcePlan:
 Loader = Callable[[Mapping[str, Any]], Floats]
 
 
-class HeadSource(Protocol):
-    """One kind of source, constructed as Source(path, options, seed)."""
+class HeadSource(ABC):
+    """One kind of source, constructed as Source(path, options, seed); `options` are its own Options."""
 
+    Options: ClassVar[type[SourceOptions]] = SourceOptions
+
+    @abstractmethod
+    def __init__(self, path: Path | None, options: Any, seed: int) -> None: ...
+
+    @abstractmethod
     def plan(self) -> SourcePlan:
         """Look at the source and lay out its heads. Raises SourceError."""
-        ...
 
+    @abstractmethod
     def loader(self, shared: Mapping[str, NDArray[Any]], region_map: RegionMap) -> Loader:
         """A function from a head's spec to its vertices [V, 3] in mm; it raises MeshError for a head that is not usable."""
-        ...
+
+    def split(self, name: str, subjects: Sequence[str]) -> dict[str, str]:
+        """subject → side, by a published split of `SourceKind.splits`; subjects that it leaves out are not in the result."""
+        raise SourceError(f"there is no published split {name!r} for these heads")
 
 
-def make_source(kind: str, path: Path | None, options: SourceOptions, seed: int) -> HeadSource:
-    """The source of this kind; raises SourceError for an unknown kind or a path that is missing or not needed."""
+def make_source(kind: str, path: Path | None, options: Mapping[str, Any], seed: int) -> HeadSource:
+    """The source of this kind with these options; raises SourceError for an unknown kind or a path that is missing or not needed."""
     if kind not in KINDS:
-        raise SourceError(f"there is no kind of heads {kind!r}; kinds are {', '.join(KINDS)}")
-    if kind != "synthetic" and path is None:
+        raise SourceError(f"there is no kind of heads {kind!r}{nearest(kind, KINDS)}")
+    known = KINDS[kind]
+    if known.reads_files and path is None:
         raise SourceError(
             f"kind {kind} reads heads from disk: name its folder, as in `facegraft ingest FOLDER --kind {kind} -o heads`"
         )
-    if path is not None and kind != "synthetic" and not path.exists():
+    if path is not None and known.reads_files and not path.exists():
         raise SourceError(f"{path}: there is no such folder or file")
-    module, _, name = KINDS[kind].partition(":")
-    source: HeadSource = getattr(importlib.import_module(module), name)(path, options, seed)
-    return source
+    source = known.source
+    return source(path, source.Options(**options), seed)
 
 
 def subject_name(number: int) -> str:

@@ -13,28 +13,32 @@ from numpy.typing import NDArray
 from facegraft.heads import synthetic
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME, check_names, expression_intensity
+from facegraft.heads.options import ComputedOptions
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import (
     DEFAULT_EXPRESSIONS,
     DEFAULT_SUBJECTS,
     Head,
+    HeadSource,
     Loader,
-    SourceOptions,
     SourcePlan,
     subject_name,
 )
 from facegraft.meshfiles.rawmesh import Floats
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.seeds import subject_rng
+from facegraft.vocabulary import NEUTRAL
 
 FAMILY_VERSION = 1
 """Raised when the family's heads change, so that a run begun with the old ones is not continued with the new."""
 
 
-class SyntheticSource:
+class SyntheticSource(HeadSource):
     """Subjects s0001, s0002, … of the synthetic family."""
 
-    def __init__(self, path: Path | None, options: SourceOptions, seed: int) -> None:
+    Options = ComputedOptions
+
+    def __init__(self, path: Path | None, options: ComputedOptions, seed: int) -> None:
         if path is not None:
             raise SourceError(f"{path}: kind synthetic reads no files; leave the folder out")
         self.options, self.seed = options, seed
@@ -84,5 +88,5 @@ class SyntheticSource:
             expression=name,
             number=expression.number,
             spec={"number": number, "expression": name, "intensity": intensity},
-            row={"intensity": None if name == "neutral" else intensity},
+            row={"intensity": None if name == NEUTRAL else intensity},
         )

@@ -61,7 +61,7 @@ def read_bytes(path: Path, where: str | None = None) -> bytes:
     """The file's content; raises MeshError naming the file (`where`, or its path) and the system's reason."""
     # A pipe or a device has no end that one could wait for.
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise MeshError(f"{where or path}: is no plain file; give the mesh as an .obj or .ply file")
+        raise MeshError(f"{where or path}: is no plain file; give the mesh or scan as a file on disk")
     try:
         return path.read_bytes()
     except OSError as error:

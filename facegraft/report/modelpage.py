@@ -17,7 +17,7 @@ NOT_TERMS = ("step", "loss", "split", "points_per_s", "step_ms", "data_wait_ms",
 """What a record of the log holds beside the terms of the loss."""
 PICTURES = (
     ("scores/fits.png", "Truth and fit of held-out heads."),
-    ("swap/sheet.png", "One nose, swapped by exchanging its latent code."),
+    ("swap/sheet.png", "One part, swapped by exchanging its latent code."),
 )
 
 

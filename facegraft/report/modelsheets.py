@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ def _generate(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[str, 
 def _components(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[str, Any]]:
     rows: list[list[Tile | None]] = []
     titles: list[str] = []
+    components: Counter[str] = Counter()
     columns: list[str] = []
     for row in sorted({head.row for head in heads if head.amount is not None}):
         own = sorted(
@@ -85,8 +87,8 @@ def _components(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[str
         columns = [f"{head.amount:+g} σ" if head.amount else "mean" for head in own] + [
             f"displacement {head.amount:+g} σ" for head in moved
         ]
-        part = own[0].part
-        titles.append(f"{part} {1 + sum(title.startswith(part) for title in titles)}")
+        components[own[0].part] += 1
+        titles.append(f"{own[0].part} {components[own[0].part]}")
     return rows, {"row_titles": titles, "column_titles": columns}
 
 

@@ -10,18 +10,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
+from pydantic.fields import FieldInfo
 
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError
 from facegraft.heads.errors import SourceError
 from facegraft.heads.fingerprint import combined, hash_files
 from facegraft.heads.names import head_key
-from facegraft.heads.source import Head, SourceOptions, make_source
-from facegraft.heads.split import TEST, read_subject_list, split_at_random, split_by_list, split_imface
+from facegraft.heads.source import KINDS, Head, HeadSource, make_source
+from facegraft.heads.split import TEST, read_subject_list, split_at_random, split_by_list
 from facegraft.regions.regionmap import RegionMap
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import DatasetSchema, RemoteError
@@ -33,34 +34,13 @@ log = logging.getLogger("facegraft")
 
 FRAME = "right-handed, +y up, +z out of the face, +x the subject's left; origin and pose as in the source"
 
-_COMPUTED = ("synthetic", "ict")
-_ONLY_FOR = {
-    "first_subject": _COMPUTED,
-    "sigma": _COMPUTED,
-    "clip": ("ict",),
-    "symmetrise": _COMPUTED,
-    "region_map": ("ict", "facescape", "flame", "meshes"),
-    "mm_per_unit": ("ict", "facescape", "flame", "meshes"),
-    "template": ("facescape", "flame", "meshes"),
-}
 
-
-class IngestParameters(StageParameters):
-    """Parameters of the ingest stage."""
+class _OwnParameters(StageParameters):
+    """What ingest itself asks for, whatever the source."""
 
     STAGE: ClassVar[str] = "ingest"
 
-    kind: Literal["synthetic", "ict", "facescape", "flame", "meshes"] = Field(description="where the heads come from")
-    subjects: int | None = Field(
-        None, ge=1, description="how many subjects (default: 40 of a computed family, all of a folder)"
-    )
-    expressions: int | tuple[str, ...] | None = Field(
-        None,
-        description="the first so many expressions, or their names (default: 3 of a computed family, all of a folder)",
-    )
-    first_subject: int = Field(
-        1, ge=1, description="number of the first subject of a computed family; other numbers, other heads"
-    )
+    kind: str = Field(description="where the heads come from")
     test_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of subjects for testing: at least 2 where there are 4 or more"
     )
@@ -70,60 +50,82 @@ class IngestParameters(StageParameters):
     train_subjects: tuple[str | int, ...] | str | None = Field(
         None, description="training subjects, beside test_subjects: those on neither list are left out"
     )
-    split: Literal["imface"] | None = Field(
-        None, description="imface: its published 355/10 subjects of FaceScape, others left out"
+    split: str | None = Field(
+        None,
+        description="a published split: imface (its 355/10 subjects of FaceScape, others left out)",
     )
-    sigma: float = Field(
-        1.0, ge=0, description="spread of the identity coefficients, in standard deviations of the family"
-    )
-    clip: float = Field(2.5, gt=0, description="largest identity coefficient, in the same unit")
-    symmetrise: float = Field(
-        0.0, ge=0, le=1, description="pull of computed heads to mirror symmetry: 0 as drawn, 1 symmetric"
-    )
-    region_map: str | None = Field(
-        None, description="region map of the meshes: a file, or the name of a shipped topology"
-    )
-    mm_per_unit: float | None = Field(None, gt=0, description="unit of the meshes, where it is not the region map's")
-    template: str | None = Field(None, description="a mesh that shows the topology's triangles, where the heads do not")
     shard_items: int = Field(64, ge=1, description="heads a shard")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (isinstance(self.expressions, int) and self.expressions < 1) or self.expressions == ():
-            raise ValueError("expressions must be 1 or more, or a list of names")
-        for name, kinds in _ONLY_FOR.items():
+        for name, kinds in OPTION_KINDS.items():
             if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for kind {', '.join(kinds)}, not {self.kind}; leave it out")
         if self.train_subjects is not None and self.test_subjects is None:
             raise ValueError("train_subjects needs test_subjects beside it")
         if self.split is not None and self.test_subjects is not None:
             raise ValueError("give either split or test_subjects")
-        if self.split == "imface" and self.kind != "facescape":
-            raise ValueError(f"split=imface is for kind facescape, not {self.kind}")
+        if self.split is not None and self.split not in KINDS[self.kind].splits:
+            where = ", ".join(kind for kind, known in KINDS.items() if self.split in known.splits)
+            there = (
+                f"split={self.split} is for kind {where}, not {self.kind}"
+                if where
+                else f"there is no split {self.split!r}"
+            )
+            raise ValueError(there)
+        self.options()
         return self
 
-    def options(self) -> SourceOptions:
-        """What concerns the source itself."""
-        chosen = {name: getattr(self, name) for name in SourceOptions.__dataclass_fields__}
-        return SourceOptions(**chosen)
+    def options(self) -> dict[str, Any]:
+        """What concerns the source itself. Raises ValueError for options that its own rules refuse."""
+        chosen = KINDS[self.kind].source.Options
+        values = {name: getattr(self, name) for name in chosen.model_fields}
+        try:
+            chosen(**values)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return values
 
 
+def _options_of_all_kinds() -> dict[str, Any]:
+    """name → (type, field) of every option that some source takes."""
+    fields: dict[str, FieldInfo] = {}
+    for known in KINDS.values():
+        fields |= known.source.Options.model_fields
+    return {name: (field.annotation, field) for name, field in fields.items()}
+
+
+OPTION_KINDS = {
+    name: tuple(kind for kind, known in KINDS.items() if name in known.source.Options.model_fields)
+    for name in _options_of_all_kinds()
+}
+"""Option → the kinds that take it."""
+
+_KIND: Any = Literal.__getitem__(tuple(KINDS))
+IngestParameters = create_model(
+    "IngestParameters",
+    __base__=_OwnParameters,
+    __doc__="Parameters of the ingest stage: its own, and the options of all sources.",
+    kind=(_KIND, Field(description="where the heads come from")),
+    **_options_of_all_kinds(),
+)
 Parameters = IngestParameters
 
 
-def plan(inputs: Sequence[Path], parameters: IngestParameters, seed: int) -> StagePlan:
+def plan(inputs: Sequence[Path], parameters: _OwnParameters, seed: int) -> StagePlan:
     """See `plan_ingest`; `inputs` is the source, or nothing for synthetic heads."""
     return plan_ingest(inputs[0] if inputs else None, parameters, seed)
 
 
-def plan_ingest(source: Path | None, parameters: IngestParameters, seed: int) -> StagePlan:
+def plan_ingest(source: Path | None, parameters: _OwnParameters, seed: int) -> StagePlan:
     """Look at the source, split its subjects, and lay out one item a head; `source` is None for synthetic heads.
 
     Raises SourceError (nothing usable, or options that contradict the source), MeshError for a damaged file that all heads
     need, RegionMapError.
     """
-    plan = make_source(parameters.kind, source, parameters.options(), seed).plan()
-    split = _split(plan.heads, parameters, seed)
+    heads_source = make_source(parameters.kind, source, parameters.options(), seed)
+    plan = heads_source.plan()
+    split = _split(heads_source, plan.heads, parameters, seed)
     heads = [head for head in plan.heads if head.subject in split]
     if not heads:
         raise SourceError(f"{source or parameters.kind}: the lists of subjects leave no heads")
@@ -188,10 +190,10 @@ class IngestStage:
         return ItemOutput(fields={"vertices": vertices, "landmarks": vertices[self.region_map.landmarks68]})
 
 
-def _split(heads: list[Head], parameters: IngestParameters, seed: int) -> dict[str, str]:
+def _split(source: HeadSource, heads: list[Head], parameters: _OwnParameters, seed: int) -> dict[str, str]:
     subjects = [head.subject for head in heads]
-    if parameters.split == "imface":
-        return split_imface(subjects)
+    if parameters.split is not None:
+        return source.split(parameters.split, subjects)
     if parameters.test_subjects is not None:
         train = None if parameters.train_subjects is None else read_subject_list(parameters.train_subjects)
         return split_by_list(subjects, read_subject_list(parameters.test_subjects), train)

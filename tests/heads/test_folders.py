@@ -13,7 +13,8 @@ from facegraft.heads.errors import SourceError
 from facegraft.heads.facescape import FacescapeSource
 from facegraft.heads.flame import FlameSource
 from facegraft.heads.meshes import MeshesSource
-from facegraft.heads.source import SourceOptions, make_source
+from facegraft.heads.options import FolderOptions
+from facegraft.heads.source import make_source
 from facegraft.meshfiles.errors import MeshError
 from facegraft.regions.regionmap import RegionMapError
 from facegraft.surfaces.topology import faces_sha256
@@ -21,7 +22,7 @@ from facegraft.surfaces.triangulate import triangulate
 
 
 def options(toy_map, **more):
-    return SourceOptions(region_map=toy_map, **more)
+    return FolderOptions(region_map=toy_map, **more)
 
 
 def planned(source):
@@ -205,20 +206,20 @@ def test_folders_that_cannot_be_used(toy, toy_map, tmp_path, kind, names, says):
     for name in names:
         toy.write_obj(root / name)
     with pytest.raises(SourceError) as caught:
-        make_source(kind, root, options(toy_map), 0).plan()
+        make_source(kind, root, {"region_map": toy_map}, 0).plan()
     assert str(caught.value).startswith(f"{root}: ")
     assert says in str(caught.value)
 
 
 def test_paths_and_kinds_that_are_not_there(tmp_path):
-    with pytest.raises(SourceError, match="no kind of heads 'basel'; kinds are synthetic, ict"):
-        make_source("basel", tmp_path, SourceOptions(), 0)
+    with pytest.raises(SourceError, match="no kind of heads 'basel'; there are facescape, flame, ict"):
+        make_source("basel", tmp_path, {}, 0)
     with pytest.raises(SourceError, match="kind ict reads heads from disk: name its folder"):
-        make_source("ict", None, SourceOptions(), 0)
+        make_source("ict", None, {}, 0)
     with pytest.raises(SourceError, match="there is no such folder or file"):
-        make_source("ict", tmp_path / "gone", SourceOptions(), 0)
+        make_source("ict", tmp_path / "gone", {}, 0)
     with pytest.raises(SourceError, match="kind meshes needs a region map"):
-        make_source("meshes", tmp_path, SourceOptions(), 0).plan()
+        make_source("meshes", tmp_path, {}, 0).plan()
 
 
 def test_facescape_layouts(toy, toy_map, tmp_path, caplog):
@@ -247,11 +248,11 @@ def test_facescape_topologies_by_vertex_count(toy, tmp_path):
         SourceError,
         match=r"81 vertices; FaceScape's registered meshes have 26278 \(facescape_v16\) or 26317 \(facescape_v10\)",
     ):
-        FacescapeSource(tmp_path / "fs", SourceOptions(), 0).plan()
+        FacescapeSource(tmp_path / "fs", FolderOptions(), 0).plan()
     v10 = np.concatenate([toy.vertices(), np.zeros((26317 - 81, 3))])
     file = toy.write_obj(tmp_path / "fs" / "1" / "1_neutral.obj", v10)
     with pytest.raises(FacegraftError) as caught:
-        FacescapeSource(tmp_path / "fs", SourceOptions(), 0).plan()
+        FacescapeSource(tmp_path / "fs", FolderOptions(), 0).plan()
     assert (
         f"`facegraft regions build {file} --landmarks landmark_indices.npz --key v10 --name facescape_v10 --mm-per-unit 1 -o facescape_v10.json`"
         in str(caught.value)
@@ -260,7 +261,7 @@ def test_facescape_topologies_by_vertex_count(toy, tmp_path):
 
 
 def test_the_facescape_sample(facescape_folder):
-    plan, load = planned(FacescapeSource(facescape_folder, SourceOptions(), 0))
+    plan, load = planned(FacescapeSource(facescape_folder, FolderOptions(), 0))
     assert plan.region_map.name == "facescape_v16"
     assert found(plan) == [("1", "neutral", 1, "1/1_neutral.obj")]
     vertices = load(plan.heads[0].spec)
@@ -277,9 +278,9 @@ def test_flame_meshes_and_npz_agree(toy, tmp_path):
     heads = np.stack([metres, metres * 1.02, metres * 0.95])
     for i, v in enumerate(heads):
         toy.write_obj(tmp_path / "fits" / f"p{i}.obj", v)
-    _, load = planned(FlameSource(tmp_path / "fits", SourceOptions(region_map=str(path)), 0))
+    _, load = planned(FlameSource(tmp_path / "fits", FolderOptions(region_map=str(path)), 0))
     np.savez(tmp_path / "fits.npz", shapes=heads.astype(np.float32), subjects=["p0", "p1", "p2"], faces=toy.faces())
-    plan, load_row = planned(FlameSource(tmp_path / "fits.npz", SourceOptions(region_map=str(path)), 0))
+    plan, load_row = planned(FlameSource(tmp_path / "fits.npz", FolderOptions(region_map=str(path)), 0))
     assert found(plan) == [(f"p{i}", "neutral", 1, "fits.npz") for i in range(3)]
     for i, head in enumerate(plan.heads):
         assert np.allclose(load_row(head.spec), load({"file": f"p{i}.obj"}), atol=1e-4)
@@ -295,7 +296,7 @@ def npz_complaint(toy, tmp_path, arrays, **more):
     else:
         np.savez(file, **arrays)
     with pytest.raises((SourceError, MeshError, RegionMapError)) as caught:
-        FlameSource(file, SourceOptions(region_map=str(path), **more), 0).plan()
+        FlameSource(file, FolderOptions(region_map=str(path), **more), 0).plan()
     assert "\n" not in str(caught.value)
     assert str(file) in str(caught.value)
     return str(caught.value)
@@ -331,7 +332,7 @@ def test_an_npz_with_its_template_and_one_bad_row(toy, tmp_path):
     heads = np.stack([toy.vertices(), toy.vertices() * 5, toy.vertices()]) / 1000
     np.savez(tmp_path / "fits.npz", vertices=heads)
     template = toy.write_obj(tmp_path / "template.obj", toy.vertices() / 1000)
-    source = FlameSource(tmp_path / "fits.npz", SourceOptions(region_map=str(path), template=str(template)), 0)
+    source = FlameSource(tmp_path / "fits.npz", FolderOptions(region_map=str(path), template=str(template)), 0)
     plan, load = planned(source)
     assert [h.subject for h in plan.heads] == ["s0001", "s0002", "s0003"]
     with pytest.raises(MeshError, match=r"fits\.npz, row 1: the outer eye corners are 450 mm apart"):
@@ -342,7 +343,7 @@ def test_an_npz_with_its_template_and_one_bad_row(toy, tmp_path):
 def test_the_flame_template(data_dir, tmp_path):
     (tmp_path / "fits").mkdir()
     (tmp_path / "fits" / "mean.ply").write_bytes((data_dir / "flame" / "template.ply").read_bytes())
-    plan, load = planned(FlameSource(tmp_path / "fits", SourceOptions(), 0))
+    plan, load = planned(FlameSource(tmp_path / "fits", FolderOptions(), 0))
     lm = load(plan.heads[0].spec)[plan.region_map.landmarks68]
     assert plan.faces.shape == (9976, 3)
     assert 80 < np.linalg.norm(lm[45] - lm[36]) < 100

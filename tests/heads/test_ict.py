@@ -14,7 +14,7 @@ import pytest
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME
 from facegraft.heads.ict import IctSource, identity_coefficients
-from facegraft.heads.source import SourceOptions
+from facegraft.heads.options import IctOptions
 from facegraft.meshfiles.errors import MeshError
 from facegraft.regions.regionmap import RegionMap, RegionMapError
 from facegraft.surfaces.topology import faces_sha256
@@ -59,7 +59,7 @@ def cm_map(toy, tmp_path):
 
 def test_a_head_is_neutral_plus_modes_plus_shapes(toy, model, cm_map):
     folder, deltas = model
-    options = SourceOptions(subjects=3, expressions=("neutral", "brow_lower"), region_map=cm_map)
+    options = IctOptions(subjects=3, expressions=("neutral", "brow_lower"), region_map=cm_map)
     plan, heads = heads_of(IctSource(folder, options, seed=9))
     assert np.array_equal(plan.faces, toy.faces())
     assert list(heads) == [(f"s{n:04d}", e) for n in (1, 2, 3) for e in ("neutral", "brow_lower")]
@@ -75,11 +75,11 @@ def test_a_head_is_neutral_plus_modes_plus_shapes(toy, model, cm_map):
 
 def test_a_subject_does_not_depend_on_its_company(model, cm_map):
     folder, _ = model
-    _, many = heads_of(IctSource(folder, SourceOptions(subjects=5, expressions=3, region_map=cm_map), seed=2))
+    _, many = heads_of(IctSource(folder, IctOptions(subjects=5, expressions=3, region_map=cm_map), seed=2))
     _, one = heads_of(
         IctSource(
             folder,
-            SourceOptions(subjects=1, expressions=("cheek_blowing",), first_subject=4, region_map=cm_map),
+            IctOptions(subjects=1, expressions=("cheek_blowing",), first_subject=4, region_map=cm_map),
             seed=2,
         )
     )
@@ -90,7 +90,7 @@ def test_symmetrising(toy, model, cm_map):
     folder, _ = model
 
     def asymmetry(amount):
-        options = SourceOptions(subjects=1, expressions=1, symmetrise=amount, region_map=cm_map)
+        options = IctOptions(subjects=1, expressions=1, symmetrise=amount, region_map=cm_map)
         v = heads_of(IctSource(folder, options, seed=0))[1]["s0001", "neutral"]
         return np.abs(v - v[toy.symmetry()] * [-1, 1, 1]).max()
 
@@ -102,33 +102,33 @@ def test_symmetrising(toy, model, cm_map):
 def test_shapes_missing_are_named(model, cm_map, caplog):
     folder, _ = model
     with caplog.at_level(logging.WARNING, "facegraft"):
-        plan = IctSource(folder, SourceOptions(subjects=1, expressions=2, region_map=cm_map), 0).plan()
+        plan = IctSource(folder, IctOptions(subjects=1, expressions=2, region_map=cm_map), 0).plan()
     assert [h.expression for h in plan.heads] == ["neutral", "cheek_blowing"]
     assert "left out for want of shapes: expressions smile, mouth_stretch, anger" in caplog.text
     with pytest.raises(
         SourceError, match=r"only 3 of the 20 expressions can be made, not 4: shapes missing are browInnerUp_L\.obj"
     ):
-        IctSource(folder, SourceOptions(expressions=4, region_map=cm_map), 0).plan()
+        IctSource(folder, IctOptions(expressions=4, region_map=cm_map), 0).plan()
 
 
 def test_not_a_model_folder(model, cm_map, tmp_path):
     folder, _ = model
     with pytest.raises(SourceError, match=r"generic_neutral_mesh\.obj is missing; did you mean .*FaceXModel"):
-        IctSource(tmp_path, SourceOptions(region_map=cm_map), 0).plan()
+        IctSource(tmp_path, IctOptions(region_map=cm_map), 0).plan()
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"generic_neutral_mesh\.obj is missing; name the FaceXModel folder"):
-        IctSource(tmp_path / "empty", SourceOptions(region_map=cm_map), 0).plan()
+        IctSource(tmp_path / "empty", IctOptions(region_map=cm_map), 0).plan()
     with pytest.raises(SourceError, match=r"cannot be listed \(Not a directory\)"):
-        IctSource(folder / "identity000.obj", SourceOptions(region_map=cm_map), 0).plan()
+        IctSource(folder / "identity000.obj", IctOptions(region_map=cm_map), 0).plan()
     for file in folder.glob("identity*"):
         file.unlink()
     with pytest.raises(SourceError, match="no identity modes"):
-        IctSource(folder, SourceOptions(region_map=cm_map), 0).plan()
+        IctSource(folder, IctOptions(region_map=cm_map), 0).plan()
 
 
 def test_damaged_model_files_are_named(toy, model, cm_map):
     folder, _ = model
-    options = SourceOptions(subjects=1, expressions=1, region_map=cm_map)
+    options = IctOptions(subjects=1, expressions=1, region_map=cm_map)
     victim = folder / "identity002.obj"
     whole = victim.read_text()
 
@@ -150,8 +150,8 @@ def test_damaged_model_files_are_named(toy, model, cm_map):
 
 def test_wrong_unit(model, toy_map):
     with pytest.raises(MeshError, match=r"centimetres; give mm_per_unit=10"):
-        IctSource(model[0], SourceOptions(region_map=toy_map), 0).plan()
-    IctSource(model[0], SourceOptions(region_map=toy_map, mm_per_unit=10.0, expressions=1), 0).plan()
+        IctSource(model[0], IctOptions(region_map=toy_map), 0).plan()
+    IctSource(model[0], IctOptions(region_map=toy_map, mm_per_unit=10.0, expressions=1), 0).plan()
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_the_published_model_is_reproduced(published, tmp_path):
     folder, model = published
     path = tmp_path / "ict.json"
     RegionMap("ict", 26719, 52220, faces_sha256(model["faces"]), 10.0, model["lm68"], {}, {}).save(path)
-    plan, heads = heads_of(IctSource(folder, SourceOptions(subjects=2, expressions=2, region_map=str(path)), seed=0))
+    plan, heads = heads_of(IctSource(folder, IctOptions(subjects=2, expressions=2, region_map=str(path)), seed=0))
     assert np.array_equal(plan.faces, model["faces"])
     neutral = 10 * model["neutral"].astype(np.float64)
     modes = 10 * model["id_delta"][:6].astype(np.float64)
@@ -185,7 +185,7 @@ def test_the_published_model_is_reproduced(published, tmp_path):
 
 def test_the_shipped_region_map_fits_the_published_model(published):
     folder, model = published
-    plan = IctSource(folder, SourceOptions(subjects=1, expressions=1), 0).plan()
+    plan = IctSource(folder, IctOptions(subjects=1, expressions=1), 0).plan()
     assert plan.region_map.name == "ict"
     assert np.array_equal(plan.faces, model["faces"])
     assert plan.region_map.landmarks68.tolist() == model["lm68"].tolist()

@@ -6,14 +6,13 @@ not have is first taken for a part, and looked up when the model is there.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
 
-from facegraft.errors import printable
+from facegraft.errors import nearest, printable
 
 _OPTION = re.compile(r"--([a-z][a-z0-9_-]*)(?:=(.*))?", re.DOTALL)
 DONOR = "--donor"
@@ -72,8 +71,8 @@ def check_donors(ctx: click.Context, donors: Mapping[str, Any], parts: Iterable[
     own = [option.lstrip("-") for param in ctx.command.get_params(ctx) for option in (*param.opts, *param.secondary_opts)]
     for name in donors:
         if name not in parts:
-            near = difflib.get_close_matches(name, [*parts, *own], n=1)
-            meant = f" (did you mean --{near[0]}?)" if near else ""
             raise click.UsageError(
-                f"no part or option --{printable(name)}{meant}; the parts of this model are {', '.join(parts)}", ctx
+                f"the parts of this model are {', '.join(parts)}; {printable(name)!r} is neither a part nor an option"
+                f"{nearest(name, [*parts, *own], 'see --help')}",
+                ctx,
             )

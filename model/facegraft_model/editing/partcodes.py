@@ -5,7 +5,6 @@ Pure functions of codes [1,d] by name; `edit` decodes what they give.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facegraft.errors import printable
+from facegraft.errors import nearest, printable
 from facegraft.parts import Parts
 from facegraft.seeds import derived_seed
 from facegraft.vocabulary import REM
@@ -220,7 +219,5 @@ def chosen_codes(field: Field, names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def no_part(name: str, known: Sequence[str]) -> str:
-    """The line about a part that the model does not have: which there are, and the one that was probably meant."""
-    near = difflib.get_close_matches(name, known, n=1)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"the model has no part {printable(name)!r}{meant}; its parts are {', '.join(known)}"
+    """The line about a part that the model does not have: the one that was probably meant, or which there are."""
+    return f"the model has no part {printable(name)!r}{nearest(name, known)}"

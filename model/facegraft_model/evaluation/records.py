@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.seeds import score_rng
 from facegraft.vocabulary import REM
 from facegraft_model.arrays import Floats, Labels
 from facegraft_model.errors import ModelError
@@ -154,7 +154,7 @@ class Scores:
 
 def bootstrap_rng(settings: Mapping[str, Any]) -> np.random.Generator:
     """The same draws for every region and method, so that they do not depend on what else is in a file."""
-    return rng_of(int(settings["seed"]), "bootstrap")
+    return score_rng(int(settings["seed"]), "bootstrap")
 
 
 def columns_of(heads: Sequence[RegionScores]) -> dict[str, dict[str, Floats]]:
@@ -163,9 +163,3 @@ def columns_of(heads: Sequence[RegionScores]) -> dict[str, dict[str, Floats]]:
         region: {metric: np.array([head[region][metric] for head in heads]) for metric in metrics}
         for region, metrics in heads[0].items()
     }
-
-
-def rng_of(seed: int, *names: str) -> np.random.Generator:
-    """A generator of its own for every head and purpose, so that results do not depend on which other heads are scored."""
-    digest = hashlib.sha256("\0".join(names).encode()).digest()
-    return np.random.default_rng([seed, *np.frombuffer(digest, dtype="<u4").tolist()])

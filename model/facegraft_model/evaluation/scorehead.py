@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from facegraft.seeds import score_rng
 from facegraft.surfaces.errors import SurfaceError
 from facegraft.surfaces.icp import Rigid, rigid_icp
 from facegraft.surfaces.labels import face_labels
@@ -40,7 +41,6 @@ from facegraft_model.evaluation.records import (
     RegionScores,
     ScoreSettings,
     regions_of,
-    rng_of,
 )
 from facegraft_model.evaluation.truth import TrueHead
 
@@ -79,7 +79,7 @@ class _ScoredReconstruction:
 
     def __init__(self, truth: TrueHead, surface: Surface, own: Labels | None, settings: ScoreSettings) -> None:
         self.truth, self.surface, self.own, self.settings = truth, surface, own, settings
-        self.rng = rng_of(settings.seed, truth.key, "reconstruction")
+        self.rng = score_rng(settings.seed, truth.key, "reconstruction")
         self._bound: Floats | None = None
         self.full, self.full_nearest, kept = self._draw(FULL, settings.full_points)
         self.excluded_percent = 100.0 * (1.0 - kept)
@@ -165,7 +165,7 @@ class _ScoredReconstruction:
 
 def _draw_truth(truth: TrueHead, settings: ScoreSettings, purpose: str) -> dict[str, SurfaceSamples]:
     """Points of every region of the truth, off its cut faces. Raises ModelError where it has nothing of a region."""
-    rng = rng_of(settings.seed, truth.key, purpose)
+    rng = score_rng(settings.seed, truth.key, purpose)
     drawn = {}
     for region in regions_of(truth.vocabulary):
         full = region == FULL
@@ -220,7 +220,7 @@ def _score_regions(
 
 def _align(truth: TrueHead, surface: Surface, settings: ScoreSettings) -> Rigid:
     """Rigid ICP of the reconstruction onto the truth, by points of the whole head."""
-    rng = rng_of(settings.seed, truth.key, "icp")
+    rng = score_rng(settings.seed, truth.key, "icp")
     points = sample_surface(surface.vertices, surface.faces, settings.icp_points, rng).points
 
     def correspond(moved: Floats) -> tuple[Floats, Floats, Bools]:

@@ -22,8 +22,9 @@ from facegraft_model.evaluation.scorefiles import read_scores, to_json, write_sc
 from facegraft_model.evaluation.scorehead import _ScoredReconstruction, score_head
 from facegraft_model.evaluation.scoretable import difference_table, score_table
 from facegraft_model.evaluation.truth import TrueHead, Truth, TruthError
-from toy_parts import EYES
+from toy_parts import EYES, made_up
 
+from facegraft.parts import Parts
 from facegraft.store import (
     DatasetSchema,
     ShardItem,
@@ -74,10 +75,12 @@ def row(subject: str) -> dict[str, str]:
     return {**dict.fromkeys(COLUMNS, subject), "expression": "neutral", "split": "test", "origin": "scan"}
 
 
-def write_dataset(folder: Path, kind: str, items: Mapping[str, dict[str, np.ndarray]]) -> Path:
-    fields = surfaces_fields(EYES) if kind == "surfaces" else samples_fields(EYES)
+def write_dataset(
+    folder: Path, kind: str, items: Mapping[str, dict[str, np.ndarray]], parts: Parts = EYES
+) -> Path:
+    fields = surfaces_fields(parts) if kind == "surfaces" else samples_fields(parts)
     topology = {"name": "toy", "vertex_count": None, "faces_sha256": None}
-    schema = DatasetSchema(kind, topology, MM, "unit ball", fields, COLUMNS, EYES)
+    schema = DatasetSchema(kind, topology, MM, "unit ball", fields, COLUMNS, parts)
     plan = {shard_name(0, 1): sorted(items)}
     write_shard(
         folder,
@@ -188,6 +191,13 @@ def test_surfaces_are_found_by_the_run_record_and_must_be_the_recorded_ones(data
         Truth(other)
     with pytest.raises(TruthError, match="no item 'nobody'"):
         Truth(samples, other).head("nobody")
+
+
+def test_surfaces_with_other_parts_are_not_the_truth(data: Path, tmp_path: Path) -> None:
+    surfaces = {key: surface_item(i) for i, key in enumerate(SUBJECTS)}
+    others = write_dataset(tmp_path / "others", "surfaces", surfaces, made_up(3))
+    with pytest.raises(TruthError, match=r"others has the parts patch_a, patch_b, patch_c, .*samples nose, eyes, mouth"):
+        Truth(data / "samples", others)
 
 
 def test_an_open_sheet_ends_at_its_rim() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from facegraft.errors import printable
+from facegraft.errors import nearest, printable
 from facegraft.vocabulary import SCAN, TEST
 from facegraft_model.checkpoints.checkpoint import latest
 from facegraft_model.config import Config
@@ -163,19 +162,17 @@ REGISTERED: tuple[Method, ...] = (
 )
 """All methods that can be compared. A new field is here as soon as it has a preset; another kind of method is one line more."""
 
-METHODS = {method.name: method for method in REGISTERED}
+COMPARED = {method.name: method for method in REGISTERED}
 
 
 def method_named(name: str) -> Method:
     """A registered method. Raises ModelError for an unknown name."""
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
-        plain = [known for known in METHODS if not known.endswith(FIVE)]
+    if name not in COMPARED:
+        plain = ", ".join(known for known in COMPARED if not known.endswith(FIVE))
         raise ModelError(
-            f"compare: no method {printable(name)!r}{meant}; there are {', '.join(plain)}, and presets with {FIVE}"
+            f"compare: no method {printable(name)!r}{nearest(name, COMPARED, f'there are {plain}, and presets with {FIVE}')}"
         )
-    return METHODS[name]
+    return COMPARED[name]
 
 
 def _kept_fits(folder: Path, steps: int, device: str) -> Fits | None:

@@ -1,0 +1,65 @@
+"""What a user may ask of a source of heads. Every source says which of these it takes, and may add options of its own.
+
+The ingest stage makes its parameters of the options of all sources; an option of the same name means the same in each.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class SourceOptions(BaseModel):
+    """Options of every source: how many subjects and which expressions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    subjects: int | None = Field(
+        None, ge=1, description="how many subjects (default: 40 of a computed family, all of a folder)"
+    )
+    expressions: int | tuple[str, ...] | None = Field(
+        None,
+        description="the first so many expressions, or their names (default: 3 of a computed family, all of a folder)",
+    )
+
+    @model_validator(mode="after")
+    def _some_expressions(self) -> Self:
+        if (isinstance(self.expressions, int) and self.expressions < 1) or self.expressions == ():
+            raise ValueError("expressions must be 1 or more, or a list of names")
+        return self
+
+
+class ComputedOptions(SourceOptions):
+    """Options of families of heads that are computed from random coefficients."""
+
+    first_subject: int = Field(
+        1, ge=1, description="number of the first subject of a computed family; other numbers, other heads"
+    )
+    sigma: float = Field(
+        1.0, ge=0, description="spread of the identity coefficients, in standard deviations of the family"
+    )
+    symmetrise: float = Field(
+        0.0, ge=0, le=1, description="pull of computed heads to mirror symmetry: 0 as drawn, 1 symmetric"
+    )
+
+
+class MeshOptions(SourceOptions):
+    """Options of everything that is read from mesh files."""
+
+    region_map: str | None = Field(
+        None, description="region map of the meshes: a file, or the name of a shipped topology"
+    )
+    mm_per_unit: float | None = Field(None, gt=0, description="unit of the meshes, where it is not the region map's")
+
+
+class FolderOptions(MeshOptions):
+    """Options of folders of meshes."""
+
+    template: str | None = Field(None, description="a mesh that shows the topology's triangles, where the heads do not")
+
+
+class IctOptions(ComputedOptions, MeshOptions):
+    """Options of kind `ict`."""
+
+    clip: float = Field(2.5, gt=0, description="largest identity coefficient, in the same unit")
