@@ -13,3 +13,9 @@ EYES = Parts(
     ),
 )
 """Three parts, called as those of the shipped region set `eyes`, around landmarks of our own."""
+
+
+def head_row(subject: str, expression: str = "neutral", donor: str | None = None) -> dict[str, str]:
+    """What an index row says of a head whose parts all come from one donor (default: its own)."""
+    donors = dict.fromkeys(EYES.donor_columns.values(), donor or subject)
+    return {"subject": subject, "recipient": subject, **donors, "expression": expression}
