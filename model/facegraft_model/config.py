@@ -17,6 +17,7 @@ from facegraft.settings import SettingError, parse_setting
 from facegraft_model import methods
 from facegraft_model.bounds import check_bounds, positive
 from facegraft_model.errors import ModelError
+from facegraft_model.methods import MethodOptions
 from facegraft_model.typed import read, typed_setting
 
 Precision = Literal["auto", "fp32", "tf32", "fp16-hidden"]
@@ -89,11 +90,6 @@ class LossConfig:
     """|displacement of registered surface points by each net - the true displacement of that stage| (in units); of a part net, the mean inside the part plus the mean around it"""
     locality: float = 0.0
     """|displacement by a part net| at sampled points around the part: within its window, but not of the part"""
-
-
-@dataclass(frozen=True)
-class MethodOptions:
-    """The group `baseline`: what a method has besides the other groups. Each method has a class of its own (`Field.Options`)."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from facegraft.parts import Parts
-from facegraft_model.config import Config, FitConfig, MethodOptions, own_options
+from facegraft_model.config import Config, FitConfig, own_options
 from facegraft_model.data.ids import IdTable
+from facegraft_model.methods import MethodOptions
 from facegraft_model.nets.siren import Matmul
 
 Batch = Mapping[str, Tensor]

@@ -7,12 +7,25 @@ for, so that reading a configuration does not load every method's networks.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 from facegraft_model.errors import ModelError
 
-if TYPE_CHECKING:
-    from facegraft_model.method import Field
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """The group `baseline` of a configuration: what a method has besides the other groups. Each method has a class of its own."""
+
+
+class MethodClass(Protocol):
+    """What a configuration needs of a method's class; `method.Field` says what else it is."""
+
+    Options: type[MethodOptions]
+    presets: tuple[Any, ...]
+
+    def check(self, config: Any) -> None: ...
+
 
 METHODS = {
     "parts": "facegraft_model.field:FaceField",
@@ -23,10 +36,9 @@ METHODS = {
 """By the name that `model.method` gives them: module and class."""
 
 
-def field_class(method: str) -> type[Field]:
+def field_class(method: str) -> MethodClass:
     """The class of a method. Raises ModelError for a name that is not there."""
     if method not in METHODS:
         raise ModelError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
     module, _, name = METHODS[method].partition(":")
-    found: type[Field] = getattr(importlib.import_module(module), name)
-    return found
+    return cast(MethodClass, getattr(importlib.import_module(module), name))

@@ -7,13 +7,13 @@ from typing import cast
 
 import torch
 
+from facegraft.seeds import derived_seed
 from facegraft_model.checkpoints.checkpoint import load
 from facegraft_model.checkpoints.modelstate import Make, restored
 from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
 from facegraft_model.method import Field, TemplateFacts
 from facegraft_model.methods import METHODS, field_class
-from facegraft_model.seeds import derived_seed
 
 
 def build_field(config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float, seed: int = 0) -> Field:

@@ -1,12 +1,10 @@
-"""Generators of torch from the seeds of facegraft.seeds."""
+"""Random numbers of torch: `facegraft.seeds` says from what they derive."""
 
 from __future__ import annotations
 
 import torch
 
 from facegraft.seeds import derived_seed
-
-__all__ = ["derived_seed", "generator"]
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:

@@ -11,7 +11,9 @@ from facegraft_model.config import Config, LossConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.methods import METHODS, field_class
 from facegraft_model.presets import PRESETS, preset
-from facegraft_model.seeds import derived_seed, generator
+from facegraft_model.seeds import generator
+
+from facegraft.seeds import derived_seed
 
 # -- JSON ----------------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ class OnlyThese(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
         allowed = top in sys.stdlib_module_names | DIRECT | THEIRS or top.startswith("_sysconfigdata")
-        allowed |= top == "facegraft_model" or name in ("facegraft", "facegraft.errors", "facegraft.parts", "facegraft.settings", "facegraft.vocabulary") or f"{name}.".startswith("facegraft.store.")
+        allowed |= top == "facegraft_model" or name in ("facegraft", "facegraft.errors", "facegraft.parts", "facegraft.seeds", "facegraft.settings", "facegraft.vocabulary") or f"{name}.".startswith("facegraft.store.")
         if allowed:
             return PathFinder.find_spec(name, path, target)
         refused.add(name)

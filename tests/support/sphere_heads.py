@@ -80,25 +80,38 @@ CAPS = ((3, 0.0, -0.45, 0.93), (2, -0.4, 0.35, 0.96), (2, 0.4, 0.35, 0.96), (1, 
 """Mouth, eyes and nose: label, azimuth, elevation, cosine of the half angle; a later one lies over those before."""
 
 
-def part_of(directions: np.ndarray) -> np.ndarray:
-    """Part labels u8 [n] of directions: caps around nose, eyes and mouth."""
+def caps(parts: Parts) -> tuple[tuple[int, float, float, float], ...]:
+    """The caps of three parts as above, whatever they are called; of any other number, in a zigzag from the left to the right."""
+    if len(parts) == len(EYES):
+        return CAPS
+    azimuths = np.linspace(-1.2, 1.2, len(parts)) if len(parts) > 1 else np.zeros(1)
+    return tuple((i + 1, float(azimuth), 0.4 * (-1) ** i, 0.96) for i, azimuth in enumerate(azimuths))
+
+
+def part_of(directions: np.ndarray, among: Parts = EYES) -> np.ndarray:
+    """Part labels u8 [n] of directions: caps around the parts."""
     parts = np.zeros(len(directions), np.uint8)
-    for label, azimuth, elevation, cosine in CAPS:
+    for label, azimuth, elevation, cosine in caps(among):
         parts[directions @ direction(np.array(azimuth), np.array(elevation)) > cosine] = label
     return parts
 
 
-def stage_directions(count: int) -> np.ndarray:
+def stage_directions(count: int, among: Parts = EYES) -> np.ndarray:
     """Directions [count,3] of the registered points: half of them on the parts, half anywhere."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((count, 3))
-    centres = np.stack([direction(np.array(azimuth), np.array(elevation)) for _, azimuth, elevation, _ in CAPS])
-    vectors[::2] = centres[np.arange(len(vectors[::2])) % len(CAPS)] + 0.12 * vectors[::2]
+    centres = np.stack([direction(np.array(azimuth), np.array(elevation)) for _, azimuth, elevation, _ in caps(among)])
+    vectors[::2] = centres[np.arange(len(vectors[::2])) % len(centres)] + 0.12 * vectors[::2]
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def sphere(
-    row: dict[str, object], radii: dict[str, float], sizes: dict[str, int], stages: int, points: int
+    row: dict[str, object],
+    radii: dict[str, float],
+    sizes: dict[str, int],
+    stages: int | None,
+    points: int,
+    parts: Parts = EYES,
 ) -> dict[str, np.ndarray]:
     """The arrays of a head that is a sphere around the origin: every distance and every stage of the morph is known exactly."""
     neutral = radii[str(row["subject"])]
@@ -123,11 +136,12 @@ def sphere(
         if name != "surface":
             arrays[f"{name}_sdf"] = distance.astype(np.float32)
         if name != "free":
-            arrays[f"{name}_parts"] = part_of(u)
-    for name, u in (("landmarks", landmark_directions()), ("stage_points", stage_directions(points))):
-        part = part_of(u)
-        # After stage 1 nose, eyes and mouth become the template's one by one, then everything.
-        swapped = [np.isin(part, range(1, stage)) | (stage == 5) for stage in range(1, 6)]
+            arrays[f"{name}_parts"] = part_of(u, parts)
+    for name, u in (("landmarks", landmark_directions()), ("stage_points", stage_directions(points, parts))):
+        part = part_of(u, parts)
+        # After stage 1 the parts become the template's one by one, then everything.
+        last = len(parts.stages) - 1
+        swapped = [np.isin(part, range(1, stage)) | (stage == last) for stage in range(1, last + 1)]
         radius_at = [np.full(len(u), radius), *(np.where(done, TEMPLATE_RADIUS, neutral) for done in swapped)]
         arrays[name] = np.stack([r[:, None] * u for r in radius_at[:stages]]).astype(np.float32)
     arrays["to_mm"] = np.diag([100.0, 100.0, 100.0, 1.0])
@@ -135,9 +149,11 @@ def sphere(
 
 
 def renamed(row: Mapping[str, object], parts: Parts) -> dict[str, object]:
-    """A row of `scan` or `composite` with the donors of three other parts."""
-    names = dict(zip(EYES.donor_columns.values(), parts.donor_columns.values(), strict=True))
-    return {names.get(column, column): value for column, value in row.items()}
+    """A row of `scan` or `composite` with other parts, which take turns with the donors of the three."""
+    three = list(EYES.donor_columns.values())
+    donors = {column: row[three[i % 3]] for i, column in enumerate(parts.donor_columns.values())}
+    before = {column: row[column] for column in ("subject", "expression", "split", "recipient") if column in row}
+    return {**before, **donors, **{column: row[column] for column in row if column not in before and column not in three}}
 
 
 def write_spheres(
@@ -145,7 +161,7 @@ def write_spheres(
     *,
     radii: dict[str, float] | None = None,
     rows: dict[str, dict[str, object]] | None = None,
-    stages: int = 6,
+    stages: int | None = None,
     points: int = 120,
     sizes: dict[str, int] | None = None,
     mm_per_unit: float = 100.0,
@@ -155,7 +171,7 @@ def write_spheres(
 ) -> Path:
     """Write FOLDER, samples of spheres with the morph to the template; `change(key, arrays)` may spoil an item before it is written.
 
-    rows: of `scan` and `composite`, by key; parts: three, whatever they are called.
+    rows: of `scan` and `composite`, by key; parts: as many as there shall be; stages: only so many of theirs.
     """
     rows = SPHERE_ROWS if rows is None else rows
     facts = {"name": topology, "vertex_count": None, "faces_sha256": None}
@@ -163,13 +179,13 @@ def write_spheres(
     schema = DatasetSchema("samples", facts, mm_per_unit, "unit ball", samples_fields(parts), columns, parts)
     items = []
     for key, row in sorted(rows.items()):
-        arrays = sphere(row, radii or RADII, sizes or {"surface": 600, "near": 300, "free": 200}, stages, points)
+        arrays = sphere(row, radii or RADII, sizes or {"surface": 600, "near": 300, "free": 200}, stages, points, parts)
         if change is not None:
             change(key, arrays)
         items.append(ShardItem(key, arrays, renamed(row, parts)))
     plan = {shard_name(0, 1): sorted(rows)}
     write_shard(folder, shard_name(0, 1), items, [], schema, "c" * 64)
-    write_shared(folder, {"stage_parts": part_of(stage_directions(points))})
+    write_shared(folder, {"stage_parts": part_of(stage_directions(points, parts), parts)})
     finish_dataset(folder, schema, plan, "c" * 64)
     return folder
 
@@ -186,12 +202,12 @@ def write_sphere_surfaces(
     schema = DatasetSchema("surfaces", facts, 100.0, "unit ball", surfaces_fields(parts), columns, parts)
     items = []
     for key, row in sorted(rows.items()):
-        arrays = sphere(row, RADII, {"surface": 1, "near": 1, "free": 1}, len(parts.stages), 120)
+        arrays = sphere(row, RADII, {"surface": 1, "near": 1, "free": 1}, None, 120, parts)
         radius = RADII[str(row["subject"])] * (SMILE if row["expression"] == "smile" else 1.0)
         own = {
             "vertices": (radius * unit).astype(np.float32),
             "faces": faces,
-            "vertex_parts": part_of(unit),
+            "vertex_parts": part_of(unit, parts),
             "face_cut": np.zeros(len(faces), np.uint8),
         }
         shared = {name: arrays[name] for name in ("landmarks", "stage_points", "to_mm")}

@@ -1,4 +1,4 @@
-"""Parts for toy datasets: those of most tests, and any number of others."""
+"""The parts of most toy datasets; others are made by `facegraft_model.testing.made_up_parts`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EYES = Parts(
 """Three parts, called as those of the shipped region set `eyes`, around landmarks of our own."""
 
 
-def made_up(count: int) -> Parts:
-    """So many parts (13 at most) that no code has heard of, each around five landmarks in a row."""
-    entries = [Part(f"patch_{chr(97 + number)}", tuple(range(5 * number, 5 * number + 5))) for number in range(count)]
-    return Parts(f"patches{count}", tuple(entries))
+def head_row(subject: str, expression: str = "neutral", donor: str | None = None) -> dict[str, str]:
+    """What an index row says of a head whose parts all come from one donor (default: its own)."""
+    donors = dict.fromkeys(EYES.donor_columns.values(), donor or subject)
+    return {"subject": subject, "recipient": subject, **donors, "expression": expression}

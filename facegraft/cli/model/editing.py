@@ -42,7 +42,7 @@ def _names(_: click.Context, __: click.Parameter, text: str) -> list[str] | None
     return None if text == ALL else [name.strip() for name in text.split(",")]
 
 
-@click.command("swap", cls=PartsCommand, options_metavar="[OPTIONS] --PART KEY ...")
+@click.command("swap", cls=PartsCommand, options_metavar="[OPTIONS] [--PART KEY]...")
 @click.argument("fits", type=FOLDER)
 @click.option("--host", required=True, help="Fitted head that receives parts.")
 @click.option(

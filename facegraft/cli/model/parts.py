@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from facegraft.errors import did_you_mean, printable
+from facegraft.errors import nearest, printable
 
 _OPTION = re.compile(r"--([a-z][a-z0-9_-]*)(?:=(.*))?", re.DOTALL)
 DONOR = "--donor"
@@ -71,7 +71,8 @@ def check_donors(ctx: click.Context, donors: Mapping[str, Any], parts: Iterable[
     own = [option.lstrip("-") for param in ctx.command.get_params(ctx) for option in (*param.opts, *param.secondary_opts)]
     for name in donors:
         if name not in parts:
-            meant = did_you_mean(name, [*parts, *own])
             raise click.UsageError(
-                f"no part or option --{printable(name)}{meant}; the parts of this model are {', '.join(parts)}", ctx
+                f"the parts of this model are {', '.join(parts)}; {printable(name)!r} is neither a part nor an option"
+                f"{nearest(name, [*parts, *own], 'see --help')}",
+                ctx,
             )

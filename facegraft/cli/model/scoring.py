@@ -162,9 +162,9 @@ def model_compare(
     Example: facegraft model compare out/samples -o compared --methods paper,facegraft --steps 5000
     --set holds for every method. Writes OUT/table.txt, OUT/comparison.json, and OUT/METHOD/{run,fits,scores}.
     """
+    from facegraft_model.evaluation.compared import Task
     from facegraft_model.evaluation.comparison import compare_methods
     from facegraft_model.evaluation.evaluate import EvaluationSettings
-    from facegraft_model.evaluation.methods import Task
     from facegraft_model.evaluation.records import ScoreSettings
 
     names = [name.strip() for name in methods.split(",") if name.strip()]

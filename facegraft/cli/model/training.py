@@ -19,6 +19,7 @@ from facegraft.cli.model.group import (
     settings_option,
 )
 from facegraft.cli.model.progress import Progress
+from facegraft.vocabulary import ORIGINS, SCAN, TEST
 
 
 @click.command("train")
@@ -84,9 +85,9 @@ def model_train(
     help="Landmarks that the fit may use.",
 )
 @click.option("--landmark-file", type=FILE, default=None, help="JSON: iBUG index → [x, y, z] on the scan of --points.")
-@click.option("--split", default="test", help="Which heads of SAMPLES: train, test or all.")
+@click.option("--split", default=TEST, help="Which heads of SAMPLES: train, test or all.")
 @click.option(
-    "--origin", type=click.Choice(["scan", "composite", "all"]), default="scan", help="Scans, composites or both."
+    "--origin", type=click.Choice([*ORIGINS, "all"]), default=SCAN, help="Scans, composites or both."
 )
 @click.option("--key", "keys", multiple=True, help="Fit these items only; repeatable.")
 @click.option("--share-identity", is_flag=True, help="One identity for all expressions of a subject.")

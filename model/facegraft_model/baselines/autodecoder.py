@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facegraft_model.bounds import positive
-from facegraft_model.config import Config, FitConfig, MethodOptions, own_options
+from facegraft_model.config import Config, FitConfig, own_options
 from facegraft_model.data.ids import IdTable
 from facegraft_model.losses import robust
 from facegraft_model.method import Batch, Codes, Field, SDFGrad, TemplateFacts, mahalanobis, sampled_points
+from facegraft_model.methods import MethodOptions
 
 
 class WeightNormLinear(nn.Module):

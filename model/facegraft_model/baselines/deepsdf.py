@@ -10,10 +10,11 @@ from torch import Tensor
 
 from facegraft_model.baselines.autodecoder import AutoDecoder, AutoDecoderOptions, CodedMLP
 from facegraft_model.bounds import at_least, below, positive
-from facegraft_model.config import Config, DataConfig, FitConfig, MethodOptions, ModelConfig, TrainConfig, own_options
+from facegraft_model.config import Config, DataConfig, FitConfig, ModelConfig, TrainConfig, own_options
 from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Batch, Codes, TemplateFacts, Terms, sampled_points
+from facegraft_model.methods import MethodOptions
 
 
 @dataclass(frozen=True)

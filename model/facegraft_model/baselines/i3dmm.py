@@ -19,11 +19,12 @@ from facegraft_model.baselines.autodecoder import (
     unbiased_linear,
 )
 from facegraft_model.bounds import at_least, positive
-from facegraft_model.config import Config, DataConfig, FitConfig, MethodOptions, ModelConfig, TrainConfig, own_options
+from facegraft_model.config import Config, DataConfig, FitConfig, ModelConfig, TrainConfig, own_options
 from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
 from facegraft_model.losses import length
 from facegraft_model.method import Batch, Codes, TemplateFacts, Terms, sampled_points
+from facegraft_model.methods import MethodOptions
 
 
 @dataclass(frozen=True)

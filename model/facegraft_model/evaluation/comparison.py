@@ -7,8 +7,8 @@ from pathlib import Path
 
 from facegraft.store import write_bytes_atomic, write_json_atomic
 from facegraft_model.errors import ModelError
+from facegraft_model.evaluation.compared import Task, method_named
 from facegraft_model.evaluation.disentanglement import disentanglement_table
-from facegraft_model.evaluation.methods import Task, method_named
 from facegraft_model.evaluation.records import Scores
 from facegraft_model.evaluation.scoretable import difference_table, score_table
 
@@ -18,7 +18,7 @@ OURS = "facegraft"
 
 
 def compare_methods(methods: Sequence[str], output: Path, task: Task) -> str:
-    """Train, fit and score each method (names of `methods.METHODS`) in OUT/METHOD; what is finished already is kept.
+    """Train, fit and score each method (names of `compared.COMPARED`) in OUT/METHOD; what is finished already is kept.
 
     Returns the tables, which are also OUT/table.txt; OUT/comparison.json says what was asked for. Raises ModelError for an unknown
     method or one named twice, before anything is trained.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.bootstrap import Interval
@@ -39,13 +39,16 @@ def score_table(results: Sequence[Scores], alignment: str = "none", tau_mm: floa
     width = max(len("method"), *(len(name) for name, _ in rows))
     size = 6
     group = (size + 1) * len(columns) - 1
+    groups = {region: max(group, len(region)) for region in regions}
+
+    def line(name: str, cells: Mapping[str, Iterable[str]]) -> str:
+        texts = (" ".join(cell.rjust(size) for cell in cells[region]).rjust(of) for region, of in groups.items())
+        return GAP.join([name.ljust(width), *texts])
+
     lines = [
-        GAP.join([" " * width, *(region.center(group) for region in regions)]).rstrip(),
-        GAP.join(["method".ljust(width), *(" ".join(name.rjust(size) for name in columns) for _ in regions)]),
-    ]
-    lines += [
-        GAP.join([name.ljust(width), *(" ".join(cell.rjust(size) for cell in cells[region]) for region in regions)])
-        for name, cells in rows
+        GAP.join([" " * width, *(region.center(of) for region, of in groups.items())]).rstrip(),
+        line("method", dict.fromkeys(regions, columns)),
+        *(line(name, cells) for name, cells in rows),
     ]
     lines.append("")
     lines += [f"{result.method}: {_spread(result, alignment)}" for result in results]

@@ -11,12 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from facegraft.seeds import derived_seed
 from facegraft.vocabulary import COMPOSITE, ORIGINS
 from facegraft_model.config import FitConfig
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Batch, Field, sampled_points
-from facegraft_model.seeds import derived_seed, generator
+from facegraft_model.seeds import generator
 
 Landmarks = Literal["none", "given", "predicted"]
 LANDMARK_WEIGHT = 100.0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from facegraft.meshfiles.points import PointCloud, read_points
+from facegraft.seeds import derived_seed
 from facegraft.surfaces.errors import SamplingError
 from facegraft.surfaces.icp import NearestOf, trimmed_icp
 from facegraft.surfaces.procrustes import procrustes
@@ -23,7 +24,6 @@ from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fit import FittedCodes, Landmarks, Report, optimise_codes, predict_landmarks
 from facegraft_model.method import Batch, Field
-from facegraft_model.seeds import derived_seed
 
 Align = Literal["none", "rigid", "similarity"]
 SURFACE_SAMPLES = 100_000

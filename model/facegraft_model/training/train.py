@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from facegraft.seeds import derived_seed
 from facegraft.store import AnyPath, Location, place
 from facegraft_model.checkpoints import checkpoint as checkpoints
 from facegraft_model.checkpoints.modelstate import model_state
@@ -18,7 +19,6 @@ from facegraft_model.config import Config
 from facegraft_model.errors import ModelError
 from facegraft_model.models import build_field
 from facegraft_model.outofmemory import named_out_of_memory
-from facegraft_model.seeds import derived_seed
 from facegraft_model.training.meter import Meter
 from facegraft_model.training.parallel import Processes, joined
 from facegraft_model.training.precision import precision

@@ -14,7 +14,8 @@ import pytest
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.data.ids import DataError, IdTable, head_of
 from facegraft_model.data.items import POINT_SETS, WHOLE_FIELDS
-from toy_parts import EYES, made_up
+from facegraft_model.testing import made_up_parts
+from toy_parts import EYES
 
 from facegraft.store import open_dataset, samples_fields
 
@@ -60,7 +61,7 @@ def test_a_table_holds_whoever_lends_a_part_and_the_ids_of_an_item_are_its_rows(
 
 
 def test_a_table_has_a_donor_for_each_part_whatever_parts_there_are(tmp_path: Path) -> None:
-    for parts in (made_up(1), made_up(8)):
+    for parts in (made_up_parts(1), made_up_parts(8)):
         own = dict.fromkeys(("subject", *parts.head_columns), "a") | {"expression": "neutral"}
         grafted = own | dict.fromkeys(parts.donor_columns.values(), "b")
         table = IdTable.from_rows([own, grafted], parts)
@@ -196,7 +197,7 @@ def test_the_reader_needs_nothing_else_of_facegraft() -> None:
 import sys
 import facegraft_model.data.batches
 ours = {name for name in sys.modules if name.split(".")[0] == "facegraft"}
-other = {name for name in ours if name not in ("facegraft", "facegraft.errors", "facegraft.parts", "facegraft.settings", "facegraft.vocabulary") and not name.startswith("facegraft.store")}
+other = {name for name in ours if name not in ("facegraft", "facegraft.errors", "facegraft.parts", "facegraft.seeds", "facegraft.settings", "facegraft.vocabulary") and not name.startswith("facegraft.store")}
 heavy = {"dask", "distributed", "scipy", "igl", "trimesh", "pyvista", "vtk", "pydantic", "manifold3d"} & set(sys.modules)
 sys.exit(f"{other} {heavy}" if other or heavy else 0)
 """

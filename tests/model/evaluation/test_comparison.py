@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from facegraft_model.errors import ModelError
-from facegraft_model.evaluation import methods
+from facegraft_model.evaluation import compared
+from facegraft_model.evaluation.compared import COMPARED, FieldMethod, Task, method_named
 from facegraft_model.evaluation.comparison import compare_methods, comparison_table
 from facegraft_model.evaluation.evaluate import EvaluationSettings
-from facegraft_model.evaluation.methods import METHODS, FieldMethod, Task, method_named
 from facegraft_model.evaluation.records import HeadScores, Scores, ScoreSettings, regions_of
 from facegraft_model.presets import PRESETS
 from toy_parts import made_up
@@ -55,17 +55,19 @@ class Toy:
 
 
 def test_every_preset_is_a_method_and_once_more_with_five_landmarks() -> None:
-    assert set(METHODS) == {"linear", *PRESETS, *(f"{name}-five" for name in PRESETS)}
+    assert set(COMPARED) == {"linear", *PRESETS, *(f"{name}-five" for name in PRESETS)}
     five = method_named("paper-five")
     assert isinstance(five, FieldMethod) and five.config.model.landmarks == "five"
     assert five.config.preset == "paper-five" and PRESETS["paper"].model.landmarks == "part"
-    with pytest.raises(ModelError, match=r"no method 'deepfdf' \(did you mean 'deepsdf'\?\); there are linear, .*facegraft"):
+    with pytest.raises(ModelError, match=r"no method 'deepfdf' \(did you mean 'deepsdf'\?\)"):
         method_named("deepfdf")
+    with pytest.raises(ModelError, match=r"no method 'xyz'; there are linear, paper, .*, deepsdf, and presets with -five"):
+        method_named("xyz")
 
 
 def test_a_registered_method_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, other = Toy("facegraft", 1.0), Toy("rabbit", 1.5)
-    monkeypatch.setattr(methods, "METHODS", {method.name: method for method in (ours, other)})
+    monkeypatch.setattr(compared, "COMPARED", {method.name: method for method in (ours, other)})
     task = Task(tmp_path / "samples", EvaluationSettings(score=ScoreSettings(full_points=10)), steps=3, overrides=("a.b=1",))
     table = compare_methods(["rabbit", "facegraft"], tmp_path / "out", task)
     assert ours.asked == [(tmp_path / "out" / "facegraft", task)] and other.asked == [(tmp_path / "out" / "rabbit", task)]

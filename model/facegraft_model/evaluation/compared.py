@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from facegraft.errors import did_you_mean, printable
+from facegraft.errors import nearest, printable
 from facegraft.vocabulary import SCAN, TEST
 from facegraft_model.checkpoints.checkpoint import latest
 from facegraft_model.config import Config
@@ -162,18 +162,17 @@ REGISTERED: tuple[Method, ...] = (
 )
 """All methods that can be compared. A new field is here as soon as it has a preset; another kind of method is one line more."""
 
-METHODS = {method.name: method for method in REGISTERED}
+COMPARED = {method.name: method for method in REGISTERED}
 
 
 def method_named(name: str) -> Method:
     """A registered method. Raises ModelError for an unknown name."""
-    if name not in METHODS:
-        meant = did_you_mean(name, METHODS)
-        plain = [known for known in METHODS if not known.endswith(FIVE)]
+    if name not in COMPARED:
+        plain = ", ".join(known for known in COMPARED if not known.endswith(FIVE))
         raise ModelError(
-            f"compare: no method {printable(name)!r}{meant}; there are {', '.join(plain)}, and presets with {FIVE}"
+            f"compare: no method {printable(name)!r}{nearest(name, COMPARED, f'there are {plain}, and presets with {FIVE}')}"
         )
-    return METHODS[name]
+    return COMPARED[name]
 
 
 def _kept_fits(folder: Path, steps: int, device: str) -> Fits | None:
