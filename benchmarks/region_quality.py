@@ -28,7 +28,7 @@ from facegraft.regions.regionmap import load_region_map
 from facegraft.regions.show import show_region_map
 
 REFERENCE = {"ict": "ict", "facescape_v16": "facescape", "flame": "flame"}
-REFERENCE_PART = {"nose": "nose", "mouth": "mouth", "eye_left": "eye_l", "eye_right": "eye_r", "goggles": "goggles"}
+REFERENCE_DISK = {"nose": "nose", "mouth": "mouth", "eye_left": "eye_l", "eye_right": "eye_r", "goggles": "goggles"}
 LANDMARK_GROUPS = {
     "jaw": (0, 17),
     "brows": (17, 27),
@@ -76,7 +76,7 @@ def main() -> None:
     names = ["synthetic", *(REFERENCE if (data / "regions").is_dir() else ())]
     if len(names) == 1:
         print(f"no real heads in {data}: set FACEGRAFT_DATA; only the synthetic map is measured")
-    print(f"{'topology':14}{'set':9}{'part':11}{'loop':>5}{'inside':>7}{'edge mm':>8}{'rough':>7}{'ref':>7}{'turns':>9}"
+    print(f"{'topology':14}{'set':9}{'disk':12}{'loop':>5}{'inside':>7}{'edge mm':>8}{'rough':>7}{'ref':>7}{'turns':>9}"
           f"{'mirror':>7}{'gap':>4}{'gap mm':>7}{'skin':>6}{'euler':>6}{'iou':>7}")  # fmt: skip
     landmark_rows, complaints = [], []
     for name in names:
@@ -89,13 +89,13 @@ def main() -> None:
             if name in REFERENCE
             else None
         )
-        for set_name, parts in figures.items():
-            for part_name, row in parts.items():
+        for set_name, disks in figures.items():
+            for disk_name, row in disks.items():
                 iou = rough = turns = "-"
-                if reference is not None:
-                    other = reference[REFERENCE_PART[part_name]]
-                    part = region_map.regions[set_name][part_name]
-                    ours = set(part.loop.tolist()) | set(part.interior.tolist())
+                if reference is not None and disk_name in REFERENCE_DISK:
+                    other = reference[REFERENCE_DISK[disk_name]]
+                    disk = region_map.region_set(set_name).disks[disk_name]
+                    ours = set(disk.loop.tolist()) | set(disk.interior.tolist())
                     theirs = set(other["periphery"]) | set(other["interior"])
                     loop = vertices[other["periphery"]]
                     iou, rough, turns = (
@@ -103,7 +103,7 @@ def main() -> None:
                         f"{roughness(loop):.3f}",
                         str(corners(loop)),
                     )
-                print(f"{name:14}{set_name:9}{part_name:11}{row['loop']:5}{row['interior']:7}{row['mean_edge']:8.2f}{row['roughness']:7.3f}"
+                print(f"{name:14}{set_name:9}{disk_name:12}{row['loop']:5}{row['interior']:7}{row['mean_edge']:8.2f}{row['roughness']:7.3f}"
                       f"{rough:>7}{row['notches']:>4} ({turns:>2}){row['mirror_difference']!s:>7}{row['gap']:4}{row['gap_mm']:7.1f}"
                       f"{row['on_skin']:6.0%}{row['euler']:6}{iou:>7}")  # fmt: skip
         if published is not None:

@@ -186,10 +186,20 @@ class Parts:
 
 def check_part_name(name: object) -> str:
     """The name itself. Raises PartsError: part names become columns, codes and options."""
+    found = _plain(name, "part")
+    if found in RESERVED:
+        raise PartsError(f"a part cannot be called {found!r}: that name has a meaning of its own; choose another")
+    return found
+
+
+def check_set_name(name: object) -> str:
+    """The name of a region set itself. Raises PartsError: it is given as an option."""
+    return _plain(name, "region set")
+
+
+def _plain(name: object, what: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PartsError(
-            f"part name {printable(repr(name))} must be lower case letters, digits and underscores, 30 at most, a letter first"
+            f"{what} name {printable(repr(name))} must be lower case letters, digits and underscores, 30 at most, a letter first"
         )
-    if name in RESERVED:
-        raise PartsError(f"a part cannot be called {name!r}: that name has a meaning of its own; choose another")
     return name

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Commands)
 def regions() -> None:
-    """Region maps: which vertices of a topology are the nose, the eyes, the mouth."""
+    """Region maps: which vertices of a topology belong to which part of the face."""
 
 
 @regions.command("build")
@@ -38,22 +38,39 @@ def regions() -> None:
     default=None,
     help="Millimetres of the mesh's unit; default: from the eyes' distance.",
 )
+@click.option(
+    "--set",
+    "sets",
+    type=LocalPath(dir_okay=False),
+    multiple=True,
+    help="Region set of your own: a YAML file of outlines, or a JSON or npz file of vertex masks. May be given several times. "
+    "With it the map has the given sets and no other; without it, those that facegraft ships.",
+)
 @click.option("-o", "--output", type=LocalPath(dir_okay=False), required=True, help="JSON file to write.")
 def regions_build(
-    template: Path, landmarks: Path, key: str | None, name: str, mm_per_unit: float | None, output: Path
+    template: Path,
+    landmarks: Path,
+    key: str | None,
+    name: str,
+    mm_per_unit: float | None,
+    sets: tuple[Path, ...],
+    output: Path,
 ) -> None:
     """Find the parts of a new topology from one TEMPLATE mesh (OBJ, PLY) and its 68 landmarks.
 
     \b
-    Example: facegraft regions build 1_neutral.obj --landmarks landmark_indices.npz --key v10 --name facescape_v10 -o facescape_v10.json
+    Examples: facegraft regions build 1_neutral.obj --landmarks landmark_indices.npz --key v10 --name facescape_v10 -o facescape_v10.json
+              facegraft regions build head.ply --landmarks marks.json --name mine --set my_parts.yaml --set masks.npz -o mine.json
     """
     from facegraft.regions.build import build_region_map
     from facegraft.regions.check import check_region_map
     from facegraft.regions.landmarks import read_landmarks
+    from facegraft.regions.regionsets import read_region_sets
 
+    specs = read_region_sets(sets) if sets else None
     vertices, faces = _read_triangles(template)
     indices = read_landmarks(landmarks, key=key, faces=faces)
-    region_map = build_region_map(vertices, faces, indices, name, mm_per_unit=mm_per_unit)
+    region_map = build_region_map(vertices, faces, indices, name, mm_per_unit=mm_per_unit, sets=specs)
     region_map.save(output)
     click.echo(f"{output}: {name}, {len(vertices)} vertices")
     _say_check(check_region_map(region_map, vertices, faces))
@@ -105,10 +122,10 @@ def _read_triangles(path: Path, region_map: RegionMap | None = None) -> tuple[ND
 
 def _say_check(found: tuple[list[str], dict[str, dict[str, dict[str, object]]]]) -> None:
     findings, figures = found
-    for set_name, parts in figures.items():
-        for part, values in parts.items():
+    for set_name, disks in figures.items():
+        for disk, values in disks.items():
             row = "  ".join(f"{n} {v:.3g}" if isinstance(v, float) else f"{n} {v}" for n, v in values.items())
-            click.echo(f"  {set_name}.{part}: {row}")
+            click.echo(f"  {set_name}.{disk}: {row}")
     for finding in findings:
         click.echo(f"  NOT SOUND: {finding}")
     if findings:

@@ -10,7 +10,6 @@ import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from facegraft.engine.errors import ItemRejected, StageSetupError
 from facegraft.errors import FacegraftError
 from facegraft.store.errors import RemoteError
+from facegraft.store.remote import Location
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
@@ -37,7 +37,7 @@ class PlannedItem:
 class StageContext:
     """What a stage is built from. `inputs` are paths as strings; `shared` are read-only arrays."""
 
-    output: Path
+    output: Location
     inputs: list[str]
     parameters: dict[str, Any]
     shared: dict[str, np.ndarray]

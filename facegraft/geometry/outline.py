@@ -92,6 +92,16 @@ def roughness(loop_points: ArrayLike, smoothing: float = 2.0) -> float:
     return length(p) / length(smooth)
 
 
+def lies_on(points: ArrayLike, polyline: ArrayLike, tolerance: float) -> NDArray[np.bool_]:
+    """Which plane points [N, 2] lie on an open polyline [m, 2], at most the tolerance beside it."""
+    q, line = np.asarray(points, dtype=np.float64), np.asarray(polyline, dtype=np.float64)
+    start, step = line[:-1], np.diff(line, axis=0)
+    offset = q[:, None] - start
+    share = np.einsum("nsi,si->ns", offset, step) / np.maximum(np.einsum("si,si->s", step, step), 1e-24)
+    beside = offset - np.clip(share, 0.0, 1.0)[..., None] * step
+    return np.asarray((np.linalg.norm(beside, axis=2) <= tolerance).any(axis=1))
+
+
 def crosses(edge_from: ArrayLike, edge_to: ArrayLike, polyline: ArrayLike) -> NDArray[np.int8]:
     """How each plane edge [E, 2] → [E, 2] crosses an open polyline [m, 2]: +1 from its right to its left, -1 back, 0 not.
 

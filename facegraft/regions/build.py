@@ -9,7 +9,7 @@ encloses are the disk. Which parts there are, and where their outlines run, is r
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,16 +18,17 @@ from numpy.typing import ArrayLike, NDArray
 from facegraft.geometry.chart import CylinderChart
 from facegraft.geometry.cutpath import NoPath
 from facegraft.geometry.symmetry import mirror_map
+from facegraft.regions.ears import ear_places
 from facegraft.regions.groups import KNOWN_GROUPS, find_openings, group_mask, groups_by_connectivity
 from facegraft.regions.landmarks import MIRROR68, FaceFrame, check_indices, check_landmarks, guess_mm_per_unit
 from facegraft.regions.neck import neck_crop
 from facegraft.regions.outlines import DiskOutline, mirrored_outline, outline_of
 from facegraft.regions.regionmap import Disk, Group, Region, RegionMap, RegionMapError, RegionSet
 from facegraft.regions.regionsets import DiskSpec, PartSpec, RegionSetSpec, shipped_sets
-from facegraft.regions.tracing import FaceSurface, enclosed_disk, keep_clear, masked_disks, trace_loop
+from facegraft.regions.tracing import FaceSurface, enclosed_disk, keep_clear, masked_disks, nearest_skin, trace_loop
 from facegraft.surfaces.mirror import MIRROR, symmetrised
 from facegraft.surfaces.topology import faces_sha256, faces_within
-from facegraft.vocabulary import FACE_LANDMARKS, NECK, NOSE_TIP
+from facegraft.vocabulary import FACE_LANDMARKS, NECK, NOSE_TIP, OPENING_LANDMARKS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -71,10 +72,11 @@ def build_region_map(
     skin_faces = f[faces_within(f, group_mask(groups, len(v), "surface", "socket"))]
     face = FaceSurface.build(shape, skin_faces, chart, mirror)
     flat = chart.flatten(points)
+    places = ear_places(face, surface, flat)
     regions: dict[str, RegionSet] = {}
     for spec in shipped_sets() if sets is None else sets:
         try:
-            regions[spec.name] = _region_set(spec, face, flat, lm, groups)
+            regions[spec.name] = _region_set(spec, _Tracer(face, flat, lm, places), groups)
         except (NoPath, RegionMapError) as error:
             if not spec.optional:
                 raise
@@ -119,28 +121,26 @@ def _checked_mesh(vertices: ArrayLike, faces: ArrayLike, name: str) -> tuple[Flo
 
 
 def _region_set(
-    spec: RegionSetSpec, face: FaceSurface, flat: Floats, landmarks: Ints, groups: dict[str, Group]
+    spec: RegionSetSpec, tracer: _Tracer, groups: dict[str, Group]
 ) -> RegionSet:
     """One region set on the template; each loop keeps its distance from the disks traced before it."""
-    tracer = _Tracer(face, flat, landmarks)
     regions: dict[str, Region] = {}
     for part in spec.parts:
         disks: dict[str, Disk] = {}
         for disk in part.disks:
-            carried = tuple(
-                name for name, group in groups.items() if group.role == "inner" and group.behind in disk.carries
-            )
             for name, found in tracer.disks_of(disk).items():
-                disks[name] = replace(found, followers=carried, residual_mm=disk.residual_mm)
-        regions[part.name] = Region(_five_landmarks(part, face, disks, landmarks), part.holds, disks)
+                carries = disk.carries if disk.mask is None else openings_within(found, tracer.landmarks)
+                followers = tuple(n for n, g in groups.items() if g.role == "inner" and g.behind in carries)
+                disks[name] = replace(found, followers=followers, residual_mm=disk.residual_mm)
+        regions[part.name] = Region(_five_landmarks(part, tracer.face, disks, tracer.landmarks), part.holds, disks)
     return RegionSet(spec.name, regions)
 
 
 class _Tracer:
     """Traces the disks of one set, one after the other."""
 
-    def __init__(self, face: FaceSurface, flat: Floats, landmarks: Ints) -> None:
-        self.face, self.flat, self.landmarks = face, flat, landmarks
+    def __init__(self, face: FaceSurface, flat: Floats, landmarks: Ints, places: Mapping[str, float]) -> None:
+        self.face, self.flat, self.landmarks, self.places = face, flat, landmarks, places
         self.outlines: dict[str, DiskOutline] = {}
         self.traced: dict[str, Disk] = {}
 
@@ -153,7 +153,7 @@ class _Tracer:
         else:
             assert spec.outline is not None
             try:
-                self.outlines[spec.name] = outline_of(spec.name, spec.outline, self.flat)
+                self.outlines[spec.name] = outline_of(spec.name, spec.outline, self.flat, self.places)
             except ValueError as error:
                 raise RegionMapError(str(error)) from error
             found = {spec.name: self._along(self.outlines[spec.name])}
@@ -173,17 +173,18 @@ class _Tracer:
         return self._enclosed(self.face.mirror[self.traced[spec.mirror_of].loop], outline)
 
     def _enclosed(self, loop: Ints, outline: DiskOutline) -> Disk:
-        return enclosed_disk(
-            self.face.faces, len(self.face.vertices), loop, int(self.landmarks[outline.seed]), outline.name
-        )
+        seed = outline.seed
+        vertex = int(self.landmarks[seed]) if isinstance(seed, int) else nearest_skin(self.face, seed)
+        return enclosed_disk(self.face.faces, len(self.face.vertices), loop, vertex, outline.name)
 
     def _masked(self, spec: DiskSpec) -> dict[str, Disk]:
         """Masks touch or overlap; a later one gives way to the disks before it, so that seams keep their distance."""
         assert spec.mask is not None
         count = len(self.face.vertices)
-        if spec.mask.min() < 0 or spec.mask.max() >= count:
+        beyond = spec.mask[(spec.mask < 0) | (spec.mask >= count)]
+        if len(beyond):
             raise RegionMapError(
-                f"mask {spec.name}: names vertex {spec.mask.max()}, but the mesh has {count}; the mask belongs to another topology"
+                f"mask {spec.name}: names vertex {beyond[0]}, but the mesh has {count}; the mask belongs to another topology"
             )
         disks = masked_disks(self.face, spec.mask[~self._taken()[spec.mask]], spec.name)
         if len(disks) == 1:
@@ -200,6 +201,12 @@ class _Tracer:
         for disk in self.traced.values():
             blocked |= keep_clear(self.face, disk)
         return blocked
+
+
+def openings_within(disk: Disk, landmarks: Ints) -> tuple[str, ...]:
+    """The eyes and the mouth that a disk holds: most of the landmarks around them lie inside it."""
+    inside = {name: np.isin(landmarks[list(marks)], disk.interior).mean() for name, marks in OPENING_LANDMARKS.items()}
+    return tuple(name for name, share in inside.items() if share > 0.5)
 
 
 def _five_landmarks(part: PartSpec, face: FaceSurface, disks: dict[str, Disk], landmarks: Ints) -> tuple[int, ...]:

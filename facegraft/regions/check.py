@@ -37,6 +37,8 @@ Floats = NDArray[np.float64]
 
 MAX_ROUGHNESS = 1.2
 MAX_ROUGHNESS_COARSE = 1.3
+SHORT_LOOP = 30  # vertices below which smoothing by two vertices would shorten even a circle by more than 9 %: then by one, ...
+MAX_ROUGHNESS_SHORT = 1.2  # ... by which stairs along a diagonal have 1.27, a smooth loop of 16 to 29 vertices at most 1.11
 COARSE_MM = 4.0  # mean loop edge beyond which a mesh counts as coarse
 MIN_GAP = 2  # edges between the loops of two disks of a set
 MAX_MIRROR_DIFFERENCE = 2  # vertices
@@ -51,7 +53,7 @@ class DiskFigures:
     interior: int
     perimeter: float
     mean_edge: float
-    roughness: float
+    roughness: float  # loops of fewer than SHORT_LOOP vertices are smoothed by one vertex, others by two
     notches: int  # turns of the loop by more than NOTCH_DEGREES
     on_skin: float  # share of the loop's vertices on outer skin
     euler: int  # Euler characteristic with the template's own holes filled: 1 for a disk
@@ -85,7 +87,7 @@ def check_region_map(
             shared = np.intersect1d(_vertices(regions.disks[a]), _vertices(regions.disks[b]))
             if len(shared):
                 findings.append(f"{set_name}: {a} and {b} share {len(shared)} vertices")
-        findings += _check_held(region_map, regions)
+        findings += _check_held(region_map, regions) + _check_kept(region_map, regions)
     return findings, figures
 
 
@@ -102,6 +104,14 @@ def _check_held(region_map: RegionMap, regions: RegionSet) -> list[str]:
         if outside:
             findings.append(f"{regions.name}: part {part} does not hold its landmarks {', '.join(map(str, outside))}")
     return findings
+
+
+def _check_kept(region_map: RegionMap, regions: RegionSet) -> list[str]:
+    """No disk may reach below the neck cut: those vertices are dropped when a head is cleaned."""
+    if region_map.neck_crop_drop is None:
+        return []
+    lost = {name: int(np.isin(_vertices(disk), region_map.neck_crop_drop).sum()) for name, disk in regions.disks.items()}
+    return [f"{regions.name}.{name}: {count} of its vertices lie below the neck cut" for name, count in lost.items() if count]
 
 
 def disk_faces(faces: ArrayLike, disk: Disk) -> Ints:
@@ -137,7 +147,7 @@ def _measure(region_map: RegionMap, shape: Floats, skin: Ints, regions: RegionSe
         interior=len(disk.interior),
         perimeter=float(length.sum()),
         mean_edge=float(length.mean()),
-        roughness=roughness(points),
+        roughness=roughness(points, loop_smoothing(len(points))),
         notches=int((turn > NOTCH_DEGREES).sum()),
         on_skin=float(outer_skin(shape, skin, chart, disk.loop).mean()),
         euler=euler_characteristic(inside) + holes,
@@ -170,8 +180,20 @@ def _gap(
     return (reached[0] if reached else most), float(distance)
 
 
+def loop_smoothing(loop: int) -> float:
+    """By how many vertices a loop of this length is smoothed to measure its roughness."""
+    return 1.0 if loop < SHORT_LOOP else 2.0
+
+
+def roughness_limit(loop: int, mean_edge: float) -> float:
+    """The most roughness of a loop: its number of vertices, its mean edge in mm."""
+    if loop < SHORT_LOOP:
+        return MAX_ROUGHNESS_SHORT
+    return MAX_ROUGHNESS_COARSE if mean_edge > COARSE_MM else MAX_ROUGHNESS
+
+
 def _shortcomings(disk: DiskFigures) -> list[str]:
-    limit = MAX_ROUGHNESS_COARSE if disk.mean_edge > COARSE_MM else MAX_ROUGHNESS
+    limit = roughness_limit(disk.loop, disk.mean_edge)
     checks = [
         (disk.roughness <= limit, f"its loop is ragged (roughness {disk.roughness:.2f}, at most {limit})"),
         (disk.on_skin == 1.0, f"{1 - disk.on_skin:.0%} of its loop is not on outer skin"),

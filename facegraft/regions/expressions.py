@@ -40,7 +40,7 @@ def _value(node: ast.expr, names: Mapping[str, float]) -> float:
             return float(number)
         case ast.Name(id=name):
             if name not in names:
-                raise ValueError(f"{name!r} is not known here; there are x0 … x67, y0 … y67 and the names of `let`")
+                raise ValueError(f"{name!r} is not known here; there are x0 … x67, y0 … y67, the names of `let` and, where the mesh has ears, ear_front, ear_back, ear_top, ear_bottom")
             return names[name]
         case ast.UnaryOp(op=ast.USub(), operand=inner):
             return -_value(inner, names)

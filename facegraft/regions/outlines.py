@@ -24,7 +24,7 @@ class DiskOutline:
     """The outline of one disk in the chart, and the line inside it that its loop must go around.
 
     Midline disks start at their top on the midline and run down the subject's left side; `medial` is an open polyline
-    from the midline (or the inner end) outward; `seed` is a landmark of the disk. No loop comes nearer than
+    from the midline (or the inner end) outward; `seed` is a landmark of the disk or a point [2]. No loop comes nearer than
     `margin` to the features `core` (polygons of lid landmarks, lip corners), so that a seam keeps off their corners.
     """
 
@@ -32,7 +32,7 @@ class DiskOutline:
     outline: Outline
     medial: Floats
     midline: bool
-    seed: int
+    seed: int | Floats
     core: tuple[Floats, ...] = ()
     margin: float = 0.0
 
@@ -46,33 +46,37 @@ def keeps_off(disk: DiskOutline, flat: Floats) -> NDArray[np.bool_]:
     return clear
 
 
-def outline_of(name: str, spec: OutlineSpec, flat: ArrayLike) -> DiskOutline:
+def outline_of(
+    name: str, spec: OutlineSpec, flat: ArrayLike, places: Mapping[str, float] | None = None
+) -> DiskOutline:
     """The outline of a disk from the mirror-symmetric landmarks [68, 2] in the chart.
 
-    Raises ValueError, naming the disk, for an expression that cannot be computed.
+    `places`: further names for expressions, as `regions.ears` measures them. Raises ValueError, naming the disk, for an expression that cannot be computed.
     """
     p = np.asarray(flat, dtype=np.float64)
     names = {f"{axis}{i}": float(p[i, column]) for column, axis in enumerate("xy") for i in range(len(p))}
+    names |= places or {}
     try:
         for variable, text in spec.let.items():
             names[variable] = evaluate(text, names)
         control = _points(spec.points, names)
         medial = _points(spec.medial, names)
         margin = evaluate(spec.margin, names)
+        seed = spec.seed if isinstance(spec.seed, int) else _points([spec.seed], names)[0]
     except ValueError as error:
         raise ValueError(f"disk {name}: {error}") from error
     if spec.symmetric:
         control = np.vstack([control, control[-2:0:-1] * [-1.0, 1.0]])
     core = tuple(p[list(marks)] for marks in spec.features)
-    return DiskOutline(name, Outline(catmull_rom(control)), medial, spec.symmetric, spec.seed, core, margin)
+    return DiskOutline(name, Outline(catmull_rom(control)), medial, spec.symmetric, seed, core, margin)
 
 
 def mirrored_outline(disk: DiskOutline, name: str) -> DiskOutline:
     """The same outline on the other side of the face."""
     flip = np.array([-1.0, 1.0])
     core = tuple(polygon * flip for polygon in disk.core)
-    outline, seed = Outline(disk.outline.points[::-1] * flip), int(MIRROR68[disk.seed])
-    return DiskOutline(name, outline, disk.medial * flip, disk.midline, seed, core, disk.margin)
+    seed = int(MIRROR68[disk.seed]) if isinstance(disk.seed, int) else disk.seed * flip
+    return DiskOutline(name, Outline(disk.outline.points[::-1] * flip), disk.medial * flip, disk.midline, seed, core, disk.margin)
 
 
 def _points(rows: Sequence[Sequence[str | float]], names: Mapping[str, float]) -> Floats:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.errors import FacegraftError, printable
-from facegraft.parts import Part, Parts, PartsError, check_part_name
+from facegraft.parts import Part, Parts, PartsError, check_part_name, check_set_name
+from facegraft.regions.regionmap import each_once
 from facegraft.resources import resource_folder
 from facegraft.settings import read_yaml
 from facegraft.vocabulary import LANDMARK_COUNT, OPENING_LANDMARKS
@@ -39,7 +40,9 @@ class RegionSetError(FacegraftError):
 
 @dataclass(frozen=True)
 class OutlineSpec:
-    """An outline in the chart: control points, `let` for names, the medial line, a landmark inside, features to keep off.
+    """An outline in the chart: control points, `let` for names, the medial line, a seed inside, features to keep off.
+
+    The seed is a landmark, or, where no landmark lies in the disk, a point.
 
     Points are pairs of numbers or expressions (`regions.expressions`). symmetric: the points are the left half, top to bottom.
     """
@@ -47,7 +50,7 @@ class OutlineSpec:
     points: tuple[tuple[str | float, str | float], ...]
     symmetric: bool
     medial: tuple[tuple[str | float, str | float], ...]
-    seed: int
+    seed: int | tuple[str | float, str | float]
     let: Mapping[str, str | float] = field(default_factory=dict)
     features: tuple[tuple[int, ...], ...] = ()
     margin: str | float = 0.0
@@ -92,6 +95,17 @@ def shipped_sets() -> list[RegionSetSpec]:
     return [read_region_set(path) for path in sorted((resource_folder("region_maps") / "sets").glob("*.yaml"))]
 
 
+def read_region_sets(paths: Sequence[str | Path]) -> list[RegionSetSpec]:
+    """Several sets, in order. Raises RegionSetError for a file that is none, and for two sets of one name."""
+    found: dict[str, RegionSetSpec] = {}
+    for path in paths:
+        spec = read_region_set(path)
+        if spec.name in found:
+            raise RegionSetError(f"{path}: another of the files gives a region set {spec.name!r} too; rename one")
+        found[spec.name] = spec
+    return list(found.values())
+
+
 def read_region_set(path: str | Path) -> RegionSetSpec:
     """A set from a YAML file of outlines, or a JSON or npz file of masks (part → vertex indices, or a boolean a vertex).
 
@@ -129,7 +143,7 @@ def _from_yaml(path: Path) -> RegionSetSpec:
         if disk.mirror_of is not None and disk.mirror_of not in disks[: disks.index(disk.name)]:
             raise ValueError(f"disk {disk.name}: mirror_of names {disk.mirror_of!r}, which is not a disk before it")
     name = document.get("name", path.stem)
-    Parts(check_part_name(name), tuple(Part(part.name, part.landmarks or ()) for part in parts))
+    Parts(check_set_name(name), tuple(Part(part.name, part.landmarks or ()) for part in parts))
     return RegionSetSpec(name, parts, bool(document.get("optional", False)))
 
 
@@ -148,7 +162,7 @@ def _part(entry: Any, path: Path) -> PartSpec:
 def _borrowed(entry: Mapping[str, Any], path: Path) -> PartSpec:
     """A part of another set, `{name: nose, from: eyes}`: one beside this file, or one that facegraft ships."""
     _known(entry, ("name", "from"), "a part of another set")
-    source, name = check_part_name(entry["from"]), check_part_name(entry.get("name"))
+    source, name = check_set_name(entry["from"]), check_part_name(entry.get("name"))
     beside = path.with_name(f"{source}.yaml")
     other = beside if beside.is_file() else resource_folder("region_maps") / "sets" / f"{source}.yaml"
     if not other.is_file() or other.resolve() == path.resolve():
@@ -193,12 +207,15 @@ def _disk(entry: Any) -> DiskSpec:
     features = entry.get("features", [])
     if not isinstance(features, list):
         raise ValueError(f"{where}: features is a list of lists of landmarks")
-    seed = _landmarks([entry.get("seed")], f"{where}: seed")[0]
+    seed = entry.get("seed")
+    inside = (
+        _points([seed], f"{where}: seed", 1)[0] if isinstance(seed, list) else _landmarks([seed], f"{where}: seed")[0]
+    )
     outline = OutlineSpec(
         points=_points(entry["half" if symmetric else "outline"], f"{where}: outline", 3),
         symmetric=symmetric,
         medial=_points(entry.get("medial"), f"{where}: medial", 2),
-        seed=seed,
+        seed=inside,
         let=let,
         features=tuple(_landmarks(marks, f"{where}: features") for marks in features),
         margin=entry.get("margin", 0.0),
@@ -231,7 +248,7 @@ def _known(entry: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
 
 def _from_json_masks(path: Path) -> RegionSetSpec:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes(), object_pairs_hook=each_once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not a JSON file ({str(error)[:200]})") from error
     if not isinstance(document, dict) or not all(isinstance(values, list) for values in document.values()):
@@ -257,4 +274,4 @@ def _from_masks(path: Path, masks: Mapping[str, NDArray[Any]]) -> RegionSetSpec:
             )
         index = np.flatnonzero(array) if array.dtype.kind == "b" else np.unique(array.astype(np.int64))
         parts.append(PartSpec(name, (DiskSpec(name, mask=index),)))
-    return RegionSetSpec(check_part_name(path.stem.lower().replace("-", "_")), tuple(parts))
+    return RegionSetSpec(check_set_name(path.stem.lower().replace("-", "_")), tuple(parts))

@@ -11,13 +11,13 @@ from facegraft.colours import CLAY, part_colours
 from facegraft.regions.regionmap import RegionMap
 from facegraft.surfaces.topology import faces_within
 
-VIEWS = {"front": 0.0, "three-quarter": 45.0}
+VIEWS = {"front": 0.0, "three-quarter": 45.0, "side": 90.0}
 
 
 def show_region_map(
     region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike, png_path: str | Path, size: int = 700
 ) -> Path:
-    """Write a PNG with one row a region set, seen from the front and from 45 degrees to the subject's left.
+    """Write a PNG with one row a region set, seen from the front, from 45 degrees to the subject's left and from the left side.
 
     Skin and sockets of `vertices` [V, 3] (mesh units) and `faces` [F, 3]; parts in colour, loops and the neck cut black,
     landmarks red. Off-screen. Returns the path. Raises RegionMapError if the mesh is not of the map's topology.
@@ -32,7 +32,7 @@ def show_region_map(
         vtkLogger.VERBOSITY_OFF
     )  # it warns of every display that is not there, and goes on without
     points = v[region_map.landmarks68]
-    centre = points[17:].mean(axis=0)
+    face, ears = points[17:].mean(axis=0), points[[0, 16]].mean(axis=0)
     white = pv.themes.DocumentTheme()  # a theme of our own: nothing global is changed
     plotter = pv.Plotter(
         theme=white,
@@ -72,6 +72,7 @@ def show_region_map(
             plotter.add_mesh(pv.PolyData(points), color="red", point_size=5, render_points_as_spheres=True)
             plotter.add_text(f"{region_map.name}: {set_name}, {view}", font_size=8, color="black")
             turn = np.radians(angle)
+            centre = face if angle < 90.0 else 0.3 * face + 0.7 * ears
             direction = np.array([np.sin(turn), 0.0, np.cos(turn)])
             plotter.camera_position = [tuple(centre + 700.0 * direction), tuple(centre), (0.0, 1.0, 0.0)]
             plotter.camera.view_angle = 17.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,12 @@ from scipy.spatial import cKDTree
 
 from facegraft.geometry.chart import CylinderChart, outer_skin
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
-from facegraft.geometry.outline import crosses
+from facegraft.geometry.outline import crosses, lies_on
 from facegraft.regions.outlines import DiskOutline, keeps_off
 from facegraft.regions.regionmap import Disk, RegionMapError
 from facegraft.surfaces.errors import TopologyError
 from facegraft.surfaces.mirror import MIRROR
+from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.topology import (
     boundary_loops,
     face_components,
@@ -25,6 +27,8 @@ from facegraft.surfaces.topology import (
     unique_edges,
     vertex_adjacency,
 )
+
+log = logging.getLogger("facegraft")
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -38,9 +42,11 @@ INWARD = (
 BAND = 3.0  # half width of the band in which a loop may run, in those distances
 ALONG = 0.5  # price of an edge across the outline, on top of its length
 TURN = 1.6  # price of a right-angled turn, in NEAR distances: loops follow the mesh's own lines, not stairs across them
+ON_LINE_MM = 1e-3
 GAP_MM = 6.0  # wanted distance between two disks of a set, ...
 GAP_EDGES = (2, 3)  # ... but no fewer and no more edges than these, ...
 GAP_MM_LEAST = 4.0  # ... and never less than this
+SPLINTER = 0.05  # a mask that gives way to another may fall apart: pieces below this share of the largest one's area are no disks
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,8 @@ def _priced_edges(surface: FaceSurface, disk: DiskOutline, blocked: Mask, half: 
     near = distance < BAND * near_length
     ends = flat[edges]
     clear = crosses(ends[:, 0], ends[:, 1], disk.medial) == 0
+    if not half:  # a loop could otherwise change sides at a vertex that lies on the line, as a landmark may
+        clear &= ~lies_on(ends.reshape(-1, 2), disk.medial, ON_LINE_MM).reshape(-1, 2).any(axis=1)
     edges, length, distance, tangent = (
         edges[near & clear],
         length[near & clear],
@@ -194,6 +202,17 @@ def flood(faces: Ints, vertex_count: int, loop: Ints, seed: int) -> Mask:
     return np.asarray(label == label[touching[0]])
 
 
+def nearest_skin(surface: FaceSurface, point: Floats) -> int:
+    """The vertex of outer skin that lies nearest to a point [2] of the chart."""
+    used = np.unique(surface.edges)
+    order = used[np.argsort(np.round(np.linalg.norm(surface.flat[used] - point, axis=1), 9), kind="stable")]
+    for block in np.array_split(order, max(1, len(order) // 64)):
+        found = block[outer_skin(surface.vertices, surface.faces, surface.chart, block)]
+        if len(found):
+            return int(found[0])
+    raise RegionMapError("the mesh has no outer skin; do its faces look inward?")
+
+
 def keep_clear(face: FaceSurface, disk: Disk) -> Mask:
     """Vertices [V] that another disk's loop must leave free: the disk itself and the rings around it."""
     count = len(face.vertices)
@@ -212,7 +231,8 @@ def keep_clear(face: FaceSurface, disk: Disk) -> Mask:
 def masked_disks(face: FaceSurface, mask: Ints, name: str) -> list[Disk]:
     """The disks that a mask of vertices covers: one for each connected piece of its faces, the largest first.
 
-    Holes in a piece are filled, as are the sockets behind its openings. Raises RegionMapError, naming the mask, where it covers
+    Holes in a piece are filled, as are the sockets behind its openings; a piece of less than SPLINTER of the largest one's area is
+    left out, with a warning. Raises RegionMapError, naming the mask, where it covers
     no face, or a piece is bounded by a line that passes twice through a vertex.
     """
     count = len(face.vertices)
@@ -224,9 +244,13 @@ def masked_disks(face: FaceSurface, mask: Ints, name: str) -> list[Disk]:
             f"mask {name}: covers no whole triangle of the skin; are its indices those of this topology?"
         )
     piece = face_components(covered)
+    area = np.bincount(piece, face_areas(face.vertices, covered))
     disks = []
-    for number in np.argsort(-np.bincount(piece), kind="stable"):
+    for number in np.argsort(-area, kind="stable"):
         own = covered[piece == number]
+        if area[number] < SPLINTER * area.max():
+            log.warning("mask %s: left out a splinter of %d triangles at vertex %d", name, len(own), int(own.min()))
+            continue
         try:
             loops = boundary_loops(own)
         except TopologyError as error:

@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save as _serialise
 
 from facegraft.store.errors import StoreError
-from facegraft.store.remote import place, remote_of
+from facegraft.store.remote import AnyPath, Location, RemotePath, place
 
 TEMPORARY_MARK = ".tmp-"
 _FOREIGN_LEFTOVER_SECONDS = 3600.0
@@ -55,18 +55,18 @@ def sha256_bytes(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: str | os.PathLike[str]) -> str:
+def sha256_file(path: AnyPath) -> str:
     """Hex sha256 of a file's bytes. Raises StoreError when it cannot be read."""
     digest = hashlib.sha256()
-    remote = remote_of(place(path))
+    where = place(path)
     buffer = bytearray(_CHUNK)
     view = memoryview(buffer)
     try:
-        if remote is not None:
-            for piece in remote.chunks():
+        if isinstance(where, RemotePath):
+            for piece in where.chunks():
                 digest.update(piece)
             return digest.hexdigest()
-        with Path(path).open("rb", buffering=0) as file:
+        with where.open("rb", buffering=0) as file:
             while count := file.readinto(buffer):
                 digest.update(view[:count])
     except OSError as error:
@@ -74,7 +74,7 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: AnyPath) -> bytes:
     """The whole file, or StoreError."""
     try:
         return place(path).read_bytes()
@@ -82,17 +82,16 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise unreadable(path, error) from error
 
 
-def write_bytes_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
+def write_bytes_atomic(path: AnyPath, data: bytes | memoryview) -> None:
     """Put `data` under `path` wholly or not at all, and on the disk (in the store) before returning.
 
     Missing folders are made. On any failure the temporary file is removed; what `path` held before stays.
     Raises StoreError for a full disk, an input/output error, a missing permission, a store that does not answer.
     """
     final = place(path)
-    remote = remote_of(final)
     try:
-        if remote is not None:
-            remote.put(data)
+        if isinstance(final, RemotePath):
+            final.put(data)
             return
         make_folder(final.parent)
         remove_leftovers(final)
@@ -108,12 +107,12 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -
         raise unwritable(final, error) from error
 
 
-def write_json_atomic(path: str | os.PathLike[str], obj: Any) -> None:
+def write_json_atomic(path: AnyPath, obj: Any) -> None:
     """write_bytes_atomic of canonical_json."""
     write_bytes_atomic(path, canonical_json(obj))
 
 
-def write_arrays_atomic(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> None:
+def write_arrays_atomic(path: AnyPath, arrays: dict[str, np.ndarray]) -> None:
     """A safetensors file of named arrays, atomically; the same arrays give the same bytes."""
     write_bytes_atomic(path, arrays_to_bytes(arrays))
 
@@ -126,32 +125,31 @@ def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
     return bytes(_serialise(plain))
 
 
-def file_size(path: Path) -> int | None:
+def file_size(path: Location) -> int | None:
     """Bytes of a file, None where there is none of that name (a link to one counts). Raises StoreError when that cannot be told."""
-    remote = remote_of(path)
-    if remote is not None:
-        return remote.size()
+    if isinstance(path, RemotePath):
+        return path.size()
     try:
         return path.stat().st_size if path.is_file() else None
     except OSError as error:
         raise unreadable(path, error) from error
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Location) -> None:
     """mkdir -p, with each new entry made durable in its parent. An object store has no folders."""
-    if remote_of(path) is not None or path.is_dir():
+    if isinstance(path, RemotePath) or path.is_dir():
         return
     make_folder(path.parent)
     path.mkdir(exist_ok=True)
     sync_folder(path.parent)
 
 
-def remove_file_durably(path: str | os.PathLike[str]) -> None:
+def remove_file_durably(path: AnyPath) -> None:
     """Remove a file if it is there and make the removal durable."""
     final = place(path)
     try:
         final.unlink(missing_ok=True)
-        if remote_of(final) is None:
+        if not isinstance(final, RemotePath):
             sync_folder(final.parent)
     except OSError as error:
         raise StoreError(f"cannot remove {final}: {error.strerror or error}") from error
@@ -195,7 +193,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def unwritable(path: Path, error: OSError) -> StoreError:
+def unwritable(path: Location, error: OSError) -> StoreError:
     """The one line for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(
@@ -210,7 +208,7 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"cannot write {path}: {error.strerror or error}; run the same command again once that is mended")
 
 
-def unreadable(path: str | os.PathLike[str], error: OSError) -> StoreError:
+def unreadable(path: AnyPath, error: OSError) -> StoreError:
     """The one line for a failed read."""
     if error.errno == errno.ENOENT:
         return StoreError(f"{path} is missing; run the command that made the dataset again to rebuild it")

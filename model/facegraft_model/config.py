@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
+from facegraft.errors import nearest
 from facegraft.settings import SettingError, parse_setting
 from facegraft_model import methods
 from facegraft_model.bounds import check_bounds, positive
 from facegraft_model.errors import ModelError
 from facegraft_model.methods import MethodOptions
-from facegraft_model.typed import near, read, typed_setting
+from facegraft_model.typed import read, typed_setting
 
 Precision = Literal["auto", "fp32", "tf32", "fp16-hidden"]
 
@@ -213,7 +214,7 @@ class Config:
             part = getattr(config, group)
             hints = typing.get_type_hints(type(part))
             if name not in hints:
-                raise ModelError(f"--set {setting}: {_whose(config, group)} has no setting {name!r}{near(name, hints)}")
+                raise ModelError(f"--set {setting}: {_whose(config, group)} has no setting {name!r}{nearest(name, hints)}")
             item = next(item for item in fields(part) if item.name == name)
             value = typed_setting(hints[name], item.metadata, value, f"--set {setting}")
             if (group, name) == ("model", "method"):

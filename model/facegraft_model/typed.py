@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
+from facegraft.errors import nearest
 from facegraft_model.errors import ModelError
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def read(kind: type[T], document: Any, where: str, kinds: Mapping[str, type] | N
     unknown = sorted(set(document) - set(hints))
     if unknown:
         raise ModelError(
-            f"{where}: unknown setting {unknown[0]!r}{near(unknown[0], hints)}; it was made by another version: train anew, or "
+            f"{where}: unknown setting {unknown[0]!r}{nearest(unknown[0], hints)}; it was made by another version: train anew, or "
             "use that version"
         )
     missing = sorted(set(hints) - set(document))
@@ -77,10 +77,3 @@ def typed_setting(hint: Any, metadata: Mapping[str, Any], value: Any, where: str
         except ValueError as error:
             raise ModelError(f"{where}: expected float, found {value!r}") from error
     return typed(hint, metadata, value, where)
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that is not there: the one that was meant, or those there are."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else f"; there are {', '.join(known) or 'none'}"

@@ -2,8 +2,8 @@
 
     python region_maps/tools/build_shipped.py --ict FaceXModel --facescape neutral.obj --flame template.ply
 
-`synthetic` needs nothing. ICT's landmarks are read from its own vertex_indices.json (MIT). Those of FaceScape and FLAME
-are our own, made by transfer_landmarks.py: with --transfer anew from ICT, else those of the shipped map are kept.
+All region sets of region_maps/sets are traced, those that are optional elsewhere too. `synthetic` needs nothing. ICT's
+landmarks are read from its own vertex_indices.json (MIT). Those of FaceScape and FLAME are our own, made by transfer_landmarks.py: with --transfer anew from ICT, else those of the shipped map are kept.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from facegraft.regions.build import build_region_map
 from facegraft.regions.groups import ICT_GROUPS
 from facegraft.regions.regionmap import Group, RegionMap, load_region_map
+from facegraft.regions.regionsets import RegionSetSpec, shipped_sets
 
 FOLDER = Path(__file__).resolve().parents[1]
 
@@ -40,6 +42,11 @@ PROVENANCE = {
 }
 
 
+def all_sets() -> list[RegionSetSpec]:
+    """The shipped sets; on a shipped topology none of them may be left out."""
+    return [replace(spec, optional=False) for spec in shipped_sets()]
+
+
 def polygons_sha256(polygons: ArrayLike) -> str:
     """SHA-256 of published polygons [P, 4] (-1 pads a triangle) as little-endian int32."""
     return hashlib.sha256(np.ascontiguousarray(polygons, dtype="<i4").tobytes()).hexdigest()
@@ -48,7 +55,7 @@ def polygons_sha256(polygons: ArrayLike) -> str:
 def ict_map(vertices: ArrayLike, faces: ArrayLike, polygons: ArrayLike, landmarks: ArrayLike) -> RegionMap:
     """From the neutral in centimetres, its mirror-symmetric triangulation, its polygons and its landmarks."""
     return build_region_map(
-        vertices, faces, landmarks, "ict", 10.0, ICT_GROUPS, polygons_sha256(polygons), PROVENANCE["ict"]
+        vertices, faces, landmarks, "ict", 10.0, ICT_GROUPS, polygons_sha256(polygons), PROVENANCE["ict"], all_sets()
     )
 
 
@@ -57,11 +64,11 @@ def synthetic_map() -> RegionMap:
 
     shape = template()
     groups = {
-        name: Group(tuple((int(a), int(b)) for a, b in ranges), role, follows)
-        for name, (ranges, role, follows) in shape.groups.items()
+        name: Group(tuple((int(a), int(b)) for a, b in ranges), role, behind)
+        for name, (ranges, role, behind) in shape.groups.items()
     }
     return build_region_map(
-        shape.vertices, shape.faces, shape.landmarks68, "synthetic", 1.0, groups, None, PROVENANCE["synthetic"]
+        shape.vertices, shape.faces, shape.landmarks68, "synthetic", 1.0, groups, None, PROVENANCE["synthetic"], all_sets()
     )
 
 
@@ -69,7 +76,7 @@ def triangle_map(
     vertices: ArrayLike, faces: ArrayLike, landmarks: ArrayLike, name: str, mm_per_unit: float
 ) -> RegionMap:
     """FaceScape or FLAME: triangles in file order and our own landmarks."""
-    return build_region_map(vertices, faces, landmarks, name, mm_per_unit, provenance=PROVENANCE[name])
+    return build_region_map(vertices, faces, landmarks, name, mm_per_unit, provenance=PROVENANCE[name], sets=all_sets())
 
 
 def _from_folder(folder: Path) -> RegionMap:

@@ -5,7 +5,6 @@ Every point set is stored shuffled, so a contiguous window of it is a uniform ra
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from facegraft.parts import Parts
-from facegraft.store import Dataset, open_dataset
+from facegraft.store import AnyPath, Dataset, open_dataset
 from facegraft.vocabulary import TRAIN
 from facegraft_model.data.ids import DataError, IdTable
 from facegraft_model.data.items import (
@@ -71,7 +70,7 @@ class BatchSource:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: AnyPath,
         *,
         items: int,
         surface: int,

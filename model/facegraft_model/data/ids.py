@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from facegraft.errors import nearest
 from facegraft.parts import Parts, PartsError
 from facegraft.store import write_json_atomic
 from facegraft_model.errors import ModelError
@@ -23,6 +23,7 @@ Shape = tuple[str, ...]
 """A head with an expression: the subjects of the head, and then the name of the expression."""
 
 _TABLES = ("subjects", "expressions", "heads", "shapes", "expression_names")
+_NOT_FITTED = "its code has to be fitted first, or the table is another model's"
 
 
 class DataError(ModelError):
@@ -94,7 +95,7 @@ class IdTable:
         row = self._rows["subjects"].get(name)
         if row is None:
             raise DataError(
-                f"subject {name!r} is not in the id table of {len(self.subjects)} subjects{_nearest(name, self.subjects)}"
+                f"subject {name!r} is not in the id table of {len(self.subjects)} subjects{nearest(name, self.subjects, _NOT_FITTED)}"
             )
         return row
 
@@ -230,12 +231,3 @@ def head_of(row: Mapping[str, Any], parts: Parts) -> Head:
 
 def _strings(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return (
-        f" (did you mean {near[0]!r}?)"
-        if near
-        else "; its code has to be fitted first, or the table is another model's"
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from facegraft.errors import did_you_mean
 from facegraft.store import Dataset
 from facegraft.vocabulary import COMPOSITE, NEUTRAL, ORIGINS, SCAN
 from facegraft_model.data.ids import DataError, IdTable, head_of, require_names, written_rows
@@ -87,8 +87,7 @@ def _rows_of_keys(store: Dataset, keys: Sequence[str], rows: Rows, wanted: Mappi
         if key not in store:
             if key in set(store.index["key"].to_pylist()):
                 raise DataError(f"{store.path}: item {key!r} was rejected: {store.row(key)['reason']}")
-            near = difflib.get_close_matches(key, store.keys(), n=1)
-            raise DataError(f"{store.path} has no item {key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+            raise DataError(f"{store.path} has no item {key!r}{did_you_mean(key, store.keys())}")
         row = store.row(key)
         why = next(column for column, names in wanted.items() if names is not None and row[column] not in names)
         raise DataError(

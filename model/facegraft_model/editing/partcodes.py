@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facegraft.errors import nearest, printable
+from facegraft.errors import did_you_mean, printable
 from facegraft.parts import Parts
 from facegraft.seeds import derived_seed
 from facegraft.vocabulary import REM
@@ -219,5 +219,5 @@ def chosen_codes(field: Field, names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def no_part(name: str, known: Sequence[str]) -> str:
-    """The line about a part that the model does not have: the one that was probably meant, or which there are."""
-    return f"the model has no part {printable(name)!r}{nearest(name, known)}"
+    """The line about a part that the model does not have: which there are, and the one that was probably meant."""
+    return f"the model has no part {printable(name)!r}{did_you_mean(name, known)}; its parts are {', '.join(known)}"

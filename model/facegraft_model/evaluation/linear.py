@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from facegraft.parts import Parts
-from facegraft.store import Dataset, open_dataset, sha256_file, write_arrays_atomic, write_json_atomic
+from facegraft.store import AnyPath, Dataset, open_dataset, sha256_file, write_arrays_atomic, write_json_atomic
 from facegraft.surfaces.barycentric import barycentric
 from facegraft.surfaces.nearest import nearest_on_surface
 from facegraft.surfaces.normals import face_normals
@@ -100,7 +100,7 @@ class LinearModel:
     @classmethod
     def train(
         cls,
-        surfaces: str | os.PathLike[str],
+        surfaces: AnyPath,
         split: str = TRAIN,
         identity: int = 300,
         expression: int = 100,
@@ -146,7 +146,7 @@ class LinearModel:
             "part_set": store.parts.to_json(),
             "neutral_expression": neutral_name,
             "trained_on": {
-                "surfaces": str(Path(store.path).resolve()),
+                "surfaces": str(store.path.resolve()),
                 "fingerprint": store.fingerprint,
                 "split": split,
                 "origins": list(origins),

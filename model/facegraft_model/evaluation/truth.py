@@ -7,18 +7,16 @@ coordinates; everything here is handed out in mm of the head's own mesh, by the 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from facegraft.parts import Parts
-from facegraft.store import Dataset, open_dataset, place
-from facegraft.store.remote import remote_of
+from facegraft.store import AnyPath, Dataset, Location, RemotePath, open_dataset, place
+from facegraft.store.writer import RUN_FILE
 from facegraft.surfaces.barycentric import barycentric
 from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.nearest import Nearest
@@ -26,7 +24,6 @@ from facegraft.surfaces.surface import Surface
 from facegraft_model.arrays import Bools, Floats, Ints, Labels
 from facegraft_model.errors import ModelError
 
-RUN_FILE = "run.json"
 ON_EDGE = 1e-6
 """A nearest point whose barycentric weight is below this lies on the edge."""
 
@@ -103,7 +100,7 @@ class Truth:
     for are compared with the samples'. Raises TruthError.
     """
 
-    def __init__(self, samples: str | os.PathLike[str], surfaces: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, samples: AnyPath, surfaces: AnyPath | None = None) -> None:
         self.samples = open_dataset(samples)
         if self.samples.kind != "samples":
             raise TruthError(
@@ -179,7 +176,7 @@ def _transformed(points: Floats, matrix: Floats) -> Floats:
     return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])
 
 
-def _recorded(samples: Path) -> tuple[str | None, list[str]]:
+def _recorded(samples: Location) -> tuple[str | None, list[str]]:
     """Fingerprint and folders of the surfaces, as run.json of the samples records them; (None, []) without that file."""
     path = samples / RUN_FILE
     if not path.exists():
@@ -194,7 +191,7 @@ def _recorded(samples: Path) -> tuple[str | None, list[str]]:
 
 
 def _find(
-    samples: Path, fingerprint: str | None, inputs: list[str], given: str | os.PathLike[str] | None
+    samples: Location, fingerprint: str | None, inputs: list[str], given: AnyPath | None
 ) -> tuple[Dataset, str]:
     """The surfaces, and how they are known to be the right ones: "fingerprint" or "items"."""
     if given is not None:
@@ -206,7 +203,7 @@ def _find(
             )
         return store, "items" if fingerprint is None else "fingerprint"
     # A folder on this machine does not decide which addresses are called; whoever wants that gives --surfaces.
-    recorded = [place(path) for path in inputs if remote_of(samples) is not None or "://" not in path]
+    recorded = [place(path) for path in inputs if isinstance(samples, RemotePath) or "://" not in path]
     tried = list(dict.fromkeys([*recorded, samples.parent / "surfaces"]))
     others = []
     for folder in tried:
@@ -222,7 +219,7 @@ def _find(
     )
 
 
-def _open(folder: Path) -> Dataset:
+def _open(folder: Location) -> Dataset:
     store = open_dataset(folder)
     if store.kind != "surfaces":
         raise TruthError(

@@ -16,7 +16,7 @@ from safetensors.torch import load as deserialise
 from torch import Tensor
 
 from facegraft.parts import Parts
-from facegraft.store import place, write_arrays_atomic, write_json_atomic
+from facegraft.store import Location, place, write_arrays_atomic, write_json_atomic
 from facegraft.vocabulary import COMPOSITE
 from facegraft_model.checkpoints.checkpoint import identity, named
 from facegraft_model.errors import ModelError
@@ -47,7 +47,7 @@ class Fits:
     alignment: Tensor
     settings: dict[str, Any]
     run: Path
-    samples: Path | None
+    samples: Location | None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -76,7 +76,7 @@ def save_fits(
     errors_mm: Tensor,
     settings: Mapping[str, Any],
     *,
-    samples: Path | None = None,
+    samples: Location | None = None,
     alignment: Tensor | None = None,
 ) -> None:
     """Write a folder of fits. Raises ModelError when it exists already with other contents than fits."""

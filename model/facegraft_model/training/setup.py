@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 
+from facegraft.store import AnyPath
 from facegraft.vocabulary import TRAIN
 from facegraft_model.config import DataConfig
 from facegraft_model.data.batches import BatchSource
@@ -15,7 +15,7 @@ from facegraft_model.method import TemplateFacts
 
 
 def open_source(
-    samples: str | os.PathLike[str],
+    samples: AnyPath,
     data: DataConfig,
     device: torch.device,
     *,

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from facegraft.seeds import derived_seed
-from facegraft.store import place
+from facegraft.store import AnyPath, Location, place
 from facegraft_model.checkpoints import checkpoint as checkpoints
 from facegraft_model.checkpoints.modelstate import model_state
 from facegraft_model.checkpoints.optim_state import optimiser_tensors, restore_optimiser
@@ -32,7 +32,7 @@ from facegraft_model.training.validate import Validation
 
 
 def train(
-    samples: str | os.PathLike[str],
+    samples: AnyPath,
     run: str | os.PathLike[str],
     config: Config,
     *,
@@ -66,7 +66,7 @@ class _Run:
     """One process's share of a training run: what it has when a step begins, and how it is kept."""
 
     def __init__(
-        self, samples: Path, run: Path, config: Config, processes: Processes, seed: int, progress: bool
+        self, samples: Location, run: Path, config: Config, processes: Processes, seed: int, progress: bool
     ) -> None:
         self.run, self.config, self.processes, self.seed, self.progress = run, config, processes, seed, progress
         self.samples = samples

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from facegraft.store import open_dataset
+from facegraft.store import Location, open_dataset
 from facegraft.vocabulary import SCAN, TEST
 from facegraft_model.config import Config
 from facegraft_model.fitting.fit import fit_samples
@@ -21,7 +20,7 @@ POINTS = 1024
 class Validation:
     """Fits the first scans of the test subjects with the weights as they are."""
 
-    def __init__(self, samples: Path, config: Config, field: Field, device: torch.device, seed: int) -> None:
+    def __init__(self, samples: Location, config: Config, field: Field, device: torch.device, seed: int) -> None:
         self.samples, self.field, self.seed = samples, field, seed
         self.every, steps = config.train.validate_every, config.train.validate_steps
         index = open_dataset(samples, verify=False).index.to_pylist()
