@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -32,6 +32,7 @@ import torch
 from facegraft_model.config import Config
 from facegraft_model.field import FaceField
 from facegraft_model.presets import PRESETS
+from facegraft_model.training.setup import open_source
 from synthetic_samples import write_synthetic_samples
 from torch import Tensor
 from training_arms import (
@@ -46,7 +47,6 @@ from training_arms import (
     counted,
     exact_gradients,
     first_points,
-    open_source,
     points_of,
     relative_error,
     start_model,
@@ -391,7 +391,7 @@ def data_share(bench: Bench, samples: Path, config: Config, result: Result, step
     arm = result.arm
     assert arm is not None
     free_memory(bench.device)
-    with open_source(samples, config, bench.device, backend) as source:
+    with open_source(samples, replace(config.data, backend=backend), bench.device) as source:
         for step in range(UNTIMED_STEPS):
             arm.step(source.batch(step))
         timer = StepTimer(bench.device)
@@ -437,7 +437,7 @@ def benchmark(options: argparse.Namespace, samples: Path, report: Report) -> boo
             report.add(f"## Speed, preset {name}, batch {items}\n\nNo time left.")
             continue
         points = points_of(config)
-        with open_source(samples, config, device, "resident") as source:
+        with open_source(samples, replace(config.data, backend="resident"), device) as source:
             batch = source.batch(0)
             start = start_model(config, source)
         if items == options.items:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 from facegraft_model.data.batches import BatchSource
+from facegraft_model.evaluation.records import ScoreSettings
+from facegraft_model.evaluation.score import decode_items, evaluate
+from facegraft_model.evaluation.truth import Truth
 from facegraft_model.models import load_field
 from facegraft_model.presets import TINY
-from facegraft_model.scores.records import ScoreSettings
-from facegraft_model.scores.score import decode_items, evaluate
-from facegraft_model.scores.truth import Truth
 from facegraft_model.training.train import train
 
 SURFACE_BAR_MM, SCD_BAR_MM = 0.3, 0.25

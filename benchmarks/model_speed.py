@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 MALLOC = "MALLOC_MMAP_THRESHOLD_"
@@ -31,6 +32,7 @@ from pathlib import Path
 import torch
 from facegraft_model.config import Config
 from facegraft_model.presets import PRESETS
+from facegraft_model.training.setup import open_source
 from synthetic_samples import write_synthetic_samples
 from training_arms import (
     Arm,
@@ -41,7 +43,6 @@ from training_arms import (
     configuration,
     counted,
     exact_gradients,
-    open_source,
     points_of,
     relative_error,
     start_model,
@@ -66,7 +67,7 @@ def status_bytes(field: str) -> int:
 
 def print_peak(samples: Path, config: Config, spec: ArmSpec) -> None:
     """Print the bytes that one step needs above what the process held before it (weights, Adam's moments, the batch)."""
-    with open_source(samples, config, CPU, "resident") as source:
+    with open_source(samples, replace(config.data, backend="resident"), CPU) as source:
         batch = source.batch(0)
         arm = Arm(spec, start_model(config, source), CPU)
     for _ in range(UNTIMED_STEPS):
@@ -98,7 +99,7 @@ def peak_bytes(samples: Path, options: argparse.Namespace, spec: ArmSpec) -> int
 
 def data_row(samples: Path, config: Config, arm: Arm, backend: Backend, steps: int) -> list[str]:
     """Steps with a new batch each, as the training loop takes them: where the time goes."""
-    with open_source(samples, config, CPU, backend) as source:
+    with open_source(samples, replace(config.data, backend=backend), CPU) as source:
         for step in range(UNTIMED_STEPS):
             arm.step(source.batch(step))
         timer = StepTimer(CPU)
@@ -126,7 +127,7 @@ def measure(samples: Path, options: argparse.Namespace) -> bool:
     specs = [
         spec for spec in ARMS if not spec.compiled or (options.compile and shutil.which(os.environ.get("CXX", "g++")))
     ]
-    with open_source(samples, config, CPU, "resident") as source:
+    with open_source(samples, replace(config.data, backend="resident"), CPU) as source:
         batch = source.batch(0)
         start = start_model(config, source)
     exact = exact_gradients(start, batch, CPU)

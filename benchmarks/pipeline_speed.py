@@ -31,13 +31,15 @@ from facegraft.geometry.frame import head_origin, to_mm_matrix, to_unit
 from facegraft.geometry.graft import Grafter
 from facegraft.regions.regionmap import load_region_map
 from facegraft.stages.clean import make_closer
-from facegraft.stages.graft import GraftParameters, choose_stage_vertices, make_grafter
+from facegraft.stages.graft import GraftParameters, make_grafter
+from facegraft.stages.morph import choose_stage_vertices
 from facegraft.stages.sample import SampleParameters, sample_item
 from facegraft.store import DatasetSchema, shard_name
 from facegraft.store.schema import samples_fields
 from facegraft.store.writer import ShardItem, write_shard
 from facegraft.surfaces.distance import signed_distance
 from facegraft.surfaces.errors import DistanceError
+from facegraft.vocabulary import DEFAULT_REGION_SET
 
 MM_PER_UNIT = 165.0
 
@@ -71,7 +73,8 @@ def main() -> None:
     print("one process, one thread")
     skin_count = int(region_map.vertices_of("surface").max()) + 1
     skin = np.ones(skin_count, dtype=bool)
-    parts = {n: (p.loop, p.interior[p.interior < skin_count]) for n, p in region_map.parts("eyes").items()}
+    disks = region_map.region_set(DEFAULT_REGION_SET).disks
+    parts = {name: (disk.loop, disk.interior[disk.interior < skin_count]) for name, disk in disks.items()}
     skin_faces = faces[(faces < skin_count).all(axis=1)]
     bare = Grafter(template[:skin_count], skin_faces, skin, parts)
     skins = np.ascontiguousarray(heads[:, :skin_count])
@@ -87,7 +90,7 @@ def main() -> None:
         "≥ 500",
     )
 
-    region_labels = region_map.vertex_labels("eyes")
+    region_labels = region_map.vertex_labels(DEFAULT_REGION_SET)
     grafter = make_grafter(template, faces, region_map, GraftParameters())
     closer = make_closer(template, faces, region_map, region_labels)
     cut = closer.neck_faces.astype(np.uint8)
@@ -95,7 +98,14 @@ def main() -> None:
     followed = choose_stage_vertices(region_map, 4096)
     composite = grafter.graft(heads[0], heads[1]).vertices
     topology = {"name": "ict", "vertex_count": region_map.vertex_count, "faces_sha256": region_map.faces_sha256}
-    schema = DatasetSchema("samples", topology, MM_PER_UNIT, "unit ball", samples_fields(), {})
+    schema = DatasetSchema(
+        "samples",
+        topology,
+        MM_PER_UNIT,
+        "unit ball",
+        samples_fields(region_map.region_set(DEFAULT_REGION_SET).parts),
+        {},
+    )
 
     def surface() -> dict[str, Any]:
         origin = head_origin(composite[region_map.landmarks68])

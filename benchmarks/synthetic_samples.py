@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.regions.regionmap import load_region_map
 from facegraft.store import (
     DatasetSchema,
     ShardItem,
@@ -21,11 +22,11 @@ from facegraft.store import (
     write_shard,
     write_shared,
 )
+from facegraft.vocabulary import DEFAULT_REGION_SET
 
-COLUMNS = dict.fromkeys(
-    ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin"), "string"
-)
-STAGES, LANDMARKS, STAGE_POINTS = 6, 68, 2048
+PARTS = load_region_map("synthetic").region_set(DEFAULT_REGION_SET).parts
+COLUMNS = dict.fromkeys(("subject", "expression", "split", *PARTS.head_columns, "origin"), "string")
+STAGES, LANDMARKS, STAGE_POINTS = len(PARTS.stages), 68, 2048
 MM_PER_UNIT = 170.0
 EXPRESSIONS = 4
 ITEMS_PER_SHARD = 12
@@ -43,7 +44,7 @@ def write_synthetic_samples(folder: Path, items: int, sizes: dict[str, int], see
     """
     rng = np.random.default_rng(seed)
     topology = {"name": "sphere", "vertex_count": None, "faces_sha256": None}
-    schema = DatasetSchema("samples", topology, MM_PER_UNIT, "unit ball", samples_fields(), COLUMNS)
+    schema = DatasetSchema("samples", topology, MM_PER_UNIT, "unit ball", samples_fields(PARTS), COLUMNS, PARTS)
     plan_sha256 = hashlib.sha256(repr((items, sizes, seed)).encode()).hexdigest()
     directions = _directions(rng, STAGE_POINTS)
     landmark_directions = _directions(rng, LANDMARKS)
@@ -67,11 +68,11 @@ def write_synthetic_samples(folder: Path, items: int, sizes: dict[str, int], see
 
 def _row(index: int, subjects: int) -> dict[str, object]:
     subject = f"s{index % subjects:05d}"
-    donors = dict.fromkeys(("recipient", "donor_nose", "donor_eyes", "donor_mouth"), subject)
+    donors = dict.fromkeys(PARTS.head_columns, subject)
     origin, expression = "scan", "neutral" if index < subjects else f"e{index // subjects}"
     if index % 3 == 2:
         origin, expression = "composite", "neutral"
-        donors["donor_nose"] = f"s{(index + 1) % subjects:05d}"
+        donors[next(iter(PARTS.donor_columns.values()))] = f"s{(index + 1) % subjects:05d}"
     return {"subject": subject, "expression": expression, "split": "train", "origin": origin, **donors}
 
 
@@ -106,6 +107,6 @@ def _directions(rng: np.random.Generator, count: int) -> Array:
 
 
 def _parts(directions: Array) -> NDArray[np.uint8]:
-    """0 remainder, 1 nose, 2 eyes, 3 mouth."""
+    """Labels u8 [n] of directions."""
     angles = np.arccos(np.clip(directions @ PART_CENTRES.T, -1, 1))
     return np.where(angles.min(1) < PART_ANGLE, angles.argmin(1) + 1, 0).astype(np.uint8)

@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,7 +19,9 @@ from facegraft_model.nets.hyper import HyperNet
 from facegraft_model.nets.siren import Matmul
 from facegraft_model.presets import preset
 from facegraft_model.reference import DoubleBackwardField
-from facegraft_model.training.train import TrainingStep, parameter_groups, split_batch
+from facegraft_model.training.schedule import parameter_groups
+from facegraft_model.training.setup import template_facts
+from facegraft_model.training.step import TrainingStep, split_batch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -105,27 +106,9 @@ def points_of(config: Config) -> int:
     return config.data.surface + config.data.near + config.data.free
 
 
-def open_source(samples: Path, config: Config, device: torch.device, backend: Backend) -> BatchSource:
-    data = config.data
-    return BatchSource(
-        samples,
-        items=data.items,
-        surface=data.surface,
-        near=data.near,
-        free=data.free,
-        stage=data.stage,
-        device=device,
-        backend=backend,
-    )
-
-
 def start_model(config: Config, source: BatchSource, seed: int = 0) -> FaceField:
     """The model that all arms begin with, on the CPU; its nets displace as trained ones do, so that no gradient is trivially right."""
-    assert (
-        source.landmarks_template is not None and source.stage_template is not None and source.stage_parts is not None
-    )
-    facts = TemplateFacts(source.landmarks_template.cpu(), source.stage_template.cpu(), source.stage_parts.cpu())
-    model = build_field(config, source.id_table, facts, source.mm_per_unit, seed)
+    model = build_field(config, source.id_table, template_facts(source), source.mm_per_unit, seed)
     assert isinstance(model, FaceField)
     with torch.no_grad():
         for hyper in model.hyper.values():

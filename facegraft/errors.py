@@ -15,13 +15,18 @@ def printable(value: object, longest: int = 80) -> str:
     return text if len(text) <= longest else text[:longest] + "…"
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """" (did you mean 'x'?)" for an unknown name, with the known name that is most like it; empty where none is."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
 def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
-    """The end of a message about an unknown name: " (did you mean 'x'?)", or "; " and `otherwise` where nothing known is like it (what is
-    known, when left out)."""
+    """The end of a message about an unknown name: `did_you_mean`, or, where no known name is like it, "; " and `otherwise` (which names
+    there are, when left out)."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f" (did you mean {near[0]!r}?)"
+    if meant := did_you_mean(name, names):
+        return meant
     listed = ", ".join(sorted(names)[:_LISTED]) + (", …" if len(names) > _LISTED else "")
     return f"; {otherwise or (f'there are {listed}' if names else 'there are none')}"
 

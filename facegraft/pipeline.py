@@ -14,15 +14,15 @@ from typing import Any
 from facegraft.engine import EngineOptions, RunSummary, ShardClient, execute, start_client
 from facegraft.recipe import Recipe
 from facegraft.stages import CLEAN, GRAFT, INGEST, SAMPLE, STAGES, StageDefinition
-from facegraft.store.remote import place
+from facegraft.store.remote import AnyPath, Location, place
 
 Announce = Callable[[RunSummary], None]
 
 
 def run_stage(
     stage: StageDefinition,
-    inputs: Sequence[str | Path],
-    output: str | Path,
+    inputs: Sequence[AnyPath],
+    output: AnyPath,
     parameters: Mapping[str, Any],
     seed: int = 0,
     options: EngineOptions | None = None,
@@ -42,7 +42,7 @@ def run_stage(
 
 def ingest(
     source: str | None,
-    output: Path,
+    output: Location,
     parameters: Mapping[str, Any],
     seed: int = 0,
     options: EngineOptions | None = None,
@@ -53,8 +53,8 @@ def ingest(
 
 
 def graft(
-    heads: Path,
-    output: Path,
+    heads: Location,
+    output: Location,
     parameters: Mapping[str, Any],
     seed: int = 0,
     options: EngineOptions | None = None,
@@ -65,8 +65,8 @@ def graft(
 
 
 def clean(
-    inputs: Sequence[Path],
-    output: Path,
+    inputs: Sequence[Location],
+    output: Location,
     parameters: Mapping[str, Any],
     seed: int = 0,
     options: EngineOptions | None = None,
@@ -78,7 +78,7 @@ def clean(
 
 def sample(
     surfaces: Path,
-    output: Path,
+    output: Location,
     parameters: Mapping[str, Any],
     seed: int = 0,
     options: EngineOptions | None = None,
@@ -91,7 +91,7 @@ def sample(
 def run_recipe(
     recipe: Recipe,
     source: str | None,
-    output: Path,
+    output: Location,
     seed: int = 0,
     options: EngineOptions | None = None,
     announce: Announce = lambda summary: None,
@@ -104,12 +104,12 @@ def run_recipe(
     for stage in STAGES:
         stage.parameters.parse(recipe.of(stage.name))
     options = options or EngineOptions()
-    output = place(output)
+    folder = place(output)
     summaries = []
     with start_client(options) as client:
         for stage in STAGES:
-            inputs: list[str | Path] = [output / kind for kind in stage.reads] or ([source] if source else [])
+            inputs: list[AnyPath] = [folder / kind for kind in stage.reads] or ([source] if source else [])
             parameters = recipe.of(stage.name)
-            summaries.append(run_stage(stage, inputs, output / stage.makes, parameters, seed, options, client))
+            summaries.append(run_stage(stage, inputs, folder / stage.makes, parameters, seed, options, client))
             announce(summaries[-1])
     return summaries

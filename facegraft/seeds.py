@@ -38,6 +38,12 @@ def subject_rng(seed: int, family: str, number: int, what: str) -> np.random.Gen
     return stream(int(seed), family, int(number), what)
 
 
+def topology_rng(faces_sha256: str) -> np.random.Generator:
+    """The generator of one topology, by the sha256 of its triangles: for choices that all datasets of it share."""
+    hashed = hashlib.sha256(faces_sha256.encode()).digest()
+    return np.random.default_rng(int.from_bytes(hashed[:8], "little"))
+
+
 def score_rng(seed: int, *names: str) -> np.random.Generator:
     """The generator of one head and purpose of a score, so that a score does not depend on which other heads are scored."""
     hashed = hashlib.sha256("\0".join(names).encode()).digest()

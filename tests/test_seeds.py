@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facegraft.heads.split import split_at_random
-from facegraft.seeds import derived_seed, digest, item_rng, score_rng, stream, subject_rng, words
+from facegraft.seeds import derived_seed, digest, item_rng, score_rng, stream, subject_rng, topology_rng, words
 
 NAMES = st.tuples(st.integers(0, 2**63), st.text(), st.text())
 
@@ -24,6 +24,7 @@ def test_streams_are_the_same_for_ever() -> None:
         7930261947779864500,
         4847878839151964679,
     ]
+    assert topology_rng("abc").integers(0, 2**63, 2).tolist() == [1387031862235092765, 7241668919036104582]
     assert score_rng(4, "a", "bc").integers(0, 2**63, 2).tolist() == [4462441147155152479, 7605100576953810156]
     assert (derived_seed(3, "masks", 5), derived_seed(0)) == (3197587368766501847, 2033344993903900207)
     sides = split_at_random([f"s{number:04d}" for number in range(12)], 0.3, 5)

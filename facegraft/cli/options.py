@@ -21,13 +21,13 @@ class Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from facegraft.store.errors import StoreError
-        from facegraft.store.remote import place, remote_of
+        from facegraft.store.remote import RemotePath, place
 
         try:
             found = place(value)
         except StoreError as error:
             self.fail(str(error), param, ctx)
-        return found if remote_of(found) is not None else super().convert(found, param, ctx)
+        return found if isinstance(found, RemotePath) else super().convert(found, param, ctx)
 
 
 class LocalPath(click.Path):

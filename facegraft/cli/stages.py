@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from facegraft.engine import EngineOptions
+    from facegraft.store.remote import Location
 
 
 @click.command()
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     show_default=False,
 )
 @run_options
-def demo(output: Path, seed: int, settings: tuple[str, ...], with_model: bool | None, options: EngineOptions) -> None:
+def demo(output: Location, seed: int, settings: tuple[str, ...], with_model: bool | None, options: EngineOptions) -> None:
     """Everything, on built-in synthetic heads: minutes on a laptop, ending in a page of pictures.
 
     \b
@@ -40,9 +41,9 @@ def demo(output: Path, seed: int, settings: tuple[str, ...], with_model: bool | 
     """
     import importlib.util
 
-    from facegraft.store.remote import remote_of
+    from facegraft.store.remote import RemotePath
 
-    if remote_of(output) is not None:
+    if isinstance(output, RemotePath):
         if with_model:
             raise click.UsageError("--model trains into the output folder, which must be on this machine then")
         with_model = False
@@ -55,9 +56,10 @@ def demo(output: Path, seed: int, settings: tuple[str, ...], with_model: bool | 
     _run("demo", None, output, seed, settings, options, after)
 
 
-def _train_model(output: Path, seed: int, options: EngineOptions) -> None:
+def _train_model(output: Location, seed: int, options: EngineOptions) -> None:
     from facegraft.modeldemo import model_demo
 
+    assert isinstance(output, Path)  # `demo` trains no model into an object store
     model_demo(output / "samples", output / "model", seed, options.progress, click.echo)
 
 
@@ -85,11 +87,11 @@ def run(
 def _run(
     recipe_name: str,
     source: str | None,
-    output: Path,
+    output: Location,
     seed: int,
     settings: tuple[str, ...],
     options: EngineOptions,
-    after: Callable[[Path, int, EngineOptions], None] | None = None,
+    after: Callable[[Location, int, EngineOptions], None] | None = None,
 ) -> None:
     from facegraft.pipeline import run_recipe
     from facegraft.recipe import find_recipe, load_recipe
@@ -131,7 +133,7 @@ def _runs(stage: StageDefinition) -> Callable[..., None]:
     """What the command of a stage does: gather parameters, run, say what was written."""
 
     def command(
-        output: Path, seed: int, settings: tuple[str, ...], options: EngineOptions, inputs: Any, **named: Any
+        output: Location, seed: int, settings: tuple[str, ...], options: EngineOptions, inputs: Any, **named: Any
     ) -> None:
         from facegraft.pipeline import run_stage
 

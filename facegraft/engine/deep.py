@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from facegraft.engine.sandbox import Limits, Sandbox
 from facegraft.engine.shard_task import make_item
 from facegraft.engine.stage import ItemResult, PlannedItem
 from facegraft.store import Dataset, open_dataset
-from facegraft.store.remote import place
+from facegraft.store.remote import Location, place
 from facegraft.store.schema import check_row
 
 Planner = Callable[[list[str], Mapping[str, Any], int], StagePlan]
@@ -35,7 +34,7 @@ class DeepReport:
 
 
 def verify_deep(
-    folder: Path, stage_path: str, planner: Planner, items: int, seed: int, options: EngineOptions
+    folder: Location, stage_path: str, planner: Planner, items: int, seed: int, options: EngineOptions
 ) -> DeepReport:
     """Plan the run of the folder again from its inputs, make `items` of its written items again, and compare.
 
@@ -64,7 +63,7 @@ def chosen_keys(keys: list[str], count: int, seed: int) -> list[str]:
     return [keys[number] for number in sorted(numbers.tolist())]
 
 
-def _check_maker(folder: Path, run: RunRecord, stage_path: str) -> None:
+def _check_maker(folder: Location, run: RunRecord, stage_path: str) -> None:
     if run.stage != stage_path:
         raise EngineError(f"{folder} was made by stage {run.stage}, not {stage_path}")
     if run.code_version != facegraft.__version__:
@@ -80,7 +79,7 @@ def _check_maker(folder: Path, run: RunRecord, stage_path: str) -> None:
             )
 
 
-def _plan_again(folder: Path, run: RunRecord, planner: Planner) -> dict[str, PlannedItem]:
+def _plan_again(folder: Location, run: RunRecord, planner: Planner) -> dict[str, PlannedItem]:
     plan = planner(run.inputs, run.parameters, run.seed)
     sharded = shard_plan(plan)
     changed = differences(run, run_record(run.stage, plan, sharded, run.inputs, run.parameters, run.seed))
@@ -115,6 +114,6 @@ def _array_difference(there: np.ndarray, made: np.ndarray) -> str | None:
     differing = there != made
     count = int(np.count_nonzero(differing))
     if count == 0:
-        return "equal values of other bits (such as 0 and -0)"
+        return "equal values of other bits (as 0 and -0)"
     largest = np.abs(there[differing].astype(np.float64) - made[differing].astype(np.float64)).max()
     return f"{count} of {there.size} values differ, by up to {largest:.3g}"

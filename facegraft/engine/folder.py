@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from facegraft.engine.errors import EngineError
 from facegraft.engine.locks import LOCK_FILE
 from facegraft.engine.plan import StagePlan
@@ -11,12 +9,13 @@ from facegraft.engine.run_record import RunRecord, read_run, refuse_other_run, w
 from facegraft.store import DamagedError, write_region_map, write_shared
 from facegraft.store.atomic import is_temporary, make_folder, read_bytes, unwritable
 from facegraft.store.document import unseal
+from facegraft.store.remote import Location
 from facegraft.store.writer import DATASET_FILE, REJECT_FOLDER, RUN_FILE, SHARD_FOLDER
 
 LOG_FOLDER = "logs"
 
 
-def make_output(folder: Path) -> None:
+def make_output(folder: Location) -> None:
     """Create the folder. Raises EngineError where something else is in the way, StoreError where it cannot be written."""
     if folder.exists() and not folder.is_dir():
         raise EngineError(f"{folder} is a file; choose another output folder (-o)")
@@ -26,7 +25,7 @@ def make_output(folder: Path) -> None:
         raise unwritable(folder, error) from error
 
 
-def bind_to_run(folder: Path, record: RunRecord) -> None:
+def bind_to_run(folder: Location, record: RunRecord) -> None:
     """Write run.json into a new folder; accept a folder of this same run. Raises EngineError with what differs in another run's."""
     if (folder / RUN_FILE).is_file():
         there = read_run(folder)
@@ -39,7 +38,7 @@ def bind_to_run(folder: Path, record: RunRecord) -> None:
     write_run(folder, record)
 
 
-def refuse_foreign_folder(folder: Path) -> None:
+def refuse_foreign_folder(folder: Location) -> None:
     """Raises EngineError where the folder holds anything but a run of ours."""
     if (folder / RUN_FILE).is_file():
         return
@@ -55,7 +54,7 @@ def refuse_foreign_folder(folder: Path) -> None:
         )
 
 
-def refuse_links(folder: Path) -> None:
+def refuse_links(folder: Location) -> None:
     """Raises EngineError where a folder of the run is a link: what is written there would land somewhere else."""
     for name in (SHARD_FOLDER, REJECT_FOLDER, LOG_FOLDER):
         if (folder / name).is_symlink():
@@ -64,7 +63,7 @@ def refuse_links(folder: Path) -> None:
             )
 
 
-def write_attachments(folder: Path, plan: StagePlan) -> None:
+def write_attachments(folder: Location, plan: StagePlan) -> None:
     """Write shared.safetensors and region_map.json, at every start again, so that damaged ones are replaced."""
     if plan.shared:
         write_shared(folder, plan.shared)
@@ -72,7 +71,7 @@ def write_attachments(folder: Path, plan: StagePlan) -> None:
         write_region_map(folder, plan.region_map)
 
 
-def finished_counts(folder: Path) -> dict[str, int] | None:
+def finished_counts(folder: Location) -> dict[str, int] | None:
     """The counts in dataset.json; None where the dataset is not complete, or dataset.json is damaged and will be written again."""
     path = folder / DATASET_FILE
     if path.is_symlink() or not path.is_file():

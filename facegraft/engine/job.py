@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.numpy import load
@@ -15,7 +14,7 @@ from facegraft.engine.errors import EngineError
 from facegraft.engine.run_record import RunRecord, read_run
 from facegraft.engine.stage import Stage, StageContext, build_stage, read_only
 from facegraft.store.atomic import read_bytes, sha256_bytes
-from facegraft.store.remote import place, remote_of
+from facegraft.store.remote import Location, RemotePath, place
 from facegraft.store.writer import REGION_MAP_FILE, SHARED_FILE
 
 
@@ -42,7 +41,7 @@ def read_job_run(job: StageJob) -> RunRecord:
             f"the worker on {host} has facegraft {facegraft.__version__}, this run needs {job.code_version}; install the same version there"
         )
     output = place(job.output)
-    if remote_of(output) is None and not output.is_dir():
+    if not isinstance(output, RemotePath) and not output.is_dir():
         raise EngineError(
             f"the worker on {host} does not see {output}; workers need the output folder on a file system that they share"
         )
@@ -71,7 +70,7 @@ def open_stage(job: StageJob) -> tuple[Stage, int]:
     return build_stage(job.stage, context), run.seed
 
 
-def _checked(path: Path, sha256: str) -> bytes:
+def _checked(path: Location, sha256: str) -> bytes:
     data = read_bytes(path)
     if sha256_bytes(data) != sha256:
         raise EngineError(

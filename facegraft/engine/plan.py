@@ -1,6 +1,6 @@
 """The plan: which items are to be made, and which shard each belongs to.
 
-Shards are cut from the sorted keys by the shard size alone, so that the same plan gives the same shards whatever runs it. On disk
+Shards are cut from the sorted keys by the shard size alone, so that the same plan always gives the same shards. On disk
 the plan is `plan.parquet`, a row group per shard, so that a task reads only its own rows.
 """
 
@@ -26,7 +26,7 @@ from facegraft.store import DatasetSchema, FieldError, StoreError, check_key, sh
 from facegraft.store.atomic import read_bytes, sha256_bytes, sha256_file
 from facegraft.store.cache import RemoteFile, default_cache
 from facegraft.store.parquet_limits import read_flat_table
-from facegraft.store.remote import remote_of
+from facegraft.store.remote import Location, RemotePath
 from facegraft.store.schema import check_row
 
 PLAN_FILE = "plan.parquet"
@@ -102,7 +102,7 @@ def shard_plan(plan: StagePlan) -> ShardedPlan:
     return ShardedPlan(tuple(items), plan.shard_items, columns)
 
 
-def write_plan(folder: Path, plan: ShardedPlan) -> str:
+def write_plan(folder: Location, plan: ShardedPlan) -> str:
     """plan.parquet, atomically: key, shard, the planned columns, spec (JSON text); a row group per shard. Returns the file's sha256."""
     types = [pa.field("key", pa.string()), pa.field("shard", pa.int64())]
     types += [pa.field(name, _ARROW[kind]) for name, kind in plan.columns.items()]
@@ -118,7 +118,7 @@ def write_plan(folder: Path, plan: ShardedPlan) -> str:
     return sha256_bytes(data)
 
 
-def read_plan(folder: Path, columns: Mapping[str, str]) -> ShardedPlan:
+def read_plan(folder: Location, columns: Mapping[str, str]) -> ShardedPlan:
     """The plan as it stands in the folder, not yet compared with run.json (see sha256()). `columns`: the schema's index columns. Raises
     EngineError where it is damaged."""
     path = _present(folder)
@@ -137,12 +137,11 @@ def read_plan(folder: Path, columns: Mapping[str, str]) -> ShardedPlan:
     return ShardedPlan(items, shard_items, kept)
 
 
-def read_shard_items(folder: Path, shard: int, sha256: str) -> list[PlannedItem]:
+def read_shard_items(folder: Location, shard: int, sha256: str) -> list[PlannedItem]:
     """The planned items of one shard. Raises EngineError where the file is missing or has not the given checksum."""
     path = _present(folder)
-    remote = remote_of(path)
-    if remote is not None:
-        file = RemoteFile(remote, remote.stat().st_size, sha256, "run the command again: it is written anew")
+    if isinstance(path, RemotePath):
+        file = RemoteFile(path, path.stat().st_size, sha256, "run the command again: it is written anew")
         rows = default_cache().open(file, lambda copy: _row_group(copy, shard))
     else:
         stat = path.stat()
@@ -163,7 +162,7 @@ def _check_file(path: Path, sha256: str, _signature: tuple[int, int, int]) -> No
         raise _damaged(path.parent, ValueError("its checksum is not that of the plan that was written"))
 
 
-def _present(folder: Path) -> Path:
+def _present(folder: Location) -> Location:
     path = folder / PLAN_FILE
     if path.is_symlink():
         raise EngineError(f"{path} is a link; remove it and run the command that made this dataset again")
@@ -172,14 +171,14 @@ def _present(folder: Path) -> Path:
     return path
 
 
-def _damaged(folder: Path, error: Exception) -> EngineError:
+def _damaged(folder: Location, error: Exception) -> EngineError:
     what = printable((str(error).splitlines() or [type(error).__name__])[0], 200)
     return EngineError(
         f"{folder / PLAN_FILE} is damaged ({what}); run the command that made this dataset again: it is written anew"
     )
 
 
-def _item(row: dict[str, Any], folder: Path) -> PlannedItem:
+def _item(row: dict[str, Any], folder: Location) -> PlannedItem:
     try:
         key, spec = check_key(row.pop("key")), json.loads(row.pop("spec"))
         row.pop("shard")

@@ -8,7 +8,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import facegraft
@@ -37,7 +36,7 @@ from facegraft.engine.status import commit_records
 from facegraft.store import StoreError, finish_dataset, sweep_shards, withdraw_dataset, write_bytes_atomic
 from facegraft.store.atomic import remove_file_durably
 from facegraft.store.reader import read_attachment, read_document
-from facegraft.store.remote import place
+from facegraft.store.remote import Location, place
 from facegraft.store.schema import commit_name
 from facegraft.store.writer import INDEX_FILE, REJECT_FOLDER, SHARD_FOLDER
 
@@ -50,7 +49,7 @@ _TICK_S = 0.5
 class RunSummary:
     """What a run came to. `kept`: items that were committed before it started; `seconds`: of this run."""
 
-    output: Path
+    output: Location
     planned: int
     written: int
     rejected: int
@@ -64,7 +63,7 @@ def execute(
     stage_path: str,
     plan: StagePlan,
     inputs: list[str],
-    output: str | Path,
+    output: str | Location,
     parameters: Mapping[str, Any],
     seed: int,
     options: EngineOptions,
@@ -82,7 +81,7 @@ def execute(
     record = run_record(stage_path, plan, sharded, inputs, parameters, seed)
     stage_name(stage_path)
     make_output(folder)
-    refuse_foreign_folder(folder)  # before the lock file is made in somebody's folder
+    refuse_foreign_folder(folder)  # before a lock file is made in a folder that is not ours
     refuse_links(folder)
     with locked(folder) as check_lock:
         bind_to_run(folder, record)
@@ -91,13 +90,13 @@ def execute(
                 # A worker that was cut off may have outlived the run that gave it up.
                 sweep_shards(folder)
                 return _summary_of_finished(folder, record, start)
-            withdraw_dataset(folder)  # somebody took files away, or damaged them: make them again
+            withdraw_dataset(folder)  # files are missing or damaged: make them again
         with _resumable(folder):
             write_attachments(folder, plan)
             return _make_and_finish(folder, record, sharded, options, client, start, check_lock)
 
 
-def retry(output: str | Path, stage_path: str, options: EngineOptions, client: ShardClient | None = None) -> RunSummary:
+def retry(output: str | Location, stage_path: str, options: EngineOptions, client: ShardClient | None = None) -> RunSummary:
     """Make the shards that hold rejected items again (other limits may apply now) and finish the dataset anew.
 
     `stage_path` must be the stage of the run. The caller gives it, because a folder must not decide what code is run.
@@ -133,7 +132,7 @@ def retry(output: str | Path, stage_path: str, options: EngineOptions, client: S
 
 
 def _make_and_finish(
-    folder: Path,
+    folder: Location,
     record: RunRecord,
     sharded: ShardedPlan,
     options: EngineOptions,
@@ -208,7 +207,7 @@ def _submit(client: ShardClient, task: ShardTask, in_flight: dict[int, ShardTask
     client.submit(task)
 
 
-def _shard_lost(folder: Path, outcome: Outcome) -> EngineError:
+def _shard_lost(folder: Location, outcome: Outcome) -> EngineError:
     return EngineError(
         f"shard {outcome.shard} of {folder} was lost {_LOSSES_ALLOWED} times, then alone ({outcome.lost}); its items run in processes "
         "of their own, so look at the workers (memory, disk, who kills them), then run the same command again: what was committed is kept"
@@ -218,7 +217,7 @@ def _shard_lost(folder: Path, outcome: Outcome) -> EngineError:
 class _Tally:
     """Counts what comes back, and stops the run when it should not go on."""
 
-    def __init__(self, folder: Path, planned: int, options: EngineOptions, accepted: int) -> None:
+    def __init__(self, folder: Location, planned: int, options: EngineOptions, accepted: int) -> None:
         self.folder, self.planned, self.options = folder, planned, options
         self.limit = max(options.reject_limit(planned), accepted)
         self.done = self.kept = 0
@@ -257,7 +256,7 @@ def _listed(reasons: Counter[str]) -> str:
 
 
 @contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
+def _resumable(folder: Location) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
@@ -270,11 +269,11 @@ def _rejected_in(commit: Mapping[str, Any]) -> int:
     return sum(row["status"] == "rejected" for row in commit["rows"])
 
 
-def _all_shards_are_there(folder: Path, record: RunRecord) -> bool:
+def _all_shards_are_there(folder: Location, record: RunRecord) -> bool:
     return sum(1 for _ in commit_records(folder, record)) == record.shards
 
 
-def _attachments_are_sound(folder: Path) -> bool:
+def _attachments_are_sound(folder: Location) -> bool:
     """Whether index and attachments are what dataset.json says. A reader tells its user to run the command again where they are not."""
     try:
         _, document = read_document(folder)
@@ -285,7 +284,7 @@ def _attachments_are_sound(folder: Path) -> bool:
     return True
 
 
-def _summary_of_finished(folder: Path, record: RunRecord, start: float) -> RunSummary:
+def _summary_of_finished(folder: Location, record: RunRecord, start: float) -> RunSummary:
     reasons = Counter(
         row["reason"]
         for _, commit in commit_records(folder, record)

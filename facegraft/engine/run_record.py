@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import facegraft
@@ -20,6 +19,7 @@ from facegraft.errors import printable
 from facegraft.store import DatasetSchema, StoreError, canonical_json, write_bytes_atomic
 from facegraft.store.atomic import arrays_to_bytes, read_bytes, sha256_bytes
 from facegraft.store.document import seal, unseal
+from facegraft.store.remote import Location
 from facegraft.store.writer import RUN_FILE
 
 RUN_FORMAT = "facegraft-run"
@@ -78,13 +78,13 @@ def run_record(
     )
 
 
-def write_run(folder: Path, record: RunRecord) -> None:
+def write_run(folder: Location, record: RunRecord) -> None:
     """run.json, atomically."""
     write_bytes_atomic(folder / RUN_FILE, seal({"format": RUN_FORMAT, "version": RUN_VERSION, **asdict(record)}))
 
 
-def read_run(folder: Path) -> RunRecord:
-    """Raises EngineError where there is none, and StoreError (DamagedError) where it is damaged."""
+def read_run(folder: Location) -> RunRecord:
+    """Read run.json. Raises EngineError where the folder holds no run, and DamagedError where the file is damaged."""
     path = folder / RUN_FILE
     if path.is_symlink():
         raise EngineError(f"{path} is a link; a run's folder holds its own files: remove it, or choose another folder")
@@ -130,7 +130,7 @@ def differences(there: RunRecord, now: RunRecord) -> list[str]:
     return found or _differing(there, now, _CONSEQUENCES)
 
 
-def refuse_other_run(folder: Path, there: RunRecord, now: RunRecord) -> None:
+def refuse_other_run(folder: Location, there: RunRecord, now: RunRecord) -> None:
     """Raises EngineError with the differing fields unless it is the same run."""
     found = differences(there, now)
     if found:

@@ -9,7 +9,6 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from facegraft.engine.folder import LOG_FOLDER
 from facegraft.engine.job import StageJob, read_job_run
@@ -29,7 +28,7 @@ from facegraft.store import (
     write_json_atomic,
     write_shard,
 )
-from facegraft.store.remote import each, place
+from facegraft.store.remote import Location, each, place
 from facegraft.store.schema import check_fields, check_row
 from facegraft.store.writer import REJECT_FOLDER
 
@@ -130,7 +129,7 @@ def make_item(item: PlannedItem, runner: ItemRunner, schema: DatasetSchema) -> I
     return result
 
 
-def _record_reject(output: Path, stage: str, shard: str, item: PlannedItem, result: ItemResult) -> None:
+def _record_reject(output: Location, stage: str, shard: str, item: PlannedItem, result: ItemResult) -> None:
     folder = output / REJECT_FOLDER
     if result.offending and sum(array.nbytes for array in result.offending.values()) <= _OFFENDING_BYTES:
         write_arrays_atomic(folder / f"{item.key}.safetensors", result.offending)
@@ -146,6 +145,6 @@ def _record_reject(output: Path, stage: str, shard: str, item: PlannedItem, resu
     write_json_atomic(folder / f"{item.key}.json", record)
 
 
-def _forget_rejects(output: Path, keys: list[str]) -> None:
+def _forget_rejects(output: Location, keys: list[str]) -> None:
     names = [f"{key}{suffix}" for key in keys for suffix in (".json", ".safetensors")]
     each(output, lambda name: (output / REJECT_FOLDER / name).unlink(missing_ok=True), names)

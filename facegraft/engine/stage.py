@@ -10,7 +10,6 @@ import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from facegraft.engine.errors import ItemRejected, StageSetupError
 from facegraft.errors import FacegraftError
 from facegraft.store.errors import RemoteError
+from facegraft.store.remote import Location
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
@@ -37,7 +37,7 @@ class PlannedItem:
 class StageContext:
     """What a stage is built from. `inputs` are paths as strings; `shared` are read-only arrays."""
 
-    output: Path
+    output: Location
     inputs: list[str]
     parameters: dict[str, Any]
     shared: dict[str, np.ndarray]
@@ -106,7 +106,7 @@ def build_stage(stage_path: str, context: StageContext) -> Stage:
 def process_item(
     stage: Stage, item: PlannedItem, rng: np.random.Generator, memory_reason: str = "killed: out of memory"
 ) -> ItemResult:
-    """Call the item function and turn whatever happens into a result. Only a KeyboardInterrupt goes through."""
+    """Call the item function and turn its outcome, also an exception, into a result. Only a KeyboardInterrupt goes through."""
     try:
         output = stage.process(item, rng)
         if not isinstance(output, ItemOutput):

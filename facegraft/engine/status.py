@@ -7,14 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from facegraft.engine.folder import finished_counts
 from facegraft.engine.locks import is_locked
 from facegraft.engine.run_record import RunRecord, read_run
 from facegraft.store import read_commit, shard_name
-from facegraft.store.remote import each, place, remote_of
+from facegraft.store.remote import Location, RemotePath, each, place
 from facegraft.store.schema import commit_name
 from facegraft.store.writer import SHARD_FOLDER
 
@@ -25,7 +24,7 @@ class RunStatus:
     per second, None until two shards are committed) and `eta_s` are of the shards committed in the last ten minutes of work;
     `last_commit_s`: how long ago the last one was."""
 
-    output: Path
+    output: Location
     stage: str
     planned: int
     written: int
@@ -53,7 +52,7 @@ _RECENT_S = 600.0
 _COMMIT = re.compile(r"[0-9]{5,12}-of-[0-9]{5,12}\.json")
 
 
-def status(output: str | Path) -> RunStatus:
+def status(output: str | Location) -> RunStatus:
     """Raises EngineError where the folder holds no run. Shards count by commit record and size; `verify` checks their bytes."""
     folder = place(output)
     run = read_run(folder)
@@ -85,10 +84,10 @@ def status(output: str | Path) -> RunStatus:
     )
 
 
-def commit_records(folder: Path, run: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
+def commit_records(folder: Location, run: RunRecord) -> Iterator[tuple[str, dict[str, Any]]]:
     """(shard name, commit record) of the shards that are committed."""
     sha256 = run.commit_sha256()
-    if remote_of(folder) is not None:
+    if isinstance(folder, RemotePath):
         # Listings of an object store may lag, so every name that run.json implies is asked for.
         numbers = list(range(run.shards))
     else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.rawmesh import RawMesh
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.resources import resource_folder
+from facegraft.store.remote import Location, relative_name
 
 log = logging.getLogger("facegraft")
 
@@ -35,7 +35,7 @@ class FacescapeSource(HeadSource):
 
     Options = FolderOptions
 
-    def __init__(self, path: Path | None, options: FolderOptions, seed: int) -> None:
+    def __init__(self, path: Location | None, options: FolderOptions, seed: int) -> None:
         assert path is not None
         self.path, self.options = path, options
 
@@ -61,7 +61,7 @@ class FacescapeSource(HeadSource):
             files = [file for part in inner for file in mesh_files(part)]
             for file in files:
                 number, expression = split_number(file.stem)
-                name = file.relative_to(self.path).as_posix()
+                name = relative_name(file, self.path)
                 if number is None:
                     strange.append(name)
                 else:

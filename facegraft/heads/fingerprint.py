@@ -6,9 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from facegraft.store.remote import each
+from facegraft.store.remote import Location, each
 
 _BLOCK = 1 << 20
 
@@ -21,7 +20,7 @@ class FileHash:
     sha256: str | None
 
 
-def hash_files(folder: Path, names: Iterable[str]) -> dict[str, FileHash]:
+def hash_files(folder: Location, names: Iterable[str]) -> dict[str, FileHash]:
     """Hash each named file of the folder; a file that cannot be read is kept, without a hash."""
     ordered = sorted(set(names))
     return dict(zip(ordered, each(folder, lambda name: _hash(folder / name), ordered), strict=True))
@@ -37,7 +36,7 @@ def combined(files: dict[str, FileHash]) -> dict[str, int | str]:
     }
 
 
-def _hash(path: Path) -> FileHash:
+def _hash(path: Location) -> FileHash:
     digest, size = hashlib.sha256(), 0
     try:
         with path.open("rb") as file:

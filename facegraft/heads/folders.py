@@ -22,7 +22,7 @@ from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.meshfile import read_mesh
 from facegraft.meshfiles.rawmesh import Floats, Ints, RawMesh
 from facegraft.regions.regionmap import RegionMap
-from facegraft.store.remote import place
+from facegraft.store.remote import Location, place
 from facegraft.surfaces.topology import faces_sha256
 from facegraft.surfaces.triangulate import split_quads, triangulate
 
@@ -43,7 +43,7 @@ class Found:
     source: str
 
 
-def list_folder(path: Path) -> list[Path]:
+def list_folder(path: Location) -> list[Location]:
     """Entries of a folder in natural order, hidden ones left out; raises SourceError where it cannot be listed."""
     try:
         return sorted(
@@ -54,12 +54,12 @@ def list_folder(path: Path) -> list[Path]:
         raise SourceError(f"{path}: cannot be listed ({error.strerror}); name a folder that you may read") from error
 
 
-def mesh_files(path: Path) -> list[Path]:
+def mesh_files(path: Location) -> list[Location]:
     """Entries of a folder with a mesh's suffix. Whether they can be read is found out item by item."""
     return [entry for entry in list_folder(path) if entry.suffix.lower() in MESH_SUFFIXES and not entry.is_dir()]
 
 
-def find_subject_meshes(root: Path, kind: str) -> list[Found]:
+def find_subject_meshes(root: Location, kind: str) -> list[Found]:
     """`<subject>.obj|ply` (expression neutral) and `<subject>/<expression>.obj|ply`, the expression possibly as `<n>_<expression>`."""
     found = [Found(file.stem, "neutral", None, file.name) for file in mesh_files(root)]
     folders = [entry for entry in list_folder(root) if entry.is_dir()]
@@ -130,7 +130,7 @@ class Template:
 
 
 def find_template(
-    root: Path, names: Sequence[str], region_map_of: Callable[[RawMesh, str], RegionMap], options: FolderOptions
+    root: Location, names: Sequence[str], region_map_of: Callable[[RawMesh, str], RegionMap], options: FolderOptions
 ) -> Template:
     """The topology of the template that the user named, or of the first of these meshes that is a sound head.
 
@@ -183,7 +183,7 @@ def match_faces(mesh: RawMesh, region_map: RegionMap, where: str) -> Ints:
     return faces
 
 
-def mesh_loader(root: Path, region_map: RegionMap, polygons: NDArray[Any], mm_per_unit: float | None) -> Loader:
+def mesh_loader(root: Location, region_map: RegionMap, polygons: NDArray[Any], mm_per_unit: float | None) -> Loader:
     """Read the file that a head's spec names: vertices [V, 3] in mm. The loader raises MeshError or RegionMapError.
 
     `polygons` [P, 4] are the template's as its file has them: a mesh of the same topology has the very same ones.

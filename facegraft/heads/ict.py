@@ -38,6 +38,7 @@ from facegraft.meshfiles.obj import parse_obj, parse_obj_vertices
 from facegraft.meshfiles.rawmesh import Floats, RawMesh, read_bytes
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.seeds import subject_rng
+from facegraft.store.remote import Location
 from facegraft.surfaces.mirror import symmetrised
 
 log = logging.getLogger("facegraft")
@@ -60,7 +61,7 @@ class IctSource(HeadSource):
 
     Options = IctOptions
 
-    def __init__(self, path: Path | None, options: IctOptions, seed: int) -> None:
+    def __init__(self, path: Location | None, options: IctOptions, seed: int) -> None:
         assert path is not None
         self.path, self.options, self.seed = path, options, seed
 

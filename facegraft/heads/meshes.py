@@ -8,7 +8,6 @@ grafted. All meshes have the same vertices and faces in the same order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from facegraft.heads.folders import choose_heads, find_subject_meshes, find_temp
 from facegraft.heads.options import FolderOptions
 from facegraft.heads.source import HeadSource, Loader, SourcePlan
 from facegraft.regions.regionmap import RegionMap, load_region_map
+from facegraft.store.remote import Location
 
 
 class MeshesSource(HeadSource):
@@ -27,7 +27,7 @@ class MeshesSource(HeadSource):
 
     kind = "meshes"
 
-    def __init__(self, path: Path | None, options: FolderOptions, seed: int) -> None:
+    def __init__(self, path: Location | None, options: FolderOptions, seed: int) -> None:
         assert path is not None
         self.path, self.options = path, options
 

@@ -10,7 +10,6 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from facegraft.heads.errors import SourceError
 from facegraft.heads.options import SourceOptions
 from facegraft.meshfiles.rawmesh import Floats, Ints
 from facegraft.regions.regionmap import RegionMap
+from facegraft.store.remote import Location
 
 DEFAULT_SUBJECTS = 40
 DEFAULT_EXPRESSIONS = 3
@@ -96,7 +96,7 @@ class HeadSource(ABC):
     Options: ClassVar[type[SourceOptions]] = SourceOptions
 
     @abstractmethod
-    def __init__(self, path: Path | None, options: Any, seed: int) -> None: ...
+    def __init__(self, path: Location | None, options: Any, seed: int) -> None: ...
 
     @abstractmethod
     def plan(self) -> SourcePlan:
@@ -111,7 +111,7 @@ class HeadSource(ABC):
         raise SourceError(f"there is no published split {name!r} for these heads")
 
 
-def make_source(kind: str, path: Path | None, options: Mapping[str, Any], seed: int) -> HeadSource:
+def make_source(kind: str, path: Location | None, options: Mapping[str, Any], seed: int) -> HeadSource:
     """The source of this kind with these options; raises SourceError for an unknown kind or a path that is missing or not needed."""
     if kind not in KINDS:
         raise SourceError(f"there is no kind of heads {kind!r}{nearest(kind, KINDS)}")

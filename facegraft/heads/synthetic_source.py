@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from facegraft.heads.source import (
 from facegraft.meshfiles.rawmesh import Floats
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.seeds import subject_rng
+from facegraft.store.remote import Location
 from facegraft.vocabulary import NEUTRAL
 
 FAMILY_VERSION = 1
@@ -38,7 +38,7 @@ class SyntheticSource(HeadSource):
 
     Options = ComputedOptions
 
-    def __init__(self, path: Path | None, options: ComputedOptions, seed: int) -> None:
+    def __init__(self, path: Location | None, options: ComputedOptions, seed: int) -> None:
         if path is not None:
             raise SourceError(f"{path}: kind synthetic reads no files; leave the folder out")
         self.options, self.seed = options, seed

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.meshfiles.errors import MeshError
+from facegraft.store.remote import Location
 
 _USUAL = ("vertices", "verts", "v")
 
@@ -25,13 +25,13 @@ class VertexArrays:
     faces: NDArray[np.int32] | None
 
 
-def read_vertex_arrays(path: Path, vertex_count: int) -> VertexArrays:
+def read_vertex_arrays(path: Location, vertex_count: int) -> VertexArrays:
     """Read the array [N, V, 3] (or [V, 3]) of an npz file, V = `vertex_count`, with `subjects`, `expressions`, `faces` if there.
 
     Raises MeshError naming the file: not an npz, damaged, pickled, no such array or several, names that do not match.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except OSError as error:
         raise MeshError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -72,7 +72,7 @@ def read_vertex_arrays(path: Path, vertex_count: int) -> VertexArrays:
     )
 
 
-def _names(arrays: dict[str, NDArray[Any]], what: str, count: int, path: Path) -> list[str] | None:
+def _names(arrays: dict[str, NDArray[Any]], what: str, count: int, path: Location) -> list[str] | None:
     if what not in arrays:
         return None
     names = arrays[what]

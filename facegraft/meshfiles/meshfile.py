@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -11,13 +9,13 @@ from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.obj import read_obj
 from facegraft.meshfiles.ply import read_ply
 from facegraft.meshfiles.rawmesh import HEAD, Accepts, RawMesh
-from facegraft.store.remote import place
+from facegraft.store.remote import AnyPath, place
 from facegraft.surfaces.triangulate import triangulate
 
 READERS = {".obj": read_obj, ".ply": read_ply}
 
 
-def read_mesh(path: str | Path, where: str | None = None, accepts: Accepts = HEAD) -> RawMesh:
+def read_mesh(path: AnyPath, where: str | None = None, accepts: Accepts = HEAD) -> RawMesh:
     """Read one .obj or .ply file; raises MeshError (see the two readers). `where` replaces the path in messages."""
     path = place(path)
     reader = READERS.get(path.suffix.lower())
@@ -27,7 +25,7 @@ def read_mesh(path: str | Path, where: str | None = None, accepts: Accepts = HEA
 
 
 def read_triangles(
-    path: str | Path, symmetry: ArrayLike | None = None
+    path: AnyPath, symmetry: ArrayLike | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Vertices [V, 3] in the file's unit and triangles [F, 3]; raises MeshError for a file that is no mesh.
 

@@ -9,13 +9,13 @@ Format: Wavefront Advanced Visualizer manual, appendix B1.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.rawmesh import HEAD, Accepts, Floats, RawMesh, read_bytes, to_polygons
 from facegraft.meshfiles.text import AGAIN, NEWLINE, SPACE, Ints, Lines, count_words, plain_text, without_comments
+from facegraft.store.remote import Location
 
 _CONTINUED = re.compile(rb"\\\n")
 _AFTER_SLASH = re.compile(rb"/[^\x00-\x20]*")
@@ -23,7 +23,7 @@ _CORNER = re.compile(rb"[^\x00-\x20/]+(?:/[^\x00-\x20/]*(?:/([^\x00-\x20/]*))?)?
 _CUT = "the file is probably truncated: copy or export it again"
 
 
-def read_obj(path: Path, where: str | None = None, accepts: Accepts = HEAD) -> RawMesh:
+def read_obj(path: Location, where: str | None = None, accepts: Accepts = HEAD) -> RawMesh:
     """Read vertices (unit of the file) and polygons; `accepts` says what else is wanted, or refused.
 
     Understands vertex colours and weights (ignored), `f a`, `a/b`, `a//c`, `a/b/c`, negative indices, continued lines,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.rawmesh import HEAD, Accepts, Floats, RawMesh, read_bytes, to_polygons
+from facegraft.store.remote import Location
 
 TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2",
@@ -41,7 +41,7 @@ class _Element:
     properties: list[_Property] = field(default_factory=list)
 
 
-def read_ply(path: Path, where: str | None = None, accepts: Accepts = HEAD) -> RawMesh:
+def read_ply(path: Location, where: str | None = None, accepts: Accepts = HEAD) -> RawMesh:
     """Read vertices (unit of the file) and polygons; `accepts` says what else is wanted, or refused.
 
     Raises MeshError naming the file: unreadable, not a PLY file, truncated, no vertices or (unless accepted) no faces, a

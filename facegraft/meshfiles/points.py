@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tokenize
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.meshfile import READERS
 from facegraft.meshfiles.rawmesh import SCAN, Floats, RawMesh, read_bytes
 from facegraft.meshfiles.text import Lines, count_words, plain_text, without_comments
-from facegraft.store.remote import place
+from facegraft.store.remote import AnyPath, place
 from facegraft.surfaces.triangulate import split_quads
 
 _NO_FACES = np.empty((0, 4), dtype=np.int32)
@@ -34,7 +33,7 @@ class PointCloud:
     faces: NDArray[np.int64] | None = None
 
 
-def read_points(path: str | os.PathLike[str]) -> PointCloud:
+def read_points(path: AnyPath) -> PointCloud:
     """Read a scan: a point cloud or a mesh, by suffix.
 
     .ply and .obj: see the two readers. .xyz: text, 3 or 6 numbers a line (point, normal), blanks or commas, # comments.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.meshfiles.errors import MeshError
+from facegraft.store.remote import Location
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -57,11 +57,11 @@ SCAN = Accepts(clouds=True, fans=True, normals=True)
 """A scan: points, with what else there is."""
 
 
-def read_bytes(path: Path, where: str | None = None) -> bytes:
+def read_bytes(path: Location, where: str | None = None) -> bytes:
     """The file's content; raises MeshError naming the file (`where`, or its path) and the system's reason."""
     # A pipe or a device has no end that one could wait for.
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise MeshError(f"{where or path}: is no plain file; give the mesh as an .obj or .ply file")
+        raise MeshError(f"{where or path}: is no plain file; give the mesh or scan as a file on disk")
     try:
         return path.read_bytes()
     except OSError as error:

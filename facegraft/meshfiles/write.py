@@ -11,7 +11,6 @@ Formats: G. Turk, "The PLY Polygon File Format", 1994; Wavefront OBJ, Advanced V
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from facegraft.lazily import lazy_import
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.ply import TYPES
 from facegraft.store.atomic import write_bytes_atomic
-from facegraft.store.remote import place
+from facegraft.store.remote import AnyPath, place
 
 Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
@@ -44,7 +43,7 @@ class _Written:
 
 
 def write_mesh(
-    path: str | os.PathLike[str],
+    path: AnyPath,
     vertices: ArrayLike,
     faces: ArrayLike,
     *,

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from facegraft.errors import FacegraftError, nearest
 from facegraft.parts import Part, Parts, PartsError, check_part_name
 from facegraft.resources import resource_path
-from facegraft.store.remote import place
+from facegraft.store.remote import AnyPath, place
 from facegraft.surfaces.topology import faces_sha256, faces_within
 from facegraft.vocabulary import LANDMARK_COUNT, OPENING_LANDMARKS
 
@@ -126,7 +126,7 @@ class RegionMap:
     provenance: str = ""
 
     @classmethod
-    def from_json(cls, source: str | Path | Mapping[str, Any]) -> RegionMap:
+    def from_json(cls, source: AnyPath | Mapping[str, Any]) -> RegionMap:
         """Read a region map from a file or a parsed object; raises RegionMapError naming the file and the field."""
         if isinstance(source, Mapping):
             return _parse(source, "region map")
@@ -410,7 +410,7 @@ def _name(value: Any, what: str, bad: Callable[[str], RegionMapError]) -> str:
         raise bad(f"{what}: {error}") from error
 
 
-def load_region_map(name_or_path: str | Path) -> RegionMap:
+def load_region_map(name_or_path: AnyPath) -> RegionMap:
     """A region map by its topology's name (one that facegraft ships) or by the path of its JSON file."""
     path = place(name_or_path)
     if path.suffix != ".json":

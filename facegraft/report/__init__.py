@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from facegraft.store.remote import Location
 
 PAGE = "index.html"
 
 
-def write_report(folder: Path, output: Path) -> Path:
+def write_report(folder: Location, output: Location) -> Location:
     """Write `output`/index.html about a run's folder (whatever stages it holds) or one dataset's folder; returns its path.
 
     The page is one file: pictures, charts and styles are inside it, and it loads nothing. It is written atomically.

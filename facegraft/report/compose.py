@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from facegraft.report import galleries, modelpage, sections
 from facegraft.report.blocks import Section
@@ -12,6 +11,7 @@ from facegraft.report.gather import Gathered, gather
 from facegraft.report.materials import Page
 from facegraft.report.page import render_page
 from facegraft.report.studio import Studio, start_probe
+from facegraft.store.remote import Location
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ SECTIONS = (
 """The sections in the order of the page: a new one is a function and an entry here."""
 
 
-def compose_page(folder: Path) -> str:
+def compose_page(folder: Location) -> str:
     """The HTML of the report about a folder. Raises ReportError, StoreError."""
     page = Page(gather(folder))
     made: dict[SectionMaker, Section | None] = {}

@@ -21,7 +21,7 @@ from facegraft.report.errors import ReportError
 from facegraft.stages import stage_at
 from facegraft.stages.parameters import ParameterError
 from facegraft.store import Dataset, StoreError, open_dataset
-from facegraft.store.remote import place, remote_of
+from facegraft.store.remote import Location, place
 from facegraft.store.writer import DATASET_FILE, RUN_FILE
 from facegraft.vocabulary import KINDS, NEUTRAL
 
@@ -46,7 +46,7 @@ class StageFacts:
     """One stage's folder. `dataset` is None, and `problem` says why, where the folder is there but cannot be reported on."""
 
     kind: str
-    folder: Path
+    folder: Location
     dataset: Dataset | None = None
     run: RunRecord | None = None
     problem: str | None = None
@@ -102,17 +102,18 @@ class StageFacts:
             del shown["preset"]
         return shown
 
-    def command(self, root: Path) -> str | None:
+    def command(self, root: Location) -> str | None:
         """The command line that makes this dataset again, with paths relative to the folder that holds `root`."""
         stage = None if self.run is None else stage_at(self.run.stage)
         if self.run is None or stage is None:
             return None
 
-        def named(path: Path) -> str:
+        def named(path: Location) -> str:
             where = path.resolve()
             base = root.resolve().parent
-            beside = (remote_of(where) is None) == (remote_of(base) is None) and where.is_relative_to(base)
-            return shlex.quote(str(where.relative_to(base) if beside and remote_of(where) is None else where))
+            if isinstance(where, Path) and isinstance(base, Path) and where.is_relative_to(base):
+                return shlex.quote(str(where.relative_to(base)))
+            return shlex.quote(str(where))
 
         changed = self.changed_parameters()
         words = ["facegraft", stage.name, *(named(place(path)) for path in self.run.inputs)]
@@ -129,7 +130,7 @@ class StageFacts:
 class Gathered:
     """Everything found in a folder, by kind."""
 
-    root: Path
+    root: Location
     stages: Mapping[str, StageFacts] = field(default_factory=dict)
 
     def dataset(self, kind: str) -> Dataset | None:
@@ -191,7 +192,7 @@ class Gathered:
         return {name: dataset.read(key, name).astype(np.float64) for name in ("vertices", "landmarks")}
 
 
-def gather(folder: Path) -> Gathered:
+def gather(folder: Location) -> Gathered:
     """Look at a run's folder (heads, composites, surfaces, samples: what there is of them) or at one dataset's folder.
 
     Raises ReportError where there is nothing, or nothing readable, and StoreError for a damaged run record.
@@ -209,11 +210,11 @@ def gather(folder: Path) -> Gathered:
     return Gathered(folder, {facts.kind: facts for facts in found})
 
 
-def _is_stage(folder: Path) -> bool:
+def _is_stage(folder: Location) -> bool:
     return (folder / DATASET_FILE).is_file() or (folder / RUN_FILE).is_file()
 
 
-def _stage(folder: Path, kind: str | None) -> StageFacts:
+def _stage(folder: Location, kind: str | None) -> StageFacts:
     run = read_run(folder) if (folder / RUN_FILE).is_file() else None
     try:
         dataset = open_dataset(folder)
@@ -225,7 +226,7 @@ def _stage(folder: Path, kind: str | None) -> StageFacts:
     return StageFacts(dataset.kind, folder, dataset, run, timings=_timings(folder, dataset))
 
 
-def _timings(folder: Path, dataset: Dataset) -> Timings | None:
+def _timings(folder: Location, dataset: Dataset) -> Timings | None:
     """What the workers noted beside the dataset; logs are not part of it, so those that are gone or cut short are left out."""
     seconds, items, processes, shards = 0.0, dict[str, float](), set[tuple[str, int]](), 0
     for shard in dataset.shards:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -11,17 +10,18 @@ from PIL import Image
 
 from facegraft.report import charts
 from facegraft.report.blocks import Block, Chart, Picture, Section, Sheet, Table, Text
+from facegraft.store.remote import Location
 
 FOLDER = "model"
 NOT_TERMS = ("step", "loss", "split", "points_per_s", "step_ms", "data_wait_ms", "lr", "grad_norm")
 """What a record of the log holds beside the terms of the loss."""
 PICTURES = (
     ("scores/fits.png", "Truth and fit of held-out heads."),
-    ("swap/sheet.png", "One nose, swapped by exchanging its latent code."),
+    ("swap/sheet.png", "One part, swapped by exchanging its latent code."),
 )
 
 
-def model_section(folder: Path) -> Section | None:
+def model_section(folder: Location) -> Section | None:
     """The section about FOLDER/model, or None where no model was trained."""
     root = folder / FOLDER
     metrics = root / "run" / "metrics.jsonl"

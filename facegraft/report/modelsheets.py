@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from facegraft.report.facesheet import Tile, write_face_sheet
+from facegraft.vocabulary import REM
 
 
 def write_edit_sheet(path: Path, command: str, heads: Sequence[Any], title: str) -> Path:
@@ -52,7 +54,7 @@ def _interpolate(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[st
         rows.append([None, *(_tile(head, painted=True, caption="") for head in moved)])
         titles += [str(moved[0].part), ""]
     # The remainder moves the whole head, and would leave the parts' maps pale.
-    lengths = [head.displacement_mm for head in heads if head.displacement_mm is not None and head.part != "rem"]
+    lengths = [head.displacement_mm for head in heads if head.displacement_mm is not None and head.part != REM]
     limit = max((float(np.nanpercentile(length, 99.5)) for length in lengths), default=0.0)
     return rows, {"row_titles": titles, "colour_limit_mm": round(limit, 1) or None}
 
@@ -72,6 +74,7 @@ def _generate(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[str, 
 def _components(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[str, Any]]:
     rows: list[list[Tile | None]] = []
     titles: list[str] = []
+    components: Counter[str] = Counter()
     columns: list[str] = []
     for row in sorted({head.row for head in heads if head.amount is not None}):
         own = sorted(
@@ -84,8 +87,8 @@ def _components(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[str
         columns = [f"{head.amount:+g} σ" if head.amount else "mean" for head in own] + [
             f"displacement {head.amount:+g} σ" for head in moved
         ]
-        part = own[0].part
-        titles.append(f"{part} {1 + sum(title.startswith(part) for title in titles)}")
+        components[own[0].part] += 1
+        titles.append(f"{own[0].part} {components[own[0].part]}")
     return rows, {"row_titles": titles, "column_titles": columns}
 
 

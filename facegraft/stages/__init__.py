@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from facegraft.engine import StagePlan
     from facegraft.stages.parameters import StageParameters
+    from facegraft.store.remote import Location
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class StageDefinition:
         found: type[StageParameters] = self._module().Parameters
         return found
 
-    def plan(self, inputs: Sequence[Path], parameters: StageParameters, seed: int) -> StagePlan:
+    def plan(self, inputs: Sequence[Location], parameters: StageParameters, seed: int) -> StagePlan:
         """Lay out its items. Raises what the stage's own plan raises."""
         found: StagePlan = self._module().plan(inputs, parameters, seed)
         return found

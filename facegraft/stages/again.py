@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from facegraft.engine import StagePlan, read_run
 from facegraft.errors import FacegraftError
 from facegraft.stages import StageDefinition, stage_at
-from facegraft.store.remote import place
+from facegraft.store.remote import Location, place
 
 
-def stage_of(folder: Path) -> StageDefinition:
+def stage_of(folder: Location) -> StageDefinition:
     """Which of facegraft's own stages made a folder. Raises FacegraftError where none did."""
     path = read_run(folder).stage
     stage = stage_at(path)

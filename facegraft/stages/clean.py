@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -29,6 +28,7 @@ from facegraft.stages.morph import choose_stage_vertices
 from facegraft.stages.neutral import neutral_keys
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
+from facegraft.store.remote import Location
 from facegraft.store.schema import surfaces_fields
 from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.topology import is_watertight
@@ -88,7 +88,7 @@ class CleanParameters(StageParameters):
 Parameters = CleanParameters
 
 
-def plan(inputs: Sequence[Path], parameters: CleanParameters, seed: int) -> StagePlan:
+def plan(inputs: Sequence[Location], parameters: CleanParameters, seed: int) -> StagePlan:
     """See `plan_clean`; `inputs` are folders of composites and heads."""
     return plan_clean([open_dataset(path) for path in inputs], parameters, seed)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -28,6 +27,7 @@ from facegraft.stages.neutral import neutral_keys
 from facegraft.stages.pairs import Pairing, plan_pairings
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
+from facegraft.store.remote import Location
 from facegraft.store.schema import composites_fields
 from facegraft.vocabulary import DEFAULT_REGION_SET, NEUTRAL
 
@@ -75,7 +75,7 @@ class GraftParameters(StageParameters):
 Parameters = GraftParameters
 
 
-def plan(inputs: Sequence[Path], parameters: GraftParameters, seed: int) -> StagePlan:
+def plan(inputs: Sequence[Location], parameters: GraftParameters, seed: int) -> StagePlan:
     """See `plan_graft`; `inputs` is one folder of heads."""
     return plan_graft(open_dataset(inputs[0]), parameters, seed)
 

@@ -26,7 +26,7 @@ from facegraft.heads.split import TEST, read_subject_list, split_at_random, spli
 from facegraft.regions.regionmap import RegionMap
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import DatasetSchema, RemoteError
-from facegraft.store.remote import place
+from facegraft.store.remote import Location, place
 from facegraft.store.schema import heads_fields
 from facegraft.vocabulary import NEUTRAL
 
@@ -117,7 +117,7 @@ def plan(inputs: Sequence[Path], parameters: _OwnParameters, seed: int) -> Stage
     return plan_ingest(inputs[0] if inputs else None, parameters, seed)
 
 
-def plan_ingest(source: Path | None, parameters: _OwnParameters, seed: int) -> StagePlan:
+def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) -> StagePlan:
     """Look at the source, split its subjects, and lay out one item a head; `source` is None for synthetic heads.
 
     Raises SourceError (nothing usable, or options that contradict the source), MeshError for a damaged file that all heads
@@ -221,7 +221,7 @@ def _check_keys(items: list[PlannedItem]) -> None:
             raise SourceError(f"{first} and {second} would both be called {item.key}; rename one of them")
 
 
-def _folder(source: Path | None) -> Path | None:
+def _folder(source: Location | None) -> Location | None:
     if source is None:
         return None
     return source if source.is_dir() else source.parent

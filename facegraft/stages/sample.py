@@ -7,7 +7,6 @@ label, each set shuffled: any contiguous window is a uniform random subset, so a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext
 from facegraft.errors import FacegraftError, nearest
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
+from facegraft.store.remote import Location
 from facegraft.store.schema import samples_fields
 from facegraft.surfaces.distance import BACKENDS, signed_distance
 from facegraft.surfaces.labels import face_labels
@@ -81,7 +81,7 @@ class SampleError(FacegraftError):
     """A dataset that cannot be sampled."""
 
 
-def plan(inputs: Sequence[Path], parameters: SampleParameters, seed: int) -> StagePlan:
+def plan(inputs: Sequence[Location], parameters: SampleParameters, seed: int) -> StagePlan:
     """See `plan_sample`; `inputs` is one folder of surfaces."""
     return plan_sample(open_dataset(inputs[0]), parameters, seed)
 

@@ -14,7 +14,7 @@ from facegraft.store.cache import Cache, default_cache
 from facegraft.store.errors import DamagedError, FieldError, IncompleteError, RemoteError, StoreError, UnknownKeyError
 from facegraft.store.index import write_table_atomic
 from facegraft.store.reader import Dataset, open_dataset
-from facegraft.store.remote import RemotePath, place
+from facegraft.store.remote import AnyPath, Location, RemotePath, place
 from facegraft.store.schema import (
     DatasetSchema,
     FieldSpec,
@@ -40,6 +40,7 @@ from facegraft.store.writer import (
 )
 
 __all__ = [
+    "AnyPath",
     "Cache",
     "DamagedError",
     "Dataset",
@@ -47,6 +48,7 @@ __all__ = [
     "FieldError",
     "FieldSpec",
     "IncompleteError",
+    "Location",
     "RejectedItem",
     "RemoteError",
     "RemotePath",

@@ -1,7 +1,7 @@
-"""Files that are whole or absent: temporary name, fsync, rename, fsync of the folder; in an object store, one put.
+"""Files that are complete or absent: temporary name, fsync, rename, fsync of the folder; in an object store, one put.
 
 A file under its final name has always been written to the end and flushed to the disk. What a killed process
-leaves is named `<final name>.tmp-<host>-<pid>-<random>`; readers never look at such names, and the next writer
+leaves is named `<final name>.tmp-<host>-<pid>-<random>`; readers never look at these names, and the next writer
 of the same final name removes those whose writer is dead.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save as _serialise
 
 from facegraft.store.errors import StoreError
-from facegraft.store.remote import place, remote_of
+from facegraft.store.remote import AnyPath, Location, RemotePath, place
 
 TEMPORARY_MARK = ".tmp-"
 _FOREIGN_LEFTOVER_SECONDS = 3600.0
@@ -30,10 +30,10 @@ _CHUNK = 1 << 22
 
 
 def canonical_json(obj: Any) -> bytes:
-    """The one way a document is spelled: UTF-8, keys sorted, indented by one, a newline at the end.
+    """The one spelling of a document: UTF-8, keys sorted, indented by one, a newline at the end.
 
     Numpy scalars become plain numbers. Raises StoreError for NaN or infinity (write null instead) and for
-    anything that JSON has no word for.
+    anything else that JSON cannot hold.
     """
     try:
         return (
@@ -55,18 +55,18 @@ def sha256_bytes(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: str | os.PathLike[str]) -> str:
+def sha256_file(path: AnyPath) -> str:
     """Hex sha256 of a file's bytes. Raises StoreError when it cannot be read."""
     digest = hashlib.sha256()
-    remote = remote_of(place(path))
+    where = place(path)
     buffer = bytearray(_CHUNK)
     view = memoryview(buffer)
     try:
-        if remote is not None:
-            for piece in remote.chunks():
+        if isinstance(where, RemotePath):
+            for piece in where.chunks():
                 digest.update(piece)
             return digest.hexdigest()
-        with Path(path).open("rb", buffering=0) as file:
+        with where.open("rb", buffering=0) as file:
             while count := file.readinto(buffer):
                 digest.update(view[:count])
     except OSError as error:
@@ -74,31 +74,30 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The whole file, or StoreError."""
+def read_bytes(path: AnyPath) -> bytes:
+    """The bytes of a file. Raises StoreError where it cannot be read."""
     try:
         return place(path).read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
 
 
-def write_bytes_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
-    """Put `data` under `path` wholly or not at all, and on the disk (in the store) before returning.
+def write_bytes_atomic(path: AnyPath, data: bytes | memoryview) -> None:
+    """Put `data` under `path` completely or not at all, and on the disk (in the store) before returning.
 
     Missing folders are made. On any failure the temporary file is removed; what `path` held before stays.
     Raises StoreError for a full disk, an input/output error, a missing permission, a store that does not answer.
     """
     final = place(path)
-    remote = remote_of(final)
     try:
-        if remote is not None:
-            remote.put(data)
+        if isinstance(final, RemotePath):
+            final.put(data)
             return
         make_folder(final.parent)
         remove_leftovers(final)
         temporary = final.with_name(temporary_name(final.name))
         try:
-            _write_and_sync(temporary, data)
+            write_and_sync(temporary, data)
             temporary.replace(final)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -108,12 +107,12 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -
         raise unwritable(final, error) from error
 
 
-def write_json_atomic(path: str | os.PathLike[str], obj: Any) -> None:
+def write_json_atomic(path: AnyPath, obj: Any) -> None:
     """write_bytes_atomic of canonical_json."""
     write_bytes_atomic(path, canonical_json(obj))
 
 
-def write_arrays_atomic(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> None:
+def write_arrays_atomic(path: AnyPath, arrays: dict[str, np.ndarray]) -> None:
     """A safetensors file of named arrays, atomically; the same arrays give the same bytes."""
     write_bytes_atomic(path, arrays_to_bytes(arrays))
 
@@ -126,32 +125,31 @@ def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
     return bytes(_serialise(plain))
 
 
-def file_size(path: Path) -> int | None:
-    """Bytes of a file, None where there is none of that name (a link to one counts). Raises StoreError when that cannot be told."""
-    remote = remote_of(path)
-    if remote is not None:
-        return remote.size()
+def file_size(path: Location) -> int | None:
+    """Bytes of a file (a link to one counts); None where there is no file of that name. Raises StoreError when the disk does not answer."""
+    if isinstance(path, RemotePath):
+        return path.size()
     try:
         return path.stat().st_size if path.is_file() else None
     except OSError as error:
         raise unreadable(path, error) from error
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Location) -> None:
     """mkdir -p, with each new entry made durable in its parent. An object store has no folders."""
-    if remote_of(path) is not None or path.is_dir():
+    if isinstance(path, RemotePath) or path.is_dir():
         return
     make_folder(path.parent)
     path.mkdir(exist_ok=True)
     sync_folder(path.parent)
 
 
-def remove_file_durably(path: str | os.PathLike[str]) -> None:
+def remove_file_durably(path: AnyPath) -> None:
     """Remove a file if it is there and make the removal durable."""
     final = place(path)
     try:
         final.unlink(missing_ok=True)
-        if remote_of(final) is None:
+        if not isinstance(final, RemotePath):
             sync_folder(final.parent)
     except OSError as error:
         raise StoreError(f"cannot remove {final}: {error.strerror or error}") from error
@@ -164,7 +162,7 @@ def remove_leftovers(final: Path) -> None:
     that nothing has touched the file for an hour (a file takes seconds).
     """
     for leftover in final.parent.glob(f"{_glob_escape(final.name)}{TEMPORARY_MARK}*"):
-        if _is_dead(leftover.name[len(final.name) + len(TEMPORARY_MARK) :], leftover):
+        if is_dead(leftover.name[len(final.name) + len(TEMPORARY_MARK) :], leftover):
             leftover.unlink(missing_ok=True)
 
 
@@ -173,8 +171,8 @@ def is_temporary(name: str) -> bool:
 
 
 def temporary_name(final: str) -> str:
-    """A name that nobody else has, and that tells whose it is."""
-    return f"{final}{TEMPORARY_MARK}{_host()}-{os.getpid()}-{secrets.token_hex(6)}"
+    """A name that no other process uses, and that says which process writes the file."""
+    return f"{final}{TEMPORARY_MARK}{host_name()}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 def final_name(temporary: str) -> str:
@@ -195,7 +193,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def unwritable(path: Path, error: OSError) -> StoreError:
+def unwritable(path: Location, error: OSError) -> StoreError:
     """The one line for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(
@@ -210,14 +208,15 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"cannot write {path}: {error.strerror or error}; run the same command again once that is mended")
 
 
-def unreadable(path: str | os.PathLike[str], error: OSError) -> StoreError:
+def unreadable(path: AnyPath, error: OSError) -> StoreError:
     """The one line for a failed read."""
     if error.errno == errno.ENOENT:
         return StoreError(f"{path} is missing; run the command that made the dataset again to rebuild it")
     return StoreError(f"cannot read {path}: {error.strerror or error}")
 
 
-def _write_and_sync(path: Path, data: bytes | memoryview) -> None:
+def write_and_sync(path: Path, data: bytes | memoryview) -> None:
+    """Write a new file, and have it on the disk before returning. Raises OSError; what was written so far then stays."""
     # O_EXCL: two attempts can never share a temporary file; 0o666 leaves the permissions to the umask.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -230,14 +229,19 @@ def _write_and_sync(path: Path, data: bytes | memoryview) -> None:
         os.close(descriptor)
 
 
-def _host() -> str:
+def host_name() -> str:
+    """This machine's name, of letters and digits alone: the first part of what comes after TEMPORARY_MARK."""
     return re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:40] or "host"
 
 
-def _is_dead(token: str, leftover: Path) -> bool:
+def is_dead(token: str, leftover: Path) -> bool:
+    """Whether the writer of a temporary file is gone, or has not touched it for an hour where it ran on another machine.
+
+    token: what comes after TEMPORARY_MARK in the file's name, `<host>-<pid>-<random>`.
+    """
     host, _, rest = token.partition("-")
     pid = rest.partition("-")[0]
-    if host == _host() and pid.isdigit():
+    if host == host_name() and pid.isdigit():
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:

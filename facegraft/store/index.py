@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from facegraft.errors import printable
 from facegraft.store.atomic import write_bytes_atomic
 from facegraft.store.errors import StoreError
 from facegraft.store.parquet_limits import read_flat_table
+from facegraft.store.remote import AnyPath
 from facegraft.store.schema import OWN_COLUMNS
 
 _ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
@@ -29,7 +29,7 @@ def index_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -
 
 
 def table_to_bytes(table: pa.Table) -> bytes:
-    """The table as parquet; the same rows give the same bytes (with the same pyarrow), whatever chunks the table came in."""
+    """The table as parquet; the same rows give the same bytes (with the same pyarrow), however the table is divided into chunks."""
     sink = pa.BufferOutputStream()
     pq.write_table(
         table.combine_chunks(),
@@ -54,6 +54,6 @@ def table_from_bytes(data: bytes, what: str) -> pa.Table:
         ) from error
 
 
-def write_table_atomic(path: str | os.PathLike[str], table: pa.Table) -> None:
+def write_table_atomic(path: AnyPath, table: pa.Table) -> None:
     """A parquet file, atomically and deterministically."""
     write_bytes_atomic(path, table_to_bytes(table))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import threading
 from collections import OrderedDict
@@ -26,7 +25,7 @@ from facegraft.store.cache import Cache, RemoteFile, default_cache
 from facegraft.store.document import unseal
 from facegraft.store.errors import DamagedError, FieldError, IncompleteError, StoreError, UnknownKeyError
 from facegraft.store.index import index_schema, table_from_bytes
-from facegraft.store.remote import each, place, remote_of
+from facegraft.store.remote import AnyPath, Location, RemotePath, each, place
 from facegraft.store.schema import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -46,7 +45,7 @@ REBUILD = "run the command that made this dataset again to rebuild it"
 _ATTACHMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
-def open_dataset(path: str | os.PathLike[str], verify: bool = True, cache: Cache | None = None) -> Dataset:
+def open_dataset(path: AnyPath, verify: bool = True, cache: Cache | None = None) -> Dataset:
     """Open a finished dataset for reading; `path` may be a URL.
 
     verify: check each shard's sha256 when it is first opened (dataset.json, the index and the attachments are always checked).
@@ -59,10 +58,10 @@ def open_dataset(path: str | os.PathLike[str], verify: bool = True, cache: Cache
 class Dataset:
     """A finished dataset; `ds[key]` is a dict of numpy arrays. Read-only, thread-safe, and pickled by its path."""
 
-    def __init__(self, path: str | os.PathLike[str], verify: bool = True, cache: Cache | None = None) -> None:
+    def __init__(self, path: AnyPath, verify: bool = True, cache: Cache | None = None) -> None:
         self.path = place(path)
         self.verify = verify
-        self.cache = default_cache() if cache is None and remote_of(self.path) is not None else cache
+        self.cache = default_cache() if cache is None and isinstance(self.path, RemotePath) else cache
         self._open()
 
     # -- opening ------------------------------------------------------------------------------------------------------
@@ -113,7 +112,7 @@ class Dataset:
 
     @property
     def parts(self) -> Parts:
-        """The parts of its items. Raises StoreError for a dataset of heads, which have none yet."""
+        """The parts of its items. Raises StoreError for a dataset of heads, which has no parts yet."""
         return self.schema.require_parts()
 
     @property
@@ -128,7 +127,7 @@ class Dataset:
 
     @cached_property
     def shared(self) -> dict[str, np.ndarray]:
-        """The arrays that all items share, read-only; empty where there are none."""
+        """The arrays that all items share, read-only; an empty dict for a dataset without them."""
         data = self._attachment(SHARED_FILE)
         try:
             arrays: dict[str, np.ndarray] = {} if data is None else _deserialise(data)
@@ -155,7 +154,7 @@ class Dataset:
 
     @property
     def region_map(self) -> dict[str, Any] | None:
-        """The region map that the dataset was made with, as parsed JSON; None where none was attached."""
+        """The region map that the dataset was made with, as parsed JSON; None where no map is attached."""
         data = self._attachment(REGION_MAP_FILE)
         try:
             document: dict[str, Any] | None = None if data is None else json.loads(data)
@@ -208,7 +207,7 @@ class Dataset:
     def shape(self, key: str, field: str) -> tuple[int, ...]:
         """Shape of one field of an item, without reading it; of a remote shard that need not be verified, without fetching it."""
         with self._lock:
-            if not self.verify and remote_of(self.path) is not None and self._find(key) not in self._handles:
+            if not self.verify and isinstance(self.path, RemotePath) and self._find(key) not in self._handles:
                 return self._shape_in_header(key, field)
             return tuple(self._guarded(key, field, lambda shard, name: shard.get_slice(name).get_shape()))
 
@@ -283,7 +282,7 @@ class Dataset:
         if name in self._handles:
             self._handles.move_to_end(name)
             return self._handles[name]
-        if remote_of(self.path) is not None:
+        if isinstance(self.path, RemotePath):
             self._handles[name] = self._open_copy(name)
         else:
             path = check_shard_file(self.path, self._files[name])
@@ -301,7 +300,7 @@ class Dataset:
         return self._handles[name]
 
     def _open_copy(self, name: str) -> Any:
-        """The open copy of a remote shard, checked each time that it is opened: the cache is nobody's own."""
+        """The open copy of a remote shard, checked each time that it is opened: other processes use the cache too."""
         shard = self._files[name]
         assert self.cache is not None
         try:
@@ -315,16 +314,16 @@ class Dataset:
 # -- the parts of reading, which verify_dataset uses one by one ---------------------------------------------------------
 
 
-def read_document(folder: Path) -> tuple[bytes, dict[str, Any]]:
+def read_document(folder: Location) -> tuple[bytes, dict[str, Any]]:
     """dataset.json's bytes and content, checked against its own checksum, version and grammar."""
-    remote = remote_of(folder)
-    if remote is None and not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         raise StoreError(f"there is no dataset at {folder}: no such folder")
     path = folder / DATASET_FILE
     if not path.is_file():
-        if remote is not None and (folder / RUN_FILE).is_file():
-            raise IncompleteError(f"{folder} is not complete; run the same command again to finish it")
-        if remote is None and ((folder / RUN_FILE).is_file() or (folder / SHARD_FOLDER).is_dir()):
+        if isinstance(folder, RemotePath):
+            if (folder / RUN_FILE).is_file():
+                raise IncompleteError(f"{folder} is not complete; run the same command again to finish it")
+        elif (folder / RUN_FILE).is_file() or (folder / SHARD_FOLDER).is_dir():
             done = sum(1 for _ in (folder / SHARD_FOLDER).glob("*-of-*.json"))
             raise IncompleteError(
                 f"{folder} is not complete ({done} shards committed so far); run the same command again to finish it"
@@ -371,7 +370,7 @@ def read_document(folder: Path) -> tuple[bytes, dict[str, Any]]:
     return data, document
 
 
-def read_index(folder: Path, document: dict[str, Any], schema: DatasetSchema) -> pa.Table:
+def read_index(folder: Location, document: dict[str, Any], schema: DatasetSchema) -> pa.Table:
     """The index, its checksum compared, and its keys, shards and counts consistent with dataset.json."""
     path = folder / INDEX_FILE
     data = _whole(folder, path, document["index"])
@@ -398,7 +397,7 @@ def read_index(folder: Path, document: dict[str, Any], schema: DatasetSchema) ->
     return table
 
 
-def check_shard_file(folder: Path, shard: dict[str, Any]) -> Path:
+def check_shard_file(folder: Location, shard: dict[str, Any]) -> Location:
     """The path of a shard that is a plain file inside the folder, of the recorded size. Raises StoreError."""
     path = folder / SHARD_FOLDER / check_shard_name(shard["name"])
     if not _inside(folder, path):
@@ -411,10 +410,10 @@ def check_shard_file(folder: Path, shard: dict[str, Any]) -> Path:
     return path
 
 
-def remote_shard(folder: Path, shard: dict[str, Any]) -> RemoteFile:
+def remote_shard(folder: Location, shard: dict[str, Any]) -> RemoteFile:
     """What is known of a shard of a dataset in an object store."""
-    path = remote_of(folder / SHARD_FOLDER / check_shard_name(shard["name"]))
-    assert path is not None
+    path = folder / SHARD_FOLDER / check_shard_name(shard["name"])
+    assert isinstance(path, RemotePath)
     return RemoteFile(path, shard["bytes"], shard["sha256"], rebuild_shard(shard["name"]))
 
 
@@ -422,16 +421,16 @@ def rebuild_shard(name: str) -> str:
     return f"delete it and its {commit_name(name)} and run the same command again to rebuild it"
 
 
-def damaged_shard(path: Path, how: str) -> DamagedError:
+def damaged_shard(path: Location, how: str) -> DamagedError:
     return DamagedError(f"{path} is damaged ({how}); {rebuild_shard(path.name)}")
 
 
-def read_attachment(folder: Path, name: str, recorded: dict[str, Any]) -> bytes:
+def read_attachment(folder: Location, name: str, recorded: dict[str, Any]) -> bytes:
     """The bytes of an attachment, its checksum compared."""
     return _whole(folder, folder / name, recorded)
 
 
-def _whole(folder: Path, path: Path, recorded: dict[str, Any]) -> bytes:
+def _whole(folder: Location, path: Location, recorded: dict[str, Any]) -> bytes:
     if not _inside(folder, path):
         raise StoreError(f"{path} is a link or leads out of the dataset's folder; only files inside it are read")
     if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device has no end
@@ -445,5 +444,7 @@ def _whole(folder: Path, path: Path, recorded: dict[str, Any]) -> bytes:
     return data
 
 
-def _inside(folder: Path, path: Path) -> bool:
+def _inside(folder: Location, path: Location) -> bool:
+    if isinstance(path, RemotePath) or isinstance(folder, RemotePath):
+        return str(path).startswith(f"{folder}/")  # there are no links
     return not path.is_symlink() and path.resolve().is_relative_to(folder.resolve())

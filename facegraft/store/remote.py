@@ -1,7 +1,7 @@
 """Folders in object stores: the part of pathlib's API that facegraft uses, over fsspec.
 
-What is there is found out by asking for the name itself (HEAD, GET), never from a listing: listings may lag. An object is put
-in one request, which the store carries out wholly or not at all, so there are no temporary names and no renames; what arrived
+Whether an object exists is found out by asking for its name (HEAD, GET), never from a listing: listings may lag. An object is put
+in one request, which the store carries out completely or not at all, so there are no temporary names and no renames; what arrived
 is then compared with what was sent.
 """
 
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from facegraft.store.errors import RemoteError, StoreError
@@ -35,49 +35,6 @@ _AT_ONCE = 16
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def place(path: str | os.PathLike[str]) -> Path:
-    """Where a text or path points: a URL such as s3://bucket/folder gives a RemotePath, anything else (file:// too) a plain Path.
-
-    Typed as Path, because all code uses the part of its API that RemotePath has as well. Raises StoreError for a protocol that
-    is unknown or whose package is missing.
-    """
-    if isinstance(path, RemotePath):
-        return cast(Path, path)
-    text = os.fspath(path)
-    url = _URL.fullmatch(text)
-    if url is None:
-        flattened = _FLATTENED.match(text)
-        if flattened is not None:
-            raise StoreError(f"{text} was a URL once: give it as text ('{flattened[1]}://…'), not as a Path")
-        return Path(text)
-    protocol, rest = url[1].lower(), url[2].strip("/")
-    if protocol == "file":
-        parts = urlsplit(text)
-        if parts.netloc not in ("", "localhost"):
-            raise StoreError(f"{text} names host {parts.netloc!r}; a local folder is file:///path")
-        return Path(unquote(parts.path))
-    if not rest:
-        raise StoreError(f"{text} names no folder; give {protocol}://bucket/folder")
-    if {".", "..", ""} & set(rest.split("/")):
-        raise StoreError(f"{text}: a URL must not hold '.', '..' or '//' as names of folders")
-    remote = RemotePath(f"{protocol}://{rest}")
-    remote.check_protocol()
-    return cast(Path, remote)
-
-
-def remote_of(path: object) -> RemotePath | None:
-    """The path itself where it is in an object store, None where it is local."""
-    return path if isinstance(path, RemotePath) else None
-
-
-def each(folder: Path, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """function of every item, in order; for a folder in an object store several at once, since each waits for an answer."""
-    if remote_of(folder) is None:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(function, items))
 
 
 @dataclass(frozen=True)
@@ -122,7 +79,7 @@ class RemotePath:
     def __hash__(self) -> int:
         return hash(self.url)
 
-    def __truediv__(self, name: str) -> Any:
+    def __truediv__(self, name: str) -> Location:
         if name.startswith("/") or _URL.fullmatch(name):
             return place(name)
         return RemotePath(f"{self.url}/{name}")
@@ -171,7 +128,7 @@ class RemotePath:
     # -- asking -------------------------------------------------------------------------------------------------------
 
     def size(self) -> int | None:
-        """Bytes of the object of this name, None where there is none."""
+        """Bytes of the object of this name; None where there is no object."""
         found = self._info()
         return None if found is None or found["type"] != "file" else int(found["size"])
 
@@ -195,7 +152,7 @@ class RemotePath:
     def exists(self) -> bool:
         return self._info() is not None
 
-    def iterdir(self) -> Iterator[Any]:
+    def iterdir(self) -> Iterator[RemotePath]:
         """What a listing knows of; may lag behind what is there."""
         with _asking(self.url):
             fs, path = self._open()
@@ -228,7 +185,7 @@ class RemotePath:
         return self.read_bytes().decode()
 
     def open(self, mode: str = "rb") -> io.BytesIO:
-        """The whole object, as a file to read."""
+        """The object's bytes, as a file to read."""
         if mode != "rb":
             raise ValueError(f"{self} is opened for reading bytes only, not {mode!r}")
         return io.BytesIO(self.read_bytes())
@@ -321,6 +278,59 @@ class RemotePath:
         return RemoteError(f"{self} is not what was sent ({how}); run the same command again to go on")
 
 
+Location = Path | RemotePath
+"""A folder or file on disk or in an object store: code that serves both uses the part of pathlib's API that RemotePath has too."""
+
+AnyPath = str | os.PathLike[str] | RemotePath
+"""What users give, and `place` makes a Location of."""
+
+
+def place(path: AnyPath) -> Location:
+    """The location that a text or path names: a URL such as s3://bucket/folder gives a RemotePath, anything else (file:// too) a plain Path.
+
+    Raises StoreError for a protocol that is unknown or whose package is missing.
+    """
+    if isinstance(path, RemotePath):
+        return path
+    text = os.fspath(path)
+    url = _URL.fullmatch(text)
+    if url is None:
+        flattened = _FLATTENED.match(text)
+        if flattened is not None:
+            raise StoreError(f"{text} was a URL once: give it as text ('{flattened[1]}://…'), not as a Path")
+        return Path(text)
+    protocol, rest = url[1].lower(), url[2].strip("/")
+    if protocol == "file":
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost"):
+            raise StoreError(f"{text} names host {parts.netloc!r}; a local folder is file:///path")
+        return Path(unquote(parts.path))
+    if not rest:
+        raise StoreError(f"{text} names no folder; give {protocol}://bucket/folder")
+    if {".", "..", ""} & set(rest.split("/")):
+        raise StoreError(f"{text}: a URL must not hold '.', '..' or '//' as names of folders")
+    remote = RemotePath(f"{protocol}://{rest}")
+    remote.check_protocol()
+    return remote
+
+
+def relative_name(path: Location, root: Location) -> str:
+    """The name of a path below a folder, with slashes. Raises ValueError where it does not lie there."""
+    if isinstance(path, RemotePath):
+        return path.relative_to(root).as_posix()
+    if isinstance(root, RemotePath):
+        raise ValueError(f"{path} is not in {root}")
+    return path.relative_to(root).as_posix()
+
+
+def each(folder: Location, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """function of every item, in order; for a folder in an object store several at once, since each waits for an answer."""
+    if not isinstance(folder, RemotePath):
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(function, items))
+
+
 @lru_cache(maxsize=64)
 def _filesystem(root: str, _process: int) -> Any:
     """The client for protocol://bucket, one a process (fsspec would make one a thread; they may not cross a fork)."""
@@ -331,7 +341,7 @@ def _filesystem(root: str, _process: int) -> Any:
 
 @contextmanager
 def _asking(url: str) -> Iterator[None]:
-    """Errors about the name go through; those about the way there become one line."""
+    """Lets errors about the name through, and turns those about the connection into one line."""
     try:
         yield
     except FileNotFoundError as error:
@@ -345,7 +355,7 @@ def _asking(url: str) -> Iterator[None]:
             "AWS_SECRET_ACCESS_KEY or AWS_PROFILE for s3://) and what they may do"
         ) from error
     except Exception as error:
-        # Every store's library has errors of its own, and none of them is about the bytes of the object.
+        # Every store's library has errors of its own, all of them about the connection and not about the object.
         hint = "give credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)"
         if "Credential" not in type(error).__name__:
             hint = (

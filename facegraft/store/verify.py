@@ -1,8 +1,7 @@
-"""Is a dataset whole? Every file against its checksum, every array against the schema, a few facts about the numbers."""
+"""Checks of a complete dataset: every file against its checksum, every array against the schema, some facts about the numbers."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from facegraft.store.reader import (
     read_index,
     remote_shard,
 )
-from facegraft.store.remote import place, remote_of
+from facegraft.store.remote import AnyPath, Location, RemotePath, place
 from facegraft.store.schema import DatasetSchema, FieldSpec, check_array, commit_name, fields_of
 from facegraft.store.writer import SHARD_FOLDER, SHARED_FILE, load_commit
 
@@ -34,8 +33,8 @@ UNIT_TOLERANCE = 1e-3
 BALL_TOLERANCE = 1e-6
 
 
-def verify_dataset(path: str | os.PathLike[str]) -> list[str]:
-    """Findings, one line each; an empty list means that the dataset is whole.
+def verify_dataset(path: AnyPath) -> list[str]:
+    """Findings, one line each; an empty list means that nothing is wrong.
 
     Checked: dataset.json and index (checksum, version, counts), attachments, every shard (size, sha256) and its commit record
     against the index, every item's fields (names, dtypes, shapes, finite), stray files among the shards, and: normals are
@@ -50,7 +49,7 @@ def verify_dataset(path: str | os.PathLike[str]) -> list[str]:
     return list(_findings(folder, document, schema))
 
 
-def _findings(folder: Path, document: dict[str, Any], schema: DatasetSchema) -> Iterator[str]:
+def _findings(folder: Location, document: dict[str, Any], schema: DatasetSchema) -> Iterator[str]:
     rows: dict[str, dict[str, Any]] | None = None
     try:
         rows = {row["key"]: row for row in read_index(folder, document, schema).to_pylist()}
@@ -85,7 +84,7 @@ def _findings(folder: Path, document: dict[str, Any], schema: DatasetSchema) -> 
 
 
 def _commit(
-    folder: Path, shard: dict[str, Any], record: dict[str, Any] | None, rows: dict[str, dict[str, Any]] | None
+    folder: Location, shard: dict[str, Any], record: dict[str, Any] | None, rows: dict[str, dict[str, Any]] | None
 ) -> Iterator[str]:
     path = folder / SHARD_FOLDER / commit_name(shard["name"])
     if record is None:
@@ -102,11 +101,11 @@ def _commit(
             yield f"{path}: the row of item {printable(row['key'])} differs from the index"
     missing = {key for key, row in rows.items() if row["shard"] == shard["name"]} - set(record["planned"])
     if missing:
-        yield f"{path} lacks {len(missing)} items that the index puts there, such as {min(missing)}"
+        yield f"{path} lacks {len(missing)} items that the index puts there, for example {min(missing)}"
 
 
 def _shard(
-    folder: Path, shard: dict[str, Any], schema: DatasetSchema, rows: dict[str, dict[str, Any]] | None
+    folder: Location, shard: dict[str, Any], schema: DatasetSchema, rows: dict[str, dict[str, Any]] | None
 ) -> Iterator[str]:
     path = folder / SHARD_FOLDER / shard["name"]
     try:
@@ -126,10 +125,11 @@ def _shard(
 
 
 @contextmanager
-def _checked_copy(folder: Path, shard: dict[str, Any]) -> Iterator[Path]:
-    """The shard, its sha256 compared. A remote one is fetched for the occasion: what the cache holds proves nothing about the store."""
-    if remote_of(folder) is None:
-        path = check_shard_file(folder, shard)
+def _checked_copy(folder: Location, shard: dict[str, Any]) -> Iterator[Path]:
+    """The shard, its sha256 compared. A remote one is downloaded anew: a copy in the cache says nothing about the store."""
+    if not isinstance(folder, RemotePath):
+        check_shard_file(folder, shard)
+        path = folder / SHARD_FOLDER / shard["name"]
         if sha256_file(path) != shard["sha256"]:
             raise damaged_shard(path, "sha256 differs from its commit record")
         yield path
@@ -143,7 +143,7 @@ def _checked_copy(folder: Path, shard: dict[str, Any]) -> Iterator[Path]:
         yield copy
 
 
-def _item(path: Path, key: str, names: set[str], tensors: Any, schema: DatasetSchema) -> Iterator[str]:
+def _item(path: Location, key: str, names: set[str], tensors: Any, schema: DatasetSchema) -> Iterator[str]:
     wanted = {f"{key}/{field}" for field in schema.fields}
     for name in sorted(wanted - names):
         yield f"{path}: {printable(name, 200)} is missing"
@@ -194,7 +194,7 @@ def _meaning(field: str, array: np.ndarray, schema: DatasetSchema) -> Iterator[s
             yield f"a point lies outside the unit ball, at radius {radius:.6f}"
 
 
-def _shared(path: Path, data: bytes, schema: DatasetSchema) -> Iterator[str]:
+def _shared(path: Location, data: bytes, schema: DatasetSchema) -> Iterator[str]:
     try:
         arrays = load(data)
     except (SafetensorError, *NOT_FOR_NUMPY) as error:
@@ -207,9 +207,10 @@ def _shared(path: Path, data: bytes, schema: DatasetSchema) -> Iterator[str]:
         yield f"{path}: faces are not those of topology {schema.topology['name']} (faces_sha256 differs)"
 
 
-def _strays(folder: Path, document: dict[str, Any]) -> Iterator[str]:
+def _strays(folder: Location, document: dict[str, Any]) -> Iterator[str]:
     known = {shard["name"] for shard in document["shards"]}
     known |= {commit_name(name) for name in known}
-    for path in sorted((folder / SHARD_FOLDER).iterdir()) if (folder / SHARD_FOLDER).is_dir() else []:
-        if path.name not in known and not is_temporary(path.name):
-            yield f"{printable(path, 400)} belongs to no shard of this dataset; remove it"
+    there = {path.name for path in (folder / SHARD_FOLDER).iterdir()} if (folder / SHARD_FOLDER).is_dir() else set()
+    for name in sorted(there - known):
+        if not is_temporary(name):
+            yield f"{printable(folder / SHARD_FOLDER / name, 400)} belongs to no shard of this dataset; remove it"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,7 @@ from facegraft.store.atomic import (
 from facegraft.store.document import seal, unseal
 from facegraft.store.errors import DamagedError, StoreError
 from facegraft.store.index import index_table, table_to_bytes
-from facegraft.store.remote import each, place, remote_of
+from facegraft.store.remote import AnyPath, Location, RemotePath, each, place
 from facegraft.store.schema import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -50,8 +48,6 @@ RUN_FILE = "run.json"
 MAX_REASON_LENGTH = 500
 ATTACHMENTS = (REGION_MAP_FILE, SHARED_FILE)
 
-Folder = str | os.PathLike[str]
-
 
 @dataclass(frozen=True)
 class ShardItem:
@@ -72,7 +68,7 @@ class RejectedItem:
 
 
 def write_shard(
-    folder: Folder,
+    folder: AnyPath,
     shard: str,
     items: Iterable[ShardItem],
     rejected: Iterable[RejectedItem],
@@ -107,7 +103,7 @@ def write_shard(
             }
         )
     for refusal in rejected:
-        # One line, and not a whole traceback: the index is a table.
+        # One line and not a traceback: the index is a table.
         reason = " ".join(refusal.reason.split())[:MAX_REASON_LENGTH]
         if not reason:
             raise StoreError(f"item {refusal.key} is rejected without a reason")
@@ -129,10 +125,10 @@ def write_shard(
     return record
 
 
-def read_commit(folder: Folder, shard: str, plan_sha256: str, *, check_bytes: bool = True) -> dict[str, Any] | None:
+def read_commit(folder: AnyPath, shard: str, plan_sha256: str, *, check_bytes: bool = True) -> dict[str, Any] | None:
     """The commit record of a shard, or None where the shard has to be (re)made.
 
-    It holds when it is whole, belongs to this plan, and the shard beside it has the recorded size and (check_bytes) sha256.
+    It counts when it is undamaged, belongs to this plan, and the shard beside it has the recorded size and (check_bytes) sha256.
     """
     try:
         record = load_commit(folder, shard)
@@ -148,12 +144,12 @@ def read_commit(folder: Folder, shard: str, plan_sha256: str, *, check_bytes: bo
     return record
 
 
-def load_commit(folder: Folder, shard: str) -> dict[str, Any] | None:
-    """The commit record as it stands, None where there is none. Raises DamagedError when its bytes are not what was written."""
+def load_commit(folder: AnyPath, shard: str) -> dict[str, Any] | None:
+    """The commit record as it is on disk, or None where there is no record. Raises DamagedError when its bytes are not what was written."""
     path = place(folder) / SHARD_FOLDER / commit_name(shard)
     if path.is_symlink():
         raise DamagedError(f"{path} is a link; delete it and run the same command again to rebuild its shard")
-    if remote_of(path) is None and path.exists() and not path.is_file():  # a pipe has no end
+    if not isinstance(path, RemotePath) and path.exists() and not path.is_file():  # a pipe has no end
         raise DamagedError(f"{path} is no plain file; delete it and run the same command again to rebuild its shard")
     try:
         data = path.read_bytes()
@@ -180,18 +176,18 @@ def _is_row(row: object) -> bool:
     return row.get("status") == "rejected" and own[0] is None and isinstance(own[1], str)
 
 
-def write_shared(folder: Folder, arrays: Mapping[str, np.ndarray]) -> None:
+def write_shared(folder: AnyPath, arrays: Mapping[str, np.ndarray]) -> None:
     """shared.safetensors: read-only arrays that all items share ("faces" [F,3] int32 for heads and composites)."""
     write_arrays_atomic(place(folder) / SHARED_FILE, dict(arrays))
 
 
-def write_region_map(folder: Folder, document: Mapping[str, Any]) -> None:
+def write_region_map(folder: AnyPath, document: Mapping[str, Any]) -> None:
     """region_map.json: the region map that the dataset was made with."""
     write_json_atomic(place(folder) / REGION_MAP_FILE, document)
 
 
 def finish_dataset(
-    folder: Folder,
+    folder: AnyPath,
     schema: DatasetSchema,
     plan_items: Mapping[str, Sequence[str]],
     plan_sha256: str,
@@ -257,21 +253,21 @@ def finish_dataset(
     return document
 
 
-def sweep_shards(folder: Folder) -> None:
-    """Remove what dead writers left among the shards; what a living one is at work on stays."""
+def sweep_shards(folder: AnyPath) -> None:
+    """Remove the temporary files of dead writers among the shards; those of living ones stay."""
     root = place(folder)
-    if remote_of(root) is not None:
+    if isinstance(root, RemotePath):
         return  # nothing is ever put under a temporary name there
     leftovers = (root / SHARD_FOLDER).glob(f"*{TEMPORARY_MARK}*")
     for final in {path.with_name(final_name(path.name)) for path in leftovers}:
         remove_leftovers(final)
 
 
-def withdraw_dataset(folder: Folder) -> None:
-    """Take back "complete" (remove dataset.json) before shards of a finished dataset are made anew, as `retry` does."""
+def withdraw_dataset(folder: AnyPath) -> None:
+    """Remove dataset.json, so that the dataset counts as incomplete while some of its shards are made again (`retry`)."""
     remove_file_durably(place(folder) / DATASET_FILE)
 
 
-def _attachment(path: Path) -> dict[str, Any]:
+def _attachment(path: Location) -> dict[str, Any]:
     data = read_bytes(path)
     return {"bytes": len(data), "sha256": sha256_bytes(data)}

@@ -9,13 +9,13 @@ IGL_NUM_THREADS=1 in the environment before libigl is first used.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from facegraft.errors import nearest
 from facegraft.surfaces.backends.height_field import height_field
 from facegraft.surfaces.backends.mesh_to_sdf import mesh_to_sdf
 from facegraft.surfaces.backends.winding import winding
@@ -48,11 +48,6 @@ BACKENDS: dict[str, Backend] = {
 """All backends by the name that `sample.backend` gives."""
 
 
-def backend_names() -> tuple[str, ...]:
-    """The names that `signed_distance` takes for `backend`."""
-    return tuple(BACKENDS)
-
-
 def signed_distance(
     vertices: ArrayLike, faces: ArrayLike, points: ArrayLike, backend: str = "winding"
 ) -> SignedDistance:
@@ -82,9 +77,7 @@ def signed_distance(
 def _chosen(name: str) -> Backend:
     if name in BACKENDS:
         return BACKENDS[name]
-    near = difflib.get_close_matches(name, BACKENDS, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise DistanceError(f"unknown distance backend {name!r}: {hint}choose one of {', '.join(BACKENDS)}")
+    raise DistanceError(f"there is no distance backend {name!r}{nearest(name, BACKENDS)}")
 
 
 def _refuse_open(vertices: Floats, faces: Ints) -> None:

@@ -6,8 +6,10 @@ and the test suites that prove a plug-in right.
     cluster   a scheduler and workers in processes of their own, to be killed one by one
     damage    flipped bits and cut ends of any file
     disk      ENOSPC, EIO, EACCES on chosen writes of any process; a real small disk
-    clock     a clock that jumps
+    clock     a clock that jumps, and one that stands still until the test moves it
     distance  DistanceSuite: a pytest class that proves a distance backend right
+    hashes    the bytes of a dataset, to be compared
+    stage     StageSuite: a pytest class that proves a stage right: same bytes when killed, with any number of workers
     twice     several commands started at the same instant
 
 Nothing here is imported by the rest of facegraft. It needs Linux. See docs/faults.md.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from facegraft.geometry.clipping import icosphere
 from facegraft.heads import synthetic
-from facegraft.surfaces.distance import BACKENDS, backend_names, signed_distance
+from facegraft.surfaces.distance import BACKENDS, signed_distance
 from facegraft.surfaces.errors import DistanceError
 from facegraft.surfaces.signed import SignedDistance
 from facegraft.surfaces.topology import boundary_loops
@@ -59,7 +59,7 @@ class DistanceSuite:
     # -- the registration ------------------------------------------------------------------------------------------------
 
     def test_it_is_registered_with_a_line_of_description(self) -> None:
-        assert self.backend in backend_names()
+        assert self.backend in BACKENDS
         assert BACKENDS[self.backend].closed != self.sheet
         assert BACKENDS[self.backend].summary and "\n" not in BACKENDS[self.backend].summary
 

@@ -1,6 +1,6 @@
 """The nets of the parts-based implicit face model (Gu and Pears 2024); ImFace (Zheng et al. 2022) is the same cascade of two nets.
 
-Phi(p) = S(p_n) + epsilon(p_{n-1}), p_{i+1} = p_i + w_i(p_i) v_i(p_i): expression, nose, eyes, mouth, remainder, template.
+Phi(p) = S(p_n) + epsilon(p_{n-1}), p_{i+1} = p_i + w_i(p_i) v_i(p_i): expression, part after part, remainder, template.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from facegraft_model.config import FIVE_LANDMARKS, PART_LANDMARKS, Config, ModelConfig
+from facegraft.parts import Parts
+from facegraft.vocabulary import FACE_LANDMARKS, REM, REM_LANDMARKS
+from facegraft_model.config import Config, ModelConfig
 from facegraft_model.data.ids import IdTable
+from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field, SDFGrad, TemplateFacts
 from facegraft_model.nets.hyper import HyperNet, PlainSiren, siren_shapes
 from facegraft_model.nets.landmarks import LandmarkNet
@@ -32,35 +35,47 @@ class NetSpec(NamedTuple):
     part: int | None
 
 
-def net_specs(method: str) -> list[NetSpec]:
+def net_specs(method: str, parts: Parts) -> list[NetSpec]:
     """The cascade of a method, expression first. The last net also gives the scalar correction."""
+    last = len(parts.stages) - 1
     if method == "imface":
-        return [NetSpec("exp", "exp", ("exp", "id"), 3, 0, 1, None), NetSpec("id", "id", ("id",), 4, 1, 5, None)]
-    identity = ("nose", "eyes", "mouth", "rem")
+        return [NetSpec("exp", "exp", ("exp", "id"), 3, 0, 1, None), NetSpec("id", "id", ("id",), 4, 1, last, None)]
+    labelled = [(name, parts.label(name)) for name in parts]
     return [
-        NetSpec("exp", "exp", ("exp", *identity), 3, 0, 1, None),
-        NetSpec("nose", "nose", ("nose", "rem"), 3, 1, 2, 1),
-        NetSpec("eyes", "eyes", ("eyes", "rem"), 3, 2, 3, 2),
-        NetSpec("mouth", "mouth", ("mouth", "rem"), 3, 3, 4, 3),
-        NetSpec("rem", "rem", ("rem",), 4, 4, 5, None),
+        NetSpec("exp", "exp", ("exp", *parts, REM), 3, 0, 1, None),
+        *(NetSpec(name, name, (name, REM), 3, label, label + 1, label) for name, label in labelled),
+        NetSpec(REM, REM, (REM,), 4, last - 1, last, None),
     ]
 
 
-def code_sizes(config: ModelConfig) -> dict[str, int]:
+def code_sizes(config: ModelConfig, parts: Parts) -> dict[str, int]:
     """Dimensions of the codes of a method."""
     if config.method == "imface":
-        return {"exp": config.exp_dim, "id": config.nose_dim + config.eyes_dim + config.mouth_dim + config.rem_dim}
-    return {
-        "exp": config.exp_dim,
-        "nose": config.nose_dim,
-        "eyes": config.eyes_dim,
-        "mouth": config.mouth_dim,
-        "rem": config.rem_dim,
-    }
+        return {"exp": config.exp_dim, "id": config.part_dim * len(parts) + config.rem_dim}
+    return {"exp": config.exp_dim, **dict.fromkeys(parts, config.part_dim), REM: config.rem_dim}
 
 
-CODE_IDS = {"exp": "expression", "nose": "nose", "eyes": "eyes", "mouth": "mouth", "rem": "recipient", "id": "head"}
-"""Which id of an item chooses the row of a code table: part codes belong to subjects, so grafts share them."""
+def code_ids(parts: Parts) -> dict[str, str]:
+    """Which id of an item chooses the row of a code table: part codes belong to subjects, so grafts share them."""
+    return {"exp": "expression", **{name: name for name in parts}, REM: "recipient", "id": "head"}
+
+
+def net_landmarks(name: str, parts: Parts, chosen: str) -> tuple[int, ...]:
+    """The five landmarks (iBUG 68) around which a net's field is blended: those of its part, or of the whole face.
+
+    chosen: `ModelConfig.landmarks`. The paper leaves the landmarks open: they are our choice.
+    """
+    if chosen == "part" and name in parts.labelled:
+        return REM_LANDMARKS if name == REM else parts.landmarks(name)
+    return FACE_LANDMARKS
+
+
+def _check_nameable(parts: Parts) -> None:
+    """Raises ModelError for a part that no module of torch can be called after."""
+    taken = (nn.ModuleDict(), nn.ParameterDict())
+    for name in parts:
+        if any(hasattr(module, name) for module in taken):
+            raise ModelError(f"a network cannot be called {name!r}, which torch keeps to itself; give that part another name")
 
 
 class Conditioning(NamedTuple):
@@ -95,16 +110,17 @@ class Gradients(NamedTuple):
 
 
 class Cascade(Field):
-    """Deformation nets one after the other, and the template's distances. Codes: exp, nose, eyes, mouth, rem (or exp, id for imface), [B,d] each."""
+    """Deformation nets one after the other, and the template's distances. Codes: exp, those of the parts, rem (or exp, id for imface), [B,d] each."""
 
     def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:
-        model = config.model
-        dims = code_sizes(model)
-        super().__init__(config, id_table, template, mm_per_unit, dims, {name: CODE_IDS[name] for name in dims})
-        self.specs = net_specs(model.method)
+        model, parts = config.model, id_table.parts
+        _check_nameable(parts)
+        dims, chosen_by = code_sizes(model, parts), code_ids(parts)
+        super().__init__(config, id_table, template, mm_per_unit, dims, {name: chosen_by[name] for name in dims})
+        self.specs = net_specs(model.method, parts)
         self.matmul: Matmul = EXACT
-        chosen = PART_LANDMARKS if model.landmarks == "part" else FIVE_LANDMARKS
-        self.landmark_ids = {name: list(chosen[name]) for name in [*(spec.name for spec in self.specs), "sdf"]}
+        names = [*(spec.name for spec in self.specs), "sdf"]
+        self.landmark_ids = {name: list(net_landmarks(name, parts, model.landmarks)) for name in names}
         self.hyper, self.nets, self.generators = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for spec in self.specs:
             ids = self.landmark_ids[spec.name]
@@ -125,6 +141,16 @@ class Cascade(Field):
         offset = centre - template.landmarks[self.landmark_ids[spec.name]].float().mean(0)
         self.register_buffer(f"{spec.name}_offset", offset)
         self.register_buffer(f"{spec.name}_metric", metric)
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        super().check(config)
+        if config.data.surface == 0 and config.loss.neutral > 0:
+            raise ModelError("loss.neutral is measured at surface points: set data.surface, or loss.neutral=0")
+        if config.loss.dense > 0 and config.data.stage == 0:
+            raise ModelError("loss.dense needs registered points: set data.stage (such as 512), or loss.dense=0")
+        if not config.model.window_outer > config.model.window_inner:
+            raise ModelError("model.window_outer must be larger than model.window_inner")
 
     # -- conditioning -------------------------------------------------------------------------------------------------
 

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from facegraft_model.cascade import Cascade
+from facegraft_model.checkpoints.checkpoint import load
+from facegraft_model.checkpoints.modelstate import restored
 from facegraft_model.config import FitConfig
 from facegraft_model.losses import fit_terms, training_terms
 from facegraft_model.method import Batch, Codes, Terms
-from facegraft_model.modelstate import restored
-from facegraft_model.training.checkpoint import load
 
 
 class FaceField(Cascade):
-    """Signed distance fields of faces, part by part. Codes: exp, nose, eyes, mouth, rem (or exp, id for imface), [B,d] each."""
+    """Signed distance fields of faces, part by part. Codes: exp, those of the parts, rem (or exp, id for imface), [B,d] each."""
 
     METHODS = ("parts", "imface")
 

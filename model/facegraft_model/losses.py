@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from facegraft_model.cascade import Cascade, NetSpec, Trace
+from facegraft_model.cascade import Cascade, Gradients, NetSpec, Trace
 from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
-from facegraft_model.method import Batch, Codes, Terms, mahalanobis, sampled_points, weighted
+from facegraft_model.method import Batch, Codes, Terms, mahalanobis, sampled_points
 from facegraft_model.nets.window import WindowTrace
 
 
@@ -32,84 +34,156 @@ def robust(distance: Tensor, scale: float) -> Tensor:
     return scale * distance * distance / (distance * distance + scale * scale)
 
 
-def training_terms(field: Cascade, batch: Batch, codes: Codes) -> Terms:
-    """The weighted terms of `LossConfig`, those with weight 0 left out."""
-    loss = field.config.loss
-    points, distances, normals = sampled_points(batch)
-    landmarks, stage_points = batch["landmarks"], batch["stage_points"]
-    if landmarks.shape[1] < 6 and loss.landmark_consistency + loss.landmark_generation + loss.dense > 0:
-        raise ModelError(
-            f"the samples hold {landmarks.shape[1]} stage of the template morph, the part nets learn from 6; sample surfaces made from composites and heads together"
-        )
-    count = points.shape[1]
-    on = (~batch["is_composite"]).to(points.dtype)
-    conditioning = field.condition(codes, on)
-    dense = loss.dense > 0 and stage_points.shape[2] > 0
-    rows = [points, landmarks[:, 0]] + ([stage_points[:, 0]] if dense else [])
-    trace = field.trace(torch.cat(rows, 1), conditioning, count)
-    terms: Terms = {}
-    if loss.sdf > 0:
-        terms["sdf"] = (trace.sdf - distances).abs().mean()
-    if loss.correction > 0:
-        terms["correction"] = trace.correction.abs().mean()
-    if loss.eikonal + loss.normal + loss.eikonal_neutral > 0:
-        gradients = field.gradients(trace, conditioning)
-        if loss.eikonal > 0:
-            terms["eikonal"] = eikonal(gradients.point).mean()
-        if loss.normal > 0:
-            terms["normal"] = normal_deviation(gradients.point, normals).mean()
-        if loss.eikonal_neutral > 0:
-            terms["eikonal_neutral"] = (on[:, None] * eikonal(gradients.neutral)).mean()
-    if loss.landmark_generation > 0:
-        terms["landmark_generation"] = _landmark_generation(field, conditioning.landmarks, landmarks, on)
-    if loss.landmark_consistency > 0:
-        terms["landmark_consistency"] = torch.stack(
-            [
-                (trace.points[i + 1][:, count : count + 68] - landmarks[:, spec.stage_to]).abs().mean()
-                for i, spec in enumerate(field.specs)
-            ]
-        ).sum()
-    if loss.code > 0:
-        terms["code"] = code_norm(codes, on).mean()
-    if loss.neutral > 0:
-        moved = trace.displacements[0][:, : batch["surface_points"].shape[1]]
-        terms["neutral"] = (batch["is_neutral"].to(points.dtype) * moved.square().mean((1, 2))).mean()
-    if dense:
-        terms["dense"] = _dense(field.specs, batch, trace, count + 68)
-    if loss.locality > 0:
-        labels = torch.cat([batch["surface_parts"], batch["near_parts"]], 1)
-        terms["locality"] = moved_elsewhere(field.specs, labels, trace).mean()
-    return weighted(terms, loss)
+# -- what terms are made from ------------------------------------------------------------------------------------------
 
 
-def _landmark_generation(field: Cascade, generated: dict[str, Tensor], landmarks: Tensor, on: Tensor) -> Tensor:
+class Pass:
+    """A batch that has gone through the cascade once: what all terms of the training loss are made from.
+
+    points [B,N,3], distances [B,N], normals [B,N,3]: surface, near and free points. landmarks [B,S,68,3] and stage_points [B,S,M,3]:
+    true, at each stage. on [B]: 0 for composites, which have no expression. trace: of the points, the landmarks as scanned and, where
+    `dense` is set, the registered points as scanned, one after the other; `landmark_rows` and `stage_rows` are theirs.
+    """
+
+    def __init__(self, field: Cascade, batch: Batch, codes: Codes) -> None:
+        self.field, self.batch, self.codes = field, batch, codes
+        self.points, self.distances, self.normals = sampled_points(batch)
+        self.landmarks, self.stage_points = batch["landmarks"], batch["stage_points"]
+        self.on = (~batch["is_composite"]).to(self.points.dtype)
+        self.dense = field.config.loss.dense > 0 and self.stage_points.shape[2] > 0
+        count, marks = self.points.shape[1], self.landmarks.shape[2]
+        self.landmark_rows, self.stage_rows = slice(count, count + marks), slice(count + marks, None)
+        self.conditioning = field.condition(codes, self.on)
+        rows = [self.points, self.landmarks[:, 0]] + ([self.stage_points[:, 0]] if self.dense else [])
+        self.trace = field.trace(torch.cat(rows, 1), self.conditioning, count)
+        self._gradients: Gradients | None = None
+
+    @property
+    def gradients(self) -> Gradients:
+        """Gradients at the sampled points; made once, for the first term that asks."""
+        if self._gradients is None:
+            self._gradients = self.field.gradients(self.trace, self.conditioning)
+        return self._gradients
+
+
+# -- the terms ---------------------------------------------------------------------------------------------------------
+
+
+def sdf_term(run: Pass) -> Tensor:
+    return (run.trace.sdf - run.distances).abs().mean()
+
+
+def correction_term(run: Pass) -> Tensor:
+    return run.trace.correction.abs().mean()
+
+
+def eikonal_term(run: Pass) -> Tensor:
+    return eikonal(run.gradients.point).mean()
+
+
+def normal_term(run: Pass) -> Tensor:
+    return normal_deviation(run.gradients.point, run.normals).mean()
+
+
+def eikonal_neutral_term(run: Pass) -> Tensor:
+    """Of scans alone: a composite's neutral point is the point itself."""
+    return (run.on[:, None] * eikonal(run.gradients.neutral)).mean()
+
+
+def landmark_generation_term(run: Pass) -> Tensor:
+    """Summed over the nets; each generates the landmarks of the stage that it leads from."""
     terms = []
-    for spec in field.specs:
-        error = (
-            (generated[spec.name] - landmarks[:, spec.stage_from][:, field.landmark_ids[spec.name]]).abs().mean((1, 2))
-        )
-        terms.append((on * error if spec.name == "exp" else error).mean())
+    for spec in run.field.specs:
+        true = run.landmarks[:, spec.stage_from][:, run.field.landmark_ids[spec.name]]
+        error = (run.conditioning.landmarks[spec.name] - true).abs().mean((1, 2))
+        terms.append((run.on * error if spec.name == "exp" else error).mean())
     return torch.stack(terms).sum()
 
 
-def _dense(specs: list[NetSpec], batch: Batch, trace: Trace, first: int) -> Tensor:
-    """L1 of each net's displacement at registered points, rows of the trace from `first` on, from the true one of its stage; summed.
+def landmark_consistency_term(run: Pass) -> Tensor:
+    """Summed over the nets; each takes the landmarks to those of the stage that it leads to."""
+    moved = [points[:, run.landmark_rows] for points in run.trace.points[1:]]
+    specs = zip(moved, run.field.specs, strict=True)
+    return torch.stack([(own - run.landmarks[:, spec.stage_to]).abs().mean() for own, spec in specs]).sum()
+
+
+def code_term(run: Pass) -> Tensor:
+    return code_norm(run.codes, run.on).mean()
+
+
+def neutral_term(run: Pass) -> Tensor:
+    """At surface points of neutral scans: there the expression net has nothing to do."""
+    moved = run.trace.displacements[0][:, : run.batch["surface_points"].shape[1]]
+    return (run.batch["is_neutral"].to(run.points.dtype) * moved.square().mean((1, 2))).mean()
+
+
+def dense_term(run: Pass) -> Tensor | None:
+    """L1 of each net's displacement at registered points from the true one of its stage; summed. None for a batch without any.
 
     A part is a twentieth of a head, and far from it a window leaves its net nothing to do: so for a part net the points of the part
     count as much, together, as all those around it.
     """
-    stages, labels = batch["stage_points"], batch["stage_part_labels"]
+    if not run.dense:
+        return None
+    stages, labels, first = run.stage_points, run.batch["stage_part_labels"], run.stage_rows.start
     terms = []
-    for i, spec in enumerate(specs):
-        moved = trace.displacements[i][:, first:]
+    for i, spec in enumerate(run.field.specs):
+        moved = run.trace.displacements[i][:, run.stage_rows]
         error = (moved - (stages[:, spec.stage_to] - stages[:, spec.stage_from])).abs().mean(2)
         if spec.part is None:
             terms.append(error.mean())
             continue
         inside = (labels == spec.part).expand_as(error)
-        around = _around(inside, trace.windows[i], first)
+        around = _around(inside, run.trace.windows[i], first)
         terms.append((_mean_where(error, inside) + _mean_where(error, around)).mean())
     return torch.stack(terms).sum()
+
+
+def locality_term(run: Pass) -> Tensor:
+    labels = torch.cat([run.batch["surface_parts"], run.batch["near_parts"]], 1)
+    return moved_elsewhere(run.field.specs, labels, run.trace).mean()
+
+
+Term = Callable[[Pass], "Tensor | None"]
+
+TERMS: dict[str, Term] = {
+    "sdf": sdf_term,
+    "correction": correction_term,
+    "eikonal": eikonal_term,
+    "normal": normal_term,
+    "eikonal_neutral": eikonal_neutral_term,
+    "landmark_generation": landmark_generation_term,
+    "landmark_consistency": landmark_consistency_term,
+    "code": code_term,
+    "neutral": neutral_term,
+    "dense": dense_term,
+    "locality": locality_term,
+}
+"""The terms of the training loss, in the order in which they are summed. To add one, write its function and its line here, and give
+its weight a line in `LossConfig`: name, default, help."""
+
+STAGE_TERMS = ("landmark_consistency", "landmark_generation", "dense")
+"""Terms that learn from the stages of the template morph."""
+
+
+def training_terms(field: Cascade, batch: Batch, codes: Codes) -> Terms:
+    """The terms of the training loss, weighted by `LossConfig`; those with weight 0 are left out."""
+    weights = {name: getattr(field.config.loss, name) for name in TERMS}
+    held, needed = batch["landmarks"].shape[1], len(field.parts.stages)
+    if held != needed and any(weights[name] > 0 for name in STAGE_TERMS):
+        raise ModelError(
+            f"the samples hold {held} stage{'s' * (held != 1)} of the template morph, the part nets learn from {needed} "
+            f"({field.parts.describe_stages()}); sample surfaces made from composites and heads together"
+        )
+    run = Pass(field, batch, codes)
+    terms: Terms = {}
+    for name, term in TERMS.items():
+        if weights[name] > 0 and (value := term(run)) is not None:
+            terms[name] = weights[name] * value
+    return terms
+
+
+# -- what terms share with fitting -------------------------------------------------------------------------------------
 
 
 def moved_elsewhere(specs: list[NetSpec], labels: Tensor, trace: Trace) -> Tensor:

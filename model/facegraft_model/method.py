@@ -10,8 +10,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from facegraft_model.config import Config, FitConfig, LossConfig
+from facegraft.parts import Parts
+from facegraft_model.config import Config, FitConfig, own_options
 from facegraft_model.data.ids import IdTable
+from facegraft_model.methods import MethodOptions
+from facegraft_model.nets.siren import Matmul
 
 Batch = Mapping[str, Tensor]
 Codes = Mapping[str, Tensor]
@@ -45,13 +48,24 @@ class CodeStatistics(NamedTuple):
 
 
 class Field(nn.Module, ABC):
-    """Base of all methods; see `codes_of` and `sdf`."""
+    """Base of all methods: a table of latent codes for what it was trained on, and the distances that codes stand for.
 
+    parts: those of the training data. code_dims: length of a code by name. code_ids: which id of a batch's items chooses the row of
+    a code's table. has_warp: whether points can be taken to a template. mm_per_unit: scale of the unit ball.
+    """
+
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
+    """The method's own options, the group `baseline` of its configurations."""
+    presets: ClassVar[tuple[Config, ...]] = ()
+    """Named configurations that the method brings."""
+    parts: Parts
     code_dims: dict[str, int]
     code_ids: dict[str, str]
     has_warp: bool = True
     lr_factors: ClassVar[dict[str, float]] = {}
     """Learning rate of parameters by the beginning of their name, relative to the other networks'."""
+    matmul: Matmul | None = None
+    """How hidden layers are multiplied, where a method leaves that open."""
     provenance: dict[str, Any]
     template_points: Tensor
     template_parts: Tensor
@@ -68,6 +82,7 @@ class Field(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.config, self.id_table, self.mm_per_unit = config, id_table, mm_per_unit
+        self.parts = id_table.parts
         self.code_dims, self.code_ids = code_dims, code_ids
         self.provenance = {}
         self.register_buffer("template_points", template.points.float())
@@ -77,6 +92,11 @@ class Field(nn.Module, ABC):
         self.tables = nn.ParameterDict(
             {name: nn.Parameter(self.initial_code(name, rows[code_ids[name]])) for name in code_dims}
         )
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Raises ModelError for a configuration that this method cannot work with; `Config.checked` has seen each number by itself."""
+        own_options(config, cls.Options)
 
     def initial_code(self, name: str, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Codes [count,d] as training starts them: N(0, code_init^2)."""
@@ -93,7 +113,7 @@ class Field(nn.Module, ABC):
         return self.template_parts
 
     def codes_of(self, batch: Batch) -> dict[str, Tensor]:
-        """The codes of a batch's items, name → [B,d]. Those of `masked_codes` mean nothing for composites."""
+        """The codes of a batch's items, name → [B,d]. A composite's expression code means nothing: it has none."""
         return {name: self.tables[name][batch[ids]] for name, ids in self.code_ids.items()}
 
     def code_statistics(self, name: str) -> CodeStatistics:
@@ -126,7 +146,7 @@ class Field(nn.Module, ABC):
 
 def table_rows(id_table: IdTable) -> dict[str, int]:
     """Rows of a code table by the id that chooses them."""
-    subjects = dict.fromkeys(("subject", "recipient", "nose", "eyes", "mouth"), len(id_table.subjects))
+    subjects = dict.fromkeys(("subject", "recipient", *id_table.parts), len(id_table.subjects))
     return {
         **subjects,
         "expression": len(id_table.expressions),
@@ -143,11 +163,6 @@ def sampled_points(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     distances = torch.cat([surface.new_zeros(surface.shape[:2]), batch["near_sdf"], batch["free_sdf"]], 1)
     normals = torch.cat([batch["surface_normals"], batch["near_normals"], batch["free_normals"]], 1)
     return points, distances, normals
-
-
-def weighted(terms: Terms, weights: LossConfig) -> Terms:
-    """Each term times its weight in the configuration."""
-    return {name: getattr(weights, name) * value for name, value in terms.items()}
 
 
 def mahalanobis(code: Tensor, statistics: CodeStatistics, floor: float = 0.05) -> Tensor:

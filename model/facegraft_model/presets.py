@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from facegraft_model.baselines import deepsdf, i3dmm
 from facegraft_model.config import Config, DataConfig, FitConfig, LossConfig, ModelConfig, TrainConfig
 from facegraft_model.errors import ModelError
+from facegraft_model.methods import METHODS, field_class
 
 PAPER = Config(preset="paper")
 """Gu and Pears (VISAPP 2024) as published; what the paper leaves open follows ImFace, its ancestor."""
@@ -62,13 +62,10 @@ IMFACE = replace(
 )
 """ImFace (Zheng et al. 2022): one identity net, trained on scans; with the translation warp of its fit configuration."""
 
-I3DMM = replace(Config(preset="i3dmm").with_settings(i3dmm.PUBLISHED), preset="i3dmm")
-"""The geometry of i3DMM (Yenamandra et al. 2021)."""
+BROUGHT = dict.fromkeys(config for name in METHODS for config in field_class(name).presets)
+"""Those that methods bring themselves (`Field.presets`)."""
 
-DEEPSDF = replace(Config(preset="deepsdf").with_settings(deepsdf.PUBLISHED), preset="deepsdf")
-"""DeepSDF (Park et al. 2019): one code a head."""
-
-PRESETS = {config.preset: config for config in (PAPER, FACEGRAFT, TINY, IMFACE, I3DMM, DEEPSDF)}
+PRESETS = {config.preset: config for config in (PAPER, FACEGRAFT, TINY, IMFACE, *BROUGHT)}
 
 
 def preset(name: str) -> Config:

@@ -1,16 +1,10 @@
-"""Seeds: every random number derives from (run seed, purpose, item)."""
+"""Random numbers of torch: `facegraft.seeds` says from what they derive."""
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 
-
-def derived_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed from the run's seed and what it is for."""
-    text = "/".join([str(seed), *map(str, purpose)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+from facegraft.seeds import derived_seed
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:

@@ -102,9 +102,9 @@ def test_ctrl_c_does_not_wait_for_a_hanging_item(tmp_path: Path, script: Script)
     output = tmp_path / "out"
     # It hangs for ever, and may do so for longer than this test waits: whoever waited for it would not come back.
     limit = 100 * HANGS_S
-    process = script(f"run(toy_plan(8, 2, {{5: 'hang'}}), Path({str(output)!r}), workers=1, item_timeout_s={limit})")
+    process = script(f"run(toy_plan(8, 2, {{5: 'endless'}}), Path({str(output)!r}), workers=1, item_timeout_s={limit})")
     wait_for_commits(output, 2, process)
-    while not (tmp_path / "hangs").exists():
+    while not (tmp_path / "endless").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)

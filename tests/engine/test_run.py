@@ -19,7 +19,7 @@ from facegraft.engine.locks import locked
 from facegraft.store import open_dataset, verify_dataset
 from facegraft.store.atomic import temporary_name
 
-POISON = {3: "segfault", 6: "memory", 9: "exception", 12: "nan", 14: "hang", 17: "wrong_dtype", 19: "refuse"}
+POISON = {3: "segfault", 6: "memory", 9: "nameless", 12: "nan", 14: "hang", 17: "wrong_dtype", 19: "refuse"}
 REASONS = {
     "item_003": "crashed: signal 11 (SIGSEGV)",
     "item_006": "killed: memory limit 1 GB",
@@ -98,7 +98,7 @@ def test_poison_items_are_rejected_with_the_right_reason_and_no_other(tmp_path: 
     assert (
         record["reason"] == REASONS["item_009"]
         and "Traceback" in record["traceback"]
-        and record["spec"]["fault"] == "exception"
+        and record["spec"]["fault"] == "nameless"
     )
     assert (tmp_path / "out" / "rejects" / "item_019.safetensors").is_file()
 
@@ -303,7 +303,7 @@ def test_an_unreachable_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_dask_is_imported_only_when_it_is_needed() -> None:
     """A child that has to import Dask starts twice as slowly, and one is started after every crash."""
-    code = "import sys, facegraft.engine, facegraft.engine.child_main; sys.exit(any(m.split('.')[0] in ('dask', 'distributed') for m in sys.modules))"
+    code = "import sys, facegraft.engine, facegraft.engine.sandbox.child_main; sys.exit(any(m.split('.')[0] in ('dask', 'distributed') for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -66,9 +66,9 @@ def process(tmp_path: Path) -> Iterator[Runner]:
         ("segfault", "crashed: signal 11 (SIGSEGV)"),
         ("exit", "crashed: exit code 3"),
         ("memory", "killed: memory limit 1 GB"),
-        ("exception", "error: ValueError: bad object at 0x…"),
+        ("nameless", "error: ValueError: bad object at 0x…"),
         ("refuse", "too few faces"),
-        ("outside_always", "killed: signal 9 (SIGKILL), most likely the machine's memory was full"),
+        ("killed", "killed: signal 9 (SIGKILL), most likely the machine's memory was full"),
     ],
 )
 def test_a_poison_item_is_rejected_with_its_reason_and_nobody_else(process: Runner, fault: str, reason: str) -> None:
@@ -79,7 +79,7 @@ def test_a_poison_item_is_rejected_with_its_reason_and_nobody_else(process: Runn
 
 def test_a_hanging_item_is_killed_when_its_time_is_up(tmp_path: Path) -> None:
     """The time runs for the second item alone, so that the others are innocent on the slowest machine."""
-    job, items = prepare(tmp_path, {1: "hang"})
+    job, items = prepare(tmp_path, {1: "endless"})
     clock = HeldClock()
     with closing(Sandbox(job, Limits(2.0, 10**9), clock)) as sandbox:
         reasons = [sandbox.run(items[0]).reason]
@@ -93,7 +93,7 @@ def test_a_hanging_item_is_killed_when_its_time_is_up(tmp_path: Path) -> None:
 
 
 def test_an_item_killed_from_outside_is_not_blamed(process: Runner) -> None:
-    assert [result.reason for result in process({2: "outside_once"})] == [None] * 4
+    assert [result.reason for result in process({2: "killed_once"})] == [None] * 4
 
 
 def test_an_item_is_not_blamed_for_what_the_one_before_broke(process: Runner) -> None:
@@ -124,7 +124,7 @@ def test_noise_on_stdout_does_not_get_between_the_messages(process: Runner) -> N
 
 def test_a_crash_leaves_its_last_words(process: Runner) -> None:
     # faulthandler in the child tells where in the stage it was.
-    assert "in misbehave" in process({2: "segfault"})[2].traceback
+    assert "in _segfault" in process({2: "segfault"})[2].traceback
 
 
 def test_a_refusal_keeps_its_offending_arrays(process: Runner) -> None:
@@ -144,7 +144,7 @@ def test_child_and_process_give_the_same_values(process: Runner, tmp_path: Path)
 
 
 def test_in_process_rejects_exceptions_too(tmp_path: Path) -> None:
-    job, items = prepare(tmp_path, {1: "exception", 2: "refuse"})
+    job, items = prepare(tmp_path, {1: "nameless", 2: "refuse"})
     runner = InProcessRunner(job)
     assert [runner.run(item).reason for item in items] == [
         None,
@@ -190,7 +190,7 @@ def test_damaged_shared_arrays_are_noticed(tmp_path: Path) -> None:
 
 def test_the_child_dies_with_its_worker(tmp_path: Path) -> None:
     """Also in the middle of an endless item, and when the worker is killed without a chance to tidy up."""
-    job, items = prepare(tmp_path, {0: "hang"})
+    job, items = prepare(tmp_path, {0: "endless"})
     code = f"""
 import sys; sys.path[:0] = {sys.path!r}
 from facegraft.engine.job import StageJob
@@ -203,7 +203,7 @@ sandbox.run(PlannedItem({items[0].key!r}, {items[0].row!r}, {items[0].spec!r}))
     worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None
     child = int(worker.stdout.readline())
-    while not (tmp_path / "hangs").exists():
+    while not (tmp_path / "endless").exists():
         assert worker.poll() is None
         time.sleep(0.01)
     assert is_running(child)

@@ -8,11 +8,13 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.store import DatasetSchema, FieldSpec
+from facegraft.testing.poison import FAULTS, Make
 
 SCHEMA = DatasetSchema(
     kind="heads",
@@ -78,75 +80,94 @@ class ToyStage:
     def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
         _wait_at_gate(item.key)
         time.sleep(item.spec["seconds"])
-        vertices = (self.scale * rng.normal(size=(4, 3))).astype(np.float32)
-        if item.spec["fault"] is not None:
-            vertices = self.misbehave(item.spec["fault"], vertices)
-        return ItemOutput(
-            {"vertices": vertices, "extra": rng.integers(0, 9, item.spec["size"])}, {"mean": vertices.mean()}
-        )
 
-    def misbehave(self, fault: str, vertices: np.ndarray) -> np.ndarray:
-        if fault == "segfault":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        elif fault == "exit":
-            os._exit(3)
-        elif fault == "hang":
-            (Path(self.inputs[0]) / "hangs").touch()
-            while True:
-                time.sleep(3600)
-        elif fault == "memory":
-            np.ones(10 * 10**9, np.uint8)
-        elif fault == "exception":
-            raise ValueError(f"bad object at {hex(id(vertices))}")
-        elif fault == "refuse":
-            raise ItemRejected("too few faces", offending={"vertices": vertices})
-        elif fault == "nan":
-            vertices[2, 1] = np.nan
-        elif fault == "noise":
-            print("printed on stdout")
-            sys.stdout.flush()
-            os.write(1, b"FGW1" * 50_000)
-            ctypes.CDLL(None).puts(b"native noise")
-            ctypes.CDLL(None).fflush(None)
-        elif fault == "wrong_dtype":
-            return vertices.astype(np.float64)
-        elif fault == "outside_once":
-            # Killed by somebody else the first time, as the system does when memory is short.
-            mark = Path(self.inputs[0]) / "killed"
-            if not mark.exists():
-                mark.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-        elif fault == "outside_always":
+        def make() -> ItemOutput:
+            vertices = (self.scale * rng.normal(size=(4, 3))).astype(np.float32)
+            return ItemOutput(
+                {"vertices": vertices, "extra": rng.integers(0, 9, item.spec["size"])}, {"mean": vertices.mean()}
+            )
+
+        return make() if item.spec["fault"] is None else self.misbehave(item.spec["fault"], make)
+
+    def misbehave(self, fault: str, make: Make) -> ItemOutput:
+        """Do the fault: one of the kit's, or one of those below, which need the stage or its input."""
+        return FAULTS[fault](make) if fault in FAULTS else getattr(self, fault)(make)
+
+    def nameless(self, make: Make) -> NoReturn:
+        raise ValueError(f"bad object at {hex(id(self))}")
+
+    def refuse(self, make: Make) -> NoReturn:
+        raise ItemRejected("too few faces", offending={"vertices": make().fields["vertices"]})
+
+    def endless(self, make: Make) -> NoReturn:
+        """Never ends; who waits for it to be in the middle waits for the file "endless" in the input."""
+        (Path(self.inputs[0]) / "endless").touch()
+        while True:
+            time.sleep(3600)
+
+    def noise(self, make: Make) -> ItemOutput:
+        print("printed on stdout")
+        sys.stdout.flush()
+        os.write(1, b"FGW1" * 50_000)
+        ctypes.CDLL(None).puts(b"native noise")
+        ctypes.CDLL(None).fflush(None)
+        return make()
+
+    def wrong_dtype(self, make: Make) -> ItemOutput:
+        made = make()
+        return ItemOutput({**made.fields, "vertices": made.fields["vertices"].astype(np.float64)}, made.row)
+
+    def killed_once(self, make: Make) -> ItemOutput:
+        """By somebody else, as the system does when memory is short."""
+        if self.first_time("killed"):
             os.kill(os.getpid(), signal.SIGKILL)
-        elif fault == "once":
-            # Fails until somebody mends the input.
-            if not (Path(self.inputs[0]) / "mended").exists():
-                raise ValueError("not mended yet")
-        elif fault == "drift":
-            # Another value where the surroundings have changed.
-            if (Path(self.inputs[0]) / "drifted").exists():
-                vertices[1, 2] += 1
-        elif fault == "breaks":
-            if (Path(self.inputs[0]) / "drifted").exists():
-                raise ValueError("no longer possible")
-        elif fault == "leak":
-            self.leaked = np.empty(700_000_000, np.uint8)
-        elif fault == "poisons_next":
-            # Harmless itself; the process that ran it dies with the next item.
-            self.process = self.die  # type: ignore[method-assign]
-        elif fault == "kill_worker":
-            # The worker of this child, once.
-            mark = Path(self.inputs[0]) / "worker_killed"
-            if not mark.exists():
-                mark.touch()
-                os.kill(os.getppid(), signal.SIGKILL)
-        elif fault == "kill_worker_always":
+        return make()
+
+    def once(self, make: Make) -> ItemOutput:
+        """Fails until somebody mends the input."""
+        if not (Path(self.inputs[0]) / "mended").exists():
+            raise ValueError("not mended yet")
+        return make()
+
+    def drift(self, make: Make) -> ItemOutput:
+        """Another value where the surroundings have changed."""
+        made = make()
+        if (Path(self.inputs[0]) / "drifted").exists():
+            made.fields["vertices"][1, 2] += 1
+            made.row["mean"] = made.fields["vertices"].mean()
+        return made
+
+    def breaks(self, make: Make) -> ItemOutput:
+        if (Path(self.inputs[0]) / "drifted").exists():
+            raise ValueError("no longer possible")
+        return make()
+
+    def leak(self, make: Make) -> ItemOutput:
+        self.leaked = np.empty(700_000_000, np.uint8)
+        return make()
+
+    def poisons_next(self, make: Make) -> ItemOutput:
+        """Harmless itself; the process that ran it dies with the next item."""
+        self.process = self.die  # type: ignore[method-assign]
+        return make()
+
+    def kill_worker(self, make: Make) -> ItemOutput:
+        """The worker of this child, once."""
+        if self.first_time("worker_killed"):
             os.kill(os.getppid(), signal.SIGKILL)
-            while True:  # until the end of the worker ends this process too
-                time.sleep(3600)
-        else:
-            raise AssertionError(fault)
-        return vertices
+        return make()
+
+    def kill_worker_always(self, make: Make) -> NoReturn:
+        os.kill(os.getppid(), signal.SIGKILL)
+        while True:  # until the end of the worker ends this process too
+            time.sleep(3600)
+
+    def first_time(self, name: str) -> bool:
+        mark = Path(self.inputs[0]) / name
+        if mark.exists():
+            return False
+        mark.touch()
+        return True
 
     def die(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
         os.abort()

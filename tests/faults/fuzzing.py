@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from facegraft.engine import PlannedItem, StagePlan, status
 from facegraft.engine.plan import PLAN_FILE, read_plan, shard_plan, write_plan
-from facegraft.engine.run_record import RUN_FILE, read_run, run_record, write_run
+from facegraft.engine.run_record import read_run, run_record, write_run
 from facegraft.errors import FacegraftError
 from facegraft.heads import synthetic
 from facegraft.meshfiles.meshfile import read_mesh
@@ -51,7 +51,15 @@ from facegraft.store import (
 from facegraft.store.atomic import sha256_bytes
 from facegraft.store.document import CHECKSUM, seal, unseal
 from facegraft.store.schema import commit_name
-from facegraft.store.writer import DATASET_FILE, INDEX_FILE, REGION_MAP_FILE, SHARD_FOLDER, SHARED_FILE, load_commit
+from facegraft.store.writer import (
+    DATASET_FILE,
+    INDEX_FILE,
+    REGION_MAP_FILE,
+    RUN_FILE,
+    SHARD_FOLDER,
+    SHARED_FILE,
+    load_commit,
+)
 
 SECONDS, WALL_SECONDS = 20.0, 300.0
 MEMORY = 1 << 30

@@ -19,7 +19,6 @@ from fuzzing import FIRST, LONGEST_LINE, PLAN, limits, make_dataset, place, read
 from facegraft.cli.main import cli
 from facegraft.engine import EngineError, EngineOptions, PlannedItem, StagePlan, execute, retry, status
 from facegraft.engine.plan import PLAN_FILE, read_plan
-from facegraft.engine.run_record import RUN_FILE
 from facegraft.errors import FacegraftError, printable
 from facegraft.heads.folders import mesh_loader
 from facegraft.meshfiles.errors import MeshError
@@ -29,7 +28,7 @@ from facegraft.store import DatasetSchema, FieldSpec, StoreError, open_dataset, 
 from facegraft.store.document import seal, unseal
 from facegraft.store.index import index_schema, table_from_bytes, table_to_bytes
 from facegraft.store.parquet_limits import TooLarge, read_flat_table
-from facegraft.store.writer import DATASET_FILE, INDEX_FILE, SHARD_FOLDER
+from facegraft.store.writer import DATASET_FILE, INDEX_FILE, RUN_FILE, SHARD_FOLDER
 
 SHARD = f"{SHARD_FOLDER}/{FIRST}"
 QUICK = EngineOptions(scheduler="sync", progress=False, max_rejects=1.0)

@@ -107,7 +107,7 @@ def swallows_errors(patch: Patch) -> None:
 
 
 def does_not_sync(patch: Patch) -> None:
-    patch.setattr(atomic, "_write_and_sync", lambda path, data: os.close(_written(path, data)))
+    patch.setattr(atomic, "write_and_sync", lambda path, data: os.close(_written(path, data)))
 
 
 def _written(path: Path, data: bytes) -> int:

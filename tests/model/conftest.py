@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sphere_heads
 import torch
 from facegraft_model.config import Config, DataConfig, FitConfig, LossConfig, ModelConfig, TrainConfig
 from facegraft_model.data.ids import IdTable
 from facegraft_model.field import FaceField
 from facegraft_model.method import TemplateFacts
 from facegraft_model.training.train import train
+from sphere_heads import COLUMNS, TEMPLATE_RADIUS, composite, landmark_directions, part_of, scan, stage_directions
+from toy_parts import EYES
 
 from facegraft.store import (
     DatasetSchema,
@@ -25,33 +27,9 @@ from facegraft.store import (
     samples_fields,
     shard_name,
     write_shard,
-    write_shared,
 )
 
-# Test modules are imported by path, so this folder is on no import path; what they share has to be importable by name.
-sys.path.insert(0, str(Path(__file__).parent))
-
-COLUMNS = dict.fromkeys(
-    ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin"), "string"
-)
 SIZES = {"surface": 50, "near": 20, "free": 10}
-
-
-def scan(subject: str, expression: str, split: str) -> dict[str, object]:
-    people = dict.fromkeys(("subject", "recipient", "donor_nose", "donor_eyes", "donor_mouth"), subject)
-    return {**people, "expression": expression, "split": split, "origin": "scan"}
-
-
-def composite(recipient: str, nose: str, eyes: str, mouth: str, split: str) -> dict[str, object]:
-    donors = {"donor_nose": nose, "donor_eyes": eyes, "donor_mouth": mouth}
-    return {
-        "subject": recipient,
-        "recipient": recipient,
-        **donors,
-        "expression": "neutral",
-        "split": split,
-        "origin": "composite",
-    }
 
 
 ROWS = {
@@ -101,7 +79,7 @@ def write_samples(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         columns, rows = COLUMNS if columns is None else columns, ROWS if rows is None else rows
         folder = tmp_path_factory.mktemp("samples") / "samples"
         topology = {"name": "toy", "vertex_count": None, "faces_sha256": None}
-        schema = DatasetSchema(kind, topology, 100.0, "unit ball", samples_fields(), columns)
+        schema = DatasetSchema(kind, topology, 100.0, "unit ball", samples_fields(EYES), columns, EYES)
         keys = sorted([*rows, REJECTED])
         shards = [keys[start : start + 2] for start in range(0, len(keys), 2)]
         plan = {shard_name(number, len(shards)): part for number, part in enumerate(shards)}
@@ -125,131 +103,12 @@ def samples(write_samples: Callable[..., Path]) -> Path:
     return write_samples()
 
 
-# -- heads that are spheres, for training and fitting ------------------------------------------------------------------
-
-RADII = {"anna": 0.5, "bert": 0.5, "cleo": 0.6, "dave": 0.6, "eve": 0.55}
-TEMPLATE_RADIUS = 0.55
-SMILE = 1.05
-"""A smile makes a sphere this much larger."""
-SPHERE_ROWS = {
-    **{
-        f"{name}_{expression}": scan(name, expression, "test" if name == "eve" else "train")
-        for name in RADII
-        for expression in ("neutral", "smile")
-    },
-    # Donors of the same radius: the composite of two equal spheres is that sphere.
-    "anna-bert": composite("anna", "bert", "bert", "bert", "train"),
-    "cleo-dave": composite("cleo", "dave", "dave", "dave", "train"),
-}
-
-
-def direction(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
-    """Unit vectors [n,3]; the face looks along +z, y is up."""
-    return np.stack(
-        [np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)], axis=-1
-    )
-
-
-def landmark_directions() -> np.ndarray:
-    """Sixty-eight directions laid out like the landmarks of a face."""
-    jaw = np.linspace(-1, 1, 17)
-    turn = np.linspace(0, 2 * np.pi, 6, endpoint=False)
-    lips = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-    azimuth = [jaw, np.linspace(-0.6, 0.6, 10), np.zeros(4), np.linspace(-0.2, 0.2, 5)]
-    elevation = [0.9 * jaw**2 - 0.9, np.full(10, 0.6), np.linspace(0.4, 0.0, 4), np.full(5, -0.1)]
-    azimuth += [0.12 * np.cos(turn) - 0.4, 0.12 * np.cos(turn) + 0.4, 0.3 * np.cos(lips)]
-    elevation += [0.12 * np.sin(turn) + 0.35, 0.12 * np.sin(turn) + 0.35, 0.12 * np.sin(lips) - 0.45]
-    return direction(np.concatenate(azimuth), np.concatenate(elevation))
-
-
-CAPS = ((3, 0.0, -0.45, 0.93), (2, -0.4, 0.35, 0.96), (2, 0.4, 0.35, 0.96), (1, 0.0, 0.1, 0.95))
-"""Mouth, eyes and nose: label, azimuth, elevation, cosine of the half angle; a later one lies over those before."""
-
-
-def part_of(directions: np.ndarray) -> np.ndarray:
-    """Part labels u8 [n] of directions: caps around nose, eyes and mouth."""
-    parts = np.zeros(len(directions), np.uint8)
-    for label, azimuth, elevation, cosine in CAPS:
-        parts[directions @ direction(np.array(azimuth), np.array(elevation)) > cosine] = label
-    return parts
-
-
-def stage_directions(count: int) -> np.ndarray:
-    """Directions [count,3] of the registered points: half of them on the parts, half anywhere."""
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((count, 3))
-    centres = np.stack([direction(np.array(azimuth), np.array(elevation)) for _, azimuth, elevation, _ in CAPS])
-    vectors[::2] = centres[np.arange(len(vectors[::2])) % len(CAPS)] + 0.12 * vectors[::2]
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def sphere(
-    row: dict[str, object], radii: dict[str, float], sizes: dict[str, int], stages: int, points: int
-) -> dict[str, np.ndarray]:
-    """The arrays of a head that is a sphere around the origin: every distance and every stage of the morph is known exactly."""
-    neutral = radii[str(row["subject"])]
-    radius = neutral * (SMILE if row["expression"] == "smile" else 1.0)
-    # Expressions of a subject get points of their own; bytes of the key make the same numbers on every machine.
-    rng = np.random.default_rng(list(f"{row['subject']}/{row['expression']}/{row['donor_nose']}".encode()))
-
-    def unit(count: int) -> np.ndarray:
-        vectors = rng.standard_normal((count, 3))
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    arrays: dict[str, np.ndarray] = {}
-    distances = {
-        "surface": np.zeros(sizes["surface"]),
-        "near": rng.normal(0.0, 0.03, sizes["near"]),
-        "free": rng.uniform(0.05, 1.0, sizes["free"]) ** (1 / 3) - radius,
-    }
-    for name, distance in distances.items():
-        u = unit(len(distance))
-        arrays[f"{name}_points"] = ((radius + distance)[:, None] * u).astype(np.float32)
-        arrays[f"{name}_normals"] = u.astype(np.float32)
-        if name != "surface":
-            arrays[f"{name}_sdf"] = distance.astype(np.float32)
-        if name != "free":
-            arrays[f"{name}_parts"] = part_of(u)
-    for name, u in (("landmarks", landmark_directions()), ("stage_points", stage_directions(points))):
-        part = part_of(u)
-        # After stage 1 nose, eyes and mouth become the template's one by one, then everything.
-        swapped = [np.isin(part, range(1, stage)) | (stage == 5) for stage in range(1, 6)]
-        radius_at = [np.full(len(u), radius), *(np.where(done, TEMPLATE_RADIUS, neutral) for done in swapped)]
-        arrays[name] = np.stack([r[:, None] * u for r in radius_at[:stages]]).astype(np.float32)
-    arrays["to_mm"] = np.diag([100.0, 100.0, 100.0, 1.0])
-    return arrays
-
-
 @pytest.fixture(scope="session")
 def write_spheres(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Writes samples of spheres with the whole template morph; `change(key, arrays)` may spoil an item before it is written."""
+    """Writes samples of spheres (`sphere_heads.write_spheres`) to a folder of their own."""
 
-    def write(
-        *,
-        radii: dict[str, float] | None = None,
-        rows: dict[str, dict[str, object]] | None = None,
-        stages: int = 6,
-        points: int = 120,
-        sizes: dict[str, int] | None = None,
-        mm_per_unit: float = 100.0,
-        topology: str = "sphere",
-        change: Callable[[str, dict[str, np.ndarray]], None] | None = None,
-    ) -> Path:
-        rows = SPHERE_ROWS if rows is None else rows
-        folder = tmp_path_factory.mktemp("spheres") / "samples"
-        facts = {"name": topology, "vertex_count": None, "faces_sha256": None}
-        schema = DatasetSchema("samples", facts, mm_per_unit, "unit ball", samples_fields(), COLUMNS)
-        items = []
-        for key, row in sorted(rows.items()):
-            arrays = sphere(row, radii or RADII, sizes or {"surface": 600, "near": 300, "free": 200}, stages, points)
-            if change is not None:
-                change(key, arrays)
-            items.append(ShardItem(key, arrays, row))
-        plan = {shard_name(0, 1): sorted(rows)}
-        write_shard(folder, shard_name(0, 1), items, [], schema, "c" * 64)
-        write_shared(folder, {"stage_parts": part_of(stage_directions(points))})
-        finish_dataset(folder, schema, plan, "c" * 64)
-        return folder
+    def write(**options: Any) -> Path:
+        return sphere_heads.write_spheres(tmp_path_factory.mktemp("spheres") / "samples", **options)
 
     return write
 
@@ -274,9 +133,7 @@ def tiny() -> Config:
             blend_width=8,
             landmark_width=16,
             window=True,
-            nose_dim=4,
-            eyes_dim=4,
-            mouth_dim=4,
+            part_dim=4,
             rem_dim=6,
             exp_dim=5,
         ),
@@ -316,7 +173,7 @@ def id_table() -> IdTable:
         scan("a", "s", "train"),
         scan("b", "s", "train"),
     ]
-    return IdTable.from_rows([*rows, composite("a", "b", "c", "b", "train") | {"expression": "n"}])
+    return IdTable.from_rows([*rows, composite("a", "b", "c", "b", "train") | {"expression": "n"}], EYES)
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,14 @@ import json
 from dataclasses import replace
 
 import pytest
-from facegraft_model.baselines import deepsdf, i3dmm
-from facegraft_model.config import FIVE_LANDMARKS, PART_LANDMARKS, Config, LossConfig
+from facegraft_model.baselines.deepsdf import DeepSDFOptions
+from facegraft_model.config import Config, LossConfig
 from facegraft_model.errors import ModelError
+from facegraft_model.methods import METHODS, field_class
 from facegraft_model.presets import PRESETS, preset
-from facegraft_model.seeds import derived_seed, generator
+from facegraft_model.seeds import generator
+
+from facegraft.seeds import derived_seed
 
 # -- JSON ----------------------------------------------------------------------------------------------------------------
 
@@ -111,7 +114,7 @@ def test_a_setting_that_is_none_says_why(setting: str, message: str) -> None:
         (["loss.dense=1"], r"loss\.dense needs registered points: set data\.stage"),
         (["data.items=4", "train.accumulate=3"], r"data\.items 4 cannot be split into train\.accumulate=3"),
         (["model.window_inner=2"], "window_outer must be larger than"),
-        (["baseline.deepsdf_dropout=1"], "deepsdf_dropout must be below 1"),
+        (["model.method=deepsdf", "baseline.deepsdf_dropout=1"], "deepsdf_dropout must be below 1"),
     ],
 )
 def test_values_that_cannot_work_are_refused(settings: list[str], message: str) -> None:
@@ -119,13 +122,44 @@ def test_values_that_cannot_work_are_refused(settings: list[str], message: str) 
         Config().with_settings(settings)
 
 
-@pytest.mark.parametrize("published", [deepsdf.PUBLISHED, i3dmm.PUBLISHED])
-def test_the_published_settings_of_the_baselines_are_valid(published: tuple[str, ...]) -> None:
-    method = "model.method=deepsdf" if published is deepsdf.PUBLISHED else "model.method=i3dmm"
-    assert Config().with_settings([method, *published]).checked()
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_brings_its_options_and_presets(method: str) -> None:
+    config = Config().of_method(method)
+    assert type(config.baseline) is field_class(method).Options
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+    for brought in field_class(method).presets:
+        assert brought.model.method == method == brought.preset and preset(method) == brought
 
 
-# -- landmarks, seeds --------------------------------------------------------------------------------------------
+def test_the_method_decides_which_options_there_are_whatever_comes_first() -> None:
+    config = Config().with_settings(["baseline.deepsdf_dim=8", "loss.neutral=0", "model.method=deepsdf"])
+    assert isinstance(config.baseline, DeepSDFOptions) and config.baseline.deepsdf_dim == 8
+    assert config.with_settings(["model.method=deepsdf"]) == config
+    with pytest.raises(ModelError, match="baseline, with method i3dmm, has no setting 'deepsdf_dim'"):
+        config.with_settings(["model.method=i3dmm", "baseline.deepsdf_dim=9"])
+    with pytest.raises(ModelError, match="baseline, with method parts, has no setting 'clamp'; there are none"):
+        Config().with_settings(["baseline.clamp=1"])
+    document = config.to_json()
+    with pytest.raises(ModelError, match=r"configuration\.baseline: unknown setting 'clamp'"):
+        Config.from_json({**document, "model": {**document["model"], "method": "parts"}})
+    with pytest.raises(ModelError, match="method i3dmm needs the options of I3DMMOptions, not of DeepSDFOptions"):
+        replace(config, model=replace(config.model, method="i3dmm")).checked()
+
+
+def test_yaml_takes_some_values_for_others_than_they_are() -> None:
+    config = Config().with_settings(
+        ["train.lr=1e-3", "train.compile=on", "train.steps=None", "loss.sdf=.5", "model.window=yes", "train.code_lr=~"]
+    )
+    assert (config.train.lr, config.train.compile, config.train.steps, config.loss.sdf) == (1e-3, "on", None, 0.5)
+    assert config.model.window is True and config.train.code_lr is None
+    assert Config().with_settings(["train.compile=off"]).train.compile == "off"
+    with pytest.raises(ModelError, match=r"--set train\.lr=…: cannot read the value"):
+        Config().with_settings(["train.lr=[1"])
+    with pytest.raises(ModelError, match=r"train\.lr=on: expected float, found True"):
+        Config().with_settings(["train.lr=on"])
+
+
+# -- weights, seeds --------------------------------------------------------------------------------------------
 
 
 def test_the_loss_of_the_paper_has_the_weights_of_the_paper() -> None:
@@ -134,14 +168,6 @@ def test_the_loss_of_the_paper_has_the_weights_of_the_paper() -> None:
     assert preset("paper").loss == replace(LossConfig(), **published)
     others = set(preset("paper").to_json()["loss"]) - set(published)
     assert all(getattr(preset("paper").loss, name) == 0 for name in others)
-
-
-def test_every_net_has_five_landmarks_of_its_own_part() -> None:
-    within = {"nose": range(27, 36), "eyes": range(27, 48), "mouth": range(48, 68)}
-    for name, ids in PART_LANDMARKS.items():
-        assert len(set(ids)) == 5 and all(0 <= i < 68 for i in ids)
-        assert set(ids) <= set(within.get(name, range(68)))
-    assert len(set(FIVE_LANDMARKS.values())) == 1 and FIVE_LANDMARKS.keys() == PART_LANDMARKS.keys()
 
 
 def test_seeds_differ_by_purpose_and_repeat() -> None:

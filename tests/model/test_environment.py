@@ -1,4 +1,4 @@
-"""Training and fitting need torch, numpy, safetensors and pyarrow, and of facegraft the store alone."""
+"""Training and fitting need torch, numpy, safetensors and pyarrow, and of facegraft the store, the parts and the vocabulary alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OnlyThese(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
         allowed = top in sys.stdlib_module_names | DIRECT | THEIRS or top.startswith("_sysconfigdata")
-        allowed |= top == "facegraft_model" or name in ("facegraft", "facegraft.errors") or f"{name}.".startswith("facegraft.store.")
+        allowed |= top == "facegraft_model" or name in ("facegraft", "facegraft.errors", "facegraft.parts", "facegraft.seeds", "facegraft.settings", "facegraft.vocabulary") or f"{name}.".startswith("facegraft.store.")
         if allowed:
             return PathFinder.find_spec(name, path, target)
         refused.add(name)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from facegraft_model.cascade import net_specs
+from facegraft_model.cascade import net_landmarks, net_specs
 from facegraft_model.config import Config
+from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
 from facegraft_model.field import FaceField
 from facegraft_model.method import TemplateFacts
@@ -17,6 +18,9 @@ from facegraft_model.models import build_field
 from facegraft_model.nets.siren import Matmul
 from facegraft_model.reference import DoubleBackwardField
 from torch import Tensor
+from toy_parts import EYES
+
+from facegraft.parts import Part, Parts
 
 F64 = torch.float64
 Batch = dict[str, Tensor]
@@ -182,7 +186,7 @@ def test_a_code_moves_its_own_net_and_the_landmarks_that_depend_on_it(make_field
     after = field.condition({**codes, "mouth": codes["mouth"] + 1})
     changed = {name for name in before.landmarks if not torch.equal(before.landmarks[name], after.landmarks[name])}
     assert changed == {"exp", "mouth"}
-    assert {spec.name for spec in net_specs("parts") if "mouth" in spec.landmark_codes} == changed
+    assert {spec.name for spec in net_specs("parts", EYES) if "mouth" in spec.landmark_codes} == changed
     weights = {
         name for name in before.weights if not torch.equal(before.weights[name][1][0], after.weights[name][1][0])
     }
@@ -275,19 +279,44 @@ def test_tables_have_a_row_for_each_of_their_ids(make_field: Callable[..., FaceF
     }
 
 
+def test_part_nets_blend_around_their_parts_landmarks_and_all_others_around_constant_ones(
+    make_field: Callable[..., FaceField],
+) -> None:
+    own, five = make_field().landmark_ids, make_field(landmarks="five").landmark_ids
+    assert list(own) == list(five) == ["exp", "nose", "eyes", "mouth", "rem", "sdf"]
+    assert {name: tuple(own[name]) for name in EYES} == {part.name: part.landmarks for part in EYES.entries}
+    assert own["exp"] == own["sdf"] == [36, 45, 30, 48, 54] and own["rem"] == [8, 4, 12, 19, 24]
+    assert all(ids == [36, 45, 30, 48, 54] for ids in five.values())
+    assert net_landmarks("id", EYES, "part") == (36, 45, 30, 48, 54)
+
+
+@pytest.mark.parametrize("name", ["items", "training", "half"])
+def test_a_part_that_no_network_can_be_called_after_is_refused(
+    name: str, tiny: Config, id_table: IdTable, template: TemplateFacts
+) -> None:
+    parts = Parts("odd", (Part(name, (0, 1, 2, 3, 4)), *EYES.entries[1:]))
+    with pytest.raises(ModelError, match=f"a network cannot be called '{name}'"):
+        FaceField(tiny, replace(id_table, parts=parts), template, 100.0)
+
+
 def test_codes_of_takes_the_rows_of_a_batchs_ids(
     make_field: Callable[..., FaceField], make_batch: Callable[..., Batch]
 ) -> None:
-    field, batch = make_field(), make_batch()
+    """A grafted part brings its donor's code, the remainder the recipient's: so grafts and scans share codes."""
+    field, batch = make_field(), make_batch(1)
+    subjects, head = field.id_table.subjects, ("a", "b", "c", "b")
+    rows = [torch.tensor([subjects.index(name)]) for name in head]
+    batch = {**batch, **dict(zip(("recipient", *EYES), rows, strict=True))}
     codes = field.codes_of(batch)
-    for name, ids in {
-        "exp": "expression",
-        "nose": "nose",
-        "eyes": "eyes",
-        "mouth": "mouth",
-        "rem": "recipient",
-    }.items():
-        assert torch.equal(codes[name], field.tables[name][batch[ids]])
+    for name, donor in zip(("rem", *EYES), head, strict=True):
+        of_scan = field.codes_of({**batch, **dict.fromkeys(("recipient", *EYES), rows[head.index(donor)])})
+        assert torch.equal(codes[name], of_scan[name])
+        others = {other: field.tables[name][subjects.index(other)] for other in subjects if other != donor}
+        assert not any(torch.equal(codes[name][0], other) for other in others.values())
+    number = field.id_table.expression("b", "s")
+    smiling = field.codes_of({**batch, "expression": torch.tensor([number])})
+    assert torch.equal(smiling["exp"][0], field.tables["exp"][number])
+    assert all(torch.equal(smiling[name], codes[name]) for name in ("rem", *EYES))
 
 
 def test_code_statistics_are_the_gaussian_of_a_table(make_field: Callable[..., FaceField]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
@@ -11,9 +11,9 @@ import torch
 from facegraft_model.config import Config, LossConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.field import FaceField
-from facegraft_model.losses import code_norm, eikonal, length, normal_deviation, robust
+from facegraft_model.losses import STAGE_TERMS, TERMS, code_norm, eikonal, length, normal_deviation, robust
 from facegraft_model.method import mahalanobis
-from facegraft_model.training.train import split_batch
+from facegraft_model.training.step import split_batch
 from torch import Tensor
 
 F64 = torch.float64
@@ -275,3 +275,8 @@ def test_fitted_parts_stay_where_the_template_has_them(
         assert len(set(labels.tolist())) > 1 and expected > 0.01
         assert float(term[b]) == pytest.approx(7.0 * expected, rel=1e-6)
     assert "locality" not in field.fit_terms(batch, codes, replace(tiny.fit, locality=0.0))
+
+
+def test_every_weight_has_a_term_and_every_term_a_weight() -> None:
+    assert {item.name for item in fields(LossConfig)} == set(TERMS)
+    assert set(STAGE_TERMS) < set(TERMS)

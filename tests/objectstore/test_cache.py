@@ -17,12 +17,11 @@ from toy_stages import toy_plan
 from facegraft.store import Cache, DamagedError, RemotePath, StoreError, default_cache, open_dataset, place
 from facegraft.store import cache as cache_module
 from facegraft.store.cache import RemoteFile
-from facegraft.store.remote import remote_of
 
 
 def uploaded(bucket: str, name: str, data: bytes) -> RemoteFile:
-    path = remote_of(place(f"{bucket}/{name}"))
-    assert path is not None
+    path = place(f"{bucket}/{name}")
+    assert isinstance(path, RemotePath)
     path.put(data)
     return RemoteFile(path, len(data), hashlib.sha256(data).hexdigest(), "make it again")
 

@@ -18,8 +18,8 @@ from facegraft.store import remote as remote_module
 
 
 def at(url: str) -> RemotePath:
-    path = remote_module.remote_of(place(url))
-    assert path is not None
+    path = place(url)
+    assert isinstance(path, RemotePath)
     return path
 
 

@@ -181,7 +181,7 @@ def test_listings_that_show_nothing_make_no_difference(
         assert verify_dataset(output) == []
         assert len(open_dataset(output)) == 5
         # The input has been mended: the retry makes the shard of the rejected item again, and no other.
-        patched.setattr(toy_stages.ToyStage, "misbehave", lambda self, fault, vertices: vertices)
+        patched.setattr(toy_stages.ToyStage, "misbehave", lambda self, fault, make: make())
         again = retry(output, STAGE, options(scheduler="sync"))
         assert (again.written, again.rejected, again.kept) == (6, 0, 4)
     found = objects.dataset_hash(output)
@@ -323,7 +323,7 @@ def _unreachable(_: RemotePath) -> None:
     raise RemoteError("the cable")
 
 
-def _fail(self: object, fault: str, vertices: object) -> None:
+def _fail(self: object, fault: str, make: object) -> None:
     raise ValueError("not mended yet")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from facegraft.store import StoreError, write_arrays_atomic, write_bytes_atomic, write_json_atomic
-from facegraft.store.atomic import _host, arrays_to_bytes, canonical_json, sha256_file
+from facegraft.store.atomic import arrays_to_bytes, canonical_json, host_name, sha256_file
 
 
 def names_in(folder: Path) -> list[str]:
@@ -84,9 +84,9 @@ def test_only_dead_attempts_at_the_same_file_are_removed(tmp_path: Path) -> None
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    mine_dead = tmp_path / f"00000-of-00002.safetensors.tmp-{_host()}-{dead}-abc"
-    mine_alive = tmp_path / f"00000-of-00002.safetensors.tmp-{_host()}-{os.getppid()}-abc"
-    other_shard = tmp_path / f"00001-of-00002.safetensors.tmp-{_host()}-{dead}-abc"
+    mine_dead = tmp_path / f"00000-of-00002.safetensors.tmp-{host_name()}-{dead}-abc"
+    mine_alive = tmp_path / f"00000-of-00002.safetensors.tmp-{host_name()}-{os.getppid()}-abc"
+    other_shard = tmp_path / f"00001-of-00002.safetensors.tmp-{host_name()}-{dead}-abc"
     elsewhere_new = tmp_path / "00000-of-00002.safetensors.tmp-elsewhere-1-abc"
     elsewhere_old = tmp_path / "00000-of-00002.safetensors.tmp-elsewhere-2-abc"
     for path in (mine_dead, mine_alive, other_shard, elsewhere_new, elsewhere_old):

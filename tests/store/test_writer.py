@@ -26,7 +26,7 @@ from facegraft.store import (
     withdraw_dataset,
     write_shard,
 )
-from facegraft.store.atomic import _host
+from facegraft.store.atomic import host_name
 
 PLAN = "5" * 64
 SHARD = shard_name(0, 2)
@@ -165,7 +165,7 @@ def test_what_dead_attempts_left_is_gone_when_the_run_is_finished(toy) -> None:
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    (toy.folder / "shards" / f"{SHARD}.tmp-{_host()}-{dead}-ff").write_bytes(b"half")
+    (toy.folder / "shards" / f"{SHARD}.tmp-{host_name()}-{dead}-ff").write_bytes(b"half")
     assert len(toy.open()) == 4
     assert verify_dataset(toy.folder) == []
     toy.finish()

@@ -195,7 +195,7 @@ def test_refusals(closed_globe) -> None:
         signed_distance(vertices, faces, np.zeros(3))
     with pytest.raises(DistanceError, match="no faces"):
         signed_distance(vertices, np.zeros((0, 3), dtype=int), points)
-    with pytest.raises(DistanceError, match="winding, height_field, mesh-to-sdf"):
+    with pytest.raises(DistanceError, match=r"no distance backend 'magic'; there are height_field, mesh-to-sdf, winding"):
         signed_distance(vertices, faces, points, backend="magic")
     assert len(signed_distance(vertices, faces, np.zeros((0, 3))).sdf) == 0
 

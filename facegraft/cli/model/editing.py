@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from facegraft.cli.model.group import (
-    FOLDER,
-    Progress,
-    device_option,
-    open_fits,
-    output_option,
-    quiet_option,
-    resolution_option,
-)
+from facegraft.cli.model.group import FOLDER, device_option, open_fits, output_option, quiet_option, resolution_option
+from facegraft.cli.model.parts import DONOR, PartsCommand, check_donors, read_donors
+from facegraft.cli.model.progress import Progress
 
 if TYPE_CHECKING:
     from facegraft_model.editing.edit import Edit
-    from facegraft_model.editing.partcodes import Head
-    from facegraft_model.fitting.fits import Fits
-    from facegraft_model.method import Field
+
+ALL = "all"
 
 
 def _edit_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,35 +37,46 @@ def _edit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command("swap")
+def _names(_: click.Context, __: click.Parameter, text: str) -> list[str] | None:
+    """Names separated by commas; None for all."""
+    return None if text == ALL else [name.strip() for name in text.split(",")]
+
+
+@click.command("swap", cls=PartsCommand, options_metavar="[OPTIONS] [--PART KEY]...")
 @click.argument("fits", type=FOLDER)
 @click.option("--host", required=True, help="Fitted head that receives parts.")
-@click.option("--nose", default=None, help="Fitted head whose nose it gets.")
-@click.option("--eyes", default=None, help="Fitted head whose eyes it gets.")
-@click.option("--mouth", default=None, help="Fitted head whose mouth it gets.")
+@click.option(
+    DONOR,
+    "donors",
+    multiple=True,
+    metavar="PART=KEY",
+    callback=read_donors,
+    help="Part of the model, and the fitted head whose part it gets; repeatable. --PART KEY says the same.",
+)
 @click.option("--expression", default=None, help="Fitted head whose expression it gets.")
 @_edit_options
+@click.pass_context
 def model_swap(
-    fits: Path, host: str, nose: str | None, eyes: str | None, mouth: str | None, expression: str | None, **common: Any
+    ctx: click.Context, /, fits: Path, host: str, donors: dict[str, str], expression: str | None, **common: Any
 ) -> None:
     """Put parts of one fitted head on another by exchanging their latent codes.
 
+    The parts are those of the model; a wrong one is answered with their names.
+
     \b
     Example: facegraft model swap fits --host s0003_neutral --nose s0007_neutral -o swapped
+             facegraft model swap fits --host A --donor nose=B --donor ears=C -o swapped
     """
-    from facegraft_model.editing.edit import swap_heads
+    from facegraft_model.editing.commands import swap_fitted
+    from facegraft_model.editing.partcodes import EXPRESSION
 
-    wanted = {
-        part: key
-        for part, key in (("nose", nose), ("eyes", eyes), ("mouth", mouth), ("exp", expression))
-        if key is not None
-    }
-    if not wanted:
-        raise click.UsageError("name at least one donor: --nose, --eyes, --mouth or --expression")
+    if not donors and expression is None:
+        raise click.UsageError("name at least one donor: --PART KEY, --donor PART=KEY or --expression KEY")
     loaded = open_fits(fits, common["device"])
-    donors = {part: _fitted(loaded, key) for part, key in wanted.items()}
+    check_donors(ctx, donors, loaded.field.parts)
+    wanted = donors | ({} if expression is None else {EXPRESSION: expression})
     _write_edit(
-        lambda decode: swap_heads(loaded.field, _fitted(loaded, host), donors, decode),
+        lambda decode: swap_fitted(loaded, host, wanted, decode),
         f"{host} with " + ", ".join(f"the {part} of {key}" for part, key in wanted.items()),
         **common,
     )
@@ -82,23 +86,25 @@ def model_swap(
 @click.argument("fits", type=FOLDER)
 @click.option("--from", "start", required=True, help="Fitted head to begin with.")
 @click.option("--to", "end", required=True, help="Fitted head to end with.")
-@click.option("--order", default="nose,eyes,mouth,rem", help="Parts, in the order in which they move.")
+@click.option(
+    "--order",
+    default=ALL,
+    callback=_names,
+    help="Parts, separated by commas, in the order in which they move; all: the model's, then rem.",
+)
 @click.option("--steps", type=click.IntRange(1), default=3, help="Heads for each part.")
 @_edit_options
-def model_interpolate(fits: Path, start: str, end: str, order: str, steps: int, **common: Any) -> None:
+def model_interpolate(fits: Path, start: str, end: str, order: list[str] | None, steps: int, **common: Any) -> None:
     """Turn one head into another part after part, with maps of what each part changed (the paper's Figures 2 and 8).
 
     \b
     Example: facegraft model interpolate fits --from s0003_neutral --to s0007_neutral -o interpolated
     """
-    from facegraft_model.editing.edit import interpolate_heads
+    from facegraft_model.editing.commands import interpolate_fitted
 
     loaded = open_fits(fits, common["device"])
-    parts = [part.strip() for part in order.split(",")]
     _write_edit(
-        lambda decode: interpolate_heads(
-            loaded.field, _fitted(loaded, start), _fitted(loaded, end), parts, steps, decode
-        ),
+        lambda decode: interpolate_fitted(loaded, start, end, order, steps, decode),
         f"{start} to {end}, part after part",
         **common,
     )
@@ -107,7 +113,12 @@ def model_interpolate(fits: Path, start: str, end: str, order: str, steps: int, 
 @click.command("generate")
 @click.argument("model_folder", metavar="RUN_OR_FITS", type=FOLDER)
 @click.option("--count", type=click.IntRange(1), default=9, help="Random heads.")
-@click.option("--parts", default="all", help="Which codes are random: all, or some of nose,eyes,mouth,rem.")
+@click.option(
+    "--parts",
+    default=ALL,
+    callback=_names,
+    help="Which codes are random: parts of the model and rem, separated by commas, or all.",
+)
 @click.option("--base", default=None, help="Fitted head that keeps its other parts (needs FITS).")
 @click.option(
     "--scale",
@@ -118,7 +129,7 @@ def model_interpolate(fits: Path, start: str, end: str, order: str, steps: int, 
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")
 @_edit_options
 def model_generate(
-    model_folder: Path, count: int, parts: str, base: str | None, scale: float, seed: int, **common: Any
+    model_folder: Path, count: int, parts: list[str] | None, base: str | None, scale: float, seed: int, **common: Any
 ) -> None:
     """Random parts and faces, drawn from the Gaussian of the trained codes (the paper's Figure 7).
 
@@ -126,20 +137,25 @@ def model_generate(
     Example: facegraft model generate run --count 9 -o random
              facegraft model generate fits --base s0003_neutral --parts nose -o noses
     """
+    from facegraft_model.editing.commands import field_and_base
     from facegraft_model.editing.edit import generate_heads
 
-    field, head = _field_and_base(model_folder, base, common["device"])
-    chosen: Any = "all" if parts == "all" else [part.strip() for part in parts.split(",")]
+    field, head = field_and_base(model_folder, base, common["device"])
     _write_edit(
-        lambda decode: generate_heads(field, count, seed, chosen, head, scale, settings=decode),
-        "Random heads" if parts == "all" else f"Random {parts}",
+        lambda decode: generate_heads(field, count, seed, parts, head, scale, settings=decode),
+        "Random heads" if parts is None else f"Random {', '.join(parts)}",
         **common,
     )
 
 
 @click.command("components")
 @click.argument("model_folder", metavar="RUN_OR_FITS", type=FOLDER)
-@click.option("--parts", default="nose,eyes,mouth,rem", help="Parts whose codes are analysed.")
+@click.option(
+    "--parts",
+    default=ALL,
+    callback=_names,
+    help="Parts whose codes are analysed, separated by commas; all: the model's, then rem.",
+)
 @click.option("--components", type=click.IntRange(1), default=3, help="Principal components of each part.")
 @click.option(
     "--sigma", type=click.FloatRange(min=0, min_open=True), default=3.0, help="How far to go, in standard deviations."
@@ -149,19 +165,19 @@ def model_generate(
 )
 @_edit_options
 def model_components(
-    model_folder: Path, parts: str, components: int, sigma: float, base: str | None, **common: Any
+    model_folder: Path, parts: list[str] | None, components: int, sigma: float, base: str | None, **common: Any
 ) -> None:
     """Principal components of each part's codes, at plus and minus some standard deviations (the paper's Figure 1).
 
     \b
     Example: facegraft model components run -o components
     """
+    from facegraft_model.editing.commands import field_and_base
     from facegraft_model.editing.edit import component_heads
 
-    field, head = _field_and_base(model_folder, base, common["device"])
-    chosen = [part.strip() for part in parts.split(",")]
+    field, head = field_and_base(model_folder, base, common["device"])
     _write_edit(
-        lambda decode: component_heads(field, chosen, components, (-sigma, 0.0, sigma), head, decode),
+        lambda decode: component_heads(field, parts, components, (-sigma, 0.0, sigma), head, decode),
         "Principal components of the parts",
         **common,
     )
@@ -178,54 +194,11 @@ def _write_edit(
     device: str,
     quiet: bool,
 ) -> None:
-    """Decode the heads of an edit; write a mesh of each, numbers.json and sheet.png."""
-    from facegraft_model.config import PART_NAMES
+    """Decode the heads of an edit under a bar, save them, and say what was written."""
     from facegraft_model.editing.edit import DecodeSettings
 
-    from facegraft.meshfiles.write import write_mesh
-    from facegraft.store import write_json_atomic
+    from facegraft.modelresults import save_edit
 
-    bar = Progress("decode", quiet)
-    edit = edit_of(DecodeSettings(resolution=resolution, on_head=bar.heads))
-    bar.close()
-    output.mkdir(parents=True, exist_ok=True)
-    files = []
-    for number, head in enumerate(edit.heads):
-        path = output / f"head_{number:02d}.{suffix}"
-        template = None if suffix == "obj" or head.template_coords is None else head.template_coords
-        write_mesh(
-            path,
-            head.vertices_mm,
-            head.faces,
-            parts=head.parts,
-            part_names=PART_NAMES,
-            template_coords=template,
-        )
-        files.append(path.name)
-    write_json_atomic(output / "numbers.json", {**edit.numbers, "files": files})
-    if picture:
-        from facegraft.report.modelsheets import write_edit_sheet
-
-        write_edit_sheet(output / "sheet.png", edit.numbers["command"], edit.heads, title)
-    click.echo(f"{output}: {len(files)} meshes, numbers.json" + (", sheet.png" if picture else ""))
-
-
-def _fitted(fits: Fits, key: str) -> Head:
-    from facegraft_model.editing.partcodes import Head
-
-    return Head(key, fits.codes_of(fits.index(key)))
-
-
-def _field_and_base(folder: Path, base: str | None, device: str) -> tuple[Field, Head | None]:
-    from facegraft_model.fitting.fits import FITS_FILE
-    from facegraft_model.models import load_field
-    from facegraft_model.training.parallel import choose_device
-
-    if (folder / FITS_FILE).exists():
-        fits = open_fits(folder, device)
-        return fits.field, None if base is None else _fitted(fits, base)
-    if base is not None:
-        raise click.UsageError(
-            f"--base {base} names a fitted head, but {folder} is a training run; give the folder of the fits"
-        )
-    return load_field(folder, choose_device(device)), None
+    with Progress("decode", quiet) as bar:
+        edit = edit_of(DecodeSettings(resolution=resolution, on_head=bar.heads))
+    click.echo(f"{output}: {', '.join(save_edit(output, edit, title, suffix, picture))}")

@@ -1,8 +1,7 @@
-"""The group `facegraft model`, and what its commands share: options, the progress line, opening fits."""
+"""The group `facegraft model`, and what its commands share: options, and opening fits."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,38 +84,7 @@ def quiet_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_fits(path: Path, device: str) -> Fits:
     """Fits and their model on a device ("auto": CUDA if there is any)."""
+    from facegraft_model.devices import choose_device
     from facegraft_model.fitting.fits import load_fits
-    from facegraft_model.training.parallel import choose_device
 
     return load_fits(path, choose_device(device))
-
-
-class Progress:
-    """One line on a terminal; nothing where there is none."""
-
-    def __init__(self, what: str, quiet: bool) -> None:
-        self.what, self.shown = what, not quiet and sys.stderr.isatty()
-        self._dirty = False
-
-    def __call__(self, done: int, total: int, loss: float) -> None:
-        self._show(f"{self.what}: {done}/{total}, loss {loss:.4g}")
-
-    def heads(self, done: int, total: int) -> None:
-        """Heads done of all."""
-        self._show(f"{self.what}: {done}/{total} heads")
-
-    def named(self, what: str, done: int, total: int) -> None:
-        """A step of the work by name."""
-        self._show(f"{what}: {done}/{total}")
-
-    def _show(self, text: str) -> None:
-        if self.shown:
-            sys.stderr.write(f"\r\x1b[2K{text}")
-            sys.stderr.flush()
-            self._dirty = True
-
-    def close(self) -> None:
-        """End the line."""
-        if self._dirty:
-            sys.stderr.write("\r\x1b[2K")
-            self._dirty = False

@@ -10,7 +10,6 @@ import click
 from facegraft.cli.model.group import (
     DATASET,
     FOLDER,
-    Progress,
     device_option,
     open_fits,
     output_option,
@@ -18,6 +17,7 @@ from facegraft.cli.model.group import (
     resolution_option,
     settings_option,
 )
+from facegraft.cli.model.progress import Progress
 
 
 @click.command("extract")
@@ -46,20 +46,19 @@ def model_extract(
     \b
     Example: facegraft model extract fits -o meshes --resolution 384
     """
-    from facegraft_model.meshes.export import extract_fits
+    from facegraft_model.fitting.export import extract_fits
 
-    bar = Progress("extract", quiet)
-    written = extract_fits(
-        open_fits(fits, device),
-        output,
-        keys=keys or None,
-        resolution=resolution,
-        mode="dense" if dense else "sparse",
-        suffix=suffix,
-        unit=unit,
-        on_head=bar.heads,
-    )
-    bar.close()
+    with Progress("extract", quiet) as bar:
+        written = extract_fits(
+            open_fits(fits, device),
+            output,
+            keys=keys or None,
+            resolution=resolution,
+            mode="dense" if dense else "sparse",
+            suffix=suffix,
+            unit=unit,
+            on_head=bar.heads,
+        )
     click.echo(f"{output}: {len(written)} meshes")
 
 
@@ -102,12 +101,10 @@ def model_evaluate(
     Example: facegraft model evaluate fits out/samples -o scores
     Writes SCORES/scores.json, SCORES/scores.csv, SCORES/table.txt and SCORES/fits.png.
     """
-    from facegraft_model.scores.evaluation import EvaluationSettings, disentanglement_table, evaluate_fits, fit_pictures
-    from facegraft_model.scores.records import ScoreSettings
-    from facegraft_model.scores.scorefiles import write_scores
-    from facegraft_model.scores.scoretable import score_table
+    from facegraft_model.evaluation.evaluate import EvaluationSettings, evaluate_fits
+    from facegraft_model.evaluation.records import ScoreSettings
 
-    from facegraft.store import write_bytes_atomic
+    from facegraft.modelresults import draw_fits, save_scores
 
     loaded = open_fits(fits, device)
     settings = EvaluationSettings(
@@ -116,18 +113,12 @@ def model_evaluate(
         predictability,
         ScoreSettings(full_points=points, part_points=part_points, alignment=align, seed=seed),
     )
-    bar = Progress("evaluate", quiet)
-    scores = evaluate_fits(loaded, samples, settings, surfaces=surfaces, progress=bar.named)
-    write_scores(output, scores)
-    table = score_table([scores]) + disentanglement_table([scores])
-    write_bytes_atomic(output / "table.txt", table.encode())
-    if picture:
-        from facegraft.report.modelsheets import write_fit_sheet
-
-        bar.named("pictures", 0, 1)
-        shown = fit_pictures(loaded, samples, resolution=resolution, surfaces=surfaces)
-        write_fit_sheet(output / "fits.png", shown, f"Held-out heads, preset {loaded.field.config.preset}")
-    bar.close()
+    with Progress("evaluate", quiet) as bar:
+        scores = evaluate_fits(loaded, samples, settings, surfaces=surfaces, progress=bar.named)
+        table = save_scores(output, scores)
+        if picture:
+            bar.named("pictures", 0, 1)
+            draw_fits(output, loaded, samples, resolution, surfaces)
     click.echo(table)
     click.echo(f"{output}: scores of {len(scores.heads)} heads")
 
@@ -171,15 +162,24 @@ def model_compare(
     Example: facegraft model compare out/samples -o compared --methods paper,facegraft --steps 5000
     --set holds for every method. Writes OUT/table.txt, OUT/comparison.json, and OUT/METHOD/{run,fits,scores}.
     """
-    from facegraft_model.scores.compare import compare_methods
-    from facegraft_model.scores.evaluation import EvaluationSettings
-    from facegraft_model.scores.records import ScoreSettings
+    from facegraft_model.evaluation.compared import Task
+    from facegraft_model.evaluation.comparison import compare_methods
+    from facegraft_model.evaluation.evaluate import EvaluationSettings
+    from facegraft_model.evaluation.records import ScoreSettings
 
-    bar = Progress("compare", quiet)
-    table = compare_methods(
-        samples, output, [name.strip() for name in methods.split(",") if name.strip()], steps=steps, fit_steps=fit_steps, surfaces=surfaces,
-        settings=EvaluationSettings(resolution, pairs, 0, ScoreSettings(full_points=points)), overrides=settings, seed=seed, device=device,
-        progress=bar.named, show_training=not quiet,
-    )  # fmt: skip
-    bar.close()
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    with Progress("compare", quiet) as bar:
+        task = Task(
+            samples,
+            EvaluationSettings(resolution, pairs, 0, ScoreSettings(full_points=points)),
+            surfaces=surfaces,
+            steps=steps,
+            fit_steps=fit_steps,
+            overrides=settings,
+            seed=seed,
+            device=device,
+            progress=bar.named,
+            show_training=not quiet,
+        )
+        table = compare_methods(names, output, task)
     click.echo(table)

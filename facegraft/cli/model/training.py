@@ -13,12 +13,13 @@ from facegraft.cli.model.group import (
     DATASET,
     FILE,
     FOLDER,
-    Progress,
     device_option,
     output_option,
     quiet_option,
     settings_option,
 )
+from facegraft.cli.model.progress import Progress
+from facegraft.vocabulary import ORIGINS, SCAN, TEST
 
 
 @click.command("train")
@@ -84,9 +85,9 @@ def model_train(
     help="Landmarks that the fit may use.",
 )
 @click.option("--landmark-file", type=FILE, default=None, help="JSON: iBUG index → [x, y, z] on the scan of --points.")
-@click.option("--split", default="test", help="Which heads of SAMPLES: train, test or all.")
+@click.option("--split", default=TEST, help="Which heads of SAMPLES: train, test or all.")
 @click.option(
-    "--origin", type=click.Choice(["scan", "composite", "all"]), default="scan", help="Scans, composites or both."
+    "--origin", type=click.Choice([*ORIGINS, "all"]), default=SCAN, help="Scans, composites or both."
 )
 @click.option("--key", "keys", multiple=True, help="Fit these items only; repeatable.")
 @click.option("--share-identity", is_flag=True, help="One identity for all expressions of a subject.")
@@ -120,7 +121,6 @@ def model_fit(
     changes: dict[str, Any] = {
         name: value for name, value in (("steps", steps), ("robust_mm", robust_mm)) if value is not None
     }
-    progress = Progress("fit", quiet)
     began = time.monotonic()
     common: dict[str, Any] = {
         "settings": settings,
@@ -128,22 +128,22 @@ def model_fit(
         "landmarks": landmarks,
         "seed": seed,
         "device": device,
-        "report": progress,
     }
-    if samples is not None:
-        fits = fit_dataset(
-            run,
-            samples,
-            output,
-            split=None if split == "all" else split,
-            origin=None if origin == "all" else origin,
-            keys=keys or None,
-            share_identity=share_identity,
-            **common,
-        )
-    else:
-        fits = fit_scans(run, points, output, ScanChoice(unit_mm, align, landmark_file), **common)
-    progress.close()
+    with Progress("fit", quiet) as bar:
+        if samples is None:
+            fits = fit_scans(run, points, output, ScanChoice(unit_mm, align, landmark_file), report=bar, **common)
+        else:
+            fits = fit_dataset(
+                run,
+                samples,
+                output,
+                split=None if split == "all" else split,
+                origin=None if origin == "all" else origin,
+                keys=keys or None,
+                share_identity=share_identity,
+                report=bar,
+                **common,
+            )
     errors = [item["error_mm"] for item in fits.items]
     click.echo(
         f"{output}: {len(fits)} heads fitted, mean distance {sum(errors) / len(errors):.3f} mm of their surface points, in {time.monotonic() - began:.0f} s"

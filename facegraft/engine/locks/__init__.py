@@ -4,33 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from facegraft.engine.locks.local import is_locked_locally, locked_locally
 from facegraft.engine.locks.remote import is_locked_remotely, locked_remotely
-from facegraft.store.remote import remote_of
+from facegraft.store.remote import Location, RemotePath
 
 LOCK_FILE = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[Callable[[], None]]:
+def locked(folder: Location) -> Iterator[Callable[[], None]]:
     """Hold the folder's lock; gives a function that raises EngineError when it was lost, as can happen in an object store.
 
     Raises EngineError naming the process that holds it.
     """
     path = folder / LOCK_FILE
-    remote = remote_of(path)
-    if remote is not None:
-        with locked_remotely(remote, folder) as lock:
+    if isinstance(path, RemotePath):
+        with locked_remotely(path, folder) as lock:
             yield lock.check
     else:
-        with locked_locally(path, folder):
+        with locked_locally(path):
             yield lambda: None
 
 
-def is_locked(folder: Path) -> bool:
+def is_locked(folder: Location) -> bool:
     """Whether a run is going on in the folder."""
     path = folder / LOCK_FILE
-    remote = remote_of(path)
-    return is_locked_locally(path) if remote is None else is_locked_remotely(remote)
+    return is_locked_remotely(path) if isinstance(path, RemotePath) else is_locked_locally(path)

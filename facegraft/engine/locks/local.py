@@ -1,6 +1,6 @@
 """A lock file on disk: a lock that the system releases when the process dies, however it dies.
 
-The file says who holds it, and is not removed: who removed it could take it from somebody who has just opened it.
+The file says who holds it. It is never removed: another process may just have opened it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from facegraft.store.atomic import unwritable
 
 
 @contextmanager
-def locked_locally(path: Path, folder: Path) -> Iterator[None]:
-    """Hold the lock file of the folder. Raises EngineError naming the process that holds it, StoreError where it cannot be written."""
+def locked_locally(path: Path) -> Iterator[None]:
+    """Hold the lock file of the folder that it lies in. Raises EngineError naming the process that holds it, StoreError where it cannot be written."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
@@ -29,7 +29,7 @@ def locked_locally(path: Path, folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise EngineError(
-                f"{folder} is in use by another run ({_holder(descriptor)}); wait for it or stop it, or choose another folder"
+                f"{path.parent} is in use by another run ({_holder(descriptor)}); wait for it or stop it, or choose another folder"
             ) from None
         except OSError as error:
             raise EngineError(

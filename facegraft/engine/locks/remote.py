@@ -23,7 +23,7 @@ from typing import Any
 from facegraft.engine.clock import SYSTEM_CLOCK, Clock
 from facegraft.engine.errors import EngineError
 from facegraft.store import RemoteError
-from facegraft.store.remote import RemotePath
+from facegraft.store.remote import Location, RemotePath
 
 log = logging.getLogger("facegraft")
 
@@ -87,7 +87,7 @@ class RemoteLock:
 
 
 @contextmanager
-def locked_remotely(path: RemotePath, folder: Path) -> Iterator[RemoteLock]:
+def locked_remotely(path: RemotePath, folder: Location) -> Iterator[RemoteLock]:
     """Hold the lock object. Raises EngineError naming the process that holds it, RemoteError where the store does not answer."""
     token = secrets.token_hex(16)
     try:
@@ -123,7 +123,7 @@ def describe(note: dict[str, Any]) -> str:
     return f"process {note.get('pid', '?')} on {note.get('host', '?')}"
 
 
-def _in_use(folder: Path, path: RemotePath, note: dict[str, Any]) -> str:
+def _in_use(folder: Location, path: RemotePath, note: dict[str, Any]) -> str:
     return (
         f"{folder} is in use by another run ({describe(note)}, its lock was renewed {_age_s(path):.0f} s ago); wait for it or stop it, "
         f"or choose another folder; if that process is gone for certain, remove {path}"
@@ -180,7 +180,7 @@ def _age_s(path: RemotePath) -> float:
 
 
 def _machine() -> str | None:
-    """This boot of this machine, seen from this container: within it, process numbers mean the same. None where that cannot be told."""
+    """This boot of this machine, seen from this container: within it, process numbers mean the same. None where the system has no /proc."""
     boot, numbers = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     if not boot.is_file() or not numbers.exists():
         return None
@@ -188,8 +188,8 @@ def _machine() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in ticks since boot, so that a number given again is not taken for it; None where there is none (a dead
-    one that nobody has waited for counts as none)."""
+    """When a process started, in ticks since boot, so that a reused number is not taken for it; None where it does not run (any more:
+    a dead process that its parent has not waited for does not count)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

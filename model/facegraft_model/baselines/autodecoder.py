@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facegraft_model.config import Config, FitConfig
+from facegraft_model.bounds import positive
+from facegraft_model.config import Config, FitConfig, own_options
 from facegraft_model.data.ids import IdTable
 from facegraft_model.losses import robust
 from facegraft_model.method import Batch, Codes, Field, SDFGrad, TemplateFacts, mahalanobis, sampled_points
+from facegraft_model.methods import MethodOptions
 
 
 class WeightNormLinear(nn.Module):
@@ -91,8 +95,24 @@ class CodedMLP(nn.Module):
         return y if h is None else y + functional.linear(h, of_h)
 
 
+@dataclass(frozen=True)
+class AutoDecoderOptions(MethodOptions):
+    """What DeepSDF and i3DMM have in common, as published; the groups model and loss mean nothing to them, but for model.method."""
+
+    clamp: float = positive(0.1)
+    """Distances count up to here, in units of the ball."""
+    code: float = 1e-4
+    """Weight of |z| in training."""
+    code_warmup_epochs: float = 100.0
+    """Epochs over which that weight rises from 0."""
+    code_bound: float = positive(1.0)
+    """Largest norm of a trained code."""
+
+
 class AutoDecoder(Field):
     """Base of DeepSDF and i3DMM (their auto-decoders are trained alike). Distances are clamped as published, codes bounded in norm."""
+
+    options: AutoDecoderOptions
 
     def __init__(
         self,
@@ -104,7 +124,7 @@ class AutoDecoder(Field):
         code_ids: dict[str, str],
         code_init: float,
     ) -> None:
-        self.code_init = code_init
+        self.code_init, self.options = code_init, own_options(config, AutoDecoderOptions)
         super().__init__(config, id_table, template, mm_per_unit, code_dims, code_ids)
 
     def initial_code(self, name: str, count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -119,7 +139,7 @@ class AutoDecoder(Field):
         if self.training:
             with torch.no_grad():
                 for table in self.tables.values():
-                    bound = self.config.baseline.code_bound / table.norm(dim=1, keepdim=True)
+                    bound = self.options.code_bound / table.norm(dim=1, keepdim=True)
                     table.mul_(bound.clamp(max=1.0))
         return super().codes_of(batch)
 
@@ -134,11 +154,11 @@ class AutoDecoder(Field):
 
     def clamped(self, distances: Tensor) -> Tensor:
         """Distances within ± baseline.clamp."""
-        return distances.clamp(-self.config.baseline.clamp, self.config.baseline.clamp)
+        return distances.clamp(-self.options.clamp, self.options.clamp)
 
     def code_length(self, codes: Codes, epoch: Tensor) -> Tensor:
         """Weighted mean over the items of |z|, z all codes of an item; the weight rises from 0 over the first epochs."""
-        weights = self.config.baseline
+        weights = self.options
         rise = (
             (epoch / weights.code_warmup_epochs).clamp(max=1.0)
             if weights.code_warmup_epochs > 0

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from facegraft_model.baselines.autodecoder import AutoDecoder, CodedMLP
-from facegraft_model.config import Config, FitConfig
+from facegraft_model.baselines.autodecoder import AutoDecoder, AutoDecoderOptions, CodedMLP
+from facegraft_model.bounds import at_least, below, positive
+from facegraft_model.config import Config, DataConfig, FitConfig, ModelConfig, TrainConfig, own_options
 from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Batch, Codes, TemplateFacts, Terms, sampled_points
+from facegraft_model.methods import MethodOptions
 
-PUBLISHED = (
-    "model.method=deepsdf",
-    "data.items=64",
-    "data.surface=0",
-    "data.near=15401",
-    "data.free=983",
-    "train.epochs=2001",
-    "train.lr=5e-4",
-    "train.code_lr=1e-3",
-    "train.lr_factor=0.5",
-    "train.lr_every=500",
-    "train.lr_from=500",
-    "fit.steps=800",
-    "fit.lr=5e-3",
-    "fit.surface=0",
-    "fit.near=7520",
-    "fit.free=480",
-    "fit.code=1e-4",
-    "fit.init=mean",
+
+@dataclass(frozen=True)
+class DeepSDFOptions(AutoDecoderOptions):
+    """Architecture of DeepSDF, as published."""
+
+    deepsdf_dim: int = positive(256)
+    """Length of the code of a shape."""
+    deepsdf_width: int = positive(512)
+    deepsdf_layers: int = at_least(2, 8, "the code enters in the middle")
+    """Hidden layers of the decoder; code and point enter again in their middle."""
+    deepsdf_dropout: float = below(1, 0.2)
+    """Share of the activations that are dropped after each hidden layer, in training."""
+    deepsdf_code_init: float = 256**-0.5
+    """Standard deviation of the codes at the start."""
+
+
+PUBLISHED = Config(
+    preset="deepsdf",
+    model=ModelConfig(method="deepsdf"),
+    baseline=DeepSDFOptions(),
+    data=DataConfig(items=64, surface=0, near=15401, free=983),
+    train=TrainConfig(epochs=2001.0, lr=5e-4, code_lr=1e-3, lr_factor=0.5, lr_every=500.0, lr_from=500.0),
+    fit=FitConfig(steps=800, lr=5e-3, surface=0, near=7520, free=480, code=1e-4, init="mean"),
 )
-"""The published schedule as settings (`Config.with_settings`): 16,384 points a shape, 94 % of them near the surface.
+"""DeepSDF with the published schedule: one code a head; 16,384 points a shape, 94 % of them near the surface.
 
 Half of the published points are inside: that holds of near points, which lie on both sides alike, so there is no second draw. The
 published fit starts at N(0, 0.01^2), which is the mean of the codes for all that it matters.
@@ -44,10 +53,21 @@ class DeepSDFField(AutoDecoder):
     Nine layers, the ninth linear into tanh; dropout 0.2 after each of the eight of width 512, in training.
     """
 
+    Options: ClassVar[type[MethodOptions]] = DeepSDFOptions
+    presets: ClassVar[tuple[Config, ...]] = (PUBLISHED,)
     has_warp = False
 
+    @classmethod
+    def check(cls, config: Config) -> None:
+        super().check(config)
+        own = own_options(config, DeepSDFOptions)
+        if own.deepsdf_width <= own.deepsdf_dim + 3:
+            raise ModelError(
+                f"baseline.deepsdf_width must be larger than deepsdf_dim + 3 = {own.deepsdf_dim + 3}, which is joined to it"
+            )
+
     def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:
-        own = config.baseline
+        own = own_options(config, DeepSDFOptions)
         dims, ids = {"shape": own.deepsdf_dim}, {"shape": "shape"}
         super().__init__(config, id_table, template, mm_per_unit, dims, ids, own.deepsdf_code_init)
         self.decoder = CodedMLP(

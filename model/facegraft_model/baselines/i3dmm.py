@@ -3,41 +3,64 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facegraft_model.baselines.autodecoder import AutoDecoder, CodedMLP, WeightNormLinear, unbiased_linear
-from facegraft_model.config import BaselineConfig, Config, FitConfig
+from facegraft.vocabulary import NEUTRAL
+from facegraft_model.baselines.autodecoder import (
+    AutoDecoder,
+    AutoDecoderOptions,
+    CodedMLP,
+    WeightNormLinear,
+    unbiased_linear,
+)
+from facegraft_model.bounds import at_least, positive
+from facegraft_model.config import Config, DataConfig, FitConfig, ModelConfig, TrainConfig, own_options
 from facegraft_model.data.ids import IdTable
-from facegraft_model.data.items import NEUTRAL
 from facegraft_model.errors import ModelError
 from facegraft_model.losses import length
 from facegraft_model.method import Batch, Codes, TemplateFacts, Terms, sampled_points
+from facegraft_model.methods import MethodOptions
 
-PUBLISHED = (
-    "model.method=i3dmm",
-    "data.items=64",
-    "data.surface=0",
-    "data.near=15401",
-    "data.free=983",
-    "train.epochs=1001",
-    "train.lr=5e-4",
-    "train.code_lr=1e-3",
-    "train.lr_factor=0.5",
-    "train.lr_every=250",
-    "train.lr_from=250",
-    "fit.steps=800",
-    "fit.lr=5e-3",
-    "fit.surface=0",
-    "fit.near=15401",
-    "fit.free=983",
-    "fit.code=1e-4",
-    "fit.init=mean",
+
+@dataclass(frozen=True)
+class I3DMMOptions(AutoDecoderOptions):
+    """Architecture and losses of i3DMM, as published."""
+
+    i3dmm_id_dim: int = positive(128)
+    i3dmm_exp_dim: int = positive(128)
+    """Lengths of the codes; the third, of the hairstyle, has no counterpart in heads without hair."""
+    i3dmm_width: int = positive(1024)
+    i3dmm_layers: int = at_least(2, 8, "the codes enter in the middle")
+    """Hidden layers of the deformation net; codes and point enter again in their middle."""
+    i3dmm_reference_width: int = positive(512)
+    i3dmm_reference_layers: int = positive(3)
+    """Hidden layers of the reference net."""
+    i3dmm_frequencies: int = 6
+    """Octaves of the positional encoding."""
+    i3dmm_code_init: float = 384**-0.5
+    """Standard deviation of the codes at the start."""
+    i3dmm_pretrain_epochs: float = 0.0
+    """Epochs in which the reference net learns alone, from undeformed neutral heads, before the deformation net sets in."""
+    deformation: float = 1e-4
+    """Weight of the length of the deformation, in training and fitting."""
+    landmark: float = 1.0
+    """Weight of the mean distance, in the reference space, between the same landmarks of two heads of a batch."""
+
+
+PUBLISHED = Config(
+    preset="i3dmm",
+    model=ModelConfig(method="i3dmm"),
+    baseline=I3DMMOptions(),
+    data=DataConfig(items=64, surface=0, near=15401, free=983),
+    train=TrainConfig(epochs=1001.0, lr=5e-4, code_lr=1e-3, lr_factor=0.5, lr_every=250.0, lr_from=250.0),
+    fit=FitConfig(steps=800, lr=5e-3, surface=0, near=15401, free=983, code=1e-4, init="mean"),
 )
-"""The published schedule as settings (`Config.with_settings`); see `I3DMMField.lr_factors` for the reference net's."""
+"""The geometry of i3DMM with the published schedule; see `I3DMMField.lr_factors` for the reference net's."""
 
 LANDMARKS = (36, 39, 42, 45, 30, 48, 54, 8)
 """Eight landmarks (iBUG 68) that shall meet in the reference space: canthi, nose tip, mouth corners, chin."""
@@ -49,7 +72,7 @@ class ReferenceNet(nn.Module):
     The padding is the published architecture: 790,017 parameters, and the initial scale of the first layer.
     """
 
-    def __init__(self, own: BaselineConfig) -> None:
+    def __init__(self, own: I3DMMOptions) -> None:
         super().__init__()
         self.frequencies = own.i3dmm_frequencies
         self.width = max(own.i3dmm_reference_width, encoded_size(self.frequencies))
@@ -66,7 +89,7 @@ class ReferenceNet(nn.Module):
         return torch.tanh(self.last(h)[..., 0])
 
 
-def deformation_net(own: BaselineConfig, code_dim: int) -> CodedMLP:
+def deformation_net(own: I3DMMOptions, code_dim: int) -> CodedMLP:
     """Displacement into the reference space: eight layers of 1024 and a linear one. 8,225,795 parameters for codes of 384."""
     return CodedMLP(code_dim, encoded_size(own.i3dmm_frequencies), own.i3dmm_width, own.i3dmm_layers, 3, narrow=False)
 
@@ -86,7 +109,7 @@ def neutral_row(id_table: IdTable) -> int | None:
 
     None where no expression is known to be neutral. Raises ModelError when grafted heads have several expressions.
     """
-    grafted = sorted({shape[4] for shape in id_table.shapes if len(set(shape[:4])) > 1})
+    grafted = sorted({shape[-1] for shape in id_table.shapes if len(set(shape[:-1])) > 1})
     if len(grafted) > 1:
         raise ModelError(
             f"the id table has grafted heads of the expressions {', '.join(grafted)}; they must all be neutral"
@@ -102,11 +125,14 @@ class I3DMMField(AutoDecoder):
     expression that is known to be neutral (see `neutral_row`).
     """
 
+    Options: ClassVar[type[MethodOptions]] = I3DMMOptions
+    options: I3DMMOptions
+    presets: ClassVar[tuple[Config, ...]] = (PUBLISHED,)
     lr_factors: ClassVar[dict[str, float]] = {"reference.": 0.2}
     """Learning rate of parameters by the beginning of their name, relative to the other networks': published 1e-4 and 5e-4."""
 
     def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:
-        own = config.baseline
+        own = own_options(config, I3DMMOptions)
         dims, ids = {"id": own.i3dmm_id_dim, "exp": own.i3dmm_exp_dim}, {"id": "head", "exp": "expression_name"}
         super().__init__(config, id_table, template, mm_per_unit, dims, ids, own.i3dmm_code_init)
         self.neutral = neutral_row(id_table)
@@ -117,7 +143,7 @@ class I3DMMField(AutoDecoder):
         """Displacement of points [B,N,3] into the reference space, [B,N,3]."""
         expression = codes["exp"] if "exp" in codes else self._neutral_code(codes["id"])
         code = torch.cat([codes["id"], expression], 1)
-        move: Tensor = self.deformation(code, encode(points, self.config.baseline.i3dmm_frequencies))
+        move: Tensor = self.deformation(code, encode(points, self.options.i3dmm_frequencies))
         return move
 
     def _neutral_code(self, identity: Tensor) -> Tensor:
@@ -137,7 +163,7 @@ class I3DMMField(AutoDecoder):
 
         The published reference is trained beforehand on one chosen mesh; here it learns the median of the neutral heads.
         """
-        own = self.config.baseline
+        own = self.options
         points, distances, _ = sampled_points(batch)
         count = points.shape[1]
         landmarks = batch["landmarks"][:, 0, list(LANDMARKS)]
@@ -162,8 +188,8 @@ class I3DMMField(AutoDecoder):
         move = self.displacement(points, codes)
         predicted = self.reference(points + move)
         terms = {"sdf": self.reconstruction(batch, predicted, fit), "code": self.code_prior(codes, fit)}
-        if self.config.baseline.deformation > 0:
-            terms["deformation"] = self.config.baseline.deformation * length(move).mean(1)
+        if self.options.deformation > 0:
+            terms["deformation"] = self.options.deformation * length(move).mean(1)
         return terms
 
 

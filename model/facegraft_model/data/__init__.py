@@ -2,6 +2,5 @@
 
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.data.ids import DataError, IdTable
-from facegraft_model.data.windows import SampleWindows
 
-__all__ = ["BatchSource", "DataError", "IdTable", "SampleWindows"]
+__all__ = ["BatchSource", "DataError", "IdTable"]

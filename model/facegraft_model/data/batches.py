@@ -5,7 +5,6 @@ Every point set is stored shuffled, so a contiguous window of it is a uniform ra
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -14,7 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facegraft.store import Dataset, open_dataset
+from facegraft.parts import Parts
+from facegraft.store import AnyPath, Dataset, open_dataset
+from facegraft.vocabulary import TRAIN
 from facegraft_model.data.ids import DataError, IdTable
 from facegraft_model.data.items import (
     POINT_SETS,
@@ -26,10 +27,10 @@ from facegraft_model.data.items import (
     select_rows,
     set_sizes,
 )
-from facegraft_model.data.memory import free_bytes, to_device
 from facegraft_model.data.resident import ResidentSets
 from facegraft_model.data.sampler import Sampler
 from facegraft_model.data.stream import StreamedSets
+from facegraft_model.devices import free_bytes, to_device, usable_device
 from facegraft_model.errors import ModelError
 
 __all__ = ["BatchSource"]
@@ -42,14 +43,14 @@ TEMPLATE_TOLERANCE = 1e-5
 class BatchSource:
     """Batches of items of a samples dataset, each with a window of `surface`, `near` and `free` points, and `stage` stage points.
 
-    batch(step) is a dict of tensors on `device`; b = items / world, S the number of stages (6, or 1 where there is no template morph):
+    batch(step) is a dict of tensors on `device`; b = items / world, S the number of stages (that of parts.stages, or 1 where there is no template morph):
       surface_points, surface_normals f32 [b,surface,3], surface_parts u8 [b,surface];
       near_points, near_normals f32 [b,near,3], near_sdf f32 [b,near], near_parts u8 [b,near];
       free_points, free_normals f32 [b,free,3], free_sdf f32 [b,free];
       landmarks f32 [b,S,68,3]; stage_points f32 [b,S,stage,3] (the same random choice for all items of a step), stage_part_labels
       u8 [stage]; to_mm f64 [b,4,4];
-      item (place in `keys`) and the rows of id_table: subject, recipient, nose, eyes, mouth, expression, head, shape, expression_name,
-      int64 [b]; is_composite, is_neutral (a scan of the neutral expression) bool [b].
+      item (place in `keys`) and the rows of id_table: subject, recipient, one named after each part (its donor), expression,
+      head, shape, expression_name, int64 [b]; is_composite, is_neutral (a scan of the neutral expression) bool [b].
     All coordinates and distances are in units of the unit ball. Windows that run over the end of a set go on at its beginning.
 
     The items of a step and where their windows start depend on (seed, step) alone (see sampler.py): not on the back end, and not on how
@@ -60,7 +61,7 @@ class BatchSource:
     backend: "resident" (all in the device's memory), "stream" (read as needed), or "auto": resident when it fits, on CUDA into the free
     memory less reserve_gb (1 GB = 1e9 bytes), on a CPU into half the free memory. verify: check each shard's sha256 at its first open.
 
-    Attributes: keys, rows (of the index), id_table, backend, device, mm_per_unit, frame, topology, coordinates, fingerprint (sha256 of
+    Attributes: parts, keys, rows (of the index), id_table, backend, device, mm_per_unit, frame, topology, coordinates, fingerprint (sha256 of
     dataset.json), neutral_expression, stages (S), and on the device stage_template f32 [M,3], landmarks_template f32 [68,3] (the last
     stage, the same for all items; None where S is 1) and stage_parts u8 [M] (None where the dataset has none).
 
@@ -69,7 +70,7 @@ class BatchSource:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: AnyPath,
         *,
         items: int,
         surface: int,
@@ -77,7 +78,7 @@ class BatchSource:
         free: int,
         stage: int,
         seed: int = 0,
-        split: str | None = "train",
+        split: str | None = TRAIN,
         origins: Sequence[str] | None = None,
         expressions: Sequence[str] | None = None,
         keys: Sequence[str] | None = None,
@@ -90,7 +91,7 @@ class BatchSource:
         reserve_gb: float = 55.0,
         verify: bool = True,
     ) -> None:
-        self.device = _device(device)
+        self.device = usable_device(device)
         _check_counts(
             items, rank, world, {"surface": surface, "near": near, "free": free, "stage": stage, "seed": seed}
         )
@@ -99,6 +100,7 @@ class BatchSource:
         self.store = open_dataset(path, verify=verify)
         require_samples(self.store)
         self.fingerprint = self.store.fingerprint
+        self.parts = self.store.parts
         self.mm_per_unit = self.store.mm_per_unit
         self.frame = self.store.schema.frame
         self.topology = dict(self.store.schema.topology)
@@ -106,12 +108,13 @@ class BatchSource:
             "topology": self.topology,
             "mm_per_unit": self.mm_per_unit,
             "frame": self.frame,
+            "parts": self.parts.to_json(),
         }
         check_coordinates(self.store, self.coordinates, {} if expect is None else expect)
         self.rows = select_rows(self.store, split, origins=origins, expressions=expressions, keys=keys)
         self.keys: list[str] = [row["key"] for row in self.rows]
         self.neutral_expression = neutral_expression(self.store)
-        self.id_table = IdTable.from_rows(self.rows) if id_table is None else id_table
+        self.id_table = IdTable.from_rows(self.rows, self.parts) if id_table is None else id_table
         ids = look_up_ids(self.store, self.rows, self.id_table)
         self.ids = {name: tensor.to(self.device) for name, tensor in ids.items()}
         self.items, self.world = items, world
@@ -242,14 +245,15 @@ class BatchSource:
 
 
 def check_coordinates(store: Dataset, coordinates: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
-    """Raises DataError that names every field in which a dataset's topology, mm_per_unit and frame differ from those expected."""
+    """Raises DataError that names everything in which a dataset's topology, mm_per_unit, frame and parts differ from those expected."""
     unknown = set(expect) - set(coordinates)
     if unknown:
         raise ModelError(f"a model's coordinates have {', '.join(coordinates)}; what is {', '.join(sorted(unknown))}?")
     have, want = _flat(coordinates), _flat(expect)
-    differing = [name for name in want if have.get(name) != want[name]]
+    # Landmarks of a part that only one side has say nothing that the names of the parts do not.
+    differing = [name for name in want if name in have and have[name] != want[name]]
     if differing:
-        both = "; ".join(f"{name} is {have.get(name)!r}, the model's {want[name]!r}" for name in differing)
+        both = "; ".join(f"{name} {have[name]!r}, the model's {want[name]!r}" for name in differing)
         raise DataError(
             f"{store.path} has other coordinates than the model was trained in: {both}; make samples as for the model's data"
         )
@@ -268,23 +272,18 @@ def item_bytes(store: Dataset, key: str, sizes: NDArray[np.int64]) -> NDArray[np
 
 
 def _flat(coordinates: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the topology beside the others, each under its own name."""
+    """The fields of the topology and of the parts beside the others, each under words for it that a value may follow."""
     flat: dict[str, Any] = {}
     for name, value in coordinates.items():
-        flat |= (
-            {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, Mapping) else {name: value}
-        )
+        if name == "parts":
+            parts = Parts.from_json(value)
+            flat |= {"region set is": parts.region_set, "parts are": list(parts)}
+            flat |= {f"landmarks of {part} are": list(parts.landmarks(part)) for part in parts}
+        elif isinstance(value, Mapping):
+            flat |= {f"{name}.{inner} is": each for inner, each in value.items()}
+        else:
+            flat[f"{name} is"] = value
     return flat
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ModelError(f"no device {device!r}; there are cpu, cuda and cuda:N") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device {device} was asked for, but torch {torch.__version__} sees no CUDA device; use cpu")
-    return found
 
 
 def _check_counts(items: int, rank: int, world: int, counts: Mapping[str, int]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,19 +12,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from facegraft.errors import nearest
+from facegraft.parts import Parts, PartsError
 from facegraft.store import write_json_atomic
 from facegraft_model.errors import ModelError
 
-HEAD_COLUMNS = ("recipient", "donor_nose", "donor_eyes", "donor_mouth")
-PERSON_COLUMNS = ("subject", *HEAD_COLUMNS)
-NEEDED_COLUMNS = (*PERSON_COLUMNS, "expression", "split", "origin")
+Head = tuple[str, ...]
+"""An identity: the subjects that its remainder and its parts, in cascade order, come from."""
+Shape = tuple[str, ...]
+"""A head with an expression: the subjects of the head, and then the name of the expression."""
 
-Head = tuple[str, str, str, str]
-"""An identity: the subjects that its remainder, nose, eyes and mouth come from."""
-Shape = tuple[str, str, str, str, str]
-"""A head with an expression: the four subjects of the head, and the name of the expression."""
-
-_WIDTHS = {"subjects": 1, "expressions": 2, "heads": 4, "shapes": 5, "expression_names": 1}
+_TABLES = ("subjects", "expressions", "heads", "shapes", "expression_names")
+_NOT_FITTED = "its code has to be fitted first, or the table is another model's"
 
 
 class DataError(ModelError):
@@ -36,12 +34,13 @@ class DataError(ModelError):
 class IdTable:
     """Rows of the code tables, each table sorted and without repeats.
 
-    subjects: everyone who lends a part, for the part codes; expressions: (subject, expression), for expression codes of a subject;
-    heads: (recipient, nose, eyes, mouth), for methods with one identity code; shapes: heads with an expression, for methods with one
-    code a shape; expression_names: for expression codes that all subjects share.
-    It is saved with a model, because the rows of its code tables mean nothing without it.
+    parts: the parts that heads are put together of; subjects: everyone who lends a part, for the part codes; expressions: (subject,
+    expression), for expression codes of a subject; heads: the recipient and the donor of each part, for methods with one identity
+    code; shapes: heads with an expression, for methods with one code a shape; expression_names: for expression codes that all
+    subjects share. It is saved with a model, because the rows of its code tables mean nothing without it.
     """
 
+    parts: Parts
     subjects: tuple[str, ...]
     expressions: tuple[tuple[str, str], ...]
     heads: tuple[Head, ...]
@@ -50,20 +49,22 @@ class IdTable:
     _rows: dict[str, dict[Any, int]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, width in _WIDTHS.items():
+        for name, width in _widths(self.parts).items():
             entries = [entry if width == 1 else tuple(entry) for entry in getattr(self, name)]
+            if width > 1 and any(len(entry) != width for entry in entries):
+                raise DataError(f"id table: {name} must have {width} names each, with the parts {', '.join(self.parts)}")
             if entries != sorted(set(entries)):
                 raise DataError(f"id table: {name} must be sorted and without repeats")
             object.__setattr__(self, name, tuple(entries))
         self._check_people("expressions", [(subject,) for subject, _ in self.expressions])
         self._check_people("heads", self.heads)
-        strangers = {shape[:4] for shape in self.shapes} - set(self.heads)
+        strangers = {shape[:-1] for shape in self.shapes} - set(self.heads)
         if strangers:
-            raise DataError(f"id table: a shape of the head {_of_head(min(strangers))}, which is not among the heads")
+            raise DataError(f"id table: a shape of the head {self._of_head(min(strangers))}, which is not among the heads")
         unnamed = {entry[-1] for entry in (*self.expressions, *self.shapes)} - set(self.expression_names)
         if unnamed:
             raise DataError(f"id table: expression {min(unnamed)!r} is not among the expression names")
-        rows = {name: {entry: row for row, entry in enumerate(getattr(self, name))} for name in _WIDTHS}
+        rows = {name: {entry: row for row, entry in enumerate(getattr(self, name))} for name in _TABLES}
         object.__setattr__(self, "_rows", rows)
 
     def _check_people(self, name: str, entries: Iterable[tuple[str, ...]]) -> None:
@@ -72,19 +73,20 @@ class IdTable:
             raise DataError(f"id table: {name} of {min(unknown)!r}, who is not among the subjects")
 
     @classmethod
-    def from_index(cls, index: pa.Table, split: str | None = None) -> IdTable:
+    def from_index(cls, index: pa.Table, parts: Parts, split: str | None = None) -> IdTable:
         """Everyone who appears in the written items of an index of samples (of one split): as subject, recipient or donor."""
-        return cls.from_rows(written_rows(index, split).to_pylist())
+        return cls.from_rows(written_rows(index, parts, split).to_pylist(), parts)
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> IdTable:
+    def from_rows(cls, rows: Sequence[Mapping[str, Any]], parts: Parts) -> IdTable:
         """The table of some rows of an index of samples. Raises DataError where a row lacks a name."""
-        require_names(rows)
+        require_names(rows, parts)
         return cls(
-            subjects=tuple(sorted({row[column] for row in rows for column in PERSON_COLUMNS})),
+            parts=parts,
+            subjects=tuple(sorted({row[column] for row in rows for column in _person_columns(parts)})),
             expressions=tuple(sorted({(row["subject"], row["expression"]) for row in rows})),
-            heads=tuple(sorted({head_of(row) for row in rows})),
-            shapes=tuple(sorted({(*head_of(row), row["expression"]) for row in rows})),
+            heads=tuple(sorted({head_of(row, parts) for row in rows})),
+            shapes=tuple(sorted({(*head_of(row, parts), row["expression"]) for row in rows})),
             expression_names=tuple(sorted({row["expression"] for row in rows})),
         )
 
@@ -93,7 +95,7 @@ class IdTable:
         row = self._rows["subjects"].get(name)
         if row is None:
             raise DataError(
-                f"subject {name!r} is not in the id table of {len(self.subjects)} subjects{_nearest(name, self.subjects)}"
+                f"subject {name!r} is not in the id table of {len(self.subjects)} subjects{nearest(name, self.subjects, _NOT_FITTED)}"
             )
         return row
 
@@ -113,7 +115,7 @@ class IdTable:
         row = self._rows["heads"].get(head)
         if row is None:
             raise DataError(
-                f"the head {_of_head(head)} is not in the id table of {len(self.heads)} heads; its code has to be fitted first"
+                f"the head {self._of_head(head)} is not in the id table of {len(self.heads)} heads; its code has to be fitted first"
             )
         return row
 
@@ -122,9 +124,9 @@ class IdTable:
         row = self._rows["shapes"].get((*head, expression))
         if row is None:
             self.head(head)
-            known = [shape[4] for shape in self.shapes if shape[:4] == head]
+            known = [shape[-1] for shape in self.shapes if shape[:-1] == head]
             raise DataError(
-                f"the head {_of_head(head)} has no expression {expression!r} in the id table; it has {', '.join(known) or 'none'}"
+                f"the head {self._of_head(head)} has no expression {expression!r} in the id table; it has {', '.join(known) or 'none'}"
             )
         return row
 
@@ -137,21 +139,30 @@ class IdTable:
             )
         return row
 
+    def _of_head(self, head: Head) -> str:
+        donors = [f"{name} of {donor!r}" for name, donor in zip(self.parts, head[1:], strict=True)]
+        return f"of {head[0]!r} with the {', '.join(donors)}"
+
     def to_json(self) -> dict[str, Any]:
-        return {
+        tables = {
             name: [entry if width == 1 else list(entry) for entry in getattr(self, name)]
-            for name, width in _WIDTHS.items()
+            for name, width in _widths(self.parts).items()
         }
+        return {"parts": self.parts.to_json(), **tables}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> IdTable:
         """Raises DataError when the document is no id table."""
-        missing = [name for name in _WIDTHS if name not in document]
+        missing = [name for name in ("parts", *_TABLES) if name not in document]
         if missing:
             raise DataError(
                 f"not an id table: it lacks {', '.join(map(repr, missing))}; it was written by an older version or is another file"
             )
-        for name, width in _WIDTHS.items():
+        try:
+            parts = Parts.from_json(document["parts"], "not an id table: its parts")
+        except PartsError as error:
+            raise DataError(str(error)) from error
+        for name, width in _widths(parts).items():
             entries = document[name]
             good = (
                 _strings(entries)
@@ -164,9 +175,9 @@ class IdTable:
                 )
         tables: dict[str, Any] = {
             name: tuple(entry if width == 1 else tuple(entry) for entry in document[name])
-            for name, width in _WIDTHS.items()
+            for name, width in _widths(parts).items()
         }
-        return cls(**tables)
+        return cls(parts=parts, **tables)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         write_json_atomic(path, self.to_json())
@@ -183,9 +194,20 @@ class IdTable:
         return cls.from_json(document)
 
 
-def written_rows(index: pa.Table, split: str | None) -> pa.Table:
+def _widths(parts: Parts) -> dict[str, int]:
+    """How many names an entry of each table has."""
+    return dict(zip(_TABLES, (1, 2, 1 + len(parts), 2 + len(parts), 1), strict=True))
+
+
+def _person_columns(parts: Parts) -> tuple[str, ...]:
+    """Columns of the index that name a subject."""
+    return ("subject", *parts.head_columns)
+
+
+def written_rows(index: pa.Table, parts: Parts, split: str | None) -> pa.Table:
     """The rows of an index of samples that hold data (and belong to a split). Raises DataError when a needed column is missing."""
-    missing = [column for column in NEEDED_COLUMNS if column not in index.column_names]
+    needed = (*_person_columns(parts), "expression", "split", "origin")
+    missing = [column for column in needed if column not in index.column_names]
     if missing:
         raise DataError(
             f"the index of the samples lacks the columns {', '.join(missing)}; make the samples with this version of facegraft"
@@ -194,31 +216,18 @@ def written_rows(index: pa.Table, split: str | None) -> pa.Table:
     return rows if split is None else rows.filter(pc.equal(rows["split"], split))
 
 
-def require_names(rows: Sequence[Mapping[str, Any]]) -> None:
+def require_names(rows: Sequence[Mapping[str, Any]], parts: Parts) -> None:
     """Raises DataError where a row of the index lacks a subject, donor or expression."""
-    if any(row[column] is None for row in rows for column in (*PERSON_COLUMNS, "expression")):
+    if any(row[column] is None for row in rows for column in (*_person_columns(parts), "expression")):
         raise DataError(
             "the index of the samples has items without subject, recipient, donor or expression; sample them anew"
         )
 
 
-def head_of(row: Mapping[str, Any]) -> Head:
-    """The head that an index row shows."""
-    return (row["recipient"], row["donor_nose"], row["donor_eyes"], row["donor_mouth"])
-
-
-def _of_head(head: tuple[str, ...]) -> str:
-    return f"of {head[0]!r} with the nose of {head[1]!r}, eyes of {head[2]!r} and mouth of {head[3]!r}"
+def head_of(row: Mapping[str, Any], parts: Parts) -> Head:
+    """The head that an index row shows: its recipient, and the donors of its parts."""
+    return tuple(row[column] for column in parts.head_columns)
 
 
 def _strings(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return (
-        f" (did you mean {near[0]!r}?)"
-        if near
-        else "; its code has to be fitted first, or the table is another model's"
-    )

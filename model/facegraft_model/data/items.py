@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from facegraft.errors import did_you_mean
 from facegraft.store import Dataset
+from facegraft.vocabulary import COMPOSITE, NEUTRAL, ORIGINS, SCAN
 from facegraft_model.data.ids import DataError, IdTable, head_of, require_names, written_rows
 
 POINT_SETS = {
@@ -19,9 +20,6 @@ POINT_SETS = {
     "free": ("free_points", "free_sdf", "free_normals"),
 }
 WHOLE_FIELDS = ("landmarks", "stage_points", "to_mm")
-ORIGINS = ("scan", "composite")
-NEUTRAL = "neutral"
-"""The name that `facegraft ingest` gives to every subject's neutral expression."""
 
 Rows = list[dict[str, Any]]
 
@@ -48,7 +46,7 @@ def select_rows(
     Raises DataError when nothing is left, for an unknown origin or expression, an item without a known origin, and a key that is
     unknown, repeated, or ruled out by the other arguments.
     """
-    every: Rows = written_rows(store.index, None).to_pylist()
+    every: Rows = written_rows(store.index, store.parts, None).to_pylist()
     for row in every:
         if row["origin"] not in ORIGINS:
             raise DataError(
@@ -89,8 +87,7 @@ def _rows_of_keys(store: Dataset, keys: Sequence[str], rows: Rows, wanted: Mappi
         if key not in store:
             if key in set(store.index["key"].to_pylist()):
                 raise DataError(f"{store.path}: item {key!r} was rejected: {store.row(key)['reason']}")
-            near = difflib.get_close_matches(key, store.keys(), n=1)
-            raise DataError(f"{store.path} has no item {key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+            raise DataError(f"{store.path} has no item {key!r}{did_you_mean(key, store.keys())}")
         row = store.row(key)
         why = next(column for column, names in wanted.items() if names is not None and row[column] not in names)
         raise DataError(
@@ -108,8 +105,8 @@ def neutral_expression(store: Dataset) -> str:
     Composites are made of neutral heads, so theirs is the neutral one; without composites it is "neutral", as ingest names it.
     Raises DataError when composites differ.
     """
-    rows = written_rows(store.index, None).to_pylist()
-    names = sorted({str(row["expression"]) for row in rows if row["origin"] == "composite"})
+    rows = written_rows(store.index, store.parts, None).to_pylist()
+    names = sorted({str(row["expression"]) for row in rows if row["origin"] == COMPOSITE})
     if len(names) > 1:
         raise DataError(
             f"{store.path} has composites of the expressions {', '.join(names)}; composites must all be neutral"
@@ -123,15 +120,10 @@ def look_up_ids(store: Dataset, rows: Rows, table: IdTable) -> dict[str, torch.T
     is_neutral marks a subject's own head with the neutral expression; of composites it is False (they have no expression at all).
     Raises DataError that names the item when the table does not know somebody.
     """
-    require_names(rows)
+    parts = table.parts
+    require_names(rows, parts)
     neutral = neutral_expression(store)
-    people = {
-        "subject": "subject",
-        "recipient": "recipient",
-        "nose": "donor_nose",
-        "eyes": "donor_eyes",
-        "mouth": "donor_mouth",
-    }
+    people = {"subject": "subject", "recipient": "recipient", **parts.donor_columns}
     ids: dict[str, list[int]] = {name: [] for name in (*people, "expression", "head", "shape", "expression_name")}
     flags: dict[str, list[bool]] = {"is_composite": [], "is_neutral": []}
     for row in rows:
@@ -139,13 +131,13 @@ def look_up_ids(store: Dataset, rows: Rows, table: IdTable) -> dict[str, torch.T
             for name, column in people.items():
                 ids[name].append(table.subject(row[column]))
             ids["expression"].append(table.expression(row["subject"], row["expression"]))
-            ids["head"].append(table.head(head_of(row)))
-            ids["shape"].append(table.shape(head_of(row), row["expression"]))
+            ids["head"].append(table.head(head_of(row, parts)))
+            ids["shape"].append(table.shape(head_of(row, parts), row["expression"]))
             ids["expression_name"].append(table.expression_name(row["expression"]))
         except DataError as error:
             raise DataError(f"{store.path}: item {row['key']}: {error}") from error
-        flags["is_composite"].append(row["origin"] == "composite")
-        flags["is_neutral"].append(row["origin"] == "scan" and row["expression"] == neutral)
+        flags["is_composite"].append(row["origin"] == COMPOSITE)
+        flags["is_neutral"].append(row["origin"] == SCAN and row["expression"] == neutral)
     tensors = {name: torch.tensor(values, dtype=torch.int64) for name, values in ids.items()}
     return {**tensors, **{name: torch.tensor(values, dtype=torch.bool) for name, values in flags.items()}}
 

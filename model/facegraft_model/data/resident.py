@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from facegraft.store import Dataset
 from facegraft_model.data.items import POINT_SETS, WHOLE_FIELDS
-from facegraft_model.data.memory import to_device
 from facegraft_model.data.sampler import Draw
+from facegraft_model.devices import to_device
 
 Check = Callable[[str, str, NDArray[np.generic]], None]
 

@@ -1,1 +1,1 @@
-"""Swaps, walks and random heads part by part, and how cleanly the parts are separated."""
+"""Swaps, walks and random heads, part by part."""

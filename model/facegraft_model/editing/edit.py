@@ -13,13 +13,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from facegraft_model.editing.displacement import TOLERANCE_MM, dense_displacement, describe_change
+from facegraft.parts import Parts
+from facegraft_model.arrays import Floats, Ints, Labels
+from facegraft_model.decoding.displacement import TOLERANCE_MM, dense_displacement, describe_change
+from facegraft_model.decoding.extract import Decoded, EmptyFieldError, decode
 from facegraft_model.editing.partcodes import (
-    PART_CODES,
-    Components,
     Head,
     Step,
-    check_parts,
+    chosen_codes,
     component_codes,
     interpolate_parts,
     mean_codes,
@@ -27,35 +28,9 @@ from facegraft_model.editing.partcodes import (
     require_part_codes,
     sample_codes,
     swap_parts,
-    trained_head,
 )
 from facegraft_model.errors import ModelError
-from facegraft_model.meshes.extract import Decoded, EmptyFieldError, decode
 from facegraft_model.method import Codes, Field
-from facegraft_model.scores.metrics import Floats, Ints, Labels
-
-__all__ = [
-    "PART_CODES",
-    "Components",
-    "DecodeSettings",
-    "Edit",
-    "EditedHead",
-    "Head",
-    "Step",
-    "component_codes",
-    "component_heads",
-    "decode_head",
-    "generate_heads",
-    "interpolate_heads",
-    "interpolate_parts",
-    "mean_codes",
-    "principal_components",
-    "require_part_codes",
-    "sample_codes",
-    "swap_heads",
-    "swap_parts",
-    "trained_head",
-]
 
 
 @dataclass(frozen=True)
@@ -93,10 +68,11 @@ class EditedHead:
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """The heads of one command in the order of its sheet, and all its numbers (plain JSON)."""
+    """The heads of one command in the order of its sheet, all its numbers (plain JSON), and the parts that heads are made of."""
 
     heads: list[EditedHead]
     numbers: dict[str, Any]
+    parts: Parts
 
 
 class _Plan(NamedTuple):
@@ -112,7 +88,7 @@ class _Plan(NamedTuple):
 def swap_heads(field: Field, host: Head, donors: Mapping[str, Head], settings: DecodeSettings | None = None) -> Edit:
     """The host with the named parts of donors: sheet of the host, every donor, and the result, which is compared with the host.
 
-    donors: part (or "exp") → whose. Raises ModelError for a method without part codes, and what `swap_parts` does.
+    donors: part (or `partcodes.EXPRESSION`) → whose. Raises ModelError for a method without part codes, and what `swap_parts` does.
     """
     require_part_codes(field)
     if not donors:
@@ -133,15 +109,18 @@ def interpolate_heads(
     field: Field,
     start: Head,
     end: Head,
-    order: Sequence[str] = PART_CODES,
+    order: Sequence[str] | None = None,
     steps: int = 4,
     settings: DecodeSettings | None = None,
 ) -> Edit:
     """One head into another part after part; a row of the sheet for each part, from the head where that part begins to move.
 
+    order: parts in the order in which they move; None: as the cascade has them, the remainder last.
+
     Each head is compared with that first head of its row, so that an error map shows what this part's code alone has changed.
     """
     require_part_codes(field, "interpolate")
+    order = chosen_codes(field, order)
     heads = interpolate_parts(start.codes, end.codes, order, steps)
     plan = [_Plan(heads[0]._replace(label=start.name), 0, 0)]
     for number, step in enumerate(heads[1:]):
@@ -156,16 +135,20 @@ def generate_heads(
     field: Field,
     count: int,
     seed: int,
-    parts: Literal["all"] | Sequence[str] = "all",
+    parts: Sequence[str] | None = None,
     base: Head | None = None,
     scale: float = 1.0,
     columns: int = 5,
     settings: DecodeSettings | None = None,
 ) -> Edit:
-    """Random parts on a given head, or whole random faces; compared with that head, or with the mean head, which comes first."""
-    drawn = sample_codes(field, count, seed, parts, None if base is None else base.codes, scale)
+    """Random parts on a given head, or random faces; compared with that head, or with the mean head, which comes first.
+
+    parts: which codes are drawn; None: all of them.
+    """
+    require_part_codes(field, "draw")
+    changed = chosen_codes(field, parts)
+    drawn = sample_codes(field, count, seed, changed, None if base is None else base.codes, scale)
     first = Head("mean head", mean_codes(field)) if base is None else base
-    changed = PART_CODES if parts == "all" else tuple(parts)
     plan = [_Plan(Step(first.codes, first.name, None, None), 0, 0)]
     for i, codes in enumerate(drawn, 1):
         row, column = divmod(i, columns)
@@ -176,7 +159,7 @@ def generate_heads(
 
 def component_heads(
     field: Field,
-    parts: Sequence[str] = PART_CODES,
+    parts: Sequence[str] | None = None,
     components: int = 3,
     sigmas: Sequence[float] = (-3.0, 0.0, 3.0),
     base: Head | None = None,
@@ -184,10 +167,10 @@ def component_heads(
 ) -> Edit:
     """Principal components of each part: a row of the sheet for each, all compared with the head at 0σ, which comes first.
 
-    The zero of a part is the mean of its codes. With a base, its other parts stay: then each part has its own head at 0σ.
+    parts: None for all, the remainder too. The zero of a part is the mean of its codes. With a base, its other parts stay: then each part has its own head at 0σ.
     """
     require_part_codes(field, "analyse")
-    check_parts(parts)
+    parts = chosen_codes(field, parts)
     others = mean_codes(field) if base is None else base.codes
     plan: list[_Plan] = []
     variance: dict[str, list[float]] = {}
@@ -235,7 +218,7 @@ def _decode_plan(
         own, displacement, numbers = decoded[-1], None, None
         if base is not None:
             moved = dense_displacement(field, decoded[base], own, step.codes, settings.tolerance_mm)
-            numbers = describe_change(decoded[base], moved, changed)
+            numbers = describe_change(decoded[base], moved, changed, field.parts)
             back = dense_displacement(field, own, decoded[base], heads[base].codes, settings.tolerance_mm)
             displacement = np.where(back.counted, back.lengths_mm, np.nan)
         heads.append(
@@ -275,6 +258,7 @@ def _decode_plan(
                 for head in heads
             ],
         },
+        field.parts,
     )
 
 

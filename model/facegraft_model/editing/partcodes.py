@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from facegraft.errors import nearest, printable
+from facegraft.parts import Parts
+from facegraft.seeds import derived_seed
+from facegraft.vocabulary import REM
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field
-from facegraft_model.seeds import derived_seed
 
-PART_CODES = ("nose", "eyes", "mouth", "rem")
-"""The codes of a neutral head, in the order of the cascade."""
-
-GRAFT_PARTS = ("nose", "eyes", "mouth")
-"""The parts that a graft takes from donors; the remainder is the recipient's."""
+EXPRESSION = "exp"
+"""The code that composites and neutral heads do without."""
 
 
 class Head(NamedTuple):
@@ -40,9 +40,19 @@ class Step(NamedTuple):
     amount: float | None
 
 
+def part_codes(parts: Parts) -> tuple[str, ...]:
+    """The codes of a neutral head, in the order of the cascade: those of the parts, then the remainder's."""
+    return (*parts, REM)
+
+
+def has_part_codes(field: Field) -> bool:
+    """Whether a method's heads are made of parts."""
+    return set(part_codes(field.parts)) <= set(field.code_dims)
+
+
 def require_part_codes(field: Field, purpose: str = "swap") -> None:
     """Raises ModelError for a method whose heads are not made of parts."""
-    if not set(PART_CODES) <= set(field.code_dims):
+    if not has_part_codes(field):
         raise ModelError(
             f"this run's method is {field.config.model.method}: it has no part codes to {purpose}; take a run of preset paper or facegraft"
         )
@@ -52,17 +62,17 @@ def trained_head(field: Field, subject: str) -> Head:
     """The neutral head of a training subject. Raises DataError for somebody whom the model was not trained on."""
     require_part_codes(field, "edit")
     row = field.id_table.subject(subject)
-    return Head(subject, {name: field.tables[name].detach()[row : row + 1] for name in PART_CODES})
+    return Head(subject, {name: field.tables[name].detach()[row : row + 1] for name in part_codes(field.parts)})
 
 
 def mean_codes(field: Field) -> dict[str, Tensor]:
     """Codes [1,d] of the mean head: neutral, every part's code the mean of the trained ones."""
     require_part_codes(field, "average")
-    return {name: _like_table(field, name, field.code_statistics(name).mean[None]) for name in PART_CODES}
+    return {name: _like_table(field, name, field.code_statistics(name).mean[None]) for name in part_codes(field.parts)}
 
 
 def swap_parts(host: Codes, donor: Codes, parts: Sequence[str]) -> dict[str, Tensor]:
-    """The host's codes with those of the named parts taken from the donor; "exp", too, can be named.
+    """The host's codes with those of the named parts taken from the donor; the expression's, too, can be named.
 
     Raises ModelError for a part that either has no code of, or for codes of different sizes.
     """
@@ -77,7 +87,7 @@ def swap_parts(host: Codes, donor: Codes, parts: Sequence[str]) -> dict[str, Ten
     return {name: donor[name] if name in parts else code for name, code in host.items()}
 
 
-def interpolate_parts(start: Codes, end: Codes, order: Sequence[str] = PART_CODES, steps: int = 4) -> list[Step]:
+def interpolate_parts(start: Codes, end: Codes, order: Sequence[str], steps: int = 4) -> list[Step]:
     """From one head to another part after part, linear in the codes: the start, then `steps` heads for each part of `order`.
 
     Each part moves from t = 1/steps to 1 and stays there while the next ones move. Codes not in `order` stay those of the start.
@@ -103,11 +113,11 @@ def sample_codes(
     field: Field,
     count: int,
     seed: int,
-    parts: Literal["all"] | Sequence[str] = "all",
+    parts: Sequence[str] | None = None,
     base: Codes | None = None,
     scale: float = 1.0,
 ) -> list[dict[str, Tensor]]:
-    """`count` heads whose named parts are drawn from the Gaussian of the trained codes; codes [1,d].
+    """`count` heads whose named parts (None: all of them) are drawn from the Gaussian of the trained codes; codes [1,d].
 
     z = μ + scale · Σ^½ ε, with Σ^½ the symmetric root from the eigen-decomposition of the covariance: unlike a Cholesky factor it
     exists for fewer heads than dimensions, and it does not depend on the signs that eigenvectors come with. The other codes are
@@ -115,8 +125,7 @@ def sample_codes(
     change a part's draws, and more heads only add to them. Raises ModelError for unknown parts or a count below 1.
     """
     require_part_codes(field, "draw")
-    chosen = PART_CODES if parts == "all" else tuple(parts)
-    check_parts(chosen)
+    chosen = chosen_codes(field, parts)
     if count < 1 or seed < 0 or scale < 0:
         raise ModelError(f"count must be at least 1, seed and scale not negative, not {count}, {seed} and {scale}")
     drawn = {}
@@ -150,7 +159,7 @@ class Components:
 def principal_components(field: Field, name: str) -> Components:
     """PCA of a part's code table. Raises ModelError for an unknown part, or codes that are all the same."""
     require_part_codes(field, "analyse")
-    check_parts((name,))
+    chosen_codes(field, (name,))
     table = field.tables[name].detach().double().cpu()
     mean = table.mean(0)
     _, values, directions = torch.linalg.svd(table - mean, full_matrices=False)
@@ -197,8 +206,19 @@ def _like_table(field: Field, name: str, code: Tensor) -> Tensor:
     return code.to(device=table.device, dtype=table.dtype)
 
 
-def check_parts(parts: Sequence[str]) -> None:
-    """Raises ModelError for what is no part of a head, a part named twice, or none."""
-    unknown = [name for name in parts if name not in PART_CODES]
-    if unknown or not parts or len(set(parts)) != len(parts):
-        raise ModelError(f"parts must be some of {', '.join(PART_CODES)}, each once, not {', '.join(parts) or 'none'}")
+def chosen_codes(field: Field, names: Sequence[str] | None) -> tuple[str, ...]:
+    """The named codes, or all of `part_codes`. Raises ModelError for a part that the model does not have, one named twice, or no name."""
+    known = part_codes(field.parts)
+    chosen = known if names is None else tuple(names)
+    for name in chosen:
+        if name not in known:
+            raise ModelError(no_part(name, known))
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise ModelError(f"name some of the parts {', '.join(known)}, each once, not {', '.join(chosen) or 'nothing'}")
+    return chosen
+
+
+def no_part(name: str, known: Sequence[str]) -> str:
+    """The line about a part that the model does not have: the one that was probably meant, or which there are."""
+    listed = ', '.join(known)
+    return f"the model has no part {printable(name)!r}{nearest(name, known, f'its parts are {listed}')}"

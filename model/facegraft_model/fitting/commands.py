@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from facegraft.vocabulary import SCAN, TEST
 from facegraft_model.config import FitConfig
 from facegraft_model.data.batches import BatchSource
+from facegraft_model.devices import choose_device
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fit import Landmarks, Report, fit_samples
 from facegraft_model.fitting.fits import Fits, load_fits, save_fits
@@ -19,7 +21,6 @@ from facegraft_model.fitting.scan import Align, fit_scan, read_scan
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
 from facegraft_model.outofmemory import named_out_of_memory
-from facegraft_model.training.parallel import choose_device
 
 SCAN_ROBUST_MM = 2.0
 
@@ -38,8 +39,8 @@ def fit_dataset(
     samples: Path,
     output: Path,
     *,
-    split: str | None = "test",
-    origin: str | None = "scan",
+    split: str | None = TEST,
+    origin: str | None = SCAN,
     keys: Sequence[str] | None = None,
     share_identity: bool = False,
     landmarks: Landmarks = "none",
@@ -113,7 +114,7 @@ def fit_scans(
         errors.append(fitted.errors_mm)
         alignments.append(alignment)
     rows = [
-        {"key": name, "subject": name, "expression": "", "split": "", "recipient": name, "origin": "scan"}
+        {"key": name, "subject": name, "expression": "", "split": "", "recipient": name, "origin": SCAN}
         for name in names
     ]
     record = {

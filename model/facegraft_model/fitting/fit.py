@@ -11,11 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from facegraft.seeds import derived_seed
+from facegraft.vocabulary import COMPOSITE, ORIGINS
 from facegraft_model.config import FitConfig
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Batch, Field, sampled_points
-from facegraft_model.seeds import derived_seed, generator
+from facegraft_model.seeds import generator
 
 Landmarks = Literal["none", "given", "predicted"]
 LANDMARK_WEIGHT = 100.0
@@ -36,7 +38,7 @@ class FittedCodes:
 @contextmanager
 def exact(field: Field) -> Iterator[None]:
     """float32 products without TF32 or rounded operands, whatever training is set to."""
-    precision, matmul = torch.get_float32_matmul_precision(), getattr(field, "matmul", None)
+    precision, matmul = torch.get_float32_matmul_precision(), field.matmul
     torch.set_float32_matmul_precision("highest")
     if matmul is not None:
         field.matmul = replace(matmul, half=False)
@@ -206,7 +208,7 @@ def _rows(field: Field, chosen: Sequence[Mapping[str, Any]], share_identity: boo
     """Which row of a group's codes belongs to which head."""
     own = torch.arange(len(chosen))
     subjects = sorted({row["subject"] for row in chosen})
-    composite = chosen[0]["origin"] == "composite"
+    composite = chosen[0]["origin"] == COMPOSITE
     # Composites of one recipient are different heads: their parts come from different donors.
     sharing = share_identity and not composite
     shared = torch.tensor([subjects.index(row["subject"]) for row in chosen]) if sharing else own
@@ -222,9 +224,9 @@ def _groups(
 ) -> list[list[int]]:
     """Heads that are fitted together: at most `size`, not scans beside composites, the heads of one subject never apart."""
     groups: list[list[int]] = []
-    for origin in ("scan", "composite"):
+    for origin in ORIGINS:
         places = [i for i, row in enumerate(index) if row["origin"] == origin]
-        if not share_identity or origin == "composite":
+        if not share_identity or origin == COMPOSITE:
             groups += [places[a : a + size] for a in range(0, len(places), size)]
             continue
         by_subject: dict[str, list[int]] = {}

@@ -15,25 +15,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load as deserialise
 from torch import Tensor
 
-from facegraft.store import place, write_arrays_atomic, write_json_atomic
+from facegraft.parts import Parts
+from facegraft.store import Location, place, write_arrays_atomic, write_json_atomic
+from facegraft.vocabulary import COMPOSITE
+from facegraft_model.checkpoints.checkpoint import identity, named
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
-from facegraft_model.training.checkpoint import STATE_FILE
 
 FITS_FILE, CODES_FILE = "fits.json", "codes.safetensors"
 FORMAT = "facegraft fits"
-ITEM_COLUMNS = (
-    "key",
-    "subject",
-    "expression",
-    "split",
-    "recipient",
-    "donor_nose",
-    "donor_eyes",
-    "donor_mouth",
-    "origin",
-)
+
+
+def item_columns(parts: Parts) -> tuple[str, ...]:
+    """What is kept of an item's row of the index."""
+    return ("key", "subject", "expression", "split", *parts.head_columns, "origin")
 
 
 @dataclass(frozen=True)
@@ -51,14 +47,14 @@ class Fits:
     alignment: Tensor
     settings: dict[str, Any]
     run: Path
-    samples: Path | None
+    samples: Location | None
 
     def __len__(self) -> int:
         return len(self.items)
 
     def codes_of(self, index: int) -> dict[str, Tensor]:
         """Codes of one head, each [1,dim]; a composite has no expression code."""
-        neutral = self.items[index]["origin"] == "composite"
+        neutral = self.items[index]["origin"] == COMPOSITE
         return {name: code[index : index + 1] for name, code in self.codes.items() if not (name == "exp" and neutral)}
 
     def index(self, key: str) -> int:
@@ -80,7 +76,7 @@ def save_fits(
     errors_mm: Tensor,
     settings: Mapping[str, Any],
     *,
-    samples: Path | None = None,
+    samples: Location | None = None,
     alignment: Tensor | None = None,
 ) -> None:
     """Write a folder of fits. Raises ModelError when it exists already with other contents than fits."""
@@ -93,7 +89,7 @@ def save_fits(
     write_arrays_atomic(path / CODES_FILE, arrays)
     checkpoint = Path(field.provenance["checkpoint"])
     rows = [
-        {name: item.get(name) for name in ITEM_COLUMNS} | {"error_mm": round(float(error), 5)}
+        {name: item.get(name) for name in item_columns(field.parts)} | {"error_mm": round(float(error), 5)}
         for item, error in zip(items, errors_mm, strict=True)
     ]
     document = {
@@ -101,7 +97,7 @@ def save_fits(
         "version": 1,
         "run": str(run.resolve()),
         "checkpoint": checkpoint.name,
-        "checkpoint_sha256": checkpoint_sha256(checkpoint),
+        "checkpoint_sha256": identity(checkpoint),
         "model": field.provenance,
         "mm_per_unit": field.mm_per_unit,
         "samples": None if samples is None else str(samples.resolve()),
@@ -110,11 +106,6 @@ def save_fits(
         "items": rows,
     }
     write_json_atomic(path / FITS_FILE, document)
-
-
-def checkpoint_sha256(checkpoint: Path) -> str:
-    """Identity of a checkpoint: its state file holds the checksums of all the others."""
-    return hashlib.sha256((checkpoint / STATE_FILE).read_bytes()).hexdigest()
 
 
 def load_fits(
@@ -137,12 +128,13 @@ def load_fits(
     if hashlib.sha256(data).hexdigest() != document["codes_sha256"]:
         raise ModelError(f"{path / CODES_FILE} was changed or damaged; fit again")
     folder = Path(run or document["run"])
-    checkpoint = folder / "checkpoints" / document["checkpoint"]
-    if not (checkpoint / STATE_FILE).is_file():
+    checkpoint = named(folder, document["checkpoint"])
+    found = identity(checkpoint)
+    if found is None:
         raise ModelError(
             f"{path} was made with checkpoint {checkpoint}, which is not there; name the run's folder with --run, or fit again with the latest checkpoint"
         )
-    if checkpoint_sha256(checkpoint) != document["checkpoint_sha256"]:
+    if found != document["checkpoint_sha256"]:
         raise ModelError(f"{checkpoint} is not the checkpoint that {path} was made with; fit again")
     field = load_field(checkpoint, device)
     try:

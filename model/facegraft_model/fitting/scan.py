@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from facegraft.meshfiles.points import PointCloud, read_points
+from facegraft.seeds import derived_seed
+from facegraft.surfaces.errors import SamplingError
 from facegraft.surfaces.icp import NearestOf, trimmed_icp
 from facegraft.surfaces.procrustes import procrustes
 from facegraft.surfaces.sampling import sample_surface
@@ -22,7 +24,6 @@ from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fit import FittedCodes, Landmarks, Report, optimise_codes, predict_landmarks
 from facegraft_model.method import Batch, Field
-from facegraft_model.seeds import derived_seed
 
 Align = Literal["none", "rigid", "similarity"]
 SURFACE_SAMPLES = 100_000
@@ -51,12 +52,15 @@ def read_scan(
     """A mesh (sampled evenly over its area) or a point cloud. unit_mm: millimetres per unit of the file.
 
     landmarks: JSON object iBUG index → [x, y, z], or a list of 68 points, in the file's unit.
-    Raises MeshError for a file that cannot be read, SamplingError for a mesh without area, ModelError for too few points.
+    Raises MeshError for a file that cannot be read, ModelError for a mesh without area or too few points.
     """
     cloud = read_points(path)
     rng = np.random.default_rng(derived_seed(seed, "scan"))
     if cloud.faces is not None:
-        drawn = sample_surface(cloud.points, cloud.faces, SURFACE_SAMPLES, rng)
+        try:
+            drawn = sample_surface(cloud.points, cloud.faces, SURFACE_SAMPLES, rng)
+        except SamplingError as error:
+            raise ModelError(f"{path}: {error}; export the mesh again, or give its points alone") from error
         points, normals = drawn.points, drawn.normals
     else:
         points, normals = _cloud_samples(cloud, rng)

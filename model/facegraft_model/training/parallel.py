@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from facegraft_model.errors import ModelError
+from facegraft_model.devices import choose_device
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,6 @@ class Processes:
         total = values.clone()
         dist.all_reduce(total)
         return total / self.world
-
-
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """auto: cuda where there is one. Raises ModelError for a device that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda":
-        if not torch.cuda.is_available():
-            raise ModelError(
-                f"no CUDA device was found by torch {torch.__version__}; use --device cpu, or install torch for CUDA"
-            )
-        return torch.device("cuda", local_rank)
-    if name != "cpu":
-        raise ModelError(f"no device {name!r}; there are auto, cpu and cuda")
-    return torch.device("cpu")
 
 
 @contextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from facegraft.store import open_dataset
+from facegraft.store import Location, open_dataset
+from facegraft.vocabulary import SCAN, TEST
 from facegraft_model.config import Config
 from facegraft_model.fitting.fit import fit_samples
 from facegraft_model.method import Field
@@ -20,14 +20,14 @@ POINTS = 1024
 class Validation:
     """Fits the first scans of the test subjects with the weights as they are."""
 
-    def __init__(self, samples: Path, config: Config, field: Field, device: torch.device, seed: int) -> None:
+    def __init__(self, samples: Location, config: Config, field: Field, device: torch.device, seed: int) -> None:
         self.samples, self.field, self.seed = samples, field, seed
         self.every, steps = config.train.validate_every, config.train.validate_steps
         index = open_dataset(samples, verify=False).index.to_pylist()
         self.keys = [
             row["key"]
             for row in index
-            if row["split"] == "test" and row["origin"] == "scan" and row["status"] == "written"
+            if row["split"] == TEST and row["origin"] == SCAN and row["status"] == "written"
         ][:HEADS]
         share = POINTS / (config.fit.surface + config.fit.near + config.fit.free)
         windows = {

@@ -1,0 +1,61 @@
+"""What the model's commands write: meshes and numbers of an edit, scores and their table, each with its picture.
+
+facegraft_model writes meshes, numbers and scores; the pictures are drawn by facegraft.report. Commands and demo call both from here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from facegraft_model.editing.edit import Edit
+    from facegraft_model.evaluation.records import Scores
+    from facegraft_model.fitting.fits import Fits
+
+SHEET_FILE, TABLE_FILE, FITS_PICTURE = "sheet.png", "table.txt", "fits.png"
+
+
+def save_edit(output: Path, edit: Edit, title: str, suffix: str = "ply", picture: bool = True) -> list[str]:
+    """A mesh of each head, numbers.json and sheet.png; returns what was written, to be named in a line."""
+    from facegraft_model.editing.files import NUMBERS_FILE, write_edit
+
+    meshes = write_edit(output, edit, suffix)
+    written = [f"{len(meshes)} meshes", NUMBERS_FILE]
+    if picture:
+        draw_edit(output, edit, title)
+        written.append(SHEET_FILE)
+    return written
+
+
+def draw_edit(output: Path, edit: Edit, title: str) -> Path:
+    """sheet.png of an edit."""
+    from facegraft.report.modelsheets import write_edit_sheet
+
+    return write_edit_sheet(output / SHEET_FILE, edit.numbers["command"], edit.heads, title)
+
+
+def save_scores(output: Path, scores: Scores) -> str:
+    """scores.json, scores.csv and table.txt; returns the table."""
+    from facegraft_model.evaluation.disentanglement import disentanglement_table
+    from facegraft_model.evaluation.scorefiles import write_scores
+    from facegraft_model.evaluation.scoretable import score_table
+
+    from facegraft.store import write_bytes_atomic
+
+    write_scores(output, scores)
+    table = score_table([scores]) + disentanglement_table([scores])
+    write_bytes_atomic(output / TABLE_FILE, table.encode())
+    return table
+
+
+def draw_fits(
+    output: Path, fits: Fits, samples: Path, resolution: int, surfaces: Path | None = None
+) -> Path:
+    """fits.png: the first fitted heads beside the true ones."""
+    from facegraft_model.evaluation.evaluate import fit_pictures
+
+    from facegraft.report.modelsheets import write_fit_sheet
+
+    shown = fit_pictures(fits, samples, resolution=resolution, surfaces=surfaces)
+    return write_fit_sheet(output / FITS_PICTURE, shown, f"Held-out heads, preset {fits.field.config.preset}")

@@ -1,0 +1,69 @@
+"""What a checkpoint says of a model beside its tensors, and the model made again from both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+
+from facegraft_model.checkpoints.checkpoint import Checkpoint, load_into
+from facegraft_model.config import Config
+from facegraft_model.data.ids import IdTable
+from facegraft_model.errors import ModelError
+from facegraft_model.method import Field, TemplateFacts
+
+TEMPLATE_TENSORS = ("template_landmarks", "template_points", "template_parts")
+
+F = TypeVar("F", bound=Field)
+Make = Callable[[Config, IdTable, TemplateFacts, float], F]
+"""Makes a model, with random weights, from configuration, id table, template and mm per unit."""
+
+
+def model_state(field: Field, seed: int) -> dict[str, Any]:
+    """State of a checkpoint. `field.provenance["data"]` says what it learnt from (`training.setup.data_facts`)."""
+    return {
+        "method": field.config.model.method,
+        "config": field.config.to_json(),
+        "id_table": field.id_table.to_json(),
+        "mm_per_unit": field.mm_per_unit,
+        "data": field.provenance["data"],
+        "seed": seed,
+    }
+
+
+def restored(checkpoint: Checkpoint, kinds: Mapping[str, Make[F]], device: str | torch.device = "cpu") -> F:
+    """The model of a checkpoint, in evaluation mode, with `field.provenance`. kinds: by method, those that are wanted.
+
+    Raises CheckpointError for tensors that are not the model's, ModelError for a state of another version or a method not wanted.
+    """
+    state, where = checkpoint.state, checkpoint.path
+    if isinstance(table := state.get("id_table"), dict) and "parts" not in table:
+        raise ModelError(
+            f"{where} names no parts: it was made by a facegraft whose parts were fixed; train anew, or use the version that made it"
+        )
+    missing = [name for name in ("config", "id_table", "mm_per_unit", "data", "seed") if name not in state]
+    missing += [name for name in TEMPLATE_TENSORS if name not in checkpoint.tensors]
+    if missing:
+        raise ModelError(
+            f"{where}: {missing[0]} is missing; this is no checkpoint of a training run, or one of another version"
+        )
+    config = Config.from_json(state["config"], f"{where}: config")
+    method = config.model.method
+    if method not in kinds:
+        raise ModelError(
+            f"{where} holds a model of method {method}, where {' or '.join(kinds)} is needed; facegraft_model.models.load_field reads all"
+        )
+    template = TemplateFacts(*(checkpoint.tensors[name] for name in TEMPLATE_TENSORS))
+    with torch.random.fork_rng(devices=[]):  # the start, which is random, is overwritten
+        field = kinds[method](config, IdTable.from_json(state["id_table"]), template, state["mm_per_unit"])
+    load_into(field, checkpoint.tensors, where)
+    field.provenance = {
+        "checkpoint": str(where),
+        "step": checkpoint.step,
+        "method": method,
+        "preset": config.preset,
+        "seed": state["seed"],
+        "data": state["data"],
+    }
+    return field.to(device).eval().requires_grad_(False)

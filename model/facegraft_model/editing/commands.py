@@ -1,0 +1,49 @@
+"""Edits of heads that are named by their keys: of folders of fits, or of a run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from facegraft_model.devices import choose_device
+from facegraft_model.editing.edit import DecodeSettings, Edit, interpolate_heads, swap_heads
+from facegraft_model.editing.partcodes import Head
+from facegraft_model.errors import ModelError
+from facegraft_model.fitting.fits import FITS_FILE, Fits, load_fits
+from facegraft_model.method import Field
+from facegraft_model.models import load_field
+
+
+def fitted_head(fits: Fits, key: str) -> Head:
+    """A head by its key. Raises ModelError for one that was not fitted."""
+    return Head(key, fits.codes_of(fits.index(key)))
+
+
+def swap_fitted(fits: Fits, host: str, donors: Mapping[str, str], settings: DecodeSettings | None = None) -> Edit:
+    """`swap_heads` by keys: host, and part → donor."""
+    heads = {part: fitted_head(fits, key) for part, key in donors.items()}
+    return swap_heads(fits.field, fitted_head(fits, host), heads, settings)
+
+
+def interpolate_fitted(
+    fits: Fits,
+    start: str,
+    end: str,
+    order: Sequence[str] | None = None,
+    steps: int = 4,
+    settings: DecodeSettings | None = None,
+) -> Edit:
+    """`interpolate_heads` by keys."""
+    return interpolate_heads(fits.field, fitted_head(fits, start), fitted_head(fits, end), order, steps, settings)
+
+
+def field_and_base(folder: Path, base: str | None = None, device: str = "auto") -> tuple[Field, Head | None]:
+    """The model of a run or of fits, and the fitted head that keeps its other parts. Raises ModelError for a base without fits."""
+    if (folder / FITS_FILE).exists():
+        fits = load_fits(folder, choose_device(device))
+        return fits.field, None if base is None else fitted_head(fits, base)
+    if base is not None:
+        raise ModelError(
+            f"--base {base} names a fitted head, but {folder} is a training run; give the folder of the fits"
+        )
+    return load_field(folder, choose_device(device)), None

@@ -1,0 +1,105 @@
+"""Everything that is measured of a set of fits: reconstruction by part, and how well the parts are disentangled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from facegraft_model.errors import ModelError
+from facegraft_model.evaluation.disentanglement import Progress, counted, measure_disentanglement
+from facegraft_model.evaluation.records import Failure, Scores, ScoreSettings
+from facegraft_model.evaluation.score import decode_items, evaluate
+from facegraft_model.evaluation.truth import Truth
+from facegraft_model.fitting.fits import Fits
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """resolution: of the extracted meshes. pairs: of heads for leakage and swap error; 0: no disentanglement. predictability: heads
+    that variation predictability starts from; 0: none. score: how points are drawn and compared."""
+
+    resolution: int = 256
+    pairs: int = 20
+    predictability: int = 0
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+
+
+def evaluate_fits(
+    fits: Fits,
+    samples: Path,
+    settings: EvaluationSettings,
+    *,
+    surfaces: Path | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Scores of fitted heads against the surfaces that the samples were made of.
+
+    Raises ModelError for fits of scans that are not among the samples, samples with other parts than the model's, and what
+    `score.evaluate` raises.
+    """
+    truth = Truth(samples, surfaces)
+    known = set(truth.samples)
+    strange = [item["key"] for item in fits.items if item["key"] not in known]
+    if strange:
+        raise ModelError(
+            f"{fits.path}: {strange[0]} is no item of {samples}, so there is nothing to compare it with; score fits of that dataset"
+        )
+    model = fits.field
+    if model.parts.names != truth.parts.names:
+        raise ModelError(
+            f"{fits.path}: its model has the parts {', '.join(model.parts)}, {samples} {', '.join(truth.parts)}; "
+            "score it on samples with its own parts, or train on these"
+        )
+    return evaluate(
+        decode_items(
+            model, fits.items, fits.codes_of, truth, resolution=settings.resolution, to_model=fits.alignment.numpy()
+        ),
+        truth,
+        settings.score,
+        method=model.config.preset,
+        landmarks=str(fits.settings.get("landmarks", "none")),
+        resolution=settings.resolution,
+        training_seed=model.provenance["seed"],
+        record={
+            "fit": fits.settings,
+            "model": model.provenance,
+            "share_identity": fits.settings.get("share_identity", False),
+        },
+        disentanglement=measure_disentanglement(
+            fits,
+            truth,
+            resolution=settings.resolution,
+            pairs=settings.pairs,
+            predictability=settings.predictability,
+            scoring=settings.score,
+            progress=progress,
+        ),
+        on_head=counted("scores", len(fits), progress),
+    )
+
+
+def fit_pictures(
+    fits: Fits, samples: Path, *, count: int = 4, resolution: int = 256, surfaces: Path | None = None
+) -> list[dict[str, Any]]:
+    """The first heads for a picture: key, truth (vertices in mm, faces), fit (vertices in mm, faces, parts, distance to the truth in mm)."""
+    truth = Truth(samples, surfaces)
+    shown = []
+    for i in range(min(count, len(fits))):
+        item = fits.items[i]
+        codes, alignment = fits.codes_of(i), fits.alignment.numpy()[i : i + 1]
+        entry = next(
+            decode_items(fits.field, [item], [codes].__getitem__, truth, resolution=resolution, to_model=alignment)
+        )
+        if isinstance(entry, Failure):
+            continue
+        head = truth.head(item["key"])
+        distance = head.surface.nearest(entry.vertices).distance
+        shown.append(
+            {
+                "key": item["key"],
+                "truth": (head.vertices, head.faces),
+                "fit": (entry.vertices, entry.faces, entry.parts, distance),
+            }
+        )
+    return shown

@@ -1,0 +1,409 @@
+"""A linear model of registered heads in the manner of FLAME (Li et al. 2017): PCA of identity, PCA of expression, no network.
+
+vertices = mean + sum_i z_id[i] identity[i] + sum_j z_exp[j] expression[j], where each mode is scaled to unit variance over the
+training heads, so that the prior of a code is N(0, 1). It is a mesh model, not a field: it has no signed distance.
+
+libigl is imported where points are fitted: training and fitting vertices need neither it nor scipy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+
+from facegraft.parts import Parts
+from facegraft.store import AnyPath, Dataset, open_dataset, sha256_file, write_arrays_atomic, write_json_atomic
+from facegraft.surfaces.barycentric import barycentric
+from facegraft.surfaces.nearest import nearest_on_surface
+from facegraft.surfaces.normals import face_normals
+from facegraft.vocabulary import SCAN, TRAIN
+from facegraft_model.data.ids import DataError
+from facegraft_model.data.items import Rows, neutral_expression, select_rows
+from facegraft_model.decoding.extract import Mesh
+from facegraft_model.errors import ModelError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+ARRAYS_FILE, FACTS_FILE = "linear.safetensors", "linear.json"
+FORMAT_NAME, FORMAT_VERSION = "facegraft linear model", 2
+RANK_TOLERANCE = 1e-12
+"""Modes with less than this share of the largest variance are rounding of the Gram matrix in float64."""
+ROUNDING = 2.0**-24
+"""Largest error of a coordinate of the unit ball that is stored in float32."""
+START_NOISE_MM = 5.0
+"""Scale of the distances in the first iteration on points: the model starts stiff, and gives way as correspondences get better."""
+REJECTED_MEDIANS = 4.0
+"""Points farther from the model than this many median distances have no counterpart on it."""
+REJECTED_COSINE = 0.5
+"""Nor have points whose normal differs from the model's by more than 60 degrees."""
+
+
+class LinearShape(NamedTuple):
+    """A decoded head: vertices f64 [V,3] in unit coordinates, faces i64 [F,3], parts u8 [V]."""
+
+    vertices: Floats
+    faces: Ints
+    parts: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFit:
+    """codes: id [Ki] and exp [Ke] (only where it was fitted). mesh: in unit coordinates. rms_mm: over what was fitted to."""
+
+    codes: dict[str, Floats]
+    mesh: Mesh
+    rms_mm: float
+    iterations: int
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """mean [V,3], identity [Ki,V,3] and expression [Ke,V,3] f64 in unit coordinates; faces i64 [F,3], parts u8 [V].
+
+    facts: mm_per_unit, topology, frame, part_set (what the labels mean), and what it was trained on.
+    """
+
+    mean: Floats
+    identity: Floats
+    expression: Floats
+    faces: Ints
+    parts: NDArray[np.uint8]
+    facts: dict[str, Any] = field(repr=False)
+
+    @property
+    def mm_per_unit(self) -> float:
+        return float(self.facts["mm_per_unit"])
+
+    @property
+    def part_set(self) -> Parts:
+        """The parts that its labels stand for."""
+        return Parts.from_json(self.facts["part_set"])
+
+    @property
+    def code_dims(self) -> dict[str, int]:
+        return {"id": len(self.identity), "exp": len(self.expression)}
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def train(
+        cls,
+        surfaces: AnyPath,
+        split: str = TRAIN,
+        identity: int = 300,
+        expression: int = 100,
+        origins: Sequence[str] = (SCAN,),
+    ) -> LinearModel:
+        """PCA on the heads of a split of a dataset of surfaces. identity, expression: modes at most (FLAME's numbers; fewer
+        where the heads span less).
+
+        Identity modes come from the neutral heads about their mean; expression modes from the offsets of each subject's expressive
+        scans from the neutral one, about 0, so that code 0 is neutral. origins=("scan", "composite") takes grafted heads, which are
+        neutral, as further identities. Expressive scans of a subject without neutral scan are left out and listed in `facts`.
+        Raises DataError when the items do not share faces, and when there are fewer than two neutral heads.
+        """
+        store = open_dataset(surfaces)
+        if store.kind != "surfaces":
+            raise DataError(f"{store.path} holds {store.kind}; the linear model learns from surfaces (facegraft clean)")
+        if identity < 1 or expression < 0:
+            raise ModelError(f"identity ({identity}) must be at least 1 and expression ({expression}) at least 0")
+        neutral_name = neutral_expression(store)
+        rows = select_rows(store, split, origins=origins)
+        reader = _Registered(store, rows[0]["key"])
+        neutral = [row for row in rows if row["expression"] == neutral_name]
+        if len(neutral) < 2:
+            raise DataError(
+                f"{store.path} has {len(neutral)} heads of expression {neutral_name!r} in split {split!r}; a linear model needs two at least"
+            )
+        heads = reader.vertices(neutral)
+        mean = heads.mean(0)
+        identity_modes = principal_modes(heads - mean, identity, len(heads) - 1)
+        of_subject = {row["subject"]: head for row, head in zip(neutral, heads, strict=True) if row["origin"] == SCAN}
+        expressive = [row for row in rows if row["expression"] != neutral_name]
+        paired = [row for row in expressive if row["subject"] in of_subject]
+        expression_modes = np.empty((0, mean.size))
+        if paired and expression > 0:
+            offsets = reader.vertices(paired)
+            for offset, row in zip(offsets, paired, strict=True):
+                offset -= of_subject[row["subject"]]
+            expression_modes = principal_modes(offsets, expression, len(offsets))
+        facts = {
+            "mm_per_unit": store.mm_per_unit,
+            "topology": dict(store.schema.topology),
+            "frame": store.schema.frame,
+            "part_set": store.parts.to_json(),
+            "neutral_expression": neutral_name,
+            "trained_on": {
+                "surfaces": str(store.path.resolve()),
+                "fingerprint": store.fingerprint,
+                "split": split,
+                "origins": list(origins),
+                "neutral_heads": len(neutral),
+                "expressive_heads": len(paired) if expression > 0 else 0,
+                "without_neutral_head": sorted(row["key"] for row in expressive if row["subject"] not in of_subject),
+            },
+        }
+        shape = (-1, len(reader.parts), 3)
+        return cls(
+            mean.reshape(shape)[0],
+            identity_modes.reshape(shape),
+            expression_modes.reshape(shape),
+            reader.faces.astype(np.int64),
+            reader.parts,
+            facts,
+        )
+
+    # -- codes to a head ----------------------------------------------------------------------------------------------
+
+    def decode(self, codes: Mapping[str, ArrayLike]) -> LinearShape:
+        """The head of codes id [Ki] and exp [Ke]; without exp it is neutral. Raises ModelError for codes of another size or name."""
+        if "id" not in codes or not set(codes) <= set(self.code_dims):
+            raise ModelError(
+                f"the linear model takes codes id and (where not neutral) exp, not {', '.join(codes) or 'none'}"
+            )
+        vertices = self.mean.copy()
+        for name, modes in (("id", self.identity), ("exp", self.expression)):
+            if name in codes:
+                code = np.asarray(codes[name], dtype=np.float64)
+                if code.shape != (len(modes),):
+                    raise ModelError(
+                        f"code {name} of the linear model has {len(modes)} numbers, not shape {list(code.shape)}"
+                    )
+                vertices += np.tensordot(code, modes, axes=1)
+        return LinearShape(vertices, self.faces, self.parts)
+
+    def _fit(self, code: Floats, expression: bool, squared: Floats, iterations: int) -> LinearFit:
+        """squared [n]: squared distances, in units, of what was fitted to."""
+        ids = len(self.identity)
+        codes = {"id": code[:ids]} | ({"exp": code[ids:]} if expression else {})
+        mesh = Mesh(self.decode(codes).vertices, self.faces)
+        return LinearFit(codes, mesh, float(np.sqrt(squared.mean())) * self.mm_per_unit, iterations)
+
+    # -- fitting ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _modes(self) -> Floats:
+        """All modes [V,3,Ki + Ke], vertices first: points of the surface gather the rows of their triangle."""
+        return np.ascontiguousarray(np.concatenate([self.identity, self.expression]).transpose(1, 2, 0))
+
+    @cached_property
+    def _gram(self) -> Floats:
+        flat = self._modes.reshape(-1, self._modes.shape[2])
+        return flat.T @ flat
+
+    def _count(self, expression: bool) -> int:
+        return len(self.identity) + (len(self.expression) if expression else 0)
+
+    def fit_vertices(self, vertices: ArrayLike, *, noise_mm: float = 0.1, expression: bool = True) -> LinearFit:
+        """Codes of a registered head [V,3] in unit coordinates: least |v - head(z)|^2 / noise^2 + |z|^2.
+
+        noise_mm: standard deviation of each coordinate, which weighs the data against the prior; 0: no prior. expression=False:
+        identity alone. Raises ModelError for another number of vertices.
+        """
+        target = np.asarray(vertices, dtype=np.float64)
+        if target.shape != self.mean.shape or not np.isfinite(target).all():
+            raise ModelError(
+                f"a head of this linear model is {len(self.mean)} finite vertices [V,3], not shape {list(target.shape)}; "
+                "fit points (fit_points) where the mesh is not registered"
+            )
+        count = self._count(expression)
+        flat = self._modes.reshape(-1, self._modes.shape[2])[:, :count]
+        offset = (target - self.mean).ravel()
+        if noise_mm > 0:
+            code = _ridge(self._gram[:count, :count], flat.T @ offset, noise_mm / self.mm_per_unit)
+        else:
+            code = np.asarray(np.linalg.lstsq(flat, offset, rcond=None)[0], dtype=np.float64)
+        squared = ((offset - flat @ code) ** 2).reshape(-1, 3).sum(1)
+        return self._fit(code, expression, squared, 1)
+
+    def fit_points(
+        self,
+        points: ArrayLike,
+        normals: ArrayLike | None = None,
+        *,
+        noise_mm: float = 0.5,
+        slide: float = 0.1,
+        iterations: int = 30,
+        max_points: int = 4000,
+        expression: bool = True,
+        seed: int = 0,
+    ) -> LinearFit:
+        """Codes of a scan, points [n,3] in unit coordinates: non-rigid ICP onto the coefficients, from the mean, without landmarks.
+
+        Each iteration finds the nearest point q_i of the model's surface to every p_i, and solves for the codes that minimise
+        sum_i ((n_i . d_i)^2 + slide^2 |d_i|^2) / noise^2 + |z|^2, with d_i = p_i - q_i(z) and n_i the model's normal at q_i. The noise
+        falls from 5 mm to noise_mm in the first two thirds of the iterations; it ends when nothing moves by 0.001 mm any more.
+        normals [n,3] (outward) keep points off surfaces that face the other way. max_points: of more, this many are drawn.
+        The scan has to be in the model's frame already: no rigid motion is fitted. Raises ModelError for points that are not finite.
+        """
+        scan, directions = _chosen(points, normals, max_points, seed)
+        if not (noise_mm > 0 and iterations > 0 and slide >= 0):
+            raise ModelError(
+                f"noise_mm ({noise_mm}) and iterations ({iterations}) must be positive, slide ({slide}) not negative"
+            )
+        count, unit = self._count(expression), self.mm_per_unit
+        code = np.zeros(count)
+        vertices: Floats = self.mean
+        faces = np.ascontiguousarray(self.faces, dtype=np.int64)
+        noises = np.geomspace(max(START_NOISE_MM, noise_mm), noise_mm, max(2 * iterations // 3, 1)) / unit
+        used = 0
+        for used in range(1, iterations + 1):
+            _, face, nearest = nearest_on_surface(vertices, faces, scan)
+            corners = faces[face]
+            weights = barycentric(nearest, vertices[corners])
+            facing = face_normals(vertices, corners)
+            kept = _counterparts(scan - nearest, facing, directions)
+            equations = _Equations(self._modes, self.mean, corners[kept], weights[kept], count)
+            system, right = equations.normal_equations(scan[kept], facing[kept], slide)
+            before = vertices
+            code = _ridge(system, right, noises[min(used, len(noises)) - 1])
+            vertices = self.mean + self._modes[..., :count] @ code
+            if used >= len(noises) and np.abs(vertices - before).max() * unit < 1e-3:
+                break
+        squared = nearest_on_surface(vertices, faces, scan).distance ** 2
+        return self._fit(code, expression, squared, used)
+
+    # -- on disk ------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write FOLDER/linear.safetensors and then linear.json, which holds its checksum. Returns the folder."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        arrays = {name: getattr(self, name) for name in ("mean", "identity", "expression", "faces", "parts")}
+        write_arrays_atomic(path / ARRAYS_FILE, arrays)
+        document = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "sha256": sha256_file(path / ARRAYS_FILE)}
+        write_json_atomic(path / FACTS_FILE, {**document, "facts": self.facts})
+        return path
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> LinearModel:
+        """Raises ModelError when the folder holds no linear model, one of another version, or a damaged one."""
+        path = Path(folder)
+        try:
+            document = json.loads((path / FACTS_FILE).read_bytes())
+            data = (path / ARRAYS_FILE).read_bytes()
+        except (OSError, ValueError) as error:
+            raise ModelError(f"no linear model in {path}: {error}") from error
+        if not isinstance(document, dict) or document.get("format") != FORMAT_NAME:
+            raise ModelError(f"{path / FACTS_FILE} does not describe a linear model")
+        if document.get("version") != FORMAT_VERSION:
+            raise ModelError(
+                f"{path} is a linear model of version {document.get('version')!r}, not {FORMAT_VERSION}; train it anew"
+            )
+        if hashlib.sha256(data).hexdigest() != document.get("sha256"):
+            raise ModelError(
+                f"{path / ARRAYS_FILE} is damaged (its bytes are not those that were written); train it anew"
+            )
+        try:
+            arrays = load_arrays(data)
+            return cls(
+                **{name: arrays[name] for name in ("mean", "identity", "expression", "faces", "parts")},
+                facts=document["facts"],
+            )
+        except (SafetensorError, KeyError) as error:
+            raise ModelError(f"{path} is no whole linear model ({error}); train it anew") from error
+
+
+def principal_modes(offsets: Floats, count: int, freedom: int) -> Floats:
+    """The first `count` principal modes [k,D] of offsets [n,D], each as long as its standard deviation (`freedom` in the denominator).
+
+    With X = U S V^T, they are S V^T / sqrt(freedom) = U^T X / sqrt(freedom), with U from the Gram matrix X X^T: there are far
+    fewer heads than coordinates. Modes that the rounding of stored vertices would explain are left out.
+    """
+    variance, vectors = np.linalg.eigh(offsets @ offsets.T)
+    variance, vectors = variance[::-1], vectors[:, ::-1]
+    smallest = max(RANK_TOLERANCE * variance[0], offsets.shape[1] * ROUNDING**2)
+    rank = int(np.count_nonzero(variance > smallest))
+    modes: Floats = vectors[:, : min(rank, count)].T @ offsets / np.sqrt(freedom)
+    return modes
+
+
+class _Registered:
+    """Reads the vertices of items and checks that all have the faces and parts of the first."""
+
+    def __init__(self, store: Dataset, first: str) -> None:
+        self.store, self.first = store, first
+        self.faces: NDArray[np.int32] = store.read(first, "faces")
+        self.parts: NDArray[np.uint8] = store.read(first, "vertex_parts")
+
+    def vertices(self, rows: Rows) -> Floats:
+        """[n, 3 V] f64 in unit coordinates. Raises DataError for an item with other faces."""
+        heads = np.empty((len(rows), 3 * len(self.parts)))
+        for head, row in zip(heads, rows, strict=True):
+            key = row["key"]
+            for name, own in (("faces", self.faces), ("vertex_parts", self.parts)):
+                if not np.array_equal(self.store.read(key, name), own):
+                    raise DataError(
+                        f"{self.store.path}: {name} of item {key} differ from those of item {self.first}; a linear model needs heads "
+                        "that are all closed in the same way (facegraft clean --set mode=head)"
+                    )
+            head[:] = self.store.read(key, "vertices").astype(np.float64).ravel()
+        return heads
+
+
+class _Equations:
+    """q(z) = offset + rows z for points given by the corners [n,3] of their triangles and barycentric weights [n,3]."""
+
+    def __init__(self, modes: Floats, mean: Floats, corners: Ints, weights: Floats, count: int) -> None:
+        self.offset = np.einsum("nc,ncj->nj", weights, mean[corners])
+        self.rows = np.zeros((len(corners), 3, count))
+        for corner, weight in zip(corners.T, weights.T, strict=True):
+            self.rows += weight[:, None, None] * modes[corner, :, :count]
+
+    def normal_equations(self, points: Floats, normals: Floats, slide: float) -> tuple[Floats, Floats]:
+        """Matrix [K,K] and right side [K] of least sum_i (n_i . d_i)^2 + slide^2 |d_i|^2, d = points - q(z)."""
+        d = points - self.offset
+        along = np.einsum("nj,njk->nk", normals, self.rows)
+        system: Floats = along.T @ along
+        right: Floats = along.T @ np.einsum("nj,nj->n", normals, d)
+        if slide > 0:
+            flat = self.rows.reshape(-1, self.rows.shape[2])
+            system += slide**2 * (flat.T @ flat)
+            right += slide**2 * (flat.T @ d.ravel())
+        return system, right
+
+
+def _ridge(system: Floats, right: Floats, noise: float) -> Floats:
+    """z of least |A z - b|^2 / noise^2 + |z|^2, given A^T A and A^T b."""
+    return np.asarray(np.linalg.solve(system + noise**2 * np.eye(len(system)), right), dtype=np.float64)
+
+
+def _counterparts(gaps: Floats, facing: Floats, directions: Floats | None) -> NDArray[np.bool_]:
+    """Which scan points have a counterpart: gaps [n,3] to the model, its normals [n,3] there, the scan's normals."""
+    distance = np.linalg.norm(gaps, axis=1)
+    kept = distance <= REJECTED_MEDIANS * np.median(distance) + np.finfo(np.float64).eps
+    if directions is not None:
+        agrees = np.einsum("nj,nj->n", facing, directions) >= REJECTED_COSINE
+        # Where nothing agrees the normals point inwards or the scan is elsewhere: no code can be fitted to that.
+        if not (kept & agrees).any():
+            raise ModelError(
+                "no point of the scan faces the way the model does; are its normals outward, and is it in the model's frame?"
+            )
+        kept &= agrees
+    result: NDArray[np.bool_] = kept
+    return result
+
+
+def _chosen(points: ArrayLike, normals: ArrayLike | None, most: int, seed: int) -> tuple[Floats, Floats | None]:
+    scan = np.asarray(points, dtype=np.float64)
+    directions = None if normals is None else np.asarray(normals, dtype=np.float64)
+    if scan.ndim != 2 or scan.shape[1] != 3 or not len(scan) or not np.isfinite(scan).all():
+        raise ModelError(f"a scan is finite points [n,3], not shape {list(scan.shape)} or with NaN")
+    if directions is not None and directions.shape != scan.shape:
+        raise ModelError(f"normals must be [n,3] as the points, but have shape {list(directions.shape)}")
+    if len(scan) > most:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(scan), most, replace=False))
+        scan, directions = scan[chosen], None if directions is None else directions[chosen]
+    return scan, directions

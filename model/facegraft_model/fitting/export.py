@@ -1,0 +1,83 @@
+"""Fitted heads as mesh files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from facegraft.meshfiles.write import write_mesh
+from facegraft.parts import Parts
+from facegraft.store import write_json_atomic
+from facegraft_model.decoding.extract import Decoded, decode
+from facegraft_model.errors import ModelError
+from facegraft_model.fitting.fits import Fits
+
+MESHES_FILE = "meshes.json"
+Suffix = Literal["ply", "glb", "obj"]
+
+
+def extract_fits(
+    fits: Fits,
+    output: Path,
+    *,
+    keys: Sequence[str] | None = None,
+    resolution: int = 256,
+    mode: Literal["sparse", "dense"] = "sparse",
+    suffix: Suffix = "ply",
+    unit: Literal["mm", "unit"] = "mm",
+    on_head: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """A mesh of each fitted head, with part labels and template coordinates, and OUT/meshes.json. Returns the files.
+
+    unit mm: millimetres about the centre of the unit ball, in the coordinates that the head was given in (its alignment undone);
+    unit: the model's own coordinates.
+    Raises EmptyFieldError, naming the head, for a field without a surface: no file is written for it.
+    """
+    chosen = list(range(len(fits))) if keys is None else [fits.index(key) for key in keys]
+    if not chosen:
+        raise ModelError(f"{fits.path} holds no heads to extract")
+    output.mkdir(parents=True, exist_ok=True)
+    written, rows = [], []
+    for number, i in enumerate(chosen):
+        key = fits.items[i]["key"]
+        try:
+            decoded = decode(fits.field, fits.codes_of(i), resolution=resolution, mode=mode)
+        except ModelError as error:
+            raise type(error)(f"head {key}: {error}") from error
+        path = output / f"{key}.{suffix}"
+        write_decoded(path, decoded, head_to_mm(fits, i) if unit == "mm" else np.eye(4), fits.field.parts)
+        written.append(path)
+        rows.append(
+            {"key": key, "file": path.name, "vertices": len(decoded.mesh.vertices), "faces": len(decoded.mesh.faces)}
+        )
+        if on_head is not None:
+            on_head(number + 1, len(chosen))
+    settings: dict[str, Any] = {
+        "fits": str(fits.path.resolve()),
+        "resolution": resolution,
+        "mode": mode,
+        "unit": unit,
+        "mm_per_unit": fits.field.mm_per_unit,
+    }
+    write_json_atomic(output / MESHES_FILE, {**settings, "model": fits.field.provenance, "heads": rows})
+    return written
+
+
+def head_to_mm(fits: Fits, index: int) -> np.ndarray:
+    """Map [4,4] from unit coordinates to mm about the unit ball's centre, in the coordinates that the head was given in."""
+    scale = np.diag([fits.field.mm_per_unit] * 3 + [1.0])
+    if fits.samples is not None:
+        return scale @ np.linalg.inv(fits.alignment[index].numpy())
+    return np.linalg.inv(fits.alignment[index].numpy())
+
+
+def write_decoded(path: Path, decoded: Decoded, transform: np.ndarray, parts: Parts) -> None:
+    """A decoded head under a map [4,4], with what the format can hold. parts: those of the model."""
+    vertices = decoded.mesh.vertices @ transform[:3, :3].T + transform[:3, 3]
+    template = None if path.suffix == ".obj" else decoded.template_coords
+    write_mesh(
+        path, vertices, decoded.mesh.faces, parts=decoded.parts, part_names=parts.labelled, template_coords=template
+    )

@@ -1,1 +1,0 @@
-"""From a field to triangle meshes: grids, extraction, correspondence, files."""

@@ -1,1 +1,0 @@
-"""Scores by part, tables of them, and comparisons of methods."""

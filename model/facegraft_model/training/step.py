@@ -1,0 +1,86 @@
+"""One step of training: a batch becomes a loss, its gradient, and a step of the optimiser."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from facegraft_model.config import TrainConfig
+from facegraft_model.errors import ModelError
+from facegraft_model.method import Batch, Field, Terms
+from facegraft_model.training.parallel import Processes
+
+
+class TrainingStep(nn.Module):
+    """Loss of a batch: one module, so that one graph can be compiled and DDP sees every parameter."""
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self, batch: Batch, epoch: Tensor) -> tuple[Tensor, Terms]:
+        terms = self.field.training_terms(batch, self.field.codes_of(batch), epoch)
+        return torch.stack(list(terms.values())).sum(), terms
+
+
+class StepResult(NamedTuple):
+    """Loss and its terms, and the norm of the gradient before clipping: scalars."""
+
+    loss: Tensor
+    terms: Terms
+    grad_norm: Tensor
+
+
+def step_module(field: Field, train: TrainConfig, processes: Processes) -> nn.Module:
+    """The step of a field, compiled where the configuration asks for it, and one for all processes where there are several."""
+    step, device = TrainingStep(field), processes.device
+    if train.compile == "on" or (train.compile == "auto" and device.type == "cuda"):
+        step.compile(fullgraph=True, dynamic=False)
+    if processes.world == 1:
+        return step
+    return DistributedDataParallel(step, device_ids=[device] if device.type == "cuda" else None)
+
+
+def optimise(
+    module: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch, epoch: Tensor, train: TrainConfig
+) -> StepResult:
+    """One step of the optimiser. module: of `step_module`; epoch: how many epochs have gone by, a scalar.
+
+    The batch goes through in `accumulate` equal parts, whose gradients add up to that of the batch.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    terms: Terms = {}
+    loss = torch.zeros((), device=epoch.device)
+    parts = split_batch(batch, train.accumulate)
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        # Processes exchange gradients once a step: with the last part, when each has all of its own.
+        quiet = module.no_sync() if isinstance(module, DistributedDataParallel) and not last else nullcontext()
+        with quiet:
+            part_loss, part_terms = module(part, epoch)
+            (part_loss / len(parts)).backward()
+        loss = loss + part_loss.detach() / len(parts)
+        terms = {name: terms.get(name, 0) + value.detach() / len(parts) for name, value in part_terms.items()}
+    norm = nn.utils.clip_grad_norm_(module.parameters(), train.clip_grad or math.inf)
+    optimiser.step()
+    return StepResult(loss, terms, norm)
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """A batch as equal parts of its items. Raises ModelError when they do not come out equal."""
+    if parts == 1:
+        return [batch]
+    count = len(batch["item"])
+    if count % parts:
+        raise ModelError(f"{count} items of a process cannot be split into train.accumulate={parts} equal parts")
+    shared = {"stage_part_labels"}
+    size = count // parts
+    return [
+        {name: value if name in shared else value[index * size : (index + 1) * size] for name, value in batch.items()}
+        for index in range(parts)
+    ]

@@ -1,0 +1,69 @@
+"""`facegraft model train` and `fit`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import refused, run_model
+
+from facegraft.errors import FacegraftError
+
+
+@pytest.mark.slow
+def test_training_leaves_what_was_promised(house: Path) -> None:
+    records = [json.loads(line) for line in (house / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {"step", "loss", "sdf", "points_per_s", "data_wait_ms"} <= records[0].keys()
+    assert records[-1]["sdf"] < records[0]["sdf"] / 2
+    latest = (house / "run" / "checkpoints" / "latest").read_text().strip()
+    assert {path.name for path in (house / "run" / "checkpoints" / latest).iterdir()} == {
+        "model.safetensors",
+        "optim.safetensors",
+        "state.json",
+    }
+
+
+@pytest.mark.slow
+def test_a_scan_that_was_turned_and_moved_is_fitted_in_its_own_coordinates(house: Path, tmp_path: Path) -> None:
+    import igl
+    import trimesh
+
+    from facegraft.store import open_dataset
+
+    surfaces = open_dataset(house / "surfaces")
+    key = next(row["key"] for row in surfaces.index.to_pylist() if row["split"] == "test" and row["origin"] == "scan")
+    item = surfaces[key]
+    angle = np.radians(12)
+    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    points = surfaces.mm_per_unit * item["vertices"] @ turn.T + [30.0, -20.0, 50.0]
+    kept = points[:, 2] > np.quantile(points[:, 2], 0.4)  # the front alone, as a scanner sees it
+    trimesh.PointCloud(points[kept] / 1000).export(tmp_path / "scan.ply")
+    run_model(
+        "fit",
+        house / "run",
+        "--points",
+        tmp_path / "scan.ply",
+        "--unit-mm",
+        1000,
+        "-o",
+        tmp_path / "fits",
+        "--steps",
+        40,
+        "--quiet",
+    )
+    document = json.loads((tmp_path / "fits" / "fits.json").read_text())
+    assert document["settings"]["alignment"] == "rigid" and document["settings"]["landmarks"] == "none"
+    run_model("extract", tmp_path / "fits", "-o", tmp_path / "meshes", "--resolution", 48, "--quiet")
+    mesh = trimesh.load(tmp_path / "meshes" / "scan.ply", process=False)
+    squared = igl.point_mesh_squared_distance(
+        points[kept], np.asarray(mesh.vertices), np.asarray(mesh.faces, dtype=np.int64)
+    )[0]
+    assert np.median(np.sqrt(squared)) < 5.0, "120 steps make a coarse model, but it must lie on the scan"
+
+
+def test_wrong_usage_is_answered_in_one_line(tmp_path: Path) -> None:
+    assert "either SAMPLES or --points" in refused("fit", "run", "-o", tmp_path)
+    with pytest.raises(FacegraftError, match="no preset 'tinny'"):
+        run_model("train", tmp_path, "-o", tmp_path / "run", "--preset", "tinny")

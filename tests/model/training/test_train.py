@@ -1,0 +1,551 @@
+"""Training: what it learns, what it logs, and that it ends at the same numbers however often it is interrupted."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from facegraft_model.checkpoints import checkpoint as checkpoints
+from facegraft_model.config import Config, TrainConfig
+from facegraft_model.devices import choose_device
+from facegraft_model.errors import ModelError
+from facegraft_model.field import FaceField
+from facegraft_model.models import load_field
+from facegraft_model.nets.siren import Matmul
+from facegraft_model.training import train as training
+from facegraft_model.training.parallel import Processes
+from facegraft_model.training.runlog import read_metrics
+from facegraft_model.training.schedule import learning_rate_factor
+from facegraft_model.training.step import TrainingStep, split_batch
+from facegraft_model.training.train import train
+from torch import Tensor
+
+from facegraft.store import DamagedError, StoreError, open_dataset
+from facegraft.testing.disk import DiskFault
+from facegraft.testing.inject import VARIABLE, environment
+
+Batch = dict[str, Tensor]
+STEP = torch.zeros(())
+MEASURED = ("points_per_s", "step_ms", "data_wait_ms", "seconds")
+"""What depends on the machine's speed."""
+BASELINES = {
+    "deepsdf": ["baseline.deepsdf_dim=4", "baseline.deepsdf_width=16", "baseline.deepsdf_layers=4"],
+    "i3dmm": [
+        "baseline.i3dmm_width=16",
+        "baseline.i3dmm_id_dim=4",
+        "baseline.i3dmm_exp_dim=4",
+        "baseline.i3dmm_layers=4",
+        "baseline.i3dmm_reference_width=16",
+    ],
+}
+
+
+@pytest.fixture
+def go(spheres: Path, tiny: Config) -> Callable[..., Path]:
+    """Train the tiny model in a folder with some settings changed."""
+
+    def go(run: Path, *settings: str, samples: Path = spheres, seed: int = 0) -> Path:
+        return train(samples, run, tiny.with_settings(settings), device="cpu", seed=seed, progress=False)
+
+    return go
+
+
+def trajectory(run: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in record.items() if name not in MEASURED} for record in read_metrics(run)]
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Bit by bit: parameters, buffers, the optimiser, and everything that was logged but times."""
+    first, second = checkpoints.load(one), checkpoints.load(other)
+    assert first.step == second.step and first.state == second.state
+    for mine, theirs in ((first.tensors, second.tensors), (first.optim(), second.optim())):
+        assert mine.keys() == theirs.keys()
+        assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+    assert trajectory(one) == trajectory(other)
+
+
+# -- learning --------------------------------------------------------------------------------------------------------------
+
+
+def test_spheres_of_two_radii_are_learnt(trained: Path) -> None:
+    """Below 1e-2 units around the surface of neutral heads; a smile, which half as many scans have, is larger by 2.5e-2 or more."""
+    field = load_field(trained)
+    u = torch.nn.functional.normalize(torch.randn(500, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    offset = torch.linspace(-0.04, 0.04, 500)
+    for name, radius in (("anna", 0.5), ("dave", 0.6)):
+        row = field.id_table.subject(name)
+        neutral = {code: table[row : row + 1] for code, table in field.tables.items() if code != "exp"}
+        for expression, scale in ((None, 1.0), ("neutral", 1.0), ("smile", 1.05)):
+            codes = dict(neutral)
+            if expression is not None:
+                codes["exp"] = field.tables["exp"][field.id_table.expression(name, expression)][None]
+            points = (radius * scale + offset)[:, None] * u
+            sdf, grad = field.sdf_and_grad(points[None], codes)
+            assert (sdf[0] - offset).abs().mean() < (1.5e-2 if expression == "smile" else 1e-2)
+            assert (1 - torch.nn.functional.cosine_similarity(grad[0], u)).mean() < 0.05
+
+
+def test_the_loss_falls_and_the_record_is_complete(trained: Path) -> None:
+    records = read_metrics(trained)
+    assert [record["step"] for record in records] == list(range(10, 121, 10))
+    assert records[-1]["sdf"] < 0.3 * records[0]["sdf"]
+    terms = {"sdf", "eikonal", "eikonal_neutral", "normal", "correction", "landmark_generation", "landmark_consistency"}
+    terms |= {"code", "neutral", "dense", "locality"}
+    for record in records:
+        assert set(record) == {
+            "step",
+            "loss",
+            "lr",
+            "epoch",
+            "points_per_s",
+            "step_ms",
+            "data_wait_ms",
+            "grad_norm",
+            *terms,
+        }
+        assert all(math.isfinite(value) for value in record.values())
+        assert record["loss"] == pytest.approx(sum(record[name] for name in terms), rel=1e-4)
+        assert 0 < record["data_wait_ms"] < record["step_ms"]
+        assert record["points_per_s"] == pytest.approx(4 * (128 + 32 + 16) / record["step_ms"] * 1e3, rel=0.01)
+        assert record["epoch"] == pytest.approx(
+            record["step"] * 4 / 10
+        )  # 8 scans and 2 composites of the training subjects
+
+
+# -- interruption ----------------------------------------------------------------------------------------------------------
+
+WORKER = """
+import json, sys, torch
+from pathlib import Path
+from facegraft_model.config import Config
+from facegraft_model.training.train import train
+torch.set_num_threads(1)
+samples, run, config = sys.argv[1:]
+train(samples, run, Config.from_json(json.loads(Path(config).read_text())), device="cpu", progress=False)
+"""
+
+
+@pytest.fixture
+def start(spheres: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a training process of its own; none outlives the test."""
+    started = []
+
+    def start(run: Path, config: Config, **environment: str) -> subprocess.Popen[str]:
+        path = tmp_path / f"config{len(started)}.json"
+        path.write_text(json.dumps(config.to_json()))
+        command = [sys.executable, "-c", WORKER, str(spheres), str(run), str(path)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
+    while not ((records := read_metrics(run)) and records[-1]["step"] >= step):
+        if process.poll() is not None:
+            pytest.fail(f"training ended too early: {process.communicate()[1]}")
+        time.sleep(0.01)
+
+
+def test_a_killed_run_resumes_to_the_same_trajectory(
+    start: Callable[..., subprocess.Popen[str]], go: Callable[..., Path], tiny: Config, tmp_path: Path
+) -> None:
+    """SIGKILL in mid-run; the end is that of a run that nobody disturbed, bit by bit."""
+    settings = ["train.steps=14", "train.schedule=cosine", "train.checkpoint_minutes=1e-9"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    # A checkpoint after every step; the eighth waits for a file that never comes, so that the run is not over before it is killed.
+    gate = DiskFault(
+        str(killed),
+        str(tmp_path / "ledger"),
+        nth=8,
+        operations=("replace",),
+        match="step_*",
+        gate=str(tmp_path / "gate"),
+    )
+    faults = environment(disk=gate)
+    process = start(killed, tiny.with_settings(settings), **{name: faults[name] for name in ("PYTHONPATH", VARIABLE)})
+    wait_for_step(killed, 5, process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    reached = checkpoints.load(killed).step
+    assert 4 <= reached < 8
+    go(killed, *settings)
+    go(whole, *settings)
+    assert_same_end(killed, whole)
+    steps = [record["step"] for record in read_metrics(killed)]
+    assert steps == list(range(1, 15))
+
+
+def test_a_second_process_in_the_same_folder_is_refused(go: Callable[..., Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with (run / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(ModelError, match="run is being trained by another process"):
+            go(run)
+    assert go(run, "train.steps=1").name == "step_00000001"
+
+
+@pytest.mark.parametrize("method", ["parts", "imface", "deepsdf", "i3dmm"])
+def test_a_run_in_two_sittings_is_a_run_in_one(go: Callable[..., Path], tmp_path: Path, method: str) -> None:
+    """Adam's moments, dropout, the order of items and windows: nothing depends on where a sitting began."""
+    settings = [f"model.method={method}", *BASELINES.get(method, [])]
+    go(tmp_path / "two", *settings, "train.steps=2")
+    torch.rand(7)  # somebody else's random numbers
+    go(tmp_path / "two", *settings, "train.steps=4")
+    go(tmp_path / "one", *settings, "train.steps=4")
+    assert_same_end(tmp_path / "two", tmp_path / "one")
+    assert go(tmp_path / "one", *settings, "train.steps=4").name == "step_00000004"
+    assert load_field(tmp_path / "one").provenance["method"] == method
+    if method in FaceField.METHODS:
+        assert isinstance(FaceField.load(tmp_path / "one"), FaceField)
+    else:
+        with pytest.raises(ModelError, match=f"step_00000004 holds a model of method {method}, where parts or imface"):
+            FaceField.load(tmp_path / "one")
+
+
+def test_validation_is_logged_and_changes_nothing(go: Callable[..., Path], tmp_path: Path) -> None:
+    go(tmp_path / "with", "train.steps=3", "train.validate_every=2", "train.validate_steps=2")
+    go(tmp_path / "without", "train.steps=3")
+    validations = [record for record in read_metrics(tmp_path / "with") if record.get("split") == "validation"]
+    assert [record["step"] for record in validations] == [2, 3]
+    assert all(0 < record["surface_error_mm"] <= record["worst_error_mm"] < 100 for record in validations)
+    with_tensors, without = (checkpoints.load(tmp_path / name).tensors for name in ("with", "without"))
+    assert all(torch.equal(with_tensors[name], without[name]) for name in without)
+
+
+@pytest.mark.parametrize("moment", ["step", "between"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(
+    go: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, number: signal.Signals
+) -> None:
+    """During the third step, or at any moment between two steps."""
+    target, name = (training, "optimise") if moment == "step" else (Processes, "agreed")
+    original, calls = getattr(target, name), []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(name)
+        result = original(*arguments)
+        if len(calls) == 3:
+            signal.raise_signal(number)
+        return result
+
+    monkeypatch.setattr(target, name, interrupted)
+    handler = signal.getsignal(number)
+    path = go(tmp_path / "run", "train.steps=9")
+    monkeypatch.undo()
+    step = 3
+    if moment == "between":
+        step = len(read_metrics(tmp_path / "run"))
+        assert step < 5
+    assert path.name == f"step_{step:08d}" and checkpoints.load(tmp_path / "run").step == step
+    assert [record["step"] for record in read_metrics(tmp_path / "run")] == list(range(1, step + 1))
+    assert signal.getsignal(number) is handler
+
+
+# -- what is refused -------------------------------------------------------------------------------------------------------
+
+
+def test_another_configuration_seed_or_dataset_is_refused_by_name(
+    go: Callable[..., Path], tmp_path: Path, write_spheres: Callable[..., Path]
+) -> None:
+    run = tmp_path / "run"
+    go(run, "train.steps=1")
+    with pytest.raises(ModelError, match=r"run was trained with other settings: seed; use the same ones"):
+        go(run, seed=1)
+    with pytest.raises(
+        ModelError, match=r"loss\.sdf \(3000\.0 before, 1\.0 now\), train\.lr \(0\.001 before, 0\.5 now\);"
+    ):
+        go(run, "loss.sdf=1", "train.lr=0.5")
+    other = write_spheres(radii={"anna": 0.4, "bert": 0.5, "cleo": 0.6, "dave": 0.6, "eve": 0.5})
+    with pytest.raises(ModelError, match="other settings: fingerprint"):
+        go(run, samples=other)
+    document = json.loads((run / "config.json").read_text())
+    document["fingerprint"] = open_dataset(other).fingerprint
+    (run / "config.json").write_text(json.dumps(document))
+    with pytest.raises(ModelError, match="step_00000001 was trained on other samples"):
+        go(run, samples=other)
+    (run / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"holds checkpoints but no config\.json"):
+        go(run)
+    (run / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json cannot be read"):
+        go(run)
+    (run / "config.json").write_text('{"config": {}}')
+    with pytest.raises(ModelError, match=r"config\.json is no configuration of a training run"):
+        go(run)
+
+
+def test_samples_without_the_template_morph_are_refused(
+    go: Callable[..., Path], tmp_path: Path, write_spheres: Callable[..., Path]
+) -> None:
+    with pytest.raises(ModelError, match=r"no template morph.*composites and heads together"):
+        go(tmp_path / "run", "data.stage=0", "loss.dense=0", samples=write_spheres(stages=1))
+
+
+def test_windows_larger_than_the_samples_are_refused(go: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="a window of 5000 surface points is larger than the 600 of item"):
+        go(tmp_path / "run", "data.surface=5000")
+
+
+def test_a_damaged_shard_is_refused(
+    go: Callable[..., Path], tmp_path: Path, write_spheres: Callable[..., Path]
+) -> None:
+    samples = write_spheres()
+    (shard,) = (samples / "shards").glob("*.safetensors")
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(DamagedError, match=shard.name):
+        go(tmp_path / "run", samples=samples)
+
+
+def test_a_nan_in_the_samples_names_item_and_field(
+    go: Callable[..., Path], tmp_path: Path, write_spheres: Callable[..., Path]
+) -> None:
+    def poison(key: str, arrays: dict[str, np.ndarray]) -> None:
+        if key == "bert_smile":
+            arrays["near_sdf"][3] = np.nan
+
+    with pytest.raises(StoreError, match=r"bert_smile.*near_sdf.*(NaN|nan|finite)"):
+        go(tmp_path / "run", samples=write_spheres(change=poison))
+
+
+def test_a_loss_that_is_no_number_stops_training(go: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"the loss became (nan|inf) at step \d.*Lower train\.lr"):
+        go(tmp_path / "run", "train.lr=1e30", "train.clip_grad=0")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 42 bytes"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_too_little_memory_says_which_setting_helps(
+    go: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(TrainingStep, "forward", fail)
+    with pytest.raises(
+        ModelError,
+        match=r"out of memory on cpu: 4 items of 112 points .* train\.accumulate to 4 .* data\.items or data\.surface",
+    ):
+        go(tmp_path / "run", "train.accumulate=2")
+
+
+def test_another_error_of_the_step_is_left_as_it_is(
+    go: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(TrainingStep, "forward", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        go(tmp_path / "run")
+
+
+def test_devices_are_chosen_by_name() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ModelError, match="no device 'tpu'; there are auto, cpu and cuda"):
+        choose_device("tpu")
+    if not torch.cuda.is_available():
+        assert choose_device("auto") == torch.device("cpu")
+        with pytest.raises(ModelError, match="no CUDA device was found"):
+            choose_device("cuda")
+
+
+# -- the step --------------------------------------------------------------------------------------------------------------
+
+
+def gradients(step: TrainingStep, batches: list[Batch]) -> dict[str, Tensor]:
+    step.zero_grad()
+    for batch in batches:
+        (step(batch, STEP)[0] / len(batches)).backward()
+    return {
+        name: parameter.grad.clone() for name, parameter in step.field.named_parameters() if parameter.grad is not None
+    }
+
+
+def assert_close(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert (value - other[name]).abs().max() <= tolerance * other[name].abs().max().clamp_min(1e-6), name
+
+
+def test_the_loss_is_the_sum_of_the_terms_and_every_parameter_learns(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch]
+) -> None:
+    """A parameter without a gradient would stop several processes that train together."""
+    step = TrainingStep(make_field())
+    loss, terms = step(make_batch(), STEP)
+    assert float(loss.detach()) == pytest.approx(sum(float(term.detach()) for term in terms.values()))
+    assert gradients(step, [make_batch()]).keys() == dict(step.field.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_parts_of_a_batch_have_the_gradient_of_the_whole(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], parts: int
+) -> None:
+    step, batch = TrainingStep(make_field(moved=0.01)), make_batch(items=4)
+    assert_close(gradients(step, list(split_batch(batch, parts))), gradients(step, [batch]), 1e-10)
+
+
+def test_accumulation_changes_training_by_rounding_only(go: Callable[..., Path], tmp_path: Path) -> None:
+    go(tmp_path / "whole", "train.steps=2")
+    go(tmp_path / "parts", "train.steps=2", "train.accumulate=2")
+    for one, other in zip(trajectory(tmp_path / "whole"), trajectory(tmp_path / "parts"), strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-6)
+
+
+def test_a_batch_splits_evenly_or_not_at_all(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch(items=4) | {"stage_part_labels": torch.arange(5)}
+    halves = split_batch(batch, 2)
+    for name, value in batch.items():
+        if name == "stage_part_labels":
+            assert all(torch.equal(half[name], value) for half in halves)
+        else:
+            assert torch.equal(torch.cat([half[name] for half in halves]), value)
+    with pytest.raises(ModelError, match=r"4 items of a process cannot be split into train\.accumulate=3"):
+        split_batch(batch, 3)
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", [{"window": True}, {"method": "imface", "hyper": "film"}], ids=["parts", "imface"])
+def test_the_step_is_one_graph(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], model: dict[str, Any], backend: str
+) -> None:
+    """torch.compile with fullgraph=True, which any break in the graph would end. aot_eager traces the backward pass as well."""
+    step, batch = TrainingStep(make_field(moved=0.01, **model)), make_batch()
+    eager = gradients(step, [batch])
+    torch.compiler.reset()
+    step.compile(backend=backend, fullgraph=True, dynamic=False)
+    assert_close(gradients(step, [batch]), eager, 1e-9)
+
+
+@pytest.mark.slow
+def test_rounded_products_compile_too(make_field: Callable[..., FaceField], make_batch: Callable[..., Batch]) -> None:
+    step = TrainingStep(make_field(moved=0.01, method="imface").float())
+    batch = {name: value.float() if value.dtype == torch.float64 else value for name, value in make_batch().items()}
+    step.field.matmul = Matmul(True)
+    eager = gradients(step, [batch])
+    step.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+    assert_close(gradients(step, [batch]), eager, 1e-3)
+
+
+DDP_WORKER = """
+import os, sys, torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from facegraft_model.training.step import TrainingStep, split_batch
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+field, batch = torch.load(sys.argv[1], weights_only=False)
+step = TrainingStep(field)
+step.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+module = DistributedDataParallel(step)
+loss, _ = module(split_batch(batch, 2)[dist.get_rank()], torch.zeros(()))
+loss.backward()
+if dist.get_rank() == 0:
+    torch.save({name: parameter.grad for name, parameter in field.named_parameters()}, sys.argv[2])
+dist.destroy_process_group()
+"""
+
+
+def torchrun(command: list[str]) -> None:
+    """Two processes as torchrun would start them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**common, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in "01"
+    ]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=900)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradient_of_one(
+    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tmp_path: Path
+) -> None:
+    """DistributedDataParallel around the compiled step, half of the batch each; float64."""
+    field, batch = make_field(moved=0.01, method="imface"), make_batch(items=4)
+    expected = gradients(TrainingStep(field), [batch])
+    field.zero_grad()
+    torch.save((field, batch), tmp_path / "given.pt")
+    torchrun([sys.executable, "-c", DDP_WORKER, str(tmp_path / "given.pt"), str(tmp_path / "gradients.pt")])
+    assert_close(torch.load(tmp_path / "gradients.pt"), expected, 1e-12)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(go: Callable[..., Path], spheres: Path, tiny: Config, tmp_path: Path) -> None:
+    """The whole loop under torchrun; and one process can go on where two stopped."""
+    config = tmp_path / "config.json"
+    settings = ["train.steps=3", "train.accumulate=2", "train.validate_steps=1"]
+    config.write_text(json.dumps(tiny.with_settings(settings).to_json()))
+    torchrun([sys.executable, "-c", WORKER, str(spheres), str(tmp_path / "two"), str(config)])
+    go(tmp_path / "one", *settings)
+    # The first process logs the loss of its own half.
+    assert [record["step"] for record in read_metrics(tmp_path / "two")] == [1, 2, 3, 3]
+    two, one = checkpoints.load(tmp_path / "two").tensors, checkpoints.load(tmp_path / "one").tensors
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-2, atol=1e-4, msg=name)
+    assert go(tmp_path / "two", *settings[1:], "train.steps=4").name == "step_00000004"
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_the_eager_run_within_rounding(go: Callable[..., Path], tmp_path: Path) -> None:
+    """torch.compile with its default back end, which needs a C++ compiler."""
+    go(tmp_path / "eager", "train.steps=2")
+    go(tmp_path / "compiled", "train.steps=2", "train.compile=on")
+    for one, other in zip(trajectory(tmp_path / "eager"), trajectory(tmp_path / "compiled"), strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-6)
+
+
+# -- learning rates --------------------------------------------------------------------------------------------------------
+
+
+def test_the_step_schedule_is_the_papers() -> None:
+    """x 0.95 every 10 epochs from epoch 200."""
+    factors = {
+        epoch: learning_rate_factor(TrainConfig(), epoch * 5, 5.0, 10**6) for epoch in (0, 199, 200, 209, 210, 850)
+    }
+    expected = {0: 1, 199: 1, 200: 0.95, 209: 0.95, 210: 0.95**2, 850: 0.95**66}
+    assert factors == pytest.approx(expected)
+
+
+def test_the_cosine_schedule_rises_in_the_warm_up_and_falls_to_one_percent() -> None:
+    config = TrainConfig(schedule="cosine", warmup_steps=9)
+    factors = [learning_rate_factor(config, step, 5.0, 1000) for step in range(1000)]
+    assert factors[0] == pytest.approx(0.1, rel=1e-3) and factors[4] == pytest.approx(0.5, rel=1e-3)
+    assert factors[9:] == sorted(factors[9:], reverse=True)
+    assert factors[500] == pytest.approx(0.505) and factors[-1] == pytest.approx(0.01, rel=1e-3)
