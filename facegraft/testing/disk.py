@@ -87,7 +87,7 @@ class _Disk:
 
     def check(self, operation: str, path: str | os.PathLike[str] | int) -> None:
         """Raises the fault's OSError when it is the turn of this operation."""
-        place = Path(f"/proc/self/fd/{path}").readlink() if isinstance(path, int) else Path(path).absolute()
+        place = Path(f"/proc/self/fd/{path}").readlink() if isinstance(path, int) else Path(os.fsdecode(path)).absolute()
         fault = self._fault
         inside = place.is_relative_to(self._under)
         if operation not in fault.operations or not inside or not fnmatch(place.name, fault.match):
