@@ -9,6 +9,7 @@ and the test suites that prove a plug-in right.
     clock     a clock that jumps, and one that stands still until the test moves it
     distance  DistanceSuite: a pytest class that proves a distance backend right
     hashes    the bytes of a dataset, to be compared
+    heads     HeadSourceSuite: a pytest class that proves a source of heads right
     stage     StageSuite: a pytest class that proves a stage right: same bytes when killed, with any number of workers
     twice     several commands started at the same instant
 
