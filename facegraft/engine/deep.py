@@ -114,6 +114,6 @@ def _array_difference(there: np.ndarray, made: np.ndarray) -> str | None:
     differing = there != made
     count = int(np.count_nonzero(differing))
     if count == 0:
-        return "equal values of other bits (such as 0 and -0)"
+        return "equal values of other bits (as 0 and -0)"
     largest = np.abs(there[differing].astype(np.float64) - made[differing].astype(np.float64)).max()
     return f"{count} of {there.size} values differ, by up to {largest:.3g}"

@@ -1,6 +1,6 @@
 """The plan: which items are to be made, and which shard each belongs to.
 
-Shards are cut from the sorted keys by the shard size alone, so that the same plan gives the same shards whatever runs it. On disk
+Shards are cut from the sorted keys by the shard size alone, so that the same plan always gives the same shards. On disk
 the plan is `plan.parquet`, a row group per shard, so that a task reads only its own rows.
 """
 

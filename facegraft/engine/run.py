@@ -81,7 +81,7 @@ def execute(
     record = run_record(stage_path, plan, sharded, inputs, parameters, seed)
     stage_name(stage_path)
     make_output(folder)
-    refuse_foreign_folder(folder)  # before the lock file is made in somebody's folder
+    refuse_foreign_folder(folder)  # before a lock file is made in a folder that is not ours
     refuse_links(folder)
     with locked(folder) as check_lock:
         bind_to_run(folder, record)
@@ -90,7 +90,7 @@ def execute(
                 # A worker that was cut off may have outlived the run that gave it up.
                 sweep_shards(folder)
                 return _summary_of_finished(folder, record, start)
-            withdraw_dataset(folder)  # somebody took files away, or damaged them: make them again
+            withdraw_dataset(folder)  # files are missing or damaged: make them again
         with _resumable(folder):
             write_attachments(folder, plan)
             return _make_and_finish(folder, record, sharded, options, client, start, check_lock)

@@ -84,7 +84,7 @@ def write_run(folder: Location, record: RunRecord) -> None:
 
 
 def read_run(folder: Location) -> RunRecord:
-    """Raises EngineError where there is none, and StoreError (DamagedError) where it is damaged."""
+    """Read run.json. Raises EngineError where the folder holds no run, and DamagedError where the file is damaged."""
     path = folder / RUN_FILE
     if path.is_symlink():
         raise EngineError(f"{path} is a link; a run's folder holds its own files: remove it, or choose another folder")

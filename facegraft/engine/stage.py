@@ -106,7 +106,7 @@ def build_stage(stage_path: str, context: StageContext) -> Stage:
 def process_item(
     stage: Stage, item: PlannedItem, rng: np.random.Generator, memory_reason: str = "killed: out of memory"
 ) -> ItemResult:
-    """Call the item function and turn whatever happens into a result. Only a KeyboardInterrupt goes through."""
+    """Call the item function and turn its outcome, also an exception, into a result. Only a KeyboardInterrupt goes through."""
     try:
         output = stage.process(item, rng)
         if not isinstance(output, ItemOutput):

@@ -1,7 +1,7 @@
-"""Files that are whole or absent: temporary name, fsync, rename, fsync of the folder; in an object store, one put.
+"""Files that are complete or absent: temporary name, fsync, rename, fsync of the folder; in an object store, one put.
 
 A file under its final name has always been written to the end and flushed to the disk. What a killed process
-leaves is named `<final name>.tmp-<host>-<pid>-<random>`; readers never look at such names, and the next writer
+leaves is named `<final name>.tmp-<host>-<pid>-<random>`; readers never look at these names, and the next writer
 of the same final name removes those whose writer is dead.
 """
 
@@ -30,10 +30,10 @@ _CHUNK = 1 << 22
 
 
 def canonical_json(obj: Any) -> bytes:
-    """The one way a document is spelled: UTF-8, keys sorted, indented by one, a newline at the end.
+    """The one spelling of a document: UTF-8, keys sorted, indented by one, a newline at the end.
 
     Numpy scalars become plain numbers. Raises StoreError for NaN or infinity (write null instead) and for
-    anything that JSON has no word for.
+    anything else that JSON cannot hold.
     """
     try:
         return (
@@ -75,7 +75,7 @@ def sha256_file(path: AnyPath) -> str:
 
 
 def read_bytes(path: AnyPath) -> bytes:
-    """The whole file, or StoreError."""
+    """The bytes of a file. Raises StoreError where it cannot be read."""
     try:
         return place(path).read_bytes()
     except OSError as error:
@@ -83,7 +83,7 @@ def read_bytes(path: AnyPath) -> bytes:
 
 
 def write_bytes_atomic(path: AnyPath, data: bytes | memoryview) -> None:
-    """Put `data` under `path` wholly or not at all, and on the disk (in the store) before returning.
+    """Put `data` under `path` completely or not at all, and on the disk (in the store) before returning.
 
     Missing folders are made. On any failure the temporary file is removed; what `path` held before stays.
     Raises StoreError for a full disk, an input/output error, a missing permission, a store that does not answer.
@@ -126,7 +126,7 @@ def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def file_size(path: Location) -> int | None:
-    """Bytes of a file, None where there is none of that name (a link to one counts). Raises StoreError when that cannot be told."""
+    """Bytes of a file (a link to one counts); None where there is no file of that name. Raises StoreError when the disk does not answer."""
     if isinstance(path, RemotePath):
         return path.size()
     try:
@@ -171,7 +171,7 @@ def is_temporary(name: str) -> bool:
 
 
 def temporary_name(final: str) -> str:
-    """A name that nobody else has, and that tells whose it is."""
+    """A name that no other process uses, and that says which process writes the file."""
     return f"{final}{TEMPORARY_MARK}{host_name()}-{os.getpid()}-{secrets.token_hex(6)}"
 
 

@@ -63,12 +63,12 @@ class Cache:
         """
         if not _SHA256.fullmatch(file.sha256):
             raise DamagedError(f"{file.path} has no sha256 in the record that lists it; {file.remedy}")
-        shelf = self.folder / file.sha256[:2]
-        copy = shelf / file.sha256
+        subfolder = self.folder / file.sha256[:2]
+        copy = subfolder / file.sha256
         try:
-            make_folder(shelf)
-            with _alone(shelf):
-                if _is_whole(copy, file, check):
+            make_folder(subfolder)
+            with _exclusively(subfolder):
+                if _is_sound(copy, file, check):
                     os.utime(copy)
                     return copy
                 copy.unlink(missing_ok=True)
@@ -126,7 +126,7 @@ def default_cache() -> Cache:
 
 
 def download(file: RemoteFile, target: Path) -> None:
-    """Copy a remote file to `target`, which appears whole and with the recorded bytes or not at all. Raises DamagedError, OSError."""
+    """Copy a remote file to `target`, which appears with the recorded bytes or not at all. Raises DamagedError, OSError."""
     found = file.path.size()
     if found is None:
         raise StoreError(f"{file.path} is missing; {file.remedy}")
@@ -154,16 +154,16 @@ def _pieces(file: RemoteFile) -> Iterator[bytes]:
         raise StoreError(f"{file.path} is missing; {file.remedy}") from error
 
 
-def _is_whole(copy: Path, file: RemoteFile, check: bool) -> bool:
+def _is_sound(copy: Path, file: RemoteFile, check: bool) -> bool:
     if copy.is_symlink() or not copy.is_file() or copy.stat().st_size != file.bytes:
         return False
     return not check or sha256_file(copy) == file.sha256
 
 
 @contextmanager
-def _alone(shelf: Path) -> Iterator[None]:
-    """One process at a time works on a shelf, so that what several need is downloaded once."""
-    descriptor = os.open(shelf / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+def _exclusively(subfolder: Path) -> Iterator[None]:
+    """Hold the lock of a subfolder, so that what several processes need is downloaded once."""
+    descriptor = os.open(subfolder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

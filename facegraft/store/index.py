@@ -29,7 +29,7 @@ def index_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -
 
 
 def table_to_bytes(table: pa.Table) -> bytes:
-    """The table as parquet; the same rows give the same bytes (with the same pyarrow), whatever chunks the table came in."""
+    """The table as parquet; the same rows give the same bytes (with the same pyarrow), however the table is divided into chunks."""
     sink = pa.BufferOutputStream()
     pq.write_table(
         table.combine_chunks(),

@@ -1,7 +1,7 @@
-"""What a parquet file would become in memory, told from its bytes before anything of it is decoded.
+"""How large a parquet file would become in memory, read from its bytes before any of it is decoded.
 
-Run lengths, dictionaries and compression let a small file stand for terabytes. What a file says of itself in its footer may be a
-lie; the headers of the pages, which say how large each becomes, are what the decoder goes by, so they are read here.
+Run lengths, dictionaries and compression let a small file stand for terabytes. The footer of a file may be
+wrong about this on purpose; the decoder goes by the headers of the pages, which say how large each becomes, so they are read here.
 Format: parquet-format, thrift compact protocol.
 """
 
@@ -71,7 +71,7 @@ def _text_bytes(column: pa.ChunkedArray) -> int:
 
 def _page_sizes(data: bytes, column: Any) -> Iterator[int]:
     """Uncompressed size of every page of a column chunk. Raises ValueError where there is no page header."""
-    if column.num_values == 0:  # the decoder looks at none then, and an empty table's offsets point nowhere
+    if column.num_values == 0:  # the decoder reads no page then, and an empty table's offsets point nowhere
         return
     at = column.data_page_offset
     if column.has_dictionary_page:
@@ -134,7 +134,7 @@ class _Thrift:
             for _, inner in self._fields():
                 self._skip(inner, depth + 1)
         else:
-            raise ValueError("a page header that is none")
+            raise ValueError("a page header with a field of unknown kind")
 
     def _byte(self) -> int:
         self._advance(1)

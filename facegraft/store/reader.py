@@ -112,7 +112,7 @@ class Dataset:
 
     @property
     def parts(self) -> Parts:
-        """The parts of its items. Raises StoreError for a dataset of heads, which have none yet."""
+        """The parts of its items. Raises StoreError for a dataset of heads, which has no parts yet."""
         return self.schema.require_parts()
 
     @property
@@ -127,7 +127,7 @@ class Dataset:
 
     @cached_property
     def shared(self) -> dict[str, np.ndarray]:
-        """The arrays that all items share, read-only; empty where there are none."""
+        """The arrays that all items share, read-only; an empty dict for a dataset without them."""
         data = self._attachment(SHARED_FILE)
         try:
             arrays: dict[str, np.ndarray] = {} if data is None else _deserialise(data)
@@ -154,7 +154,7 @@ class Dataset:
 
     @property
     def region_map(self) -> dict[str, Any] | None:
-        """The region map that the dataset was made with, as parsed JSON; None where none was attached."""
+        """The region map that the dataset was made with, as parsed JSON; None where no map is attached."""
         data = self._attachment(REGION_MAP_FILE)
         try:
             document: dict[str, Any] | None = None if data is None else json.loads(data)
@@ -300,7 +300,7 @@ class Dataset:
         return self._handles[name]
 
     def _open_copy(self, name: str) -> Any:
-        """The open copy of a remote shard, checked each time that it is opened: the cache is nobody's own."""
+        """The open copy of a remote shard, checked each time that it is opened: other processes use the cache too."""
         shard = self._files[name]
         assert self.cache is not None
         try:

@@ -1,7 +1,7 @@
 """Folders in object stores: the part of pathlib's API that facegraft uses, over fsspec.
 
-What is there is found out by asking for the name itself (HEAD, GET), never from a listing: listings may lag. An object is put
-in one request, which the store carries out wholly or not at all, so there are no temporary names and no renames; what arrived
+Whether an object exists is found out by asking for its name (HEAD, GET), never from a listing: listings may lag. An object is put
+in one request, which the store carries out completely or not at all, so there are no temporary names and no renames; what arrived
 is then compared with what was sent.
 """
 
@@ -128,7 +128,7 @@ class RemotePath:
     # -- asking -------------------------------------------------------------------------------------------------------
 
     def size(self) -> int | None:
-        """Bytes of the object of this name, None where there is none."""
+        """Bytes of the object of this name; None where there is no object."""
         found = self._info()
         return None if found is None or found["type"] != "file" else int(found["size"])
 
@@ -185,7 +185,7 @@ class RemotePath:
         return self.read_bytes().decode()
 
     def open(self, mode: str = "rb") -> io.BytesIO:
-        """The whole object, as a file to read."""
+        """The object's bytes, as a file to read."""
         if mode != "rb":
             raise ValueError(f"{self} is opened for reading bytes only, not {mode!r}")
         return io.BytesIO(self.read_bytes())
@@ -341,7 +341,7 @@ def _filesystem(root: str, _process: int) -> Any:
 
 @contextmanager
 def _asking(url: str) -> Iterator[None]:
-    """Errors about the name go through; those about the way there become one line."""
+    """Lets errors about the name through, and turns those about the connection into one line."""
     try:
         yield
     except FileNotFoundError as error:
@@ -355,7 +355,7 @@ def _asking(url: str) -> Iterator[None]:
             "AWS_SECRET_ACCESS_KEY or AWS_PROFILE for s3://) and what they may do"
         ) from error
     except Exception as error:
-        # Every store's library has errors of its own, and none of them is about the bytes of the object.
+        # Every store's library has errors of its own, all of them about the connection and not about the object.
         hint = "give credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)"
         if "Credential" not in type(error).__name__:
             hint = (

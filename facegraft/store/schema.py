@@ -167,7 +167,7 @@ class DatasetSchema:
         )
 
     def require_parts(self) -> Parts:
-        """The parts. Raises StoreError for a dataset that has none."""
+        """The parts. Raises StoreError for a dataset without parts (heads)."""
         if self.parts is None:
             raise StoreError(f"a dataset of {self.kind} has no parts; they come with composites, surfaces and samples")
         return self.parts
@@ -210,7 +210,8 @@ def commit_name(shard: str) -> str:
 
 
 def check_fields(key: str, arrays: Mapping[str, np.ndarray], schema: DatasetSchema) -> None:
-    """Every field there, none besides, each with its dtype and shape, floats finite. Raises FieldError naming item and field."""
+    """Check that an item has exactly the fields of the schema, with their dtypes and shapes, and finite floats. Raises FieldError naming item
+    and field."""
     for name in arrays:
         if name not in schema.fields:
             raise FieldError(f"item {key}: unknown field {name!r}{nearest(name, schema.fields)}")

@@ -1,4 +1,4 @@
-"""Is a dataset whole? Every file against its checksum, every array against the schema, a few facts about the numbers."""
+"""Checks of a complete dataset: every file against its checksum, every array against the schema, some facts about the numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BALL_TOLERANCE = 1e-6
 
 
 def verify_dataset(path: AnyPath) -> list[str]:
-    """Findings, one line each; an empty list means that the dataset is whole.
+    """Findings, one line each; an empty list means that nothing is wrong.
 
     Checked: dataset.json and index (checksum, version, counts), attachments, every shard (size, sha256) and its commit record
     against the index, every item's fields (names, dtypes, shapes, finite), stray files among the shards, and: normals are
@@ -101,7 +101,7 @@ def _commit(
             yield f"{path}: the row of item {printable(row['key'])} differs from the index"
     missing = {key for key, row in rows.items() if row["shard"] == shard["name"]} - set(record["planned"])
     if missing:
-        yield f"{path} lacks {len(missing)} items that the index puts there, such as {min(missing)}"
+        yield f"{path} lacks {len(missing)} items that the index puts there, for example {min(missing)}"
 
 
 def _shard(
@@ -126,7 +126,7 @@ def _shard(
 
 @contextmanager
 def _checked_copy(folder: Location, shard: dict[str, Any]) -> Iterator[Path]:
-    """The shard, its sha256 compared. A remote one is fetched for the occasion: what the cache holds proves nothing about the store."""
+    """The shard, its sha256 compared. A remote one is downloaded anew: a copy in the cache says nothing about the store."""
     if not isinstance(folder, RemotePath):
         check_shard_file(folder, shard)
         path = folder / SHARD_FOLDER / shard["name"]

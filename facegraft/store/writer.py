@@ -103,7 +103,7 @@ def write_shard(
             }
         )
     for refusal in rejected:
-        # One line, and not a whole traceback: the index is a table.
+        # One line and not a traceback: the index is a table.
         reason = " ".join(refusal.reason.split())[:MAX_REASON_LENGTH]
         if not reason:
             raise StoreError(f"item {refusal.key} is rejected without a reason")
@@ -128,7 +128,7 @@ def write_shard(
 def read_commit(folder: AnyPath, shard: str, plan_sha256: str, *, check_bytes: bool = True) -> dict[str, Any] | None:
     """The commit record of a shard, or None where the shard has to be (re)made.
 
-    It holds when it is whole, belongs to this plan, and the shard beside it has the recorded size and (check_bytes) sha256.
+    It counts when it is undamaged, belongs to this plan, and the shard beside it has the recorded size and (check_bytes) sha256.
     """
     try:
         record = load_commit(folder, shard)
@@ -145,7 +145,7 @@ def read_commit(folder: AnyPath, shard: str, plan_sha256: str, *, check_bytes: b
 
 
 def load_commit(folder: AnyPath, shard: str) -> dict[str, Any] | None:
-    """The commit record as it stands, None where there is none. Raises DamagedError when its bytes are not what was written."""
+    """The commit record as it is on disk, or None where there is no record. Raises DamagedError when its bytes are not what was written."""
     path = place(folder) / SHARD_FOLDER / commit_name(shard)
     if path.is_symlink():
         raise DamagedError(f"{path} is a link; delete it and run the same command again to rebuild its shard")
@@ -254,7 +254,7 @@ def finish_dataset(
 
 
 def sweep_shards(folder: AnyPath) -> None:
-    """Remove what dead writers left among the shards; what a living one is at work on stays."""
+    """Remove the temporary files of dead writers among the shards; those of living ones stay."""
     root = place(folder)
     if isinstance(root, RemotePath):
         return  # nothing is ever put under a temporary name there
@@ -264,7 +264,7 @@ def sweep_shards(folder: AnyPath) -> None:
 
 
 def withdraw_dataset(folder: AnyPath) -> None:
-    """Take back "complete" (remove dataset.json) before shards of a finished dataset are made anew, as `retry` does."""
+    """Remove dataset.json, so that the dataset counts as incomplete while some of its shards are made again (`retry`)."""
     remove_file_durably(place(folder) / DATASET_FILE)
 
 

@@ -8,7 +8,8 @@ and the test suites that prove a plug-in right.
     disk      ENOSPC, EIO, EACCES on chosen writes of any process; a real small disk
     clock     a clock that jumps, and one that stands still until the test moves it
     distance  DistanceSuite: a pytest class that proves a distance backend right
-    stage     StageSuite: a pytest class that proves a stage right, whatever is killed and with any number of workers
+    hashes    the bytes of a dataset, to be compared
+    stage     StageSuite: a pytest class that proves a stage right: same bytes when killed, with any number of workers
     twice     several commands started at the same instant
 
 Nothing here is imported by the rest of facegraft. It needs Linux. See docs/faults.md.

@@ -52,8 +52,7 @@ def _clocks(jumps: Sequence[ClockJump]) -> tuple[Callable[[], float], Callable[[
 
 
 class HeldClock:
-    """A clock that moves only by `advance`, by the `step_s` of every look at it, and by the sleep of whoever sleeps by it, which takes
-    no time at all. `while_asleep` is called in every sleep: what happens meanwhile elsewhere.
+    """A clock that moves only by `advance`, by the `step_s` of every look at it, and by `sleep`, which returns at once. `while_asleep` is called in every sleep: what happens meanwhile elsewhere.
 
     Safe to use from several threads.
     """
@@ -75,7 +74,7 @@ class HeldClock:
             self.while_asleep()
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Until the event is set, or somebody has moved the clock that far."""
+        """Until the event is set, or the clock has been moved that far."""
         with self._moved:
             end = self._now + seconds
             while not event.is_set() and self._now < end:

@@ -64,7 +64,7 @@ class OwnCluster:
             client.wait_for_workers(count, timeout=_START_S)
 
     def kill(self, name: str) -> list[psutil.Process]:
-        """SIGKILL to that very process: "scheduler", a nanny, or a worker that has none. Returns those that it leaves behind; a nanny's
+        """SIGKILL to one process: "scheduler", a nanny, or a worker without a nanny. Returns the processes that it leaves behind; a nanny's
         worker ends itself, soon but not at once."""
         process = self._processes.pop(name)
         left = family(process.pid)[1:]
@@ -73,7 +73,7 @@ class OwnCluster:
         return left
 
     def kill_worker(self, name: str) -> bool:
-        """SIGKILL to the worker below the nanny of that name, and not to the nanny; False when it had none just then."""
+        """SIGKILL to the worker below the nanny of that name, and not to the nanny; False when it had no worker just then."""
         victims = dask_workers(self._processes[name].pid)
         kill(victims)
         return bool(victims)

@@ -39,9 +39,9 @@ def cuts(data: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
 @contextmanager
 def damaged(path: Path, data: bytes) -> Iterator[None]:
     """The file holds other bytes for as long as the block lasts."""
-    whole = path.read_bytes()
+    before = path.read_bytes()
     path.write_bytes(data)
     try:
         yield
     finally:
-        path.write_bytes(whole)
+        path.write_bytes(before)

@@ -84,7 +84,7 @@ def dask_workers(pid: int) -> list[psutil.Process]:
 
 
 def kill(victims: Iterable[psutil.Process]) -> None:
-    """SIGKILL to all of them. They are stopped first, so that none sees another die and acts on it."""
+    """SIGKILL to all of them. They are stopped first, so that no one of them sees another die and acts on it."""
     victims = list(victims)
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for process in victims:
@@ -123,7 +123,7 @@ def end_chaos(address: str) -> None:
 
 
 def _client(address: str) -> Any:
-    # Dask is imported by those who use it; the killing of processes needs none.
+    # Imported here: to kill processes needs no Dask.
     distributed: Any = importlib.import_module("distributed")
     return distributed.Client(address, set_as_default=False)
 

@@ -13,7 +13,6 @@ stage's module must be importable by name in all of them (sys.path of this proce
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -33,12 +32,11 @@ from facegraft.engine.plan import shard_plan
 from facegraft.store import Dataset, open_dataset, verify_dataset
 from facegraft.store.writer import REJECT_FOLDER, SHARD_FOLDER
 from facegraft.testing.disk import DiskFault, recorded
+from facegraft.testing.hashes import dataset_hash
 from facegraft.testing.inject import environment
 from facegraft.testing.killer import committed, family, kill
 from facegraft.testing.poison import POISONED, poisoned
 
-# Of a run's folder: what says how and when the run was made, and not what was made.
-_NOT_DATA = ("logs", "rejects", ".lock", "run.json")
 _RUN = """
 import pickle, sys
 from facegraft.engine import execute
@@ -57,13 +55,6 @@ class StageCase:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     rejected: frozenset[str] = frozenset()
-
-
-def dataset_hash(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a dataset's folder that must not depend on workers, kills, the clock or where the inputs are."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    kept = [path for path in files if path.relative_to(folder).parts[0] not in _NOT_DATA]
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
 
 
 class StageSuite:
@@ -152,7 +143,7 @@ class StageSuite:
         assert verify_dataset(made) == []
         written = [row for key, row in rows.items() if key not in rejected]
         empty = {column for column in made_case.plan.schema.columns if all(row[column] is None for row in written)}
-        assert empty == self.empty_columns, "columns that the schema declares and no item fills"
+        assert empty == self.empty_columns, f"no item fills the columns {sorted(empty)}"
 
     @pytest.mark.parametrize("workers", [1, 2])
     def test_workers_make_the_same_bytes(

@@ -22,7 +22,7 @@ class Ended:
 def start_together(
     commands: Sequence[Sequence[str]], env: Mapping[str, str] | None = None, timeout_s: float = 900.0
 ) -> list[Ended]:
-    """Run the commands at once and wait for all. Raises subprocess.TimeoutExpired, and then leaves none running."""
+    """Run the commands at once and wait for all. Raises subprocess.TimeoutExpired, and then has killed them all."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-S", "-c", _GATE, *command],

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from facegraft.engine import EngineOptions, RunSummary, StagePlan, execute
-from facegraft.engine.cluster.client import ShardClient
+from facegraft.engine.cluster import ShardClient
+from facegraft.testing.hashes import dataset_hash
+
+__all__ = ["STAGE", "dataset_hash", "options", "run"]
 
 STAGE = "toy_stages:ToyStage"
 
 
 def options(**changes: Any) -> EngineOptions:
     return EngineOptions(
-        **{"progress": False, "item_timeout_s": 30.0, "item_memory_gb": 1.0, "max_rejects": 1.0, **changes}
+        **{"progress": False, "item_timeout_s": 120.0, "item_memory_gb": 1.0, "max_rejects": 1.0, **changes}
     )
 
 
@@ -31,10 +33,3 @@ def run(
     return execute(
         stage, plan, [str(output.parent)], output, {"scale": scale, "near": 3}, seed, options(**changes), client=client
     )
-
-
-def dataset_hash(folder: Path) -> dict[str, str]:
-    """Hash of every file of the dataset. Not of logs, lock and tracebacks, nor of run.json, which names the input folder."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    kept = [path for path in files if path.relative_to(folder).parts[0] not in ("logs", "rejects", ".lock", "run.json")]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}

@@ -151,7 +151,7 @@ def test_nanny(tmp_path: Path, dask: OwnCluster, undisturbed: dict[str, str], mo
     thread.join()
     check_final_names(output, undisturbed)
     # The worker may outlive the run and die in the middle of a file that nobody waits for: the same command takes that away.
-    psutil.wait_procs(orphans, timeout=120)
+    psutil.wait_procs(orphans, timeout=600)
     toys(output, scheduler=dask.address)
     check_complete(output, undisturbed)
     check_not_made_again(output, before)

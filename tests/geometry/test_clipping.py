@@ -105,7 +105,7 @@ def test_same_bytes_in_every_process_and_on_any_number_of_cores() -> None:
     for chosen in (cores, cores[:1]):
         bind = f"import os; os.sched_setaffinity(0, {chosen})\n" if hasattr(os, "sched_setaffinity") else ""
         run = subprocess.run(
-            [sys.executable, "-c", bind + SCRIPT], capture_output=True, text=True, check=True, timeout=120
+            [sys.executable, "-c", bind + SCRIPT], capture_output=True, text=True, check=True, timeout=600
         )
         digests.add(run.stdout.strip())
     assert len(digests) == 1

@@ -148,7 +148,7 @@ def test_an_upload_of_several_parts_that_is_killed_leaves_no_object(
 ) -> None:
     url = f"{bucket}/shards/00000-of-00001.safetensors"
     process = subprocess.run(
-        [sys.executable, "-c", KILLED_AT_THE_SECOND_PART, url], stderr=subprocess.PIPE, text=True, timeout=120
+        [sys.executable, "-c", KILLED_AT_THE_SECOND_PART, url], stderr=subprocess.PIPE, text=True, timeout=600
     )
     assert process.returncode == -signal.SIGKILL, process.stderr
     assert objects.listed(bucket) == [] and at(url).size() is None

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from facegraft.report import studio, write_report
+from facegraft.geometry.graft import SANE_RANGE, SURE_RANGE
+from facegraft.report import charts, studio, thresholds, write_report
 from facegraft.report.errors import ReportError
 from facegraft.report.studio import start_probe
 
@@ -111,8 +113,30 @@ def test_thresholds_are_drawn(page: str) -> None:
     text = section(page, "quality")
     for label in ("median", "95th percentile", "flagged below", "rejected above", "1.3 median, mouth, nose"):
         assert f"threshold: {label}" in text
-    # Each is a dashed line in the page's alarm colour: 2 residuals, 2 seam RMS, 1 seam maximum, 2 + 2 singular values, flips.
-    assert len(re.findall(r"stroke-dasharray[^\"]*stroke: var\(--alarm\)", text)) == 10
+    # Each label has its dashed line in the page's alarm colour.
+    assert len(re.findall(r"stroke-dasharray[^\"]*stroke: var\(--alarm\)", text)) == text.count("threshold: ")
+
+
+def test_thresholds_stand_at_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(charts, "to_svg", lambda figure, *_: drawn.append(figure) or "")
+    rng = np.random.default_rng(0)
+    names = ("residual_mm", "seam_excess_rms_deg", "seam_excess_max_deg", "sv_min", "sv_max", "flips")
+    columns = {f"{disk}_{name}": rng.uniform(0.2, 1.8, 40) for disk in ("left", "right") for name in names}
+    charts.quality_histograms(columns, {"left": "#111111", "right": "#222222"}, {"left": 1.3, "right": 0.9})
+    lines = {axis.get_title("left"): [line.get_xdata()[0] for line in axis.get_lines()] for axis in drawn[0].axes}
+    assert lines == {
+        "residual on the loop, RMS (mm)": [0.9, 1.3],
+        "seam excess, RMS (°)": [thresholds.SEAM_RMS_MEDIAN_DEG, thresholds.SEAM_RMS_P95_DEG],
+        "seam excess, largest edge (°)": [thresholds.SEAM_MAX_MEDIAN_DEG],
+        "smallest singular value": [SURE_RANGE[0], SANE_RANGE[0]],
+        "largest singular value": [SURE_RANGE[1], SANE_RANGE[1]],
+        "flipped faces of a part": [thresholds.FLIPS_PER_COMPOSITE + 0.5],
+    }
+    for axis in drawn[0].axes:
+        assert [label.xy[0] for label in axis.texts] == lines[axis.get_title("left")], "every label at its line"
+        low, high = axis.get_xlim()
+        assert all(low < value < high for value in lines[axis.get_title("left")]), "every line within the picture"
 
 
 def test_stored_distances_are_checked_against_the_surface(page: str) -> None:

@@ -142,7 +142,7 @@ def test_a_missing_commit_record(toy) -> None:
         (lambda record: record["planned"].pop(), "its rows are not those of its planned items"),
         (
             lambda record: (record["planned"].pop(0), record["rows"].pop(0)),
-            "lacks 1 items that the index puts there, such as s0a",
+            "lacks 1 items that the index puts there, for example s0a",
         ),
         (lambda record: record["planned"].append("s1a"), "1 items are planned in more than one shard"),
         (lambda record: record.update(rows=[1]), "is no commit record of 00000-of-00002.safetensors"),

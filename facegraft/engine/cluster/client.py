@@ -54,7 +54,7 @@ class ShardClient(Protocol):
     def submit(self, task: ShardTask) -> None: ...
 
     def next_outcome(self, timeout_s: float) -> Outcome | None:
-        """The next shard that is done or lost; None after the timeout. Raises EngineError when nobody is left to make any."""
+        """The next shard that is done or lost; None after the timeout. Raises EngineError when no worker is left."""
         ...
 
     def abandon(self) -> None:
@@ -163,7 +163,7 @@ class DaskClient:
         futures = [given.future for given in self._submitted.values()]
         self._end_job()
         if futures and self._client.status == "running":
-            # Without a scheduler there is nobody who could still make them.
+            # Without a scheduler no worker can still make them.
             with suppress(dask_module("distributed").client.ClosedClientError):
                 self._client.cancel(futures, force=True)
 
@@ -200,7 +200,7 @@ class DaskClient:
             future.add_done_callback(lambda done: self._done.put(done.key))
 
     def _check_cluster(self) -> None:
-        """Count the workers now and then. Raises EngineError when there have been none for a while, or no scheduler."""
+        """Count the workers now and then. Raises EngineError when there was no worker for a while, or there is no scheduler."""
         now = self.clock.monotonic()
         since = 0.0 if self._checked_at is None else now - self._checked_at
         if self._checked_at is not None and since < _ASK_EVERY_S:

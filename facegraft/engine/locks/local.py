@@ -1,6 +1,6 @@
 """A lock file on disk: a lock that the system releases when the process dies, however it dies.
 
-The file says who holds it, and is not removed: who removed it could take it from somebody who has just opened it.
+The file says who holds it. It is never removed: another process may just have opened it.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def _age_s(path: RemotePath) -> float:
 
 
 def _machine() -> str | None:
-    """This boot of this machine, seen from this container: within it, process numbers mean the same. None where that cannot be told."""
+    """This boot of this machine, seen from this container: within it, process numbers mean the same. None where the system has no /proc."""
     boot, numbers = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     if not boot.is_file() or not numbers.exists():
         return None
@@ -188,8 +188,8 @@ def _machine() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in ticks since boot, so that a number given again is not taken for it; None where there is none (a dead
-    one that nobody has waited for counts as none)."""
+    """When a process started, in ticks since boot, so that a reused number is not taken for it; None where it does not run (any more:
+    a dead process that its parent has not waited for does not count)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -269,7 +269,7 @@ KILLED = textwrap.dedent(
 
 def kill(run: Path, *arguments: str) -> list[int]:
     result = subprocess.run(
-        [sys.executable, "-c", KILLED, str(run), *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", KILLED, str(run), *arguments], capture_output=True, text=True, timeout=600
     )
     assert result.returncode == 0, result.stderr
     return [int(word) for word in result.stdout.split()]

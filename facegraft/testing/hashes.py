@@ -1,0 +1,16 @@
+"""The bytes of a dataset, to be compared: with those of an undisturbed run, or of a run with other workers."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+# Of a run's folder: what says how and when the run was made, and not what was made.
+_NOT_DATA = ("logs", "rejects", ".lock", "run.json")
+
+
+def dataset_hash(folder: Path) -> dict[str, str]:
+    """File name → SHA-256 of every file that must not depend on workers, kills, the clock or where the inputs are."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    kept = [path for path in files if path.relative_to(folder).parts[0] not in _NOT_DATA]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
