@@ -257,4 +257,4 @@ def fit_terms(field: Cascade, batch: Batch, codes: Codes, fit: FitConfig) -> Ter
 def template_labels(field: Cascade, warped: Tensor) -> Tensor:
     """Part labels u8 [B,N] of points that lie at `warped` [B,N,3] in the template's space: those of its nearest registered points."""
     # Head by head: distances of all points of all heads to the template at once are gigabytes.
-    return torch.stack([field.stage_parts[torch.cdist(points, field.stage_template).argmin(1)] for points in warped])
+    return torch.stack([field.template_parts[torch.cdist(points, field.template_points).argmin(1)] for points in warped])

@@ -51,7 +51,8 @@ class Field(nn.Module, ABC):
     """Base of all methods: a table of latent codes for what it was trained on, and the distances that codes stand for.
 
     parts: those of the training data. code_dims: length of a code by name. code_ids: which id of a batch's items chooses the row of
-    a code's table. has_warp: whether points can be taken to a template. mm_per_unit: scale of the unit ball.
+    a code's table. has_warp: whether points can be taken to a template. mm_per_unit: scale of the unit ball. template_points [M,3],
+    template_parts u8 [M] and template_landmarks [68,3]: see `TemplateFacts`.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
@@ -101,16 +102,6 @@ class Field(nn.Module, ABC):
     def initial_code(self, name: str, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Codes [count,d] as training starts them: N(0, code_init^2)."""
         return self.config.model.code_init * torch.randn(count, self.code_dims[name], generator=generator)
-
-    @property
-    def stage_template(self) -> Tensor:
-        """Registered surface points [M,3] of the template."""
-        return self.template_points
-
-    @property
-    def stage_parts(self) -> Tensor:
-        """Their parts, u8 [M]."""
-        return self.template_parts
 
     def codes_of(self, batch: Batch) -> dict[str, Tensor]:
         """The codes of a batch's items, name → [B,d]. A composite's expression code means nothing: it has none."""

@@ -284,7 +284,7 @@ class FieldSuite:
         terms, field = taught()
         assert terms and all(value.shape == () and bool(torch.isfinite(value)) for value in terms.values())
         again, other = taught()
-        assert {name: float(value) for name, value in terms.items()} == {name: float(v) for name, v in again.items()}
+        assert {name: value.item() for name, value in terms.items()} == {name: value.item() for name, value in again.items()}
         for (name, one), two in zip(field.named_parameters(), other.parameters(), strict=True):
             assert (one.grad is None) == (two.grad is None), name
             if one.grad is not None and two.grad is not None:

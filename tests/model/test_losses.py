@@ -264,8 +264,8 @@ def test_fitted_parts_stay_where_the_template_has_them(
         own = {name: code[b : b + 1] for name, code in codes.items()}
         points = torch.cat([batch["surface_points"][b], batch["near_points"][b]])
         stages = {name: moved[0] for name, moved in field.stages(points[None], own).items()}
-        distances = torch.stack([torch.linalg.norm(field.stage_template - x, dim=1) for x in stages["rem"]])
-        labels = torch.tensor([int(field.stage_parts[int(row.argmin())]) for row in distances])
+        distances = torch.stack([torch.linalg.norm(field.template_points - x, dim=1) for x in stages["rem"]])
+        labels = torch.tensor([int(field.template_parts[int(row.argmin())]) for row in distances])
         expected, before = 0.0, points if neutral else stages["exp"]
         for number, name in enumerate(("nose", "eyes", "mouth"), start=1):
             around = (labels != number) & movable(field, name, before, own)

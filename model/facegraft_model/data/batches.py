@@ -41,31 +41,41 @@ TEMPLATE_TOLERANCE = 1e-5
 
 
 class BatchSource:
-    """Batches of items of a samples dataset, each with a window of `surface`, `near` and `free` points, and `stage` stage points.
+    """Batches of items of a dataset of samples, for training and fitting.
 
-    batch(step) is a dict of tensors on `device`; b = items / world, S the number of stages (that of parts.stages, or 1 where there is no template morph):
-      surface_points, surface_normals f32 [b,surface,3], surface_parts u8 [b,surface];
-      near_points, near_normals f32 [b,near,3], near_sdf f32 [b,near], near_parts u8 [b,near];
-      free_points, free_normals f32 [b,free,3], free_sdf f32 [b,free];
-      landmarks f32 [b,S,68,3]; stage_points f32 [b,S,stage,3] (the same random choice for all items of a step), stage_part_labels
-      u8 [stage]; to_mm f64 [b,4,4];
-      item (place in `keys`) and the rows of id_table: subject, recipient, one named after each part (its donor), expression,
-      head, shape, expression_name, int64 [b]; is_composite, is_neutral (a scan of the neutral expression) bool [b].
-    All coordinates and distances are in units of the unit ball. Windows that run over the end of a set go on at its beginning.
+    Each item comes with a window of `surface`, of `near` and of `free` points, and with `stage` of its registered points. A window that
+    runs over the end of a set goes on at its beginning. Which items a step has and where their windows start depends on (seed, step)
+    alone (see `Sampler`), not on the back end, and not on how many processes share the work: process `rank` of `world` gets the
+    `rank`-th of `world` equal shares of a step's items.
 
-    The items of a step and where their windows start depend on (seed, step) alone (see sampler.py): not on the back end, and not on how
-    many processes share the work. Process `rank` of `world` gets its contiguous share of the step's items.
+    `batch(step)` is a dict of tensors on `device`. With b = items / world, and S = len(parts.stages), or 1 where the samples hold no
+    template morph:
 
-    split: "train", "test" or None for all; origins ("scan", "composite"), expressions: only these; keys: exactly these items, in this
-    order. id_table: the model's (default: made of the chosen items). expect: `coordinates` of the data that a model was trained on.
-    backend: "resident" (all in the device's memory), "stream" (read as needed), or "auto": resident when it fits, on CUDA into the free
-    memory less reserve_gb (1 GB = 1e9 bytes), on a CPU into half the free memory. verify: check each shard's sha256 at its first open.
+    | name | type and shape | |
+    |---|---|---|
+    | surface_points, surface_normals | f32 [b,surface,3] | in units of the unit ball, as all coordinates and distances |
+    | surface_parts | u8 [b,surface] | labels |
+    | near_points, near_normals; near_sdf; near_parts | f32 [b,near,3]; f32 [b,near]; u8 [b,near] | |
+    | free_points, free_normals; free_sdf | f32 [b,free,3]; f32 [b,free] | |
+    | landmarks | f32 [b,S,68,3] | at each stage |
+    | stage_points | f32 [b,S,stage,3] | at each stage; the same choice of points for all items of a step |
+    | stage_part_labels | u8 [stage] | labels of those points |
+    | to_mm | f64 [b,4,4] | from the unit ball to the mesh's mm |
+    | item | int64 [b] | place in `keys` |
+    | subject, recipient, each part's name, expression, head, shape, expression_name | int64 [b] | rows of the tables of id_table |
+    | is_composite, is_neutral | bool [b] | a graft; a scan of the neutral expression |
 
-    Attributes: parts, keys, rows (of the index), id_table, backend, device, mm_per_unit, frame, topology, coordinates, fingerprint (sha256 of
-    dataset.json), neutral_expression, stages (S), and on the device stage_template f32 [M,3], landmarks_template f32 [68,3] (the last
-    stage, the same for all items; None where S is 1) and stage_parts u8 [M] (None where the dataset has none).
+    Arguments. split: train, test, or None for all. origins (scan, composite) and expressions: only items of these. keys: exactly these
+    items, in this order. id_table: the model's; by default it is made of the chosen items. expect: the `coordinates` of the data that
+    a model was trained on, which these samples must have too. backend: "resident" (everything in the device's memory), "stream" (read
+    as it is needed), or "auto": resident where it fits, on CUDA into the free memory less reserve_gb (of 1e9 bytes), on a CPU into
+    half the free memory. verify: check the sha256 of each shard at its first open.
 
-    Raises DataError for anything in the dataset that does not fit, when it is opened or when it is read; ModelError for wrong arguments.
+    Attributes: parts, keys, rows (of the index), id_table, backend, device, mm_per_unit, frame, topology, coordinates, fingerprint
+    (sha256 of dataset.json), neutral_expression, stages (S); and on the device stage_template f32 [M,3] and landmarks_template
+    f32 [68,3] (the last stage, which is the same for all items; None where S is 1) and stage_parts u8 [M] (None where there are none).
+
+    Raises DataError for whatever in the dataset does not fit, when it is opened or when it is read; ModelError for wrong arguments.
     """
 
     def __init__(
@@ -101,6 +111,11 @@ class BatchSource:
         require_samples(self.store)
         self.fingerprint = self.store.fingerprint
         self.parts = self.store.parts
+        taken = sorted({*self.store.schema.fields, "stage_part_labels"} & set(self.parts))
+        if taken:
+            raise DataError(
+                f"{self.store.path}: a part is called {taken[0]!r}, which is something else in a batch; rename it in the region set"
+            )
         self.mm_per_unit = self.store.mm_per_unit
         self.frame = self.store.schema.frame
         self.topology = dict(self.store.schema.topology)

@@ -356,10 +356,10 @@ def decode(
 
 
 def _part_labels(field: Field, template_coords: Floats) -> Labels | None:
-    if not len(field.stage_template):
+    if not len(field.template_points):
         return None
-    tree = lazy_import("scipy.spatial").cKDTree(field.stage_template.cpu().numpy())
-    return field.stage_parts.cpu().numpy().astype(np.uint8)[tree.query(template_coords)[1]]
+    tree = lazy_import("scipy.spatial").cKDTree(field.template_points.cpu().numpy())
+    return field.template_parts.cpu().numpy().astype(np.uint8)[tree.query(template_coords)[1]]
 
 
 @contextmanager

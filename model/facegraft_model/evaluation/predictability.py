@@ -154,7 +154,7 @@ def variation_predictability(
 
 def _registered_points(field: Field, count: int, seed: int) -> Floats:
     """A random choice [m,3] of the registered points of the template, in template space."""
-    template = field.stage_template.detach().double().cpu().numpy()
+    template = field.template_points.detach().double().cpu().numpy()
     if not len(template):
         raise ModelError(
             "variation predictability needs registered points of the template; sample with stage_points and train anew"

@@ -134,12 +134,12 @@ def fit_samples(
     landmarks: Landmarks = "none",
     share_identity: bool = False,
     report: Report | None = None,
-    quick_check: bool = True,
+    verify: bool = True,
 ) -> tuple[FittedCodes, list[dict[str, Any]]]:
     """Fit items of a dataset of samples; returns their codes and their rows of the index, in the order of `keys`.
 
     share_identity: one set of identity codes for all expressions of a subject. Composites are neutral: they get no expression code.
-    quick_check: check the shards' checksums. Raises DataError for samples in other coordinates than the model's.
+    verify: check the sha256 of each shard at its first open. Raises DataError for samples in other coordinates than the model's.
     """
     if landmarks != "none" and not field.has_warp:
         raise ModelError(
@@ -158,7 +158,7 @@ def fit_samples(
         keys=keys,
         expect=expect,
         backend="stream",
-        verify=quick_check,
+        verify=verify,
     ) as whole:
         index = whole.rows
     groups = _groups(index, fit.items, share_identity, "exp" in field.code_dims)
@@ -179,7 +179,7 @@ def fit_samples(
             expect=expect,
             device=device,
             backend="auto",
-            verify=quick_check,
+            verify=verify,
         )
         with source:
             batch_of = source.batch if landmarks != "predicted" else _with_predicted(field, source.batch)

@@ -47,7 +47,7 @@ class Validation:
         began = time.perf_counter()
         was_training = self.field.training
         fitted, _ = fit_samples(
-            self.field.eval(), str(self.samples), self.keys, self.fit, seed=self.seed, quick_check=False
+            self.field.eval(), str(self.samples), self.keys, self.fit, seed=self.seed, verify=False
         )
         self.field.train(was_training)
         errors = fitted.errors_mm

@@ -410,6 +410,15 @@ def test_other_coordinates_than_the_models_are_refused(samples: Path, write: Cal
         source(samples, expect={"frame": "other"})
 
 
+@pytest.mark.parametrize("name", ["near_points", "stage_part_labels"])
+def test_a_part_that_is_called_as_something_else_in_a_batch_is_refused(
+    name: str, write_spheres: Callable[..., Path]
+) -> None:
+    parts = Parts("odd", (Part(name, (0, 1, 2, 3, 4)), *EYES.entries[1:]))
+    with pytest.raises(DataError, match=f"a part is called '{name}', which is something else in a batch; rename it"):
+        source(write_spheres(parts=parts))
+
+
 @pytest.mark.parametrize(
     ("region_set", "change", "words"),
     [

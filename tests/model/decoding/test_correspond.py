@@ -18,8 +18,8 @@ class Wavy(torch.nn.Module):
     """A sphere seen through a smooth warp of amplitude `codes["id"]`; far from an isometry."""
 
     has_warp = True
-    stage_template = torch.zeros(0, 3)
-    stage_parts = torch.zeros(0)
+    template_points = torch.zeros(0, 3)
+    template_parts = torch.zeros(0)
 
     def warp(self, points: Tensor, codes: dict[str, Tensor]) -> Tensor:
         return points + codes["id"][:, None] * torch.sin(3 * points.roll(1, -1) + 1)

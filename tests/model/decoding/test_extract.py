@@ -197,8 +197,8 @@ class WarpedSphere(torch.nn.Module):
         directions = torch.nn.functional.normalize(
             torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)), dim=1
         )
-        self.stage_template = 0.6 * directions
-        self.stage_parts = (directions[:, 2] > 0).to(torch.uint8)
+        self.template_points = 0.6 * directions
+        self.template_parts = (directions[:, 2] > 0).to(torch.uint8)
 
     def warp(self, points: Tensor, codes: dict[str, Tensor]) -> Tensor:
         self.sizes.append(points.shape[1])
