@@ -129,7 +129,7 @@ def model_evaluate(
 @click.option(
     "--methods",
     default="linear,deepsdf,i3dmm,imface,paper,facegraft",
-    help="Presets to train, fit and score; also paper-five and facegraft-five.",
+    help="Presets to train, fit and score, linear, and presets with -five; a wrong name lists all.",
 )
 @click.option(
     "--steps", type=click.IntRange(1), default=None, help="Optimiser steps of every method; default: each preset's."

@@ -25,7 +25,7 @@ from facegraft.vocabulary import ORIGINS, SCAN, TEST
 @click.command("train")
 @click.argument("samples", type=DATASET)
 @output_option
-@click.option("--preset", default="facegraft", help="tiny, paper, facegraft; the baselines imface, i3dmm, deepsdf.")
+@click.option("--preset", default="facegraft", help="Named configuration: tiny, facegraft, paper or another; a wrong name lists all.")
 @click.option("--steps", type=click.IntRange(1), default=None, help="Optimiser steps; default: the preset's.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")
 @device_option
