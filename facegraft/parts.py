@@ -27,6 +27,9 @@ RESERVED = frozenset(
         "exp",
         "expression",
         "expression_name",
+        "free_normals",
+        "free_points",
+        "free_sdf",
         "full",
         "head",
         "id",
@@ -35,6 +38,10 @@ RESERVED = frozenset(
         "item",
         "key",
         "landmarks",
+        "near_normals",
+        "near_parts",
+        "near_points",
+        "near_sdf",
         "neutral",
         "recipient",
         "rem",
@@ -42,13 +49,17 @@ RESERVED = frozenset(
         "sdf",
         "shape",
         "split",
+        "stage_part_labels",
         "stage_points",
         "subject",
+        "surface_normals",
+        "surface_parts",
+        "surface_points",
         "template",
         "to_mm",
     ]
 )
-"""Names that tables, codes and columns have already."""
+"""Names that tables, codes, columns and batches have already."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,29}")
 

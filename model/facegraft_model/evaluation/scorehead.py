@@ -7,7 +7,7 @@ Per head 150,000 points of each shape, and 6,000 of each part (10,000 is usual f
 
 What is scored: of the truth all but its cut faces (the neck's cap, the ball of a frontal solid: nobody's surface); of the
 reconstruction all but points whose nearest true point lies on a cut face or on the rim of an open sheet. A reconstruction is
-scored as it is handed over: nothing else is cropped, so whatever it has within the unit ball that it should not have counts.
+scored as it is handed over. Nothing else is cropped: a stray piece within the unit ball counts as an error.
 """
 
 from __future__ import annotations
