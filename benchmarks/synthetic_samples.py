@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.parts import Part, Parts
+from facegraft.regions.regionmap import load_region_map
 from facegraft.store import (
     DatasetSchema,
     ShardItem,
@@ -22,15 +22,9 @@ from facegraft.store import (
     write_shard,
     write_shared,
 )
+from facegraft.vocabulary import DEFAULT_REGION_SET
 
-PARTS = Parts(
-    "sphere",
-    (
-        Part("nose", (27, 30, 31, 33, 35)),
-        Part("eyes", (36, 39, 42, 45, 27)),
-        Part("mouth", (48, 51, 54, 57, 62)),
-    ),
-)
+PARTS = load_region_map("synthetic").region_set(DEFAULT_REGION_SET).parts
 COLUMNS = dict.fromkeys(("subject", "expression", "split", *PARTS.head_columns, "origin"), "string")
 STAGES, LANDMARKS, STAGE_POINTS = len(PARTS.stages), 68, 2048
 MM_PER_UNIT = 170.0

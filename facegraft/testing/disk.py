@@ -85,7 +85,7 @@ class _Disk:
         self._under = Path(fault.under).absolute()
         self._open, self._write, self._close = os.open, os.write, os.close
 
-    def check(self, operation: str, path: str | os.PathLike[str] | int) -> None:
+    def check(self, operation: str, path: str | bytes | os.PathLike[str] | int) -> None:
         """Raises the fault's OSError when it is the turn of this operation."""
         place = Path(f"/proc/self/fd/{path}").readlink() if isinstance(path, int) else Path(os.fsdecode(path)).absolute()
         fault = self._fault

@@ -18,7 +18,7 @@ LAYERS = (
     ("losses",),
     ("field", "baselines"),
     ("models", "presets", "reference"),
-    ("fitting",),
+    ("fitting", "testing"),
     ("training", "editing"),
     ("evaluation",),
 )

@@ -9,30 +9,23 @@ from facegraft.regions.build import build_region_map, face_chart
 from facegraft.regions.check import check_region_map, disk_faces
 from facegraft.regions.ears import ear_folds
 from facegraft.regions.landmarks import MIRROR68, FaceFrame
+from facegraft.regions.regionsets import shipped_sets
 from facegraft.regions.tracing import FaceSurface
 from facegraft.resources import resource_folder
 from facegraft.surfaces.mirror import MIRROR, symmetrised
 from facegraft.surfaces.topology import boundary_loops, euler_characteristic, faces_within
 
 ALL = ["synthetic", "ict", "facescape_v16", "flame"]
-BOTH_EYES = {"eye_left", "eye_right"}
-PARTS = {
-    "eyes": {"nose": {"nose"}, "eyes": BOTH_EYES, "mouth": {"mouth"}},
-    "goggles": {"nose": {"nose"}, "eyes": {"goggles"}, "mouth": {"mouth"}},
-    "full": {
-        "nose": {"nose"},
-        "eye_left": {"eye_left"},
-        "eye_right": {"eye_right"},
-        "mouth": {"mouth"},
-        "brows": {"brow_left", "brow_right"},
-        "ears": {"ear_left", "ear_right"},
-        "chin": {"chin"},
-        "cheeks": {"cheek_left", "cheek_right"},
-    },
-}
-"""set → part → disks, parts in cascade order."""
+PARTS = {spec.name: {part.name: {disk.name for disk in part.disks} for part in spec.parts} for spec in shipped_sets()}
+"""set → part → disks, parts in cascade order, as the files of region_maps/sets have them."""
 SHORT = 30
 """Loops of fewer vertices are measured with less smoothing, and to a lower limit."""
+
+
+def test_names_that_recipes_and_datasets_rely_on() -> None:
+    assert {name: tuple(PARTS[name]) for name in ("eyes", "goggles")} == dict.fromkeys(("eyes", "goggles"), ("nose", "eyes", "mouth"))
+    assert PARTS["eyes"]["eyes"] == {"eye_left", "eye_right"} and PARTS["goggles"]["eyes"] == {"goggles"}
+    assert {"nose", "eye_left", "eye_right", "mouth", "brows", "ears", "chin", "cheeks"} <= set(PARTS["full"])
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -220,4 +220,5 @@ def chosen_codes(field: Field, names: Sequence[str] | None) -> tuple[str, ...]:
 
 def no_part(name: str, known: Sequence[str]) -> str:
     """The line about a part that the model does not have: the one that was probably meant, or which there are."""
-    return f"the model has no part {printable(name)!r}{nearest(name, known)}"
+    listed = ", ".join(known)
+    return f"the model has no part {printable(name)!r}{nearest(name, known, f'its parts are {listed}')}"

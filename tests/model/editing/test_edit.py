@@ -94,7 +94,7 @@ def test_samples_have_the_gaussian_of_the_table_and_depend_on_nothing_else() -> 
     assert "exp" in based and torch.equal(based["rem"], HOST["rem"]) and "exp" not in more[0]
     twice = sample_codes(field, 1, 1, parts=["eyes"], scale=2.0)[0]["eyes"]
     assert torch.allclose(twice - table.mean(0).float(), 2 * (some[0]["eyes"] - table.mean(0).float()), atol=1e-5)
-    with pytest.raises(ModelError, match="the model has no part 'ears'; there are eyes, mouth, nose, rem"):
+    with pytest.raises(ModelError, match="the model has no part 'ears'; its parts are nose, eyes, mouth, rem"):
         sample_codes(field, 1, 1, parts=["ears"])
     with pytest.raises(ModelError, match=r"no part 'mouht' \(did you mean 'mouth'\?\)"):
         sample_codes(field, 1, 1, parts=["mouht"])

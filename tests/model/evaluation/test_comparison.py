@@ -14,9 +14,9 @@ from facegraft_model.evaluation.comparison import compare_methods, comparison_ta
 from facegraft_model.evaluation.evaluate import EvaluationSettings
 from facegraft_model.evaluation.records import HeadScores, Scores, ScoreSettings, regions_of
 from facegraft_model.presets import PRESETS
-from toy_parts import made_up
+from facegraft_model.testing import made_up_parts
 
-PARTS = made_up(2).names
+PARTS = made_up_parts(2).names
 SETTINGS = {
     "full_points": 10,
     "part_points": 5,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from facegraft_model.evaluation.disentanglement import counted, disentanglement_table
 from facegraft_model.evaluation.records import Scores, regions_of
-from toy_parts import EYES, made_up
+from facegraft_model.testing import made_up_parts
+from toy_parts import EYES
 
 
 def scores(method: str, parts: tuple[str, ...], offset: float = 0.0, **changes: Any) -> Scores:
@@ -24,7 +25,7 @@ def scores(method: str, parts: tuple[str, ...], offset: float = 0.0, **changes: 
     return Scores(method, {"parts": list(parts)}, {}, [0], [], [], disentanglement={**measured, **changes})
 
 
-@pytest.mark.parametrize("parts", [EYES.names, made_up(1).names, made_up(7).names, ("jaw", "a_very_long_name_of_a_part")])
+@pytest.mark.parametrize("parts", [EYES.names, made_up_parts(1).names, made_up_parts(7).names, ("jaw", "a_very_long_name_of_a_part")])
 def test_the_table_has_a_column_for_each_part_and_its_numbers_stand_below(parts: tuple[str, ...]) -> None:
     lines = disentanglement_table([scores("ours", parts), scores("theirs", parts, 0.5)]).splitlines()
     count = len(parts)

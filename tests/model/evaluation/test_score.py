@@ -22,7 +22,8 @@ from facegraft_model.evaluation.scorefiles import read_scores, to_json, write_sc
 from facegraft_model.evaluation.scorehead import _ScoredReconstruction, score_head
 from facegraft_model.evaluation.scoretable import difference_table, score_table
 from facegraft_model.evaluation.truth import TrueHead, Truth, TruthError
-from toy_parts import EYES, made_up
+from facegraft_model.testing import made_up_parts
+from toy_parts import EYES
 
 from facegraft.parts import Parts
 from facegraft.store import (
@@ -195,7 +196,7 @@ def test_surfaces_are_found_by_the_run_record_and_must_be_the_recorded_ones(data
 
 def test_surfaces_with_other_parts_are_not_the_truth(data: Path, tmp_path: Path) -> None:
     surfaces = {key: surface_item(i) for i, key in enumerate(SUBJECTS)}
-    others = write_dataset(tmp_path / "others", "surfaces", surfaces, made_up(3))
+    others = write_dataset(tmp_path / "others", "surfaces", surfaces, made_up_parts(3))
     with pytest.raises(TruthError, match=r"others has the parts patch_a, patch_b, patch_c, .*samples nose, eyes, mouth"):
         Truth(data / "samples", others)
 
