@@ -61,7 +61,7 @@ def test_presets_set_defaults_that_explicit_values_beat() -> None:
         ({"surface": 0}, "sample.surface=0: input should be greater than or equal to 1"),
         ({"near_sigmas": [1, -2]}, "sample.near_sigmas=.*above 0 mm"),
         ({"preset": "papper"}, "there is no preset 'papper'; presets are facegraft, paper"),
-        ({"backend": "igl"}, "sample.backend='igl': input should be 'auto', 'winding'"),
+        ({"backend": "igl"}, "sample.backend='igl': there is no distance backend 'igl'; there are auto, height_field, mesh-to-sdf, winding"),
     ],
 )
 def test_wrong_parameters_are_named_with_the_nearest_right_one(values: dict, message: str) -> None:
