@@ -26,10 +26,10 @@ demo: .venv/installed
 	$(BIN)/facegraft demo -o demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not faults"
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not faults" --durations=15
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not faults"
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not faults" --durations=15
 
 faults: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/faults $(if $(TABLE),--faults-table $(TABLE))
