@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.colours import disk_colours
 from facegraft.report import charts
 from facegraft.report.blocks import Block, Chart, Code, Section, Table, Text
@@ -17,8 +18,6 @@ from facegraft.report.gather import Gathered, StageFacts
 from facegraft.report.thresholds import ALL_PARTS, Check, checks, residual_thresholds
 from facegraft.surfaces.distance import signed_distance
 from facegraft.vocabulary import COMPOSITE, KINDS, NOSE_TIP, REM, SPLITS
-
-Floats = NDArray[np.float64]
 
 KEYS_SHOWN = 20
 GRID = 181

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from facegraft.arrays import Bools, Floats, Ints, Labels
 from facegraft.parts import Parts
 from facegraft.store import AnyPath, Dataset, Location, RemotePath, open_dataset, place
 from facegraft.store.writer import RUN_FILE
@@ -21,7 +22,6 @@ from facegraft.surfaces.barycentric import barycentric
 from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.nearest import Nearest
 from facegraft.surfaces.surface import Surface
-from facegraft_model.arrays import Bools, Floats, Ints, Labels
 from facegraft_model.errors import ModelError
 
 ON_EDGE = 1e-6
