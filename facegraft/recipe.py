@@ -61,7 +61,7 @@ def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe file; raises RecipeError naming the file and what is wrong in it."""
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device has no end
-        raise RecipeError(f"{path}: cannot read the recipe (it is no plain file)")
+        raise RecipeError(f"{path}: cannot read the recipe (it is not a regular file)")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

@@ -131,7 +131,7 @@ class RegionMap:
             return _parse(source, "region map")
         path = place(source)
         if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device has no end
-            raise RegionMapError(f"{path}: is no plain file; give a region map as a JSON file")
+            raise RegionMapError(f"{path}: is not a regular file; give a region map as a JSON file")
         try:
             text = path.read_bytes()
         except OSError as error:

@@ -117,7 +117,7 @@ def read_region_set(path: str | Path) -> RegionSetSpec:
             f"{path}: a region set is a .yaml file of outlines, or a .json or .npz file of vertex masks; see docs/regions.md"
         )
     if path.exists() and not path.is_file():
-        raise RegionSetError(f"{path}: is not a plain file")
+        raise RegionSetError(f"{path}: is not a regular file")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise RegionSetError(f"{path}: more than {MAX_BYTES >> 20} MiB; is this another file?")

@@ -434,7 +434,7 @@ def _whole(folder: Location, path: Location, recorded: dict[str, Any]) -> bytes:
     if not _inside(folder, path):
         raise StoreError(f"{path} is a link or leads out of the dataset's folder; only files inside it are read")
     if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device has no end
-        raise StoreError(f"{path} is no plain file; delete it and {REBUILD}")
+        raise StoreError(f"{path} is not a regular file; delete it and {REBUILD}")
     # A file of another size is not even read: it may be of any size.
     if path.is_file() and path.stat().st_size != recorded["bytes"]:
         raise DamagedError(f"{path} is damaged (its size differs from {DATASET_FILE}); delete it and {REBUILD}")

@@ -150,7 +150,7 @@ def load_commit(folder: AnyPath, shard: str) -> dict[str, Any] | None:
     if path.is_symlink():
         raise DamagedError(f"{path} is a link; delete it and run the same command again to rebuild its shard")
     if not isinstance(path, RemotePath) and path.exists() and not path.is_file():  # a pipe has no end
-        raise DamagedError(f"{path} is no plain file; delete it and run the same command again to rebuild its shard")
+        raise DamagedError(f"{path} is not a regular file; delete it and run the same command again to rebuild its shard")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
