@@ -100,7 +100,7 @@ def guess_mm_per_unit(vertices: ArrayLike, landmarks: ArrayLike) -> float:
         if CANTHI_MM[0] <= canthi * unit <= CANTHI_MM[1]:
             return unit
     raise LandmarkError(
-        f"outer eye corners (landmarks 36, 45) lie {canthi:.4g} units apart, which is not {CANTHI_MM[0]:.0f}-{CANTHI_MM[1]:.0f} mm in any of the units mm, cm and m; "
+        f"outer eye corners (landmarks 36, 45) lie {canthi:.4g} units apart, not {CANTHI_MM[0]:.0f}-{CANTHI_MM[1]:.0f} mm in mm, cm or m; "
         "either the landmark set belongs to another topology, or pass the unit with --mm-per-unit"
     )
 
