@@ -7,9 +7,9 @@ winding numbers by summing solid angles. Slow (about 15 s for 1,000 points and 2
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
+from facegraft.arrays import Floats
 
 
 def _dot(a: Floats, b: Floats) -> Floats:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.geometry.affine import fit_affine, fit_similarity
 from facegraft.geometry.graft import Grafter
 from facegraft.geometry.quality import self_intersecting_faces
@@ -24,7 +25,6 @@ from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.stages.graft import GraftParameters, make_grafter
 from facegraft.surfaces.topology import boundary_loops, euler_characteristic, faces_within, is_watertight
 
-Floats = NDArray[np.float64]
 GALLERY = 100
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from brute_force import exact_distance, exact_winding_number
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.geometry.clipping import BallClipper
 from facegraft.regions.regionmap import load_region_map
 from facegraft.stages.clean import make_closer
@@ -30,7 +31,6 @@ from facegraft.surfaces.distance import signed_distance
 from facegraft.surfaces.errors import DistanceError
 from facegraft.surfaces.sampling import free_points, near_points, sample_surface
 
-Floats = NDArray[np.float64]
 Surface = tuple[str, Floats, NDArray[np.int64], float]
 """Name, vertices in unit coordinates, faces, mm per unit."""
 

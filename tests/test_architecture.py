@@ -10,10 +10,10 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
+import facegraft_model
 import pytest
 
 import facegraft
-import facegraft_model
 
 ROOTS = {package.__name__: Path(package.__file__).parent for package in (facegraft, facegraft_model)}
 DOC = Path(__file__).parents[1] / "docs" / "architecture.md"

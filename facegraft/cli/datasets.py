@@ -61,11 +61,13 @@ def verify(
 
 def stage_folders(path: Path) -> list[Path]:
     """A dataset's folder itself, or the stages' folders in the folder of a run."""
+    from facegraft.store.writer import DATASET_FILE, RUN_FILE
+
     stages = [path / kind for kind in KINDS]
     if (
-        not (path / "dataset.json").exists()
-        and not (path / "run.json").exists()
-        and any((stage / "run.json").exists() or stage.is_dir() for stage in stages)
+        not (path / DATASET_FILE).exists()
+        and not (path / RUN_FILE).exists()
+        and any((stage / RUN_FILE).exists() or stage.is_dir() for stage in stages)
     ):
         return stages
     return [path]
@@ -81,9 +83,10 @@ def status(folder: Path, as_json: bool) -> None:
     Example: facegraft status out
     """
     from facegraft.engine import status as engine_status
+    from facegraft.store.writer import RUN_FILE
 
     for stage in stage_folders(folder):
-        if stage != folder and not (stage / "run.json").exists():
+        if stage != folder and not (stage / RUN_FILE).exists():
             click.echo(
                 json.dumps({"output": str(stage), "state": "not started"}) if as_json else f"{stage}: not started"
             )

@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.errors import FacegraftError
 from facegraft.surfaces.procrustes import similarities
-
-Floats = NDArray[np.float64]
 
 MAX_CONDITION = 1000.0
 """Largest condition number of a rim's covariance that a plain affine fit accepts. Real rims: 20, at most 97."""

@@ -19,11 +19,9 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.arrays import Floats, Ints
 from facegraft.errors import FacegraftError
 from facegraft.geometry.planar import refine_delaunay
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 EYE_RADIUS_PER_WIDTH = 0.6
 """Eyeball radius over the largest width of the lid opening, for topologies without eyeballs (0.61 on the ICT template)."""

@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from facegraft.arrays import Bools, Floats
 from facegraft.surfaces.normals import vertex_normals
-
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class CylinderChart:
 
 def outer_skin(
     vertices: ArrayLike, faces: ArrayLike, chart: CylinderChart, candidates: ArrayLike, facing: float = 0.05
-) -> Mask:
+) -> Bools:
     """Which of the candidate vertices [N] lie on the outer skin, as a mask [N].
 
     A vertex is on it when its normal points away from the axis (cosine above `facing`) and no face lies in front

@@ -15,13 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from facegraft.arrays import Floats, Ints, Labels
 from facegraft.errors import FacegraftError
 from facegraft.surfaces.normals import face_normals, signed_volume
 from facegraft.surfaces.topology import compact, open_edge_count
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Labels = NDArray[np.uint8]
 
 STRAY = 0.02
 """Pieces that the ball cuts off (an ear's tip, a shoulder) may have this share of the volume together before a head is refused."""

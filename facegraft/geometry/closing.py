@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.arrays import Floats, Ints
 from facegraft.errors import FacegraftError
 from facegraft.geometry.caps import (
     CapError,
@@ -40,9 +41,6 @@ from facegraft.surfaces.topology import (
     unique_edges,
 )
 from facegraft.vocabulary import NECK
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 class ClosingError(FacegraftError):

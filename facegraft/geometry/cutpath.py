@@ -11,14 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.sparse.csgraph import dijkstra
 
+from facegraft.arrays import Bools, Floats, Ints
 from facegraft.errors import FacegraftError
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 class NoPath(FacegraftError):
@@ -94,7 +91,7 @@ def cheapest_path(graph: TurnGraph, start_price: Floats, end_price: Floats) -> t
     return graph.vertices_of(path[::-1]), float(total[best])
 
 
-def cheapest_loop(graph: TurnGraph, gate: Mask) -> tuple[Ints, float]:
+def cheapest_loop(graph: TurnGraph, gate: Bools) -> tuple[Ints, float]:
     """Cheapest closed loop that passes exactly once through an edge of the gate [E]; its vertices in order, and cost.
 
     The gate is the set of directed edges that cross a cut from its one side to the other. The caller leaves out of the

@@ -7,11 +7,9 @@ from landmarks of the *subject's neutral head*, so that smiling or swapping a no
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.vocabulary import CANTHI, NOSE_TIP
-
-Floats = NDArray[np.float64]
 
 HEAD_CENTRE = np.array([0.0, -35.0, -90.0])
 """Centre of an adult head's smallest ball, crown to cropped neck, from the mean of its four canthi, in mm."""

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats, Ints
 from facegraft.geometry.affine import AffineFit, fit_affines, fit_similarity
 from facegraft.geometry.pockets import PocketOperator, pocket_operator
 from facegraft.geometry.quality import LoopEdges, dihedral_angles, dihedral_excess, flipped_faces, loop_edges
 from facegraft.geometry.seam import SeamMethod, SeamOperator, seam_operator
 from facegraft.surfaces.topology import compact, faces_within, grow_rings, vertex_adjacency
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SURE_RANGE = (0.6, 1.6)
 """Singular values outside are flagged: the part is squeezed or stretched beyond what pairs of adults ask for."""

@@ -10,12 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from facegraft.arrays import Floats, Ints
 from facegraft.surfaces.topology import boundary_loops, face_components
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 FLAT = 0.25
 """A loop whose heights above its plane span less than this share of its mean edge is flat enough as it is."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-Floats = NDArray[np.float64]
+from facegraft.arrays import Floats
 
 
 def catmull_rom(control: ArrayLike, samples: int = 24) -> Floats:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Ints = NDArray[np.int64]
+from facegraft.arrays import Ints
 
 
 def refine_delaunay(points: ArrayLike, faces: ArrayLike, barred: Collection[tuple[int, int]] = ()) -> Ints | None:

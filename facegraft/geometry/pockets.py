@@ -9,13 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from facegraft.arrays import Floats, Ints
 from facegraft.geometry.seam import spread_values
 from facegraft.surfaces.topology import compact
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,11 @@ from typing import Literal
 import igl
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 
+from facegraft.arrays import Floats, Ints
 from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.topology import compact, faces_within
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SeamMethod = Literal["blend", "harmonic", "hard"]
 """`blend` as above; `harmonic` carries the residual over the whole part without blending; `hard` does neither."""

@@ -15,11 +15,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
+from facegraft.arrays import Floats, Ints
 from facegraft.surfaces.mirror import MIRROR
 from facegraft.surfaces.topology import directed_edges, unique_edges, vertex_components
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 _SEED_EDGES = 12  # places at which a propagation is tried
 _SEED_CANDIDATES = (12, 48)  # nearest mirrored vertices considered for each end of a seed edge; more only if few fail

@@ -18,10 +18,9 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import Delaunay, QhullError
 
+from facegraft.arrays import Floats
 from facegraft.geometry.clipping import ClippingError, CroppedSurface, crop_to_ball
 from facegraft.surfaces.topology import compact
-
-Floats = NDArray[np.float64]
 
 TOLERANCE = 1e-6
 """A vertex is hidden by what lies more than this share of the surface's size in front of it (float32 rays resolve 1e-7)."""

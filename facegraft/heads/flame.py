@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.heads.errors import SourceError
 from facegraft.heads.folders import Found, choose_heads, match_faces
 from facegraft.heads.meshes import MeshesSource
@@ -25,7 +26,7 @@ from facegraft.heads.source import Head, Loader, SourcePlan, subject_name
 from facegraft.heads.vertex_arrays import VertexArrays, read_vertex_arrays
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.meshfile import read_mesh
-from facegraft.meshfiles.rawmesh import Floats, RawMesh
+from facegraft.meshfiles.rawmesh import RawMesh
 from facegraft.regions.regionmap import RegionMap, load_region_map
 
 

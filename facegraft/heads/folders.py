@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats, Ints32
 from facegraft.errors import FacegraftError, nearest, printable
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME
@@ -20,7 +21,7 @@ from facegraft.heads.sanity import check_head
 from facegraft.heads.source import Head, Loader
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.meshfile import read_mesh
-from facegraft.meshfiles.rawmesh import Floats, Ints, RawMesh
+from facegraft.meshfiles.rawmesh import RawMesh
 from facegraft.regions.regionmap import RegionMap
 from facegraft.store.remote import Location, place
 from facegraft.surfaces.topology import faces_sha256
@@ -124,8 +125,8 @@ def _choose_expressions(heads: list[Head], wanted: int | tuple[str, ...] | None,
 class Template:
     """A topology as one of its meshes shows it: triangles [F, 3], polygons [P, 4] as in the file, region map."""
 
-    faces: Ints
-    polygons: Ints
+    faces: Ints32
+    polygons: Ints32
     region_map: RegionMap
 
 
@@ -158,14 +159,14 @@ def find_template(
     raise SourceError(f"{complaint}{more}") from complaint
 
 
-def match_faces(mesh: RawMesh, region_map: RegionMap, where: str) -> Ints:
+def match_faces(mesh: RawMesh, region_map: RegionMap, where: str) -> Ints32:
     """The topology's triangles [F, 3] from one of its meshes; raises MeshError or RegionMapError for another topology.
 
     Triangles are taken as they are. Quads are split by the shorter diagonal of this mesh, mirror-averaged or as it is, or all
     from corner 0 to corner 2: whichever gives the triangles that the region map was made for.
     """
     _check_complete(mesh, region_map, where)
-    splits: list[Callable[[], Ints]] = [lambda: np.ascontiguousarray(mesh.polygons[:, :3])]
+    splits: list[Callable[[], Ints32]] = [lambda: np.ascontiguousarray(mesh.polygons[:, :3])]
     if not mesh.is_triangles:
         splits = [lambda: triangulate(mesh.polygons, mesh.vertices), lambda: split_quads(mesh.polygons)]
         if region_map.symmetry is not None and len(mesh.vertices) == region_map.vertex_count:

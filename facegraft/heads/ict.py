@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import Expression, choose_expressions, expression_intensity
 from facegraft.heads.folders import list_folder, match_faces
@@ -35,7 +36,7 @@ from facegraft.heads.source import (
 )
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.obj import parse_obj, parse_obj_vertices
-from facegraft.meshfiles.rawmesh import Floats, RawMesh, read_bytes
+from facegraft.meshfiles.rawmesh import RawMesh, read_bytes
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.seeds import subject_rng
 from facegraft.store.remote import Location

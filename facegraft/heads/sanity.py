@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from facegraft.arrays import Floats
 from facegraft.meshfiles.errors import MeshError
-from facegraft.meshfiles.rawmesh import Floats
 from facegraft.vocabulary import (
     ACCEPTED_CANTHI_MM,
     CHIN,

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats, Ints32
 from facegraft.errors import nearest
 from facegraft.heads.errors import SourceError
 from facegraft.heads.options import SourceOptions
-from facegraft.meshfiles.rawmesh import Floats, Ints
 from facegraft.regions.regionmap import RegionMap
 from facegraft.store.remote import Location
 
@@ -79,7 +79,7 @@ class SourcePlan:
     """
 
     region_map: RegionMap
-    faces: Ints
+    faces: Ints32
     heads: list[Head]
     shared: dict[str, NDArray[Any]] = field(default_factory=dict)
     files: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.heads import synthetic
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME, check_names, expression_intensity
@@ -23,7 +24,6 @@ from facegraft.heads.source import (
     SourcePlan,
     subject_name,
 )
-from facegraft.meshfiles.rawmesh import Floats
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.seeds import subject_rng
 from facegraft.store.remote import Location

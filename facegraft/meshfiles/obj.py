@@ -12,9 +12,10 @@ import re
 
 import numpy as np
 
+from facegraft.arrays import Floats, Ints
 from facegraft.meshfiles.errors import MeshError
-from facegraft.meshfiles.rawmesh import HEAD, Accepts, Floats, RawMesh, read_bytes, to_polygons
-from facegraft.meshfiles.text import AGAIN, NEWLINE, SPACE, Ints, Lines, count_words, plain_text, without_comments
+from facegraft.meshfiles.rawmesh import HEAD, Accepts, RawMesh, read_bytes, to_polygons
+from facegraft.meshfiles.text import AGAIN, NEWLINE, SPACE, Lines, count_words, plain_text, without_comments
 from facegraft.store.remote import Location
 
 _CONTINUED = re.compile(rb"\\\n")

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.meshfiles.errors import MeshError
-from facegraft.meshfiles.rawmesh import HEAD, Accepts, Floats, RawMesh, read_bytes, to_polygons
+from facegraft.meshfiles.rawmesh import HEAD, Accepts, RawMesh, read_bytes, to_polygons
 from facegraft.store.remote import Location
 
 TYPES = {

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.meshfile import READERS
-from facegraft.meshfiles.rawmesh import SCAN, Floats, RawMesh, read_bytes
+from facegraft.meshfiles.rawmesh import SCAN, RawMesh, read_bytes
 from facegraft.meshfiles.text import Lines, count_words, plain_text, without_comments
 from facegraft.store.remote import AnyPath, place
 from facegraft.surfaces.triangulate import split_quads

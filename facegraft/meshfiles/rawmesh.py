@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats, Ints32
 from facegraft.meshfiles.errors import MeshError
 from facegraft.store.remote import Location
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +22,7 @@ class RawMesh:
     """
 
     vertices: Floats
-    polygons: Ints
+    polygons: Ints32
     normals: Floats | None = None
 
     @property
@@ -70,7 +68,7 @@ def read_bytes(path: Location, where: str | None = None) -> bytes:
         ) from error
 
 
-def to_polygons(corners: NDArray[np.int64], counts: NDArray[np.int64]) -> Ints:
+def to_polygons(corners: NDArray[np.int64], counts: NDArray[np.int64]) -> Ints32:
     """Polygons [P, 4] of a flat list of corners and the number of corners (3 or more) of each face.
 
     A face of n > 4 corners becomes the n - 2 triangles of a fan about its first corner, in its place.

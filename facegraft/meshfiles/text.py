@@ -12,10 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Bytes, Ints
 from facegraft.meshfiles.errors import MeshError
-
-Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int64]
 
 SPACE, NEWLINE = 32, 10
 AGAIN = "the file is damaged: copy or export it again"

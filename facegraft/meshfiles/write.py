@@ -18,14 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.arrays import Bytes, Floats
 from facegraft.lazily import lazy_import
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.ply import TYPES
 from facegraft.store.atomic import write_bytes_atomic
 from facegraft.store.remote import AnyPath, place
-
-Floats = NDArray[np.float64]
-Bytes = NDArray[np.uint8]
 
 _PLY_WORDS = {kind: word for word, kind in TYPES.items() if word in ("uchar", "int", "double")}
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.arrays import Floats, Ints
 from facegraft.geometry.chart import CylinderChart
 from facegraft.geometry.cutpath import NoPath
 from facegraft.geometry.symmetry import mirror_map
@@ -30,9 +31,6 @@ from facegraft.regions.tracing import FaceSurface, enclosed_disk, keep_clear, ma
 from facegraft.surfaces.mirror import MIRROR, symmetrised
 from facegraft.surfaces.topology import faces_sha256, faces_within
 from facegraft.vocabulary import FACE_LANDMARKS, NECK, NOSE_TIP, OPENING_LANDMARKS
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 log = logging.getLogger("facegraft")
 

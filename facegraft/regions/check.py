@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from facegraft.arrays import Floats, Ints
 from facegraft.geometry.chart import outer_skin
 from facegraft.geometry.cutpath import is_simple
 from facegraft.geometry.outline import roughness
@@ -31,9 +32,6 @@ from facegraft.surfaces.topology import (
     unique_edges,
     vertex_adjacency,
 )
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 MAX_ROUGHNESS = 1.2
 MAX_ROUGHNESS_COARSE = 1.3

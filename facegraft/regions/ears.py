@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
+from facegraft.arrays import Bools, Floats, Ints
 from facegraft.regions.tracing import FaceSurface
 from facegraft.surfaces.normals import face_areas, vertex_normals
 from facegraft.surfaces.topology import faces_within, vertex_adjacency
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 FOLDED = 0.7  # skin is folded where its normal leaves the direction away from the head's axis by more than 45 degrees
 BEHIND = 0.9  # radians behind landmark 16 in which an ear is looked for
@@ -21,7 +17,7 @@ HEIGHTS = (0.6, 2.2)  # least and most height of an ear, in distances from the e
 JAW_AT_EAR, BROW, UPPER_LID, INNER_CANTHUS, NOSE_BASE, LOWER_LIP = 16, 24, 44, 42, 33, 57  # landmarks
 
 
-def ear_folds(face: FaceSurface, skin: Mask, flat: Floats) -> Ints:
+def ear_folds(face: FaceSurface, skin: Bools, flat: Floats) -> Ints:
     """Vertices of the left ear's folds: the largest area of folded skin behind landmark 16, from the brow to the lower lip.
 
     `skin` [V] marks the outer skin, `flat` [68, 2] are the landmarks in the chart. Empty where no fold is as tall as an ear.
@@ -50,7 +46,7 @@ def ear_folds(face: FaceSurface, skin: Mask, flat: Floats) -> Ints:
     return found if HEIGHTS[0] < height < HEIGHTS[1] else np.empty(0, dtype=np.int64)
 
 
-def ear_places(face: FaceSurface, skin: Mask, flat: Floats) -> dict[str, float]:
+def ear_places(face: FaceSurface, skin: Bools, flat: Floats) -> dict[str, float]:
     """`ear_front`, `ear_back` (x in the chart), `ear_bottom`, `ear_top` (y) of the left ear; nothing where there is no ear."""
     folds = ear_folds(face, skin, flat)
     if not len(folds):

@@ -9,12 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.arrays import Ints
 from facegraft.regions.regionmap import Group
 from facegraft.surfaces.topology import boundary_loops, face_components, faces_within
 from facegraft.vocabulary import CHIN, NECK, OPENING_LANDMARKS
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 ICT_GROUPS: dict[str, Group] = {
     # ICT-FaceKit's published vertex ranges (README of the model, MIT licence), each with the eye or the mouth that it lies behind.

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from facegraft.arrays import Floats, Ints
 from facegraft.errors import FacegraftError
 from facegraft.vocabulary import CANTHI_MM, LANDMARK_COUNT, MIRROR_PAIRS, NOSE_TIP, OUTER_CANTHI, USUAL_UNITS
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 class LandmarkError(FacegraftError):

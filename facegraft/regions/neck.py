@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from facegraft.arrays import Bools, Floats, Ints
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
 from facegraft.regions.tracing import FaceSurface, flood
 from facegraft.surfaces.mirror import MIRROR
 from facegraft.surfaces.topology import boundary_loops
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 TILT = np.radians(15.0)  # the neck leans forward by about this: the cut is square to it, lower in front
 BELOW_CHIN = 0.18  # height of the cut below the chin, and its distance behind it, ...
@@ -55,7 +52,7 @@ class NeckPlane:
 
 
 def neck_crop(
-    surface: FaceSurface, points68: ArrayLike, opening: Ints | None, nose_tip: int, skin: Mask
+    surface: FaceSurface, points68: ArrayLike, opening: Ints | None, nose_tip: int, skin: Bools
 ) -> tuple[Ints, Ints] | None:
     """(loop, vertices below it) of the neck cut, oriented as the boundary of what is kept; None without a neck opening.
 
@@ -78,7 +75,7 @@ def neck_crop(
     return np.roll(turned[0], -int(np.argmin(turned[0]))), below
 
 
-def _neck_loop(surface: FaceSurface, plane: NeckPlane, opening: Ints, skin: Mask) -> Ints:
+def _neck_loop(surface: FaceSurface, plane: NeckPlane, opening: Ints, skin: Bools) -> Ints:
     """Cheapest edge loop around the neck along the plane; raises NoPath where the mesh ends too near."""
     v = surface.vertices
     height, angle = plane.height(v), plane.angle(v)

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.arrays import Floats
 from facegraft.geometry.outline import Outline, catmull_rom
 from facegraft.regions.expressions import evaluate
 from facegraft.regions.landmarks import MIRROR68
 from facegraft.regions.regionsets import OutlineSpec
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.arrays import Ints
 from facegraft.errors import FacegraftError, nearest
 from facegraft.parts import Part, Parts, PartsError, check_part_name
 from facegraft.resources import resource_path
 from facegraft.store.remote import AnyPath, place
 from facegraft.surfaces.topology import faces_sha256, faces_within
 from facegraft.vocabulary import LANDMARK_COUNT, OPENING_LANDMARKS
-
-Ints = NDArray[np.int64]
 
 FORMAT = "facegraft-region-map"
 VERSION = 2

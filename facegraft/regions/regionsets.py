@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Ints
 from facegraft.errors import FacegraftError, printable
 from facegraft.parts import Part, Parts, PartsError, check_part_name, check_set_name
 from facegraft.regions.regionmap import each_once
 from facegraft.resources import resource_folder
 from facegraft.settings import read_yaml
 from facegraft.vocabulary import LANDMARK_COUNT, OPENING_LANDMARKS
-
-Ints = NDArray[np.int64]
 
 MAX_BYTES = 1 << 26
 """Masks of a fine mesh are some hundred kilobytes."""

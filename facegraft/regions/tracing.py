@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from facegraft.arrays import Bools, Floats, Ints
 from facegraft.geometry.chart import CylinderChart, outer_skin
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
 from facegraft.geometry.outline import crosses, lies_on
@@ -30,9 +30,6 @@ from facegraft.surfaces.topology import (
 
 log = logging.getLogger("facegraft")
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 NEAR = 2.5  # distance, in edges, at which leaving the outline doubles an edge's price, ...
 NEAR_MM = 5.0  # ... but no more than this on a coarse mesh (and no less than one edge)
@@ -73,7 +70,7 @@ class FaceSurface:
         return cls(vertices, faces, edges, chart, chart.flatten(vertices), mirror)
 
 
-def trace_loop(surface: FaceSurface, disk: DiskOutline, blocked: Mask) -> Ints:
+def trace_loop(surface: FaceSurface, disk: DiskOutline, blocked: Bools) -> Ints:
     """The cheapest loop of mesh edges along a disk's outline, over outer skin and past blocked vertices [V].
 
     Midline disks on a symmetric topology: the cheapest path from midline to midline over the left half, and its mirror
@@ -91,7 +88,7 @@ def trace_loop(surface: FaceSurface, disk: DiskOutline, blocked: Mask) -> Ints:
     return loop
 
 
-def _priced_edges(surface: FaceSurface, disk: DiskOutline, blocked: Mask, half: bool) -> tuple[Ints, Floats, float]:
+def _priced_edges(surface: FaceSurface, disk: DiskOutline, blocked: Bools, half: bool) -> tuple[Ints, Floats, float]:
     """Directed edges [E, 2] near the outline with their prices [E], and the distance `near` in the unit of length.
 
     Price = length · (1 + (distance / near)²) · (1 + ALONG · (1 - |cos to the outline's tangent|)).
@@ -187,7 +184,7 @@ def enclosed_disk(faces: Ints, vertex_count: int, loop: Ints, seed: int, name: s
     return Disk(turned, np.setdiff1d(np.unique(faces[inside]), loop))
 
 
-def flood(faces: Ints, vertex_count: int, loop: Ints, seed: int) -> Mask:
+def flood(faces: Ints, vertex_count: int, loop: Ints, seed: int) -> Bools:
     """Mask [F] of the faces that can be reached from a seed vertex without crossing the loop's edges."""
     corner = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     corner = np.sort(corner, axis=1)
@@ -213,7 +210,7 @@ def nearest_skin(surface: FaceSurface, point: Floats) -> int:
     raise RegionMapError("the mesh has no outer skin; do its faces look inward?")
 
 
-def keep_clear(face: FaceSurface, disk: Disk) -> Mask:
+def keep_clear(face: FaceSurface, disk: Disk) -> Bools:
     """Vertices [V] that another disk's loop must leave free: the disk itself and the rings around it."""
     count = len(face.vertices)
     around = face.vertices[np.column_stack([disk.loop, np.roll(disk.loop, -1)])]

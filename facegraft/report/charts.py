@@ -18,8 +18,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.colours import CLAY, label_colour
 from facegraft.geometry.graft import SANE_RANGE, SURE_RANGE
 from facegraft.report.thresholds import (
@@ -28,8 +28,6 @@ from facegraft.report.thresholds import (
     SEAM_RMS_MEDIAN_DEG,
     SEAM_RMS_P95_DEG,
 )
-
-Floats = NDArray[np.float64]
 
 # Colours that nothing else has; in the SVG they become the page's.
 INK, FAINT, ALARM, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"

@@ -9,18 +9,14 @@ import numpy as np
 import scipy.sparse as sp
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
-from numpy.typing import NDArray
 
+from facegraft.arrays import Floats, Ints, Labels
 from facegraft.colours import CLAY, label_colour
 from facegraft.parts import MAX_PARTS
 from facegraft.regions.regionmap import RegionMap
 from facegraft.report.studio import Body
 from facegraft.surfaces.normals import face_areas, vertex_normals
 from facegraft.surfaces.topology import faces_within
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Labels = NDArray[np.uint8]
 
 EYEBALL, IRIS, TEETH, GUMS = "#f4f2ee", "#5b6a76", "#f1ece0", "#c79a92"
 SOCKET_SHADE = 0.72

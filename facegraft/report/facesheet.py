@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from facegraft.arrays import Floats, Ints
 from facegraft.colours import CLAY, label_colour
 from facegraft.parts import MAX_PARTS
 from facegraft.report.clay import TINT, dense_mesh_light, part_palette, rgb
@@ -25,9 +26,6 @@ from facegraft.report.scale import length_colours, nice_limit, ticks
 from facegraft.report.scenes import TILT
 from facegraft.report.studio import LENS_DEG, Body, Camera, Studio, start_probe
 from facegraft.surfaces.normals import vertex_normals
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 TILE_HEIGHT = 360
 MARGIN = 1.04

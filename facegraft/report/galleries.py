@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.colours import part_colours
 from facegraft.parts import Parts
 from facegraft.report import charts
@@ -29,8 +29,6 @@ from facegraft.report.scenes import (
 from facegraft.report.studio import Body, Camera
 from facegraft.store import Dataset
 from facegraft.vocabulary import COMPOSITE
-
-Floats = NDArray[np.float64]
 
 HEADS_WIDE, EXPRESSIONS_HIGH, COMPOSITES_SHOWN = 8, 5, 8
 REST = "#9c9691"

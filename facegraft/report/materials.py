@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facegraft.report.choose import composites_measured, spread
 from facegraft.report.clay import head_look
@@ -14,8 +13,6 @@ from facegraft.report.gather import Gathered
 from facegraft.report.scenes import Framing, HeadScenes, frame_heads
 from facegraft.report.seams import SeamMap, seam_map
 from facegraft.report.studio import Studio
-
-Floats = NDArray[np.float64]
 
 COMPOSITES_MEASURED = 60
 FRAMED = 12

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.colours import CLAY
 from facegraft.report.clay import rgb
 from facegraft.report.errors import ReportError
-
-Floats = NDArray[np.float64]
 
 ANCHORS = (CLAY, "#f2ab45", "#dc4f3c", "#96205f", "#3c1358")
 """Clay, amber, red, plum, indigo: each darker than the one before, so that the order survives a grey print."""

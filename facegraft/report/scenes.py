@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse.csgraph import dijkstra
 
+from facegraft.arrays import Floats, Ints
 from facegraft.report.clay import TINT, HeadLook, part_palette, rgb
 from facegraft.report.seams import SeamMap
 from facegraft.report.studio import Body, Camera, Studio
 from facegraft.surfaces.normals import vertex_normals
 from facegraft.surfaces.topology import unique_edges
 from facegraft.vocabulary import CANTHI, CHIN
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 FRONT, THREE_QUARTER, SIDE = 0.0, 38.0, 90.0
 TILT = 3.0

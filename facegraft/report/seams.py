@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.geometry.quality import dihedral_angles, dihedral_excess, loop_edges
 from facegraft.regions.regionmap import RegionMap, RegionSet
 from facegraft.report.gather import Gathered
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.colours import disk_colours
 from facegraft.report import charts
 from facegraft.report.blocks import Block, Chart, Code, Section, Table, Text
@@ -18,8 +19,6 @@ from facegraft.report.thresholds import ALL_PARTS, Check, checks, residual_thres
 from facegraft.stages.graft import QUALITY_COLUMNS
 from facegraft.surfaces.distance import signed_distance
 from facegraft.vocabulary import COMPOSITE, KINDS, NOSE_TIP, REM, SPLITS
-
-Floats = NDArray[np.float64]
 
 KEYS_SHOWN = 20
 GRID = 181

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from facegraft.arrays import Floats
 from facegraft.doctor import RENDER
 from facegraft.report.errors import ReportError
-
-Floats = NDArray[np.float64]
 
 LENS_DEG = 14.0
 """Vertical angle of view: about 100 mm on a full-frame camera, so that noses look as they do in portraits."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from facegraft.arrays import Floats
 
 
 def barycentric(points: Floats, triangles: Floats) -> Floats:

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from facegraft.arrays import Floats, Ints
 from facegraft.errors import nearest
 from facegraft.surfaces.backends.height_field import height_field
 from facegraft.surfaces.backends.mesh_to_sdf import mesh_to_sdf
 from facegraft.surfaces.backends.winding import winding
 from facegraft.surfaces.errors import DistanceError
 from facegraft.surfaces.normals import signed_volume
-from facegraft.surfaces.signed import Floats, Ints, SignedDistance
+from facegraft.surfaces.signed import SignedDistance
 from facegraft.surfaces.topology import open_edge_count
 
 

@@ -10,14 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from facegraft.arrays import Bools, Floats, Ints
 from facegraft.surfaces.errors import SurfaceError
 from facegraft.surfaces.procrustes import procrustes
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Labels = NDArray[np.uint8]
+from facegraft.arrays import Labels
 
 
 def face_labels(vertex_labels: ArrayLike, faces: ArrayLike) -> Labels:

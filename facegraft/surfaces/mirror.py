@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
+from facegraft.arrays import Floats
 
 MIRROR = np.array([-1.0, 1.0, 1.0])
 """Reflection in the plane x = 0, as a factor on coordinates."""

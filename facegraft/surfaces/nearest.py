@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats, Ints
 from facegraft.lazily import lazy_import
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 class Nearest(NamedTuple):

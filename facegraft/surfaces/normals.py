@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from facegraft.arrays import Floats
 from facegraft.lazily import lazy_import
-
-Floats = NDArray[np.float64]
 
 
 def face_cross(vertices: ArrayLike, faces: ArrayLike) -> Floats:

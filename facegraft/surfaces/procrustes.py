@@ -5,11 +5,10 @@ between two point patterns", PAMI 1991): never a reflection.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from facegraft.arrays import Floats
 from facegraft.surfaces.errors import SurfaceError
-
-Floats = NDArray[np.float64]
 
 
 def rotations(cross: Floats) -> tuple[Floats, Floats]:

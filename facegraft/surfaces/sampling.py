@@ -16,13 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.arrays import Floats, Ints, Labels
 from facegraft.lazily import lazy_import
 from facegraft.surfaces.errors import SamplingError
 from facegraft.surfaces.normals import face_cross
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from facegraft.arrays import Floats, Ints
 from facegraft.surfaces.normals import face_cross
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 TOUCHING = 1e-9
 """Points nearer to the surface than this share of its size have no direction of their own: their gradient is the face normal."""

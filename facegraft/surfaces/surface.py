@@ -5,14 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from facegraft.arrays import Floats, Ints
 from facegraft.surfaces.errors import SurfaceError
 from facegraft.surfaces.nearest import Nearest, SearchTree
 from facegraft.surfaces.normals import face_cross
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 FLAT = 1e-12
 """Triangles below this share of the mean area have no normal of their own and are left out of nearest-point searches."""

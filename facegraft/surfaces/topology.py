@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.arrays import Ints
 from facegraft.lazily import lazy_import
 from facegraft.surfaces.errors import TopologyError
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
-
-Ints = NDArray[np.int64]
 
 
 def directed_edges(faces: ArrayLike) -> Ints:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facegraft.arrays import Floats, Ints32
 from facegraft.surfaces.mirror import symmetrised
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int32]
 
-
-def triangulate(polygons: ArrayLike, vertices: ArrayLike, symmetry: ArrayLike | None = None) -> Ints:
+def triangulate(polygons: ArrayLike, vertices: ArrayLike, symmetry: ArrayLike | None = None) -> Ints32:
     """Split every quad by its shorter diagonal on a template; triangles [F, 3] in the order of the polygons.
 
     polygons [P, 4] with -1 as the fourth corner of a triangle; `vertices` [V, 3] are those of the template that decides,
@@ -31,7 +29,7 @@ def triangulate(polygons: ArrayLike, vertices: ArrayLike, symmetry: ArrayLike | 
     return split_quads(p, quad & ((d13 < d02) | ((d13 == d02) & (low13 < low02))))
 
 
-def split_quads(polygons: ArrayLike, other: NDArray[np.bool_] | None = None) -> Ints:
+def split_quads(polygons: ArrayLike, other: NDArray[np.bool_] | None = None) -> Ints32:
     """Triangles [F, 3] of polygons [P, 4]: quads cut between corners 1 and 3 where `other` [P] is true, else between 0 and 2."""
     p = np.asarray(polygons, dtype=np.int64)
     quad = p[:, 3] >= 0

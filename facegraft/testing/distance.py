@@ -15,17 +15,14 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from facegraft.arrays import Floats, Ints
 from facegraft.geometry.clipping import icosphere
 from facegraft.heads import synthetic
 from facegraft.surfaces.distance import BACKENDS, signed_distance
 from facegraft.surfaces.errors import DistanceError
 from facegraft.surfaces.signed import SignedDistance
 from facegraft.surfaces.topology import boundary_loops
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 BOX_HALF = np.array([0.5, 0.4, 0.7])
 

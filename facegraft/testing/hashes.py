@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from facegraft.engine.folder import LOG_FOLDER
+from facegraft.engine.locks import LOCK_FILE
+from facegraft.store.writer import REJECT_FOLDER, RUN_FILE
+
 # Of a run's folder: what says how and when the run was made, and not what was made.
-_NOT_DATA = ("logs", "rejects", ".lock", "run.json")
+_NOT_DATA = (LOG_FOLDER, REJECT_FOLDER, LOCK_FILE, RUN_FILE)
 
 
 def dataset_hash(folder: Path) -> dict[str, str]:

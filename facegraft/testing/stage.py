@@ -30,7 +30,7 @@ import pytest
 from facegraft.engine import EngineOptions, RunSummary, StagePlan, execute
 from facegraft.engine.plan import shard_plan
 from facegraft.store import Dataset, open_dataset, verify_dataset
-from facegraft.store.writer import REJECT_FOLDER, SHARD_FOLDER
+from facegraft.store.writer import DATASET_FILE, REJECT_FOLDER, SHARD_FOLDER
 from facegraft.testing.disk import DiskFault, recorded
 from facegraft.testing.hashes import dataset_hash
 from facegraft.testing.inject import environment
@@ -175,7 +175,7 @@ class StageSuite:
             kill(family(process.pid))
             process.communicate()
         before = committed(output)
-        assert len(before) == 1 and not (output / "dataset.json").exists()
+        assert len(before) == 1 and not (output / DATASET_FILE).exists()
         summary = self.run(made_case, output)
         assert summary.kept == made_case.plan.shard_items
         assert {name: committed(output)[name] for name in before} == before, "a committed shard was made again"

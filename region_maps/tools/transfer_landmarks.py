@@ -31,14 +31,12 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from facegraft.arrays import Floats, Ints
 from facegraft.geometry.symmetry import mirror_map
 from facegraft.regions.landmarks import MIRROR68, FaceFrame
 from facegraft.surfaces.mirror import MIRROR, symmetrised
 from facegraft.surfaces.normals import face_normals, vertex_normals
 from facegraft.surfaces.topology import boundary_loops, compact, face_components, unique_edges
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 SKIN = 11248  # ICT-FaceKit's vertices 0..11247 are the outer skin
 EXPRESSIONS = ("jawOpen", "mouthClose", "eyeBlink_L", "eyeBlink_R", "eyeWide_L", "eyeWide_R", "mouthPucker", "mouthFunnel",

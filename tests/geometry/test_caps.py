@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.geometry.caps import (
     CapError,
     estimated_eye_radius,
@@ -20,8 +21,6 @@ from facegraft.geometry.caps import (
 )
 from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.topology import boundary_edges, euler_characteristic
-
-Floats = NDArray[np.float64]
 
 
 def clockwise(x: float, y: float, n: int, z: float = 0.0) -> Floats:

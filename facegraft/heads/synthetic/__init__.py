@@ -9,8 +9,9 @@ coefficients give the same head everywhere, up to rounding. +y up, +z out of the
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from facegraft.arrays import Floats
 from facegraft.errors import FacegraftError, nearest
 from facegraft.heads.synthetic.expression import EXPRESSIONS, RECIPES, close_lids, expression_fields, lids
 from facegraft.heads.synthetic.features import EYE_CENTRE, EYE_RADIUS
@@ -27,8 +28,6 @@ __all__ = [
     "sample_identity",
     "template",
 ]
-
-Floats = NDArray[np.float64]
 
 
 class SyntheticHeadError(FacegraftError):

@@ -9,11 +9,10 @@ Frame: mm, +y up with 0 at the pupils, +z out of the face with 0 at the ears, +x
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline, RectBivariateSpline
 from scipy.ndimage import gaussian_filter1d
 
-Floats = NDArray[np.float64]
+from facegraft.arrays import Floats
 
 # front y, front z | side x, y, z | back y, z | front exponent, back exponent
 SECTIONS = np.array(

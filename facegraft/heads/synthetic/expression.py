@@ -12,15 +12,12 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.sparse.linalg import spsolve
 
+from facegraft.arrays import Floats, Ints
 from facegraft.heads.synthetic.features import smoothstep
 from facegraft.heads.synthetic.fields import Shift, Stretch, Term, total
 from facegraft.heads.synthetic.template import EYE_STEPS, MOUTH_STEPS, SyntheticTemplate, template
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 JAW_AXIS = np.array([0.0, -14.0, 8.0])  # a point between the joints
 

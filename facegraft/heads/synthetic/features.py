@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
-Floats = NDArray[np.float64]
+from facegraft.arrays import Floats
 
 EYE_CENTRE = np.array([30.9, -0.4, 78.6])
 EYE_RADIUS = 14.3

@@ -10,13 +10,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from facegraft.arrays import Floats
 from facegraft.heads.synthetic.features import EYE_CENTRE, smoothstep
 from facegraft.heads.synthetic.fields import Shift, Stretch, Term, Turn, total
 from facegraft.heads.synthetic.template import MOUTH_STEPS, SyntheticTemplate, template
-
-Floats = NDArray[np.float64]
 
 CLIP = 2.5  # coefficients are drawn from N(0, 1) between -CLIP and CLIP
 _WIDE = (1e4, 1e4, 1e4)

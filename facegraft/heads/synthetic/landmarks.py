@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from facegraft.arrays import Floats, Ints
 from facegraft.heads.synthetic.layout import Layout
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 # left half, mm; the nearest vertex of the outer surface is taken
 _JAW = [

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from facegraft.arrays import Ints
 
 COLUMNS = 70  # cells from the front midline to the back midline
 CROWN_HALF_WIDTH = 16  # cells of the crown patch from the midline to its side; its depth is COLUMNS - 2 * this

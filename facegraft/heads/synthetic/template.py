@@ -11,13 +11,11 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
 
+from facegraft.arrays import Floats, Ints
 from facegraft.heads.synthetic import features as feat
 from facegraft.heads.synthetic.base import CROWN_TOP, SECTIONS, BareHead
 from facegraft.heads.synthetic.landmarks import landmarks, sphere
 from facegraft.heads.synthetic.layout import COLUMNS, Block, Layout, build_layout, split_quads
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 def _runs(start: float, *parts: tuple[float, int]) -> Floats:

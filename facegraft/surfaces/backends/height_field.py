@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from facegraft.arrays import Floats, Ints
 from facegraft.surfaces.nearest import nearest_on_surface
-from facegraft.surfaces.signed import TOUCHING, Floats, Ints, SignedDistance, size_of, unit_gradient
+from facegraft.surfaces.signed import TOUCHING, SignedDistance, size_of, unit_gradient
 
 
 def height_field(v: Floats, f: Ints, p: Floats) -> SignedDistance:

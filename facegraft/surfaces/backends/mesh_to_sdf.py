@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from facegraft.arrays import Floats, Ints
 from facegraft.surfaces.errors import DistanceError
 from facegraft.surfaces.nearest import nearest_on_surface
 from facegraft.surfaces.sampling import sample_surface
-from facegraft.surfaces.signed import Floats, Ints, SignedDistance
+from facegraft.surfaces.signed import SignedDistance
 
 CLOUD = 1_000_000
 """Points of the cloud that votes (the package's own default of 10 million takes minutes and GBs)."""

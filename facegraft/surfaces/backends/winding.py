@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from facegraft.arrays import Floats, Ints
 from facegraft.lazily import lazy_import
 from facegraft.surfaces.nearest import nearest_on_surface
-from facegraft.surfaces.signed import TOUCHING, Floats, Ints, SignedDistance, size_of, unit_gradient
+from facegraft.surfaces.signed import TOUCHING, SignedDistance, size_of, unit_gradient
 
 CLEAR_WINDING = 0.1
 """A fast winding number this close to 0 or 1 is taken at its word: its error was at most 0.004 on closed heads."""

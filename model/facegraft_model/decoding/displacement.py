@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facegraft.arrays import Bools, Floats
 from facegraft.parts import Parts
-from facegraft_model.arrays import Bools, Floats
 from facegraft_model.decoding.correspond import corresponding_points
 from facegraft_model.decoding.extract import Decoded, Mesh
 from facegraft_model.errors import ModelError

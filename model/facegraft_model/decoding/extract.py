@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facegraft.arrays import Bools, Floats, Ints, Labels
 from facegraft.lazily import lazy_import
 from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.topology import face_components
-from facegraft_model.arrays import Bools, Floats, Ints, Labels
 from facegraft_model.decoding.grid import SDF, Grid, NodeValues
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field

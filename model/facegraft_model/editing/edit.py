@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
+from facegraft.arrays import Floats, Ints, Labels
 from facegraft.parts import Parts
-from facegraft_model.arrays import Floats, Ints, Labels
 from facegraft_model.decoding.displacement import TOLERANCE_MM, dense_displacement, describe_change
 from facegraft_model.decoding.extract import Decoded, EmptyFieldError, decode
 from facegraft_model.editing.partcodes import (

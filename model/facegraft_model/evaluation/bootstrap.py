@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facegraft_model.arrays import Floats
+from facegraft.arrays import Floats
 from facegraft_model.errors import ModelError
 
 CONFIDENCE = 0.95

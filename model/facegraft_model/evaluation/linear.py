@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
+from facegraft.arrays import Floats, Ints
 from facegraft.parts import Parts
 from facegraft.store import AnyPath, Dataset, open_dataset, sha256_file, write_arrays_atomic, write_json_atomic
 from facegraft.surfaces.barycentric import barycentric
@@ -32,9 +33,6 @@ from facegraft_model.data.ids import DataError
 from facegraft_model.data.items import Rows, neutral_expression, select_rows
 from facegraft_model.decoding.extract import Mesh
 from facegraft_model.errors import ModelError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 ARRAYS_FILE, FACTS_FILE = "linear.safetensors", "linear.json"
 FORMAT_NAME, FORMAT_VERSION = "facegraft linear model", 2

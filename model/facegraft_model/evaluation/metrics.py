@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from facegraft.arrays import Floats
 from facegraft.lazily import lazy_import
-from facegraft_model.arrays import Floats
 
 
 class Cloud:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from facegraft_model.arrays import Floats, Ints
+from facegraft.arrays import Floats, Ints
 from facegraft_model.decoding.correspond import corresponding_points
 from facegraft_model.decoding.displacement import FOLLOWED_MM, UNMOVED_MM, follow_warp, template_coordinates
 from facegraft_model.decoding.extract import Decoded, Mesh

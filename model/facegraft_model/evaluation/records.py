@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from facegraft.arrays import Floats, Labels
 from facegraft.seeds import score_rng
 from facegraft.vocabulary import REM
-from facegraft_model.arrays import Floats, Labels
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.bootstrap import Interval, bootstrap
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from facegraft.arrays import Floats
 from facegraft.surfaces.errors import SurfaceError
-from facegraft_model.arrays import Floats
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.bootstrap import CONFIDENCE
 from facegraft_model.evaluation.records import Failure, HeadScores, Reconstruction, Scores, ScoreSettings

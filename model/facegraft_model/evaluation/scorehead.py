@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from facegraft.arrays import Bools, Floats, Labels
 from facegraft.seeds import score_rng
 from facegraft.surfaces.errors import SurfaceError
 from facegraft.surfaces.icp import Rigid, rigid_icp
@@ -24,7 +25,6 @@ from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.nearest import Nearest
 from facegraft.surfaces.sampling import SurfaceSamples, sample_surface
 from facegraft.surfaces.surface import Surface
-from facegraft_model.arrays import Bools, Floats, Labels
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.metrics import (
     Cloud,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from facegraft.arrays import Floats
 from facegraft.vocabulary import COMPOSITE, TEST
-from facegraft_model.arrays import Floats
 from facegraft_model.data.ids import written_rows
 from facegraft_model.data.items import neutral_expression
 from facegraft_model.editing.partcodes import named_rng, part_codes, require_part_codes

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from facegraft.arrays import Bools, Floats, Ints, Labels
 from facegraft.parts import Parts
 from facegraft.store import AnyPath, Dataset, Location, RemotePath, open_dataset, place
-from facegraft.store.writer import RUN_FILE
+from facegraft.store.writer import DATASET_FILE, RUN_FILE
 from facegraft.surfaces.barycentric import barycentric
 from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.nearest import Nearest
 from facegraft.surfaces.surface import Surface
-from facegraft_model.arrays import Bools, Floats, Ints, Labels
 from facegraft_model.errors import ModelError
 
 ON_EDGE = 1e-6
@@ -207,7 +207,7 @@ def _find(
     tried = list(dict.fromkeys([*recorded, samples.parent / "surfaces"]))
     others = []
     for folder in tried:
-        if not (folder / "dataset.json").is_file():
+        if not (folder / DATASET_FILE).is_file():
             continue
         store = _open(folder)
         if fingerprint is None or store.fingerprint == fingerprint:
