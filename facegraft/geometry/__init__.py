@@ -1,1 +1,1 @@
-"""Geometry of heads of one topology: grafting parts, closing openings, cutting to a ball, and the unit frame."""
+"""Grafts and what they need, on arrays alone: the affine fit, the seam, closing, symmetry, quality figures."""

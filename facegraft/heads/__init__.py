@@ -1,1 +1,1 @@
-"""Sources of registered heads: folders and files of published models, and families that are computed from coefficients."""
+"""Sources of heads: a class each, all in `source.KINDS`, which is where another one is added."""

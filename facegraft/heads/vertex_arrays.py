@@ -41,7 +41,7 @@ def read_vertex_arrays(path: Location, vertex_count: int) -> VertexArrays:
             "it holds Python objects, which are not loaded" if "pickle" in str(error) else "not an npz file, or damaged"
         )
         raise MeshError(f"{path}: {reason}; save plain arrays with numpy.savez") from error
-    except AttributeError as error:  # numpy.load gives a bare array for an npy file
+    except (AttributeError, TypeError) as error:  # numpy.load gives a bare array for an npy file
         raise MeshError(
             f"{path}: a single array, not an npz file; save it with numpy.savez(..., vertices=array)"
         ) from error

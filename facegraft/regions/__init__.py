@@ -1,1 +1,1 @@
-"""Region maps: the parts of a topology, its openings, landmarks and symmetry; how they are built, checked and drawn."""
+"""Region maps: what the vertices of one mesh topology mean, read from JSON, and made from region sets and a template."""

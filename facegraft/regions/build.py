@@ -18,6 +18,7 @@ from facegraft.arrays import Floats, Ints
 from facegraft.geometry.chart import CylinderChart
 from facegraft.geometry.cutpath import NoPath
 from facegraft.geometry.symmetry import mirror_map
+from facegraft.parts import PartsError, check_part_name
 from facegraft.regions.ears import ear_places
 from facegraft.regions.groups import KNOWN_GROUPS, find_openings, group_mask, groups_by_connectivity
 from facegraft.regions.landmarks import MIRROR68, FaceFrame, check_indices, check_landmarks, guess_mm_per_unit
@@ -77,7 +78,7 @@ def build_region_map(
             regions[spec.name] = _region_set(spec, _Tracer(face, flat, lm, places), groups)
         except (NoPath, RegionMapError) as error:
             if not spec.optional:
-                raise
+                raise type(error)(f"region set {spec.name}: {error}") from error
             log.warning("%s: region set %s is left out: %s", name, spec.name, error)
     openings = find_openings(shape, f, surface, lm)
     neck = neck_crop(face, points, openings.get(NECK), int(lm[NOSE_TIP]), surface)
@@ -155,8 +156,19 @@ class _Tracer:
             except ValueError as error:
                 raise RegionMapError(str(error)) from error
             found = {spec.name: self._along(self.outlines[spec.name])}
+        for name in found:
+            self._check_name(name, spec)
         self.traced |= found
         return found
+
+    def _check_name(self, name: str, spec: DiskSpec) -> None:
+        """A mask's pieces are named here, so that only here a name can come twice, or become too long."""
+        try:
+            check_part_name(name)
+        except PartsError as error:
+            raise RegionMapError(f"mask {spec.name}: of a piece of it, {error}") from error
+        if name in self.traced:
+            raise RegionMapError(f"mask {spec.name}: there is a disk {name!r} already, by another mask's pieces; rename one of the two")
 
     def _along(self, outline: DiskOutline) -> Disk:
         loop = trace_loop(self.face, outline, self._taken())
@@ -179,12 +191,23 @@ class _Tracer:
         """The mask without the area near earlier disks: masks may touch or overlap, but seams need a distance."""
         assert spec.mask is not None
         count = len(self.face.vertices)
+        if spec.mask_length not in (None, count):
+            raise RegionMapError(
+                f"mask {spec.name}: says of {spec.mask_length} vertices whether they belong to it, but the mesh has {count}; "
+                "the mask belongs to another topology"
+            )
         beyond = spec.mask[(spec.mask < 0) | (spec.mask >= count)]
         if len(beyond):
             raise RegionMapError(
                 f"mask {spec.name}: names vertex {beyond[0]}, but the mesh has {count}; the mask belongs to another topology"
             )
-        disks = masked_disks(self.face, spec.mask[~self._taken()[spec.mask]], spec.name)
+        left = spec.mask[~self._taken()[spec.mask]]
+        if not len(left):
+            raise RegionMapError(
+                f"mask {spec.name}: lies inside the disks before it, or too near to them ({', '.join(self.traced)}), to which it gives "
+                "way; leave it out, or name it before them"
+            )
+        disks = masked_disks(self.face, left, spec.name)
         if len(disks) == 1:
             return {spec.name: disks[0]}
         sides = [float(self.face.vertices[disk.interior, 0].mean()) for disk in disks]

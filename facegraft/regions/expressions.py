@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Mapping
 
@@ -25,13 +26,20 @@ _LONGEST = 500
 def evaluate(text: str | float, names: Mapping[str, float]) -> float:
     """The value of an expression of numbers, names, + - * /, min, max and mean. Raises ValueError, in one line, for any other text."""
     if isinstance(text, int | float) and not isinstance(text, bool):
-        return float(text)
+        return _finite(text, text)
     if not isinstance(text, str) or len(text) > _LONGEST:
         raise ValueError(f"{str(text)[:60]!r} is neither a number nor an expression")
     try:
-        return float(_value(ast.parse(text.strip(), mode="eval").body, names))
+        return _finite(_value(ast.parse(text.strip(), mode="eval").body, names), text)
     except (SyntaxError, ZeroDivisionError, RecursionError, OverflowError, MemoryError) as error:
         raise ValueError(f"{text!r} cannot be computed ({type(error).__name__})") from error
+
+
+def _finite(value: float, text: str | float) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is not a finite number")
+    return number
 
 
 def _value(node: ast.expr, names: Mapping[str, float]) -> float:

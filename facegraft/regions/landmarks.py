@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def read_landmarks(path: str | Path, key: str | None = None, faces: ArrayLike | 
         content = _load(path)
     except FileNotFoundError as error:
         raise LandmarkError(f"{path}: there is no such landmark file") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # a lone array in an .npz has no files
         raise LandmarkError(f"{path}: cannot read landmarks ({error})") from error
     if isinstance(content, Mapping):
         if key is None and {"lmk_face_idx", "lmk_b_coords"} <= set(content):

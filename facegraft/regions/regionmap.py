@@ -195,8 +195,9 @@ class RegionMap:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the map as JSON, one top-level field per line."""
+        """Write the map as JSON, one top-level field a line. Raises RegionMapError for a map that `from_json` would refuse."""
         fields = self.to_json()
+        _parse(fields, str(path))
         lines = [f" {json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in fields.items()]
         Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

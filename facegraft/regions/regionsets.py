@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,9 @@ from facegraft.vocabulary import LANDMARK_COUNT, OPENING_LANDMARKS
 
 MAX_BYTES = 1 << 26
 """Largest accepted file; masks of a fine mesh take a few hundred kilobytes."""
+
+_NO_VERTEX = np.uint64((1 << 63) - 1)
+_LANDMARK_NAME = re.compile(r"[xy][0-9]{1,2}")
 
 _PART_KEYS = ("name", "landmarks", "holds", "disks")
 _DISK_KEYS = (
@@ -59,7 +64,8 @@ class OutlineSpec:
 class DiskSpec:
     """One disk: an outline, the mirror image of another disk, or a mask of vertices.
 
-    carries: the eyes or the mouth whose inner groups follow the disk.
+    carries: the eyes or the mouth whose inner groups follow the disk. mask_length: of a mask that was given as one boolean a vertex,
+    for how many vertices.
     """
 
     name: str
@@ -68,6 +74,7 @@ class DiskSpec:
     mask: Ints | None = None
     carries: tuple[str, ...] = ()
     residual_mm: tuple[float, float] | None = None
+    mask_length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,10 @@ def _from_yaml(path: Path) -> RegionSetSpec:
             raise ValueError(f"disk {disk.name}: mirror_of names {disk.mirror_of!r}, which is not a disk before it")
     name = document.get("name", path.stem)
     Parts(check_set_name(name), tuple(Part(part.name, part.landmarks or ()) for part in parts))
-    return RegionSetSpec(name, parts, bool(document.get("optional", False)))
+    optional = document.get("optional", False)
+    if not isinstance(optional, bool):
+        raise ValueError(f"optional is true or false, not {printable(repr(optional))}")
+    return RegionSetSpec(name, parts, optional)
 
 
 def _part(entry: Any, path: Path) -> PartSpec:
@@ -180,7 +190,7 @@ def _disk(entry: Any) -> DiskSpec:
     where = f"disk {name}"
     _known(entry, _DISK_KEYS, where)
     carries = entry.get("carries", [])
-    if not isinstance(carries, list) or not all(place in OPENING_LANDMARKS for place in carries):
+    if not isinstance(carries, list) or not all(place in tuple(OPENING_LANDMARKS) for place in carries):
         raise ValueError(f"{where}: carries lists some of {', '.join(OPENING_LANDMARKS)}")
     residual = entry.get("residual_mm")
     if residual is not None:
@@ -203,9 +213,15 @@ def _disk(entry: Any) -> DiskSpec:
     let = entry.get("let", {})
     if not isinstance(let, dict) or not all(isinstance(key, str) and key.isidentifier() for key in let):
         raise ValueError(f"{where}: let maps names to expressions")
+    for key in let:
+        if _LANDMARK_NAME.fullmatch(key):
+            raise ValueError(f"{where}: let names {key!r}, which is a coordinate of a landmark; choose another name")
     features = entry.get("features", [])
     if not isinstance(features, list):
         raise ValueError(f"{where}: features is a list of lists of landmarks")
+    for marks in features:
+        if len(_landmarks(marks, f"{where}: features")) < 2:
+            raise ValueError(f"{where}: features: a polygon needs two landmarks or more, not {printable(marks)}")
     seed = entry.get("seed")
     inside = (
         _points([seed], f"{where}: seed", 1)[0] if isinstance(seed, list) else _landmarks([seed], f"{where}: seed")[0]
@@ -256,8 +272,17 @@ def _from_json_masks(path: Path) -> RegionSetSpec:
 
 
 def _from_npz_masks(path: Path) -> RegionSetSpec:
-    with np.load(path, allow_pickle=False) as archive:
-        return _from_masks(path, {name: archive[name] for name in archive.files})
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            masks = {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # a lone array has no files
+        raise ValueError("not an npz file of arrays of numbers, or damaged") from error
+    return _from_masks(path, masks)
+
+
+def _as_int64(indices: NDArray[Any]) -> Ints:
+    """The same numbers; unsigned ones that are too large become the largest there is, which is no vertex of any mesh."""
+    return np.minimum(indices, _NO_VERTEX).astype(np.int64) if indices.dtype == np.uint64 else indices.astype(np.int64)
 
 
 def _from_masks(path: Path, masks: Mapping[str, NDArray[Any]]) -> RegionSetSpec:
@@ -267,10 +292,13 @@ def _from_masks(path: Path, masks: Mapping[str, NDArray[Any]]) -> RegionSetSpec:
     for name, values in masks.items():
         check_part_name(name)
         array = np.asarray(values)
-        if array.ndim != 1 or not len(array) or array.dtype.kind not in "biu":
+        if array.ndim == 1 and not (array.any() if array.dtype.kind == "b" else len(array)):
+            raise ValueError(f"mask {name}: must be vertex indices [n] or booleans [V], and names no vertex; leave the part out")
+        if array.ndim != 1 or array.dtype.kind not in "biu":
             raise ValueError(
                 f"mask {name}: must be vertex indices [n] or booleans [V], not {array.dtype} {list(array.shape)}"
             )
-        index = np.flatnonzero(array) if array.dtype.kind == "b" else np.unique(array.astype(np.int64))
-        parts.append(PartSpec(name, (DiskSpec(name, mask=index),)))
+        one_each = array.dtype.kind == "b"
+        index = np.flatnonzero(array) if one_each else np.unique(_as_int64(array))
+        parts.append(PartSpec(name, (DiskSpec(name, mask=index, mask_length=len(array) if one_each else None),)))
     return RegionSetSpec(check_set_name(path.stem.lower().replace("-", "_")), tuple(parts))

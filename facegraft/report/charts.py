@@ -150,7 +150,9 @@ def quality_histograms(columns: Mapping[str, Floats], colours: Mapping[str, str]
 
 
 def _group(residual: Mapping[str, float], value: float) -> str:
-    return ", ".join(dict.fromkeys(disk.split("_")[0] for disk, limit in residual.items() if limit == value))
+    """Names of the disks with this threshold, a left and a right one as one."""
+    sides = (disk.removesuffix("_left").removesuffix("_right") for disk, limit in residual.items() if limit == value)
+    return ", ".join(dict.fromkeys(side.replace("_", " ") for side in sides))
 
 
 def _histogram(axis: Axes, values: Mapping[str, Floats], colours: Mapping[str, str], marks: Sequence[float]) -> None:

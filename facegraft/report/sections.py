@@ -16,6 +16,7 @@ from facegraft.report.blocks import Block, Chart, Code, Section, Table, Text
 from facegraft.report.choose import spread
 from facegraft.report.gather import Gathered, StageFacts
 from facegraft.report.thresholds import ALL_PARTS, Check, checks, residual_thresholds
+from facegraft.stages.graft import QUALITY_COLUMNS
 from facegraft.surfaces.distance import signed_distance
 from facegraft.vocabulary import COMPOSITE, KINDS, NOSE_TIP, REM, SPLITS
 
@@ -116,15 +117,17 @@ def quality(found: Gathered) -> Section:
         return Section("quality", title, lead, [Text(found.missing("composites"), missing=True)])
     facts = found.stages["composites"]
     rows = [row for row in facts.written if not found.is_self_graft(row)]
-    disks = [name.removesuffix("_residual_mm") for name in dataset.schema.columns if name.endswith("_residual_mm")]
+    figures = set(dataset.schema.columns) - set(dataset.parts.donor_columns.values())
+    disks = [name.removesuffix("_residual_mm") for name in dataset.schema.columns if name in figures and name.endswith("_residual_mm")]
     if not rows or not disks:
         return Section(
             "quality", title, lead, [Text("There are only self-grafts here: nothing to measure.", missing=True)]
         )
-    figures = [name for disk in disks for name in dataset.schema.columns if name.startswith(f"{disk}_")]
     columns = {
         name: np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
-        for name in figures
+        for disk in disks
+        for name in (f"{disk}_{figure}" for figure in QUALITY_COLUMNS)
+        if name in figures
     }
     parameters = facts.run.parameters if facts.run else {}
     regions = found.regions

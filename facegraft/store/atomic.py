@@ -52,6 +52,7 @@ def _plain(value: object) -> object:
 
 
 def sha256_bytes(data: bytes | memoryview) -> str:
+    """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -167,6 +168,7 @@ def remove_leftovers(final: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
+    """Whether a file's name is that of a write in progress, or of one that was cut off."""
     return TEMPORARY_MARK in name
 
 

@@ -419,10 +419,12 @@ def remote_shard(folder: Location, shard: dict[str, Any]) -> RemoteFile:
 
 
 def rebuild_shard(name: str) -> str:
+    """What to do about a damaged shard, for a message."""
     return f"delete it and its {commit_name(name)} and run the same command again to rebuild it"
 
 
 def damaged_shard(path: Location, how: str) -> DamagedError:
+    """The error about a shard whose bytes are not those that were written."""
     return DamagedError(f"{path} is damaged ({how}); {rebuild_shard(path.name)}")
 
 

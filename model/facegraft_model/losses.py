@@ -70,18 +70,22 @@ class Pass:
 
 
 def sdf_term(run: Pass) -> Tensor:
+    """L1 of the signed distance, in units of the ball."""
     return (run.trace.sdf - run.distances).abs().mean()
 
 
 def correction_term(run: Pass) -> Tensor:
+    """L1 of the correction that is added to the template's distance (Deng et al. 2021, DIF-Net)."""
     return run.trace.correction.abs().mean()
 
 
 def eikonal_term(run: Pass) -> Tensor:
+    """The distance has slope 1 everywhere (Gropp et al. 2020)."""
     return eikonal(run.gradients.point).mean()
 
 
 def normal_term(run: Pass) -> Tensor:
+    """Angle between the gradient and the stored normal, as 1 - cosine."""
     return normal_deviation(run.gradients.point, run.normals).mean()
 
 
@@ -108,6 +112,7 @@ def landmark_consistency_term(run: Pass) -> Tensor:
 
 
 def code_term(run: Pass) -> Tensor:
+    """Mean square of the codes that an item uses, summed over the codes (Park et al. 2019, DeepSDF)."""
     return code_norm(run.codes, run.on).mean()
 
 
@@ -140,6 +145,7 @@ def dense_term(run: Pass) -> Tensor | None:
 
 
 def locality_term(run: Pass) -> Tensor:
+    """What a part's net moves outside of its part."""
     labels = torch.cat([run.batch["surface_parts"], run.batch["near_parts"]], 1)
     return moved_elsewhere(run.field.specs, labels, run.trace).mean()
 

@@ -124,7 +124,7 @@ def test_doctor_notices_a_driver_that_torch_cannot_use(tmp_path: Path, monkeypat
     monkeypatch.setattr(examination, "DRIVER", tmp_path / "version")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     finding = examination._cuda()
-    assert not finding.good and finding.found.startswith("driver 550.54.15 is there, but torch sees no GPU; torch ")
+    assert not finding.good and finding.found.startswith("driver 550.54.15 is installed, but torch finds no GPU; torch ")
     monkeypatch.setattr(examination, "DRIVER", tmp_path / "none")
     assert examination._cuda().good
 

@@ -96,7 +96,7 @@ def test_quads_of_a_head_with_other_diagonals_are_still_this_topology(toy, toy_m
     assert np.allclose(load(plan.heads[1].spec), bent, atol=1e-6)
     (tmp_path / "h" / "a.obj").rename(tmp_path / "first.obj")
     with pytest.raises(
-        SourceError, match=r"splits the quads of topology toy otherwise .*--set ingest\.template=MESH\.obj"
+        SourceError, match=r"splits the quads of topology toy differently .*--set ingest\.template=MESH\.obj"
     ):
         MeshesSource(tmp_path / "h", options(toy_map), 0).plan()
     plan, load = planned(MeshesSource(tmp_path / "h", options(toy_map, template=str(tmp_path / "first.obj")), 0))

@@ -66,6 +66,7 @@ def test_barycentric_embedding_takes_the_heaviest_corner(tmp_path) -> None:
         ("a.json", b"[1, 2]", "expected 68 vertex indices"),
         ("a.txt", b"one two", "cannot read landmarks"),
         ("a.npz", b"nonsense", "cannot read landmarks"),
+        ("a.npz", b"PK\x03\x04 and no more", "cannot read landmarks"),
     ],
 )
 def test_unreadable_files_are_named(tmp_path, name, content, message) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,11 @@ def read_shipped(name):
         (with_disk(let=[1]), "disk forehead: let maps names to expressions"),
         (with_disk(features=3), "disk forehead: features is a list"),
         (with_disk(features=[[99]]), "disk forehead: features"),
+        (with_disk(features=[[]]), "disk forehead: features: a polygon needs two landmarks or more"),
+        (with_disk(features=[[54]]), "disk forehead: features: a polygon needs two landmarks or more"),
+        (with_disk(let={"x24": 3}), "disk forehead: let names 'x24', which is a coordinate of a landmark"),
+        (with_disk(carries=[["mouth"]]), "disk forehead: carries lists some of"),
+        ({"parts": [PART], "optional": "no"}, "optional is true or false, not 'no'"),
         (with_disk(carries=["nose"]), "disk forehead: carries lists some of eye_left, eye_right, mouth"),
         (with_disk(residual_mm=[1]), "disk forehead: residual_mm is two lengths"),
     ],
@@ -189,7 +195,10 @@ def test_wrong_yaml_gets_one_line_with_file_and_place(tmp_path, document, messag
         ("a.json", b'{"nose": [[1, 2], [3]]}', "a.json"),
         ("a.json", b'{"Nose!": [1, 2]}', "part name"),
         ("a.json", b'{"nose": [1, 2], "nose": [3]}', "field 'nose' comes twice"),
-        ("a.npz", b"nonsense", "a.npz"),
+        ("a.json", b'{"nose": [false, false]}', "mask nose: .* names no vertex"),
+        ("a.npz", b"nonsense", "a.npz: not an npz file of arrays of numbers"),
+        ("a.npz", b"", "a.npz: not an npz file of arrays of numbers"),
+        ("a.npz", b"PK\x03\x04 and no more", "a.npz: not an npz file of arrays of numbers"),
     ],
 )
 def test_unreadable_files_are_named(tmp_path, name, content, message) -> None:
@@ -199,6 +208,15 @@ def test_unreadable_files_are_named(tmp_path, name, content, message) -> None:
     with pytest.raises(RegionSetError, match=message) as caught:
         read_region_set(path)
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lone", [np.arange(9), np.array([None, 1], dtype=object)])
+def test_an_npz_of_something_else_is_named(tmp_path, lone) -> None:
+    path = tmp_path / "a.npz"
+    with path.open("wb") as file:
+        np.save(file, lone, allow_pickle=True)
+    with pytest.raises(RegionSetError, match=r"a.npz: not an npz file of arrays of numbers"):
+        read_region_set(path)
 
 
 def test_two_files_of_one_name_are_refused(tmp_path) -> None:
@@ -310,7 +328,10 @@ def test_masks_that_overlap_give_way_to_the_parts_before_them(patches, tmp_path)
     [
         ([10**6], "mask nose: names vertex 1000000, but the mesh has 16324"),
         ([-1, 3], "mask nose: names vertex -1"),
+        ([1 << 63], "region set masks: mask nose: names vertex 9223372036854775807"),
         ([0], "mask nose: covers no whole triangle"),
+        ([True] * 16323, "mask nose: says of 16323 vertices .* but the mesh has 16324"),
+        ([True] * 16325, "mask nose: says of 16325 vertices .* but the mesh has 16324"),
     ],
 )
 def test_masks_that_do_not_fit_the_mesh_are_refused(load_template, tmp_path, mask, message) -> None:
@@ -318,6 +339,38 @@ def test_masks_that_do_not_fit_the_mesh_are_refused(load_template, tmp_path, mas
     with pytest.raises(RegionMapError, match=message) as caught:
         build(load_template("synthetic"), read_region_set(tmp_path / "masks.json"))
     assert "\n" not in str(caught.value)
+
+
+def test_pieces_of_masks_get_names_that_a_region_map_may_have(patches, tmp_path) -> None:
+    template, both, nose = patches
+    (tmp_path / "masks.json").write_text(json.dumps({"eye": both.tolist(), "eye_left": nose.tolist()}))
+    with pytest.raises(RegionMapError, match="mask eye_left: there is a disk 'eye_left' already"):
+        build(template, read_region_set(tmp_path / "masks.json"))
+    (tmp_path / "masks.json").write_text(json.dumps({"a" * 30: both.tolist()}))
+    with pytest.raises(RegionMapError, match=r"mask a{30}: of a piece of it, .*a_left' must be lower case letters, .* 30 at most"):
+        build(template, read_region_set(tmp_path / "masks.json"))
+
+
+def test_a_mask_inside_those_before_it_is_told_to_whom_it_gives_way(patches, tmp_path) -> None:
+    template, _, nose = patches
+    (tmp_path / "masks.json").write_text(json.dumps({"nose": nose.tolist(), "tip": nose.tolist()}))
+    with pytest.raises(RegionMapError, match=r"mask tip: lies inside the disks before it, .* \(nose\)"):
+        build(template, read_region_set(tmp_path / "masks.json"))
+
+
+@pytest.mark.parametrize("number", [".nan", ".inf", "1e308 * 1e308"])
+def test_points_that_are_nowhere_are_refused(load_template, tmp_path, number) -> None:
+    path = write(tmp_path / "mine.yaml", with_disk(half=[*DISK["half"][:-1], [0, "LAST"]]))
+    path.write_text(path.read_text().replace("LAST", number))
+    with pytest.raises(RegionMapError, match=r"region set mine: disk forehead: .* is not a finite number"):
+        build(load_template("synthetic"), read_region_set(path))
+
+
+def test_a_map_that_could_not_be_read_is_not_written(load_template, tmp_path) -> None:
+    template = load_template("synthetic")
+    with pytest.raises(RegionMapError, match="name must be a line of text"):
+        replace(template.region_map, name="two\nlines").save(tmp_path / "map.json")
+    assert not (tmp_path / "map.json").exists()
 
 
 def test_a_mask_of_one_strip_has_no_inside(load_template, tmp_path) -> None:

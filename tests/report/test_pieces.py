@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,19 @@ import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 
+from facegraft.parts import Part, Parts
 from facegraft.regions.regionmap import Disk, load_region_map
 from facegraft.report import charts
+from facegraft.report.blocks import Table
 from facegraft.report.choose import composites_shown, heads_grid, spread
 from facegraft.report.clay import ambient_light, rgb
 from facegraft.report.gather import gather
 from facegraft.report.scenes import frame_heads, join_stage_points
 from facegraft.report.seams import seam_map
-from facegraft.report.sections import duration_text, size_text
+from facegraft.report.sections import duration_text, quality, size_text
 from facegraft.report.studio import LENS_DEG, Camera
 from facegraft.report.thresholds import ALL_PARTS, checks, residual_thresholds
+from facegraft.stages.graft import QUALITY_COLUMNS
 
 
 @given(st.integers(0, 300), st.integers(1, 40))
@@ -58,6 +62,32 @@ def test_composites_shown_mix_single_and_independent_donors() -> None:
     assert sum(len({r["donor_nose"], r["donor_eyes"], r["donor_mouth"]}) == 3 for r in chosen) == 4
     assert len(composites_shown([*own, *single], PARTS, 6)) == 6
     assert composites_shown(own, PARTS, 6) == own  # nothing else to show
+
+
+def test_disks_named_like_other_columns_are_measured_apart() -> None:
+    parts = Parts("odd", tuple(Part(name, (27, 30, 31, 33, 35)) for name in ("donor", "eye", "eye_left", "my_residual_mm")))
+    disks = ("donor", "eye", "eye_left")
+    columns = dict.fromkeys(parts.head_columns, "string") | dict.fromkeys((f"{d}_{f}" for d in disks for f in QUALITY_COLUMNS), "float64")
+    rows = [
+        {column: "a" if kind == "string" else number for column, kind in columns.items()} | {"donor_donor": "b"}
+        for number in range(3)
+    ]
+    dataset = SimpleNamespace(schema=SimpleNamespace(columns=columns), parts=parts)
+    facts = SimpleNamespace(written=rows, run=None)
+    found: Any = SimpleNamespace(
+        dataset=lambda _: dataset, stages={"composites": facts}, is_self_graft=parts.is_self_graft, regions=None
+    )
+    [table] = [block for block in quality(found).blocks if isinstance(block, Table)]
+    assert table.head == ["figure", "donor", "eye", "eye left", ALL_PARTS]
+
+
+def test_thresholds_are_named_after_the_disks_a_left_and_a_right_one_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    monkeypatch.setattr(charts, "_thresholds", lambda axis, lines: names.extend(name for _, name in lines))
+    disks = ("ear_left", "ear_right", "big_nose")
+    columns = {f"{disk}_{figure}": np.linspace(0.5, 1.5, 9) for disk in disks for figure in QUALITY_COLUMNS}
+    charts.quality_histograms(columns, dict.fromkeys(disks, "#111111"), dict.fromkeys(disks, 1.3))
+    assert names[0] == "1.3 median, ear, big nose"
 
 
 def test_heads_grid_puts_neutral_first_and_counts_naturally() -> None:

@@ -50,10 +50,12 @@ def model() -> None:
 
 
 def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`-o FOLDER`, required."""
     return click.option("-o", "--output", type=FOLDER, required=True, help="Folder to write.")(command)
 
 
 def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--device auto|cpu|cuda`."""
     return click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
@@ -63,12 +65,14 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def resolution_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--resolution N`, of grids that meshes are extracted from."""
     return click.option(
         "--resolution", type=click.IntRange(8, 512), default=256, help="Nodes of the grid along each axis."
     )(command)
 
 
 def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--set GROUP.NAME=VALUE`, repeatable."""
     return click.option(
         "--set",
         "settings",
@@ -79,6 +83,7 @@ def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def quiet_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--quiet`."""
     return click.option("--quiet", is_flag=True, help="No progress display.")(command)
 
 

@@ -151,6 +151,9 @@ class DaskClient:
         if key not in self._submitted:
             return None
         given = self._submitted.pop(key)
+        if given.future.status in ("finished", "error"):
+            # A worker made it, or died of it: there was one, even if none was there at the moments when they were counted.
+            self._without_workers_s = 0.0
         try:
             with self._connected():
                 outcome = _outcome(given.task.shard, given.future)

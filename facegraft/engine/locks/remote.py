@@ -120,6 +120,7 @@ def is_locked_remotely(path: RemotePath) -> bool:
 
 
 def describe(note: dict[str, Any]) -> str:
+    """The holder of a lock, from its note, for a message."""
     return f"process {note.get('pid', '?')} on {note.get('host', '?')}"
 
 

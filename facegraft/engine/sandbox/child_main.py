@@ -27,6 +27,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
+    """Serve items until the pipe closes; die with the parent, and within the memory that it allows."""
     parent, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
     requests, replies = _take_over_pipes()
     _die_with(parent)

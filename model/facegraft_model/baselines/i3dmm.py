@@ -101,6 +101,7 @@ def encode(points: Tensor, frequencies: int) -> Tensor:
 
 
 def encoded_size(frequencies: int) -> int:
+    """Length of an encoded point: its three coordinates, and a sine and a cosine of each at every frequency."""
     return 3 + 6 * frequencies
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from facegraft.parts import Parts
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.disentanglement import Progress, counted, measure_disentanglement
 from facegraft_model.evaluation.records import Failure, Scores, ScoreSettings
@@ -46,9 +47,10 @@ def evaluate_fits(
             f"{fits.path}: {strange[0]} is not an item of {samples}, so there is nothing to compare it with; score fits of that dataset"
         )
     model = fits.field
-    if model.parts.names != truth.parts.names:
+    if model.parts != truth.parts:
+        its, others = _difference(model.parts, truth.parts)
         raise ModelError(
-            f"{fits.path}: its model has the parts {', '.join(model.parts)}, {samples} {', '.join(truth.parts)}; "
+            f"{fits.path}: its model has {its}, {samples} {others}; "
             "score it on samples with its own parts, or train on these"
         )
     return evaluate(
@@ -103,3 +105,13 @@ def fit_pictures(
             }
         )
     return shown
+
+
+def _difference(one: Parts, other: Parts) -> tuple[str, str]:
+    """In what two different lists of parts differ, of either side: names, region set, or landmarks."""
+    if one.names != other.names:
+        return f"the parts {', '.join(one)}", ", ".join(other)
+    if one.region_set != other.region_set:
+        return f"the parts of region set {one.region_set!r}", f"those of {other.region_set!r}"
+    name = next(name for name in one if one.landmarks(name) != other.landmarks(name))
+    return f"landmarks {one.landmarks(name)} for part {name}", f"{other.landmarks(name)}"

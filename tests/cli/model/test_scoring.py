@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from commands import run_model
-from sphere_heads import write_sphere_surfaces, write_spheres
+from sphere_heads import scan, write_sphere_surfaces, write_spheres
 
 from facegraft.errors import FacegraftError
+from facegraft.parts import Parts
+from facegraft.store import open_dataset
 
 
 @pytest.mark.slow
@@ -99,6 +103,26 @@ def test_fits_are_scored_on_samples_with_the_parts_of_their_model(bears: Path, t
     run_model("fit", bears / "run", bears / "samples", "-o", tmp_path / "fits", "--steps", 2, "--key", "eve_neutral", "--quiet")
     with pytest.raises(FacegraftError, match=r"its model has the parts snout, lobe_left, beak, .* nose, eyes, mouth"):
         run_model("evaluate", tmp_path / "fits", others, "-o", tmp_path / "scores", "--resolution", 32, "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"region_set": "polar"}, "its model has the parts of region set 'bear', .* those of 'polar'; score it"),
+        ({"landmarks": (1, 2, 3, 4, 5)}, r"its model has landmarks \(.*\) for part snout, .* \(1, 2, 3, 4, 5\); score it"),
+    ],
+)
+def test_parts_of_the_same_names_are_not_the_same_parts(bears: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    own = open_dataset(bears / "samples").parts
+    first, *rest = own.entries
+    others = Parts(change.get("region_set", own.region_set), (replace(first, landmarks=change.get("landmarks", first.landmarks)), *rest))
+    rows = {"eve_neutral": scan("eve", "neutral", "test")}
+    write_spheres(tmp_path / "samples", rows=rows, parts=others)
+    write_sphere_surfaces(tmp_path / "surfaces", rows=rows, parts=others)
+    run_model("fit", bears / "run", bears / "samples", "-o", tmp_path / "fits", "--steps", 2, "--key", "eve_neutral", "--quiet")
+    with pytest.raises(FacegraftError, match=message):
+        run_model("evaluate", tmp_path / "fits", tmp_path / "samples", "-o", tmp_path / "scores", "--resolution", 32, "--quiet")
+    assert not (tmp_path / "scores").exists()
 
 
 def test_an_unknown_method_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

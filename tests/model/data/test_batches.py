@@ -373,7 +373,7 @@ def test_the_id_table_of_a_model_decides_the_rows(samples: Path) -> None:
         ({"near": -1}, "near must not be negative, but is -1"),
         ({"seed": -1}, "seed must not be negative"),
         ({"rank": 2, "world": 2}, "rank must be 0 to world - 1, but rank is 2 and world 2"),
-        ({"items": 3, "world": 2}, "3 items a step cannot be shared evenly by 2 processes; take a multiple of 2"),
+        ({"items": 3, "world": 2}, "3 items per step cannot be shared evenly by 2 processes; use a multiple of 2"),
         ({"backend": "disk"}, "backend must be auto, resident or stream, not 'disk'"),
         ({"device": "gpu"}, "no device 'gpu'"),
         ({"expect": {"unit": 1}}, "a model's coordinates have topology, mm_per_unit, frame, parts; what is unit?"),
@@ -415,7 +415,7 @@ def test_a_part_that_is_called_as_something_else_in_a_batch_is_refused(
     name: str, write_spheres: Callable[..., Path]
 ) -> None:
     parts = Parts("odd", (Part(name, (0, 1, 2, 3, 4)), *EYES.entries[1:]))
-    with pytest.raises(DataError, match=f"a part is called '{name}', which is something else in a batch; rename it"):
+    with pytest.raises(DataError, match=f"a part is called '{name}', a name that batches use for other data; rename it"):
         source(write_spheres(parts=parts))
 
 
@@ -489,7 +489,7 @@ def test_two_templates_are_refused(write: Callable[..., Path]) -> None:
 
 def test_nan_is_found_when_it_is_read(samples: Path) -> None:
     poison(samples, "bert_e1", "near_sdf", 9)
-    words = r"item bert_e1, field near_sdf: 1 of \d+ values are NaN or infinite; look with `facegraft verify"
+    words = r"item bert_e1, field near_sdf: 1 of \d+ values are NaN or infinite; check with `facegraft verify"
     with pytest.raises(DamagedError, match="sha256 differs"):
         source(samples)
     with pytest.raises(DataError, match=words):

@@ -301,7 +301,7 @@ def test_damaged_fits_are_refused(fits: tuple[Path, FittedCodes], tmp_path: Path
         load_fits(path)
     file.write_bytes(data)
     (path / "fits.json").write_text('{"format": "other"}')
-    with pytest.raises(ModelError, match=r"fits\.json is no file of fits"):
+    with pytest.raises(ModelError, match=r"fits\.json is not a file of fits"):
         load_fits(path)
     with pytest.raises(ModelError, match="nothing holds no fits"):
         load_fits(tmp_path / "nothing")
@@ -316,7 +316,7 @@ def test_a_run_may_move_but_its_checkpoint_must_be_the_same(
     document = json.loads((path / "fits.json").read_text())
     document["run"] = str(tmp_path / "gone")
     (path / "fits.json").write_text(json.dumps(document))
-    with pytest.raises(ModelError, match=r"checkpoint .*gone.* is not there; name the run's folder with --run"):
+    with pytest.raises(ModelError, match=r"checkpoint .*gone.* is missing; name the run's folder with --run"):
         load_fits(path)
     loaded = load_fits(path, run=moved)
     assert loaded.run == moved and torch.equal(loaded.codes["rem"], codes.codes["rem"])

@@ -289,7 +289,7 @@ def test_another_configuration_seed_or_dataset_is_refused_by_name(
     with pytest.raises(ModelError, match=r"config\.json cannot be read"):
         go(run)
     (run / "config.json").write_text('{"config": {}}')
-    with pytest.raises(ModelError, match=r"config\.json is no configuration of a training run"):
+    with pytest.raises(ModelError, match=r"config\.json is not a configuration of a training run"):
         go(run)
 
 
