@@ -89,7 +89,7 @@ def test_damaged_recipes_are_refused(tmp_path: Path, text: str, message: str) ->
 
 def test_settings_name_their_stage() -> None:
     assert stage_settings("sample", ["surface=20000", "sample.near=5"]) == {"surface": 20000, "near": 5}
-    with pytest.raises(RecipeError, match="runs stage sample alone"):
+    with pytest.raises(RecipeError, match="runs only stage sample"):
         stage_settings("sample", ["graft.donors=3"])
     with pytest.raises(SettingError, match="name=value"):
         stage_settings("sample", ["surface"])

@@ -376,7 +376,7 @@ def test_the_id_table_of_a_model_decides_the_rows(samples: Path) -> None:
         ({"items": 3, "world": 2}, "3 items per step cannot be shared evenly by 2 processes; use a multiple of 2"),
         ({"backend": "disk"}, "backend must be auto, resident or stream, not 'disk'"),
         ({"device": "gpu"}, "no device 'gpu'"),
-        ({"expect": {"unit": 1}}, "a model's coordinates have topology, mm_per_unit, frame, parts; what is unit?"),
+        ({"expect": {"unit": 1}}, "a model's coordinates have topology, mm_per_unit, frame, parts; unit is unknown"),
     ],
 )
 def test_wrong_arguments_are_named(samples: Path, arguments: dict[str, Any], words: str) -> None:
