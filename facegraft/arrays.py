@@ -1,4 +1,4 @@
-"""Names of the array types that functions pass around; their shapes stand in the docstrings."""
+"""Type names of arrays; shapes are given in docstrings."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from facegraft.parts import Parts
 
 CLAY = "#dccdc0"
-"""The remainder, and everything that is not coloured."""
+"""Colour of the remainder, and of everything that is not coloured."""
 
 _PALETTE = (
     "#e0913f",
@@ -25,17 +25,17 @@ _PALETTE = (
 
 
 def label_colour(label: int) -> str:
-    """`#rrggbb` of a part label; after the palette's end the colours come again."""
+    """`#rrggbb` of a part label; after the end of the palette the colours repeat."""
     return CLAY if label == 0 else _PALETTE[(label - 1) % len(_PALETTE)]
 
 
 def part_colours(parts: Parts) -> dict[str, str]:
-    """part → `#rrggbb`, in cascade order."""
+    """`#rrggbb` of each part, in cascade order."""
     return {name: label_colour(parts.label(name)) for name in parts}
 
 
 def disk_colours(parts: Parts, part_of: Mapping[str, str]) -> dict[str, str]:
-    """disk → `#rrggbb`: its part's colour, paler for every further disk of the same part."""
+    """`#rrggbb` of each disk: its part's colour, paler for every further disk of the same part."""
     colours: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for disk, part in part_of.items():

@@ -1,4 +1,4 @@
-"""What this machine has, and what to do about what it lacks."""
+"""Checks of this machine, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ RENDER = "import pyvista; p = pyvista.Plotter(off_screen=True, window_size=(64, 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination."""
+    """The result of one check."""
 
     what: str
     found: str
@@ -53,7 +53,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at Python, packages, cores, memory, disk, off-screen rendering and CUDA."""
+    """Check Python, packages, cores, memory, disk, off-screen rendering and CUDA."""
     findings = [
         Finding("Python", sys.version.split()[0], sys.version_info >= (3, 11), "facegraft needs Python 3.11 or newer")
     ]
@@ -84,7 +84,7 @@ def examine() -> list[Finding]:
 
 
 def examine_cluster(scheduler: str, tls: Tls | None) -> list[Finding]:
-    """Look at a Dask cluster: can it be reached, and has every worker what this facegraft needs?"""
+    """Check a Dask cluster: whether it can be reached, and whether every worker has the required versions and memory."""
     from facegraft.engine.cluster.connect import connect
     from facegraft.engine.cluster.workers import describe_workers, scheduler_version
 
@@ -105,7 +105,7 @@ def examine_cluster(scheduler: str, tls: Tls | None) -> list[Finding]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: what there are, its affinity, the control group's quota. What a local cluster starts with."""
+    """Cores that this process may use, by its affinity and the control group's quota; the default workers of a local cluster."""
     if importlib.util.find_spec("dask") is None:
         return os.cpu_count() or 1
     from dask.system import cpu_count
@@ -119,7 +119,7 @@ def physical_memory() -> int:
 
 
 def usable_memory() -> int:
-    """Bytes of memory that this process may use: what there is, or the control group's limit where that is smaller."""
+    """Bytes of memory that this process may use: the machine's memory, or the control group's limit if that is smaller."""
     if importlib.util.find_spec("distributed") is None:
         return physical_memory()
     from distributed.system import memory_limit
@@ -128,7 +128,7 @@ def usable_memory() -> int:
 
 
 def _group_limits() -> list[int]:
-    """Limits of the control group (version 2) of this process and of those around it, which a batch system sets; the machine's own last."""
+    """Limits of this process's control group (version 2) and of its ancestors, as set by a batch system; the root comes last."""
     own = _read(OWN_GROUP).rpartition("0::")[2].splitlines()
     group = GROUPS / (own[0].lstrip("/") if own else "")
     texts = [
@@ -150,7 +150,7 @@ def _dask() -> Finding:
         "dask = distributed",
         "same version" if dask == distributed else f"dask {dask}, distributed {distributed}",
         dask == distributed,
-        f"pip install dask=={distributed} distributed=={distributed}: they are released together and for each other",
+        f"pip install dask=={distributed} distributed=={distributed}: they are released together and must have the same version",
     )
 
 
@@ -175,9 +175,9 @@ def _version(package: str) -> str | None:
 
 
 def _rendering() -> Finding:
-    """Draw a sphere off-screen, in a process of its own: a broken OpenGL driver takes its process down."""
+    """Draw a sphere off-screen in a separate process, because a broken OpenGL driver may crash its process."""
     remedy = (
-        "pictures need OpenGL or OSMesa: install Mesa (Debian: libgl1 libegl1), everything but `report` works without"
+        "pictures need OpenGL or OSMesa: install Mesa (Debian: libgl1 libegl1); everything but `report` works without it"
     )
     try:
         done = subprocess.run([sys.executable, "-c", RENDER], capture_output=True, text=True, timeout=120, check=False)
@@ -188,7 +188,7 @@ def _rendering() -> Finding:
 
 
 def _cuda() -> Finding:
-    """What torch can do with a GPU here. A machine without one is in order; a GPU that torch cannot use is not."""
+    """Check that torch can use the GPU. A machine without a GPU passes; a GPU that torch cannot use is a failure."""
     if importlib.util.find_spec("torch") is None:
         return Finding("CUDA", "unknown (torch is not installed; only the model uses it)")
     import torch
@@ -207,7 +207,7 @@ def _cuda() -> Finding:
         remedy = "install the torch build for your CUDA: https://pytorch.org/get-started"
     else:
         remedy = "update the driver, or install a torch built for an older CUDA: https://pytorch.org/get-started"
-    return Finding("CUDA", f"driver {driver} is there, but torch sees no GPU; {build}", False, remedy)
+    return Finding("CUDA", f"driver {driver} is installed, but torch finds no GPU; {build}", False, remedy)
 
 
 def _driver() -> str | None:

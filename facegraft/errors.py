@@ -1,4 +1,4 @@
-"""The base of every error that a user is meant to read, and what their messages are made of."""
+"""The base class of all errors meant for users, and helpers for their messages."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ _LISTED = 12
 
 
 def printable(value: object, longest: int = 80) -> str:
-    """What a stranger's file says, fit to be part of a message: one line, short, without control characters."""
+    """Untrusted text made safe for a message: one line, short, without control characters."""
     text = str(value)
     text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= longest else text[:longest] + "…"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """" (did you mean 'x'?)" for an unknown name, with the known name that is most like it; empty where none is."""
+    """" (did you mean 'x'?)" for an unknown name, with the most similar known name; empty where none is similar."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
-    """The end of a message about an unknown name: `did_you_mean`, or, where no known name is like it, "; " and `otherwise` (which names
-    there are, when left out)."""
+    """The end of a message about an unknown name: `did_you_mean`, or, where no known name is similar, "; " and `otherwise` (by
+    default the list of known names)."""
     names = list(known)
     if meant := did_you_mean(name, names):
         return meant
@@ -32,11 +32,10 @@ def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> st
 
 
 class FacegraftError(Exception):
-    """One clear line: what is wrong, where, and what to do.
+    """An error whose message is one clear line: what is wrong, where, and what to do.
 
-    The command line prints the message and exits; anything that is not a FacegraftError is a defect of ours
-    and keeps its traceback.
-    `exit_code` is what the command exits with: 1 for a failed run, 2 for wrong usage.
+    The command line prints the message and exits; any other exception is a bug and keeps its traceback.
+    `exit_code` is the exit code of the command: 1 for a failed run, 2 for wrong usage.
     """
 
     exit_code = 1

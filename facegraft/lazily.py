@@ -1,4 +1,4 @@
-"""Packages that meshes, surfaces and scores need and training does not: imported when they are used."""
+"""Import on first use, for packages that meshes, surfaces and scores need but training does not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from facegraft.errors import FacegraftError
 
 
 class MissingPackageError(FacegraftError):
-    """A package that the work at hand needs is not installed; the message says how to install it."""
+    """A required package is not installed; the message says how to install it."""
 
 
 def lazy_import(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The model's part of the demo: train small, fit the held-out heads, score them, and swap a part in latent space."""
+"""The model's part of the demo: train a small model, fit the held-out heads, score them, and swap a part in latent space."""
 
 from __future__ import annotations
 

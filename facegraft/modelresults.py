@@ -1,6 +1,6 @@
-"""What the model's commands write: meshes and numbers of an edit, scores and their table, each with its picture.
+"""The output files of the model's commands: meshes and numbers of an edit, scores and their table, each with its picture.
 
-facegraft_model writes meshes, numbers and scores; the pictures are drawn by facegraft.report. Commands and demo call both from here.
+facegraft_model writes meshes, numbers and scores; facegraft.report draws the pictures. Commands and demo call both from here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SHEET_FILE, TABLE_FILE, FITS_PICTURE = "sheet.png", "table.txt", "fits.png"
 
 
 def save_edit(output: Path, edit: Edit, title: str, suffix: str = "ply", picture: bool = True) -> list[str]:
-    """A mesh of each head, numbers.json and sheet.png; returns what was written, to be named in a line."""
+    """Write a mesh of each head, numbers.json and sheet.png; returns the names of the files, for a message."""
     from facegraft_model.editing.files import NUMBERS_FILE, write_edit
 
     meshes = write_edit(output, edit, suffix)
@@ -29,14 +29,14 @@ def save_edit(output: Path, edit: Edit, title: str, suffix: str = "ply", picture
 
 
 def draw_edit(output: Path, edit: Edit, title: str) -> Path:
-    """sheet.png of an edit."""
+    """Write sheet.png of an edit."""
     from facegraft.report.modelsheets import write_edit_sheet
 
     return write_edit_sheet(output / SHEET_FILE, edit.numbers["command"], edit.heads, title)
 
 
 def save_scores(output: Path, scores: Scores) -> str:
-    """scores.json, scores.csv and table.txt; returns the table."""
+    """Write scores.json, scores.csv and table.txt; returns the table."""
     from facegraft_model.evaluation.disentanglement import disentanglement_table
     from facegraft_model.evaluation.scorefiles import write_scores
     from facegraft_model.evaluation.scoretable import score_table
@@ -52,7 +52,7 @@ def save_scores(output: Path, scores: Scores) -> str:
 def draw_fits(
     output: Path, fits: Fits, samples: Path, resolution: int, surfaces: Path | None = None
 ) -> Path:
-    """fits.png: the first fitted heads beside the true ones."""
+    """Write fits.png: the first fitted heads next to the true ones."""
     from facegraft_model.evaluation.evaluate import fit_pictures
 
     from facegraft.report.modelsheets import write_fit_sheet

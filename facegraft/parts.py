@@ -1,8 +1,8 @@
-"""The parts of a dataset or a model: which there are, in which order they are removed, around which landmarks they lie.
+"""The parts of a dataset or a model: their names, their order in the cascade, and their landmarks.
 
-They are read from a region set, recorded in every `dataset.json` and every checkpoint, and everything that goes part by part
-iterates over them: there is no list of parts anywhere in the code. Labels follow from the order: 0 is the remainder, the
-first part has 1. So do the stages of the template morph, and the columns that name the donors.
+They are read from a region set and recorded in every `dataset.json` and every checkpoint. All code that handles parts
+iterates over them; no list of parts is written in the code. Their order defines the labels (0 is the remainder, 1 the first
+part), the stages of the template morph, and the columns that name the donors.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from facegraft.errors import FacegraftError, printable
 from facegraft.vocabulary import LANDMARK_COUNT, REM
 
 MAX_PARTS = 255
-"""Labels are bytes, and 0 is the remainder's."""
+"""Largest number of parts: labels are bytes, and 0 is the remainder's."""
 
 FIXED_STAGES = 3
-"""Stages of the template morph that belong to no part: as scanned, neutral, template."""
+"""Number of stages of the template morph that belong to no part: as scanned, neutral, template."""
 
 RESERVED = frozenset(
     [
@@ -59,18 +59,18 @@ RESERVED = frozenset(
         "to_mm",
     ]
 )
-"""Names that tables, codes, columns and batches have already."""
+"""Names that are already used in tables, codes, columns and batches."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,29}")
 
 
 class PartsError(FacegraftError):
-    """Parts that cannot be: a name twice or reserved, too many of them, wrong landmarks."""
+    """Invalid parts: a repeated or reserved name, too many parts, or wrong landmarks."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part's name, and the five landmarks (iBUG 68) around which the model blends its field."""
+    """A part: its name, and the five landmarks (iBUG 68) around which the model blends its field."""
 
     name: str
     landmarks: tuple[int, ...]
@@ -78,7 +78,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of one region set, in cascade order: the order in which a model takes them off, and of their labels.
+    """The parts of one region set, in cascade order: the order of the model's nets and of the labels.
 
     `Parts` is a sequence of names: `for name in parts`, `name in parts`, `len(parts)`.
     """
@@ -125,7 +125,7 @@ class Parts:
         return (REM, *self.names)
 
     def label(self, name: str) -> int:
-        """Label of a part, or of the remainder. Raises PartsError naming the parts there are."""
+        """Label of a part, or of the remainder. Raises PartsError naming the known parts."""
         if name not in self.labelled:
             raise PartsError(f"there is no part {printable(name)!r}; parts are {', '.join(self.names)}")
         return self.labelled.index(name)
@@ -142,10 +142,10 @@ class Parts:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Stages of the template morph: as scanned, neutral, with the template's part after part, template.
+        """Number of stages of the template morph: as scanned, neutral, one more part of the template in each, template.
 
-        The net of a part with label k leads from stage k to stage k + 1; the expression's from 0 to 1, the remainder's from the
-        last but one to the last.
+        The net of a part with label k maps stage k to stage k + 1; the expression's net maps 0 to 1, the remainder's the last
+        but one to the last.
         """
         return ("as_scanned", "neutral", *(f"template_{name}" for name in self.names), "template")
 
@@ -160,12 +160,12 @@ class Parts:
 
     @property
     def donor_columns(self) -> dict[str, str]:
-        """part → the index column that names its donor."""
+        """For each part, the index column that names its donor."""
         return {name: f"donor_{name}" for name in self.names}
 
     @property
     def head_columns(self) -> tuple[str, ...]:
-        """The columns that say whose parts a head has: recipient (the remainder's donor), then the donors."""
+        """The columns that name the sources of a head's parts: recipient (the remainder's donor), then the donors."""
         return ("recipient", *self.donor_columns.values())
 
     def is_self_graft(self, row: Mapping[str, Any]) -> bool:
@@ -182,7 +182,7 @@ class Parts:
 
     @classmethod
     def from_json(cls, document: Any, where: str = "parts") -> Parts:
-        """Raises PartsError, starting with `where`, for anything else than `to_json` gives."""
+        """The parts from the value of `to_json`. Raises PartsError, starting with `where`, for anything else."""
         try:
             entries = tuple(Part(part["name"], tuple(part["landmarks"])) for part in document["parts"])
             region_set = document["region_set"]
@@ -196,15 +196,15 @@ class Parts:
 
 
 def check_part_name(name: object) -> str:
-    """The name itself. Raises PartsError: part names become columns, codes and options."""
+    """Return a valid part name, else raise PartsError: part names become columns, codes and options."""
     found = _plain(name, "part")
     if found in RESERVED:
-        raise PartsError(f"a part cannot be called {found!r}: that name has a meaning of its own; choose another")
+        raise PartsError(f"a part cannot be called {found!r}: that name is reserved; choose another")
     return found
 
 
 def check_set_name(name: object) -> str:
-    """The name of a region set itself. Raises PartsError: it is given as an option."""
+    """Return a valid name of a region set, else raise PartsError: the name is used as an option."""
     return _plain(name, "region set")
 
 

@@ -2,7 +2,7 @@
 
     from facegraft.pipeline import graft, run_recipe
 
-The commands of the same names are thin over these; parameters are the same mappings.
+The commands of the same names are thin wrappers around these functions; parameters are the same mappings.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def run_stage(
     options: EngineOptions | None = None,
     client: ShardClient | None = None,
 ) -> RunSummary:
-    """Make the dataset of one stage from its inputs, or go on where an earlier run of it stopped.
+    """Make the dataset of one stage from its inputs, or continue where an earlier run of it stopped.
 
-    Raises ParameterError, what the stage's plan raises, and what `engine.execute` raises.
+    Raises ParameterError, the errors of the stage's plan, and those of `engine.execute`.
     """
     checked = stage.parameters.parse(parameters)
     places = [place(path) for path in inputs]
     plan = stage.plan(places, checked, seed)
-    # By their full paths, so that a worker that runs elsewhere finds them.
+    # Full paths, so that workers with another working directory find them.
     names = [str(path.resolve()) for path in places]
     return execute(stage.path, plan, names, place(output), checked.as_json(), seed, options or EngineOptions(), client)
 
@@ -96,7 +96,7 @@ def run_recipe(
     options: EngineOptions | None = None,
     announce: Announce = lambda summary: None,
 ) -> list[RunSummary]:
-    """All stages of a recipe, each into the folder of OUT that is named after its kind; resumes what is there.
+    """Run all stages of a recipe, each into the folder of OUT that is named after its kind; resumes an earlier run.
 
     Every parameter is validated before the first stage starts. One Dask client serves all stages; `announce` is called
     with each stage's summary.

@@ -1,4 +1,4 @@
-"""Recipes: one YAML file that says how each stage is to run. Data only; a recipe can run no code."""
+"""Recipes: one YAML file with the parameters of each stage. A recipe is data only; it cannot run code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_BYTES = 1 << 17
 
 
 class RecipeError(SettingError):
-    """A recipe that cannot be read, or settings that it has no place for."""
+    """A recipe that cannot be read, or a setting for an unknown stage."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Recipe:
         return dict(self.parameters.get(stage, {}))
 
     def override(self, settings: Iterable[str]) -> Recipe:
-        """A copy with `stage.name=value` settings put in place; raises RecipeError naming the nearest stage."""
+        """A copy with `stage.name=value` settings applied; raises RecipeError naming the nearest stage."""
         parameters = {stage: dict(values) for stage, values in self.parameters.items()}
         for setting in settings:
             stage, name, value = parse_setting(setting)
             if stage is None:
                 raise RecipeError(
-                    f"--set {setting}: say which stage it is for, as in --set sample.{name}=…; stages are {_names()}"
+                    f"--set {setting}: name the stage too, as in --set sample.{name}=…; stages are {_names()}"
                 )
             parameters.setdefault(_known_stage(stage, f"--set {setting}"), {})[name] = value
         return Recipe(self.name, self.description, parameters)
@@ -58,10 +58,10 @@ def find_recipe(name: str) -> Path:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe file; raises RecipeError naming the file and what is wrong in it."""
+    """Read a recipe file; raises RecipeError naming the file and the problem."""
     path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device has no end
-        raise RecipeError(f"{path}: cannot read the recipe (it is no plain file)")
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device may never end
+        raise RecipeError(f"{path}: cannot read the recipe (it is not a regular file)")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -90,12 +90,12 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 def stage_settings(stage: str, settings: Iterable[str]) -> dict[str, Any]:
-    """Settings given to the command of one stage: `name=value`, or with the stage's own name before it."""
+    """Settings given to the command of one stage: `name=value`, or `stage.name=value` with that stage's name."""
     values = {}
     for setting in settings:
         named, name, value = parse_setting(setting)
         if named not in (None, stage):
-            raise RecipeError(f"--set {setting}: this command runs stage {stage} alone; write {name}=…")
+            raise RecipeError(f"--set {setting}: this command runs only stage {stage}; write {name}=…")
         values[name] = value
     return values
 

@@ -1,4 +1,4 @@
-"""Where the region maps and recipes lie: in the wheel, an editable install, or a checkout."""
+"""Find the shipped region maps and recipes: in the wheel, an editable install, or a checkout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ROOTS = (_PACKAGE / "_resources", _PACKAGE.parent)
 
 
 def resource_folder(kind: str) -> Path:
-    """The folder `region_maps` or `pipelines` that this installation came with."""
+    """The folder `region_maps` or `pipelines` of this installation."""
     for root in _ROOTS:
         if (root / kind).is_dir():
             return root / kind
@@ -21,7 +21,7 @@ def resource_folder(kind: str) -> Path:
 
 
 def resource_path(name: str) -> Path:
-    """Path of one shipped file, for example `region_maps/ict.json`; raises FacegraftError naming what there is."""
+    """Path of one shipped file, for example `region_maps/ict.json`; raises FacegraftError naming the available files."""
     kind, _, file = name.partition("/")
     folder = resource_folder(kind)
     path = folder / file

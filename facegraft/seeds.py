@@ -1,8 +1,8 @@
-"""Every random number derives from a seed and the name of what it is for, never from a worker, an order or the time.
+"""Every random number derives from a seed and the name of its purpose, never from a worker, an order or the time.
 
 A name is hashed with SHA-256, and the hash seeds numpy's PCG64 by way of SeedSequence. All three are specified bit by bit, so a stream
-is the same on every platform, in every process and for any number of workers. `tests/test_seeds.py` holds numbers of every stream: to
-change one changes every dataset and model that was ever made with it.
+is the same on every platform, in every process and for any number of workers. `tests/test_seeds.py` pins numbers of every stream:
+changing a stream changes all datasets and models that are made with it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def words(hashed: bytes) -> list[int]:
 
 
 def stream(*name: int | str) -> np.random.Generator:
-    """The generator of one name. PCG64 is given by its own name: what `default_rng` stands for may change between numpy versions."""
+    """The generator of one name. It is PCG64 explicitly, because the generator of `default_rng` may change between numpy versions."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words(digest(*name)))))
 
 
@@ -34,7 +34,7 @@ def item_rng(seed: int, stage: str, key: str) -> np.random.Generator:
 
 
 def subject_rng(seed: int, family: str, number: int, what: str) -> np.random.Generator:
-    """The generator of one subject of a family of heads: the same whatever other subjects and expressions are made."""
+    """The generator of one subject of a family of heads; it does not depend on which other subjects and expressions are made."""
     return stream(int(seed), family, int(number), what)
 
 
@@ -51,6 +51,6 @@ def score_rng(seed: int, *names: str) -> np.random.Generator:
 
 
 def derived_seed(seed: int, *purpose: int | str) -> int:
-    """A seed of 63 bits for one purpose, where a library wants a number (torch)."""
+    """A seed of 63 bits for one purpose, for libraries that take a number (torch)."""
     text = "/".join([str(seed), *map(str, purpose)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

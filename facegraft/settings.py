@@ -1,4 +1,4 @@
-"""Settings from outside: `--set name=value` of every command, and the YAML of recipes. Data only: nothing here can run code."""
+"""User settings: `--set name=value` of every command, and the YAML of recipes. They are data only and cannot run code."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def read_yaml(text: str) -> Any:
         return yaml.load(text, _plain_loader())
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())[:300]) from error
-    # PyYAML turns `!!int x`, `2001-99-99` or a number of a million digits into whatever Python raises for it.
+    # For `!!int x`, `2001-99-99` or a number of a million digits, PyYAML passes on any exception that Python raises.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"a value cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
 @cache
 def _plain_loader() -> Any:
-    """Safe YAML without aliases, repeated names and deep nesting: with them a small file can expand to a huge value, or be read in
-    two ways. Made on first use, because training a model needs no YAML.
+    """A loader of safe YAML without aliases, repeated names and deep nesting, which make a small file expand to a huge value or
+    ambiguous. Built on first use, because training a model needs no YAML.
     """
     import yaml
 

@@ -1,6 +1,6 @@
-"""Words and numbers of the field that are the same everywhere: landmark names, mirror pairs, kinds of dataset, units.
+"""Names and numbers that are the same for all datasets: landmark names, mirror pairs, kinds of dataset, units.
 
-What differs from dataset to dataset, first of all the parts, is not here but in `facegraft.parts`, and travels with the data.
+Names that differ between datasets, above all the parts, are in `facegraft.parts` and are stored with the data.
 Landmarks are iBUG's 68 (Sagonas et al. 2013), counted from 0: 0-16 jaw from the subject's right ear to the left, 17-26 brows,
 27-30 bridge to tip of the nose, 31-35 base of the nose, 36-41 right eye, 42-47 left eye, 48-59 outer lip, 60-67 inner lip.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 REM: Final = "rem"
-"""The remainder: what belongs to no part. Its label is 0. (Gu & Pears 2024 call its network RemNet and its code z_rem.)"""
+"""The remainder: everything that belongs to no part. Its label is 0. (Gu & Pears 2024 call its network RemNet and its code z_rem.)"""
 
 NEUTRAL: Final = "neutral"
 """The expression of heads between which parts are grafted."""
@@ -26,7 +26,7 @@ SPLITS: Final = (TRAIN, TEST)
 
 SCAN, COMPOSITE = "scan", "composite"
 ORIGINS: Final = (SCAN, COMPOSITE)
-"""Where an item comes from: one subject's registered head, or a graft."""
+"""Origin of an item: one subject's registered head, or a graft."""
 
 LANDMARK_COUNT: Final = 68
 NOSE_TIP: Final = 30
@@ -57,7 +57,7 @@ MIRROR_PAIRS: Final = (
     (61, 63),
     (67, 65),
 )
-"""Landmarks that are each other's mirror image, right one first; those that are not listed lie on the midline."""
+"""Pairs of landmarks that are mirror images, right one first; landmarks that are not listed lie on the midline."""
 
 FACE_LANDMARKS: Final = (36, 45, 30, 48, 54)
 """Five landmarks of the whole face: outer canthi, tip of the nose, corners of the mouth."""
@@ -65,14 +65,14 @@ REM_LANDMARKS: Final = (8, 4, 12, 19, 24)
 """Five landmarks of the remainder: chin, jaw, brows."""
 
 OPENING_LANDMARKS: Final = {"eye_left": range(42, 48), "eye_right": range(36, 42), "mouth": range(60, 68)}
-"""Openings of a head's skin by the landmarks around them. An opening whose name starts with `eye` is closed by a piece of a sphere."""
+"""The landmarks around each opening of a head's skin. Openings whose names start with `eye` are closed by a piece of a sphere."""
 NECK: Final = "neck"
 """The opening at the lower end of a head."""
 
 CANTHI_MM: Final = (80.0, 100.0)
-"""Distance of the outer canthi of adults."""
+"""Range of the distance between the outer canthi of adults."""
 ACCEPTED_CANTHI_MM: Final = (70.0, 115.0)
-"""Distance of the outer canthi that a head may have: adults' with room for children and caricatures."""
+"""Accepted distance between the outer canthi of a head: that of adults, widened for children and caricatures."""
 MEAN_CANTHI_MM: Final = 90.0
 
 UNITS: Final = {

@@ -1,6 +1,6 @@
-"""The command line. Every command is thin: it reads options, calls one function, says what was written where.
+"""The command line. Every command is thin: it reads options, calls one function, and prints what was written where.
 
-Nothing heavy is imported before a command runs, so that `facegraft --help` answers at once.
+Heavy packages are imported only when a command runs, so that `facegraft --help` is fast.
 """
 
 from facegraft.cli.main import main

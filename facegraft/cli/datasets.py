@@ -1,4 +1,4 @@
-"""Commands that look at what is there: verify, status, inspect, retry, report, doctor."""
+"""Commands on existing datasets and this machine: verify, status, inspect, retry, report, doctor."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("datasets", type=Place(), nargs=-1, required=True)
 @click.option(
-    "--deep", is_flag=True, help="Also make a sample of the items again from their inputs, and compare bit by bit."
+    "--deep", is_flag=True, help="Also recompute a random selection of items from their inputs, and compare bit by bit."
 )
-@click.option("--items", type=click.IntRange(1), default=16, help="With --deep: how many items of each dataset.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="With --deep: other seeds choose other items.")
+@click.option("--items", type=click.IntRange(1), default=16, help="With --deep: number of items of each dataset.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="With --deep: seed of the selection of items.")
 @limit_options
 def verify(
     datasets: tuple[Path, ...], deep: bool, items: int, seed: int, item_timeout: float, item_memory: float
@@ -60,7 +60,7 @@ def verify(
 
 
 def stage_folders(path: Path) -> list[Path]:
-    """A dataset's folder itself, or the stages' folders in the folder of a run."""
+    """The folder itself if it is a dataset, or the stages' folders in the folder of a run."""
     from facegraft.store.writer import DATASET_FILE, RUN_FILE
 
     stages = [path / kind for kind in KINDS]
@@ -75,9 +75,9 @@ def stage_folders(path: Path) -> list[Path]:
 
 @click.command()
 @click.argument("folder", type=Place())
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a stage and line, for scripts.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON per stage, for scripts.")
 def status(folder: Path, as_json: bool) -> None:
-    """What is planned, done and rejected in a dataset or run FOLDER, from the folder alone; works while a run goes on.
+    """Show what is planned, done and rejected in a dataset or run FOLDER; also works during a run.
 
     \b
     Example: facegraft status out
@@ -99,7 +99,7 @@ def status(folder: Path, as_json: bool) -> None:
         for reason, count in found.reasons.items():
             click.echo(f"  rejected {count}: {reason}")
         if found.state == "stopped":
-            click.echo("  the command that made it, run again, goes on from there")
+            click.echo("  run the same command again to continue")
 
 
 def _told(found: RunStatus) -> str:
@@ -127,7 +127,7 @@ def _duration(seconds: float) -> str:
 @click.argument("dataset", type=Place())
 @click.argument("key", required=False)
 def inspect(dataset: Path, key: str | None) -> None:
-    """Show what DATASET holds, or the fields and the index row of one item.
+    """Show the content of DATASET, or the fields and the index row of one item.
 
     \b
     Example: facegraft inspect out/samples s0001_e01
@@ -161,7 +161,7 @@ def inspect(dataset: Path, key: str | None) -> None:
 @click.argument("dataset", type=Place())
 @run_options
 def retry(dataset: Path, options: EngineOptions) -> None:
-    """Make the rejected items of DATASET again (after a fix outside, or with other limits).
+    """Try the rejected items of DATASET again (after a fix elsewhere, or with other limits).
 
     \b
     Example: facegraft retry out/surfaces --item-timeout 900
@@ -194,9 +194,9 @@ def report(folder: Path, output: Path | None) -> None:
 
 
 @click.command()
-@scheduler_options("Also look at this Dask cluster: can it be reached, and what are its workers?")
+@scheduler_options("Also check this Dask cluster: whether it can be reached, and its workers.")
 def doctor(scheduler: str | None, tls: Tls | None) -> None:
-    """Check this machine: versions, cores, memory, disk, off-screen rendering; says what to do where something is missing.
+    """Check this machine: versions, cores, memory, disk, off-screen rendering; suggest a fix for whatever is missing.
 
     \b
     Example: facegraft doctor

@@ -1,4 +1,4 @@
-"""The entry point: all commands, and what becomes of their errors."""
+"""The entry point: all commands, and the handling of their errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main() -> None:
     """Entry point: one line and exit code 1 for a failed run, 2 for wrong usage, 130 for Ctrl-C."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("facegraft: %(message)s"))
-    logger = logging.getLogger("facegraft")  # ours alone: the libraries' chatter is not for users
+    logger = logging.getLogger("facegraft")  # only our own messages: users do not need those of libraries
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -47,7 +47,7 @@ def main() -> None:
         click.echo(f"facegraft: error: {printable(error, 10_000)}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("facegraft: interrupted; finished shards are kept, the same command goes on from there", err=True)
+        click.echo("facegraft: interrupted; finished shards are kept, run the same command again to continue", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Options that several commands share, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Place(click.Path):
 
 
 class LocalPath(click.Path):
-    """A folder or file of this machine."""
+    """A folder or file on this machine."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
@@ -50,7 +50,7 @@ def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def scheduler_options(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--scheduler and the TLS files that one at tls://… asks for. Passed on as `scheduler` and `tls`."""
+    """--scheduler and the TLS files for a scheduler at tls://…. Passed on as `scheduler` and `tls`."""
     pem = click.Path(exists=True, dir_okay=False)
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,7 +59,7 @@ def scheduler_options(help_text: str) -> Callable[[Callable[..., Any]], Callable
             "--tls-ca", type=pem, default=None, help="Authority's certificate (PEM), for a scheduler at tls://…."
         )
         @click.option("--tls-cert", type=pem, default=None, help="Your certificate (PEM), signed by that authority.")
-        @click.option("--tls-key", type=pem, default=None, help="Its key (PEM), where it is not in the same file.")
+        @click.option("--tls-key", type=pem, default=None, help="Key of your certificate (PEM), if it is not in the same file.")
         @wraps(command)
         def wrapped(
             *args: Any,
@@ -72,7 +72,7 @@ def scheduler_options(help_text: str) -> Callable[[Callable[..., Any]], Callable
             from facegraft.engine import Tls
 
             if (tls_ca is None) != (tls_cert is None) or (tls_key is not None and tls_cert is None):
-                raise click.UsageError("--tls-ca and --tls-cert (and --tls-key) belong together")
+                raise click.UsageError("--tls-ca and --tls-cert (and --tls-key) must be given together")
             tls = None if tls_ca is None or tls_cert is None else Tls(tls_ca, tls_cert, tls_key)
             return command(*args, scheduler=scheduler, tls=tls, **kwargs)
 
@@ -92,13 +92,13 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of everything that runs on the engine; they do not change what is written. Passed on as `options`."""
+    """Options of all commands that run on the engine; they do not change what is written. Passed on as `options`."""
 
     @click.option(
         "--workers",
         type=click.IntRange(1),
         default=None,
-        help="Worker processes of the local cluster; default: one a core.",
+        help="Worker processes of the local cluster; default: one per core.",
         show_default=False,
     )
     @scheduler_options("Dask scheduler (tcp://…, tls://… or a scheduler file), or 'sync' for this process.")
@@ -163,7 +163,7 @@ def gathered(stage: str, settings: tuple[str, ...], **named: Any) -> dict[str, A
 
 
 def say(summary: RunSummary) -> None:
-    """What was written where."""
+    """Print what was written where."""
     if summary.already_complete:
         click.echo(f"{summary.output}: already complete, {summary.written} items written, {summary.rejected} rejected")
         return

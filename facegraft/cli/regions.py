@@ -30,21 +30,21 @@ def regions() -> None:
     required=True,
     help="68 landmarks: indices (.npz, .npy, .json, .txt) or barycentric (.npz).",
 )
-@click.option("--key", default=None, help="Which array of the landmark file.")
+@click.option("--key", default=None, help="Name of the array in the landmark file.")
 @click.option("--name", required=True, help="Name of the topology.")
 @click.option(
     "--mm-per-unit",
     type=click.FloatRange(min=0, min_open=True),
     default=None,
-    help="Millimetres of the mesh's unit; default: from the eyes' distance.",
+    help="Millimetres per unit of the mesh; default: guessed from the distance between the eyes.",
 )
 @click.option(
     "--set",
     "sets",
     type=LocalPath(dir_okay=False),
     multiple=True,
-    help="Region set of your own: a YAML file of outlines, or a JSON or npz file of vertex masks. May be given several times. "
-    "With it the map has the given sets and no other; without it, those that facegraft ships.",
+    help="Your own region set: a YAML file of outlines, or a JSON or npz file of vertex masks; repeatable. "
+    "With it, the map has only the given sets; without it, those that facegraft ships.",
 )
 @click.option("-o", "--output", type=LocalPath(dir_okay=False), required=True, help="JSON file to write.")
 def regions_build(

@@ -1,4 +1,4 @@
-"""Commands that make datasets: demo, run, and one a stage."""
+"""Commands that make datasets: demo, run, and one per stage."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     "--model/--no-model",
     "with_model",
     default=None,
-    help="Also train a small model; default: where torch is installed.",
+    help="Also train a small model; default: only if torch is installed.",
     show_default=False,
 )
 @run_options
 def demo(output: Location, seed: int, settings: tuple[str, ...], with_model: bool | None, options: EngineOptions) -> None:
-    """Everything, on built-in synthetic heads: minutes on a laptop, ending in a page of pictures.
+    """Run everything on built-in synthetic heads and write a page of pictures; takes minutes on a laptop.
 
     \b
     Example: facegraft demo
@@ -45,13 +45,13 @@ def demo(output: Location, seed: int, settings: tuple[str, ...], with_model: boo
 
     if isinstance(output, RemotePath):
         if with_model:
-            raise click.UsageError("--model trains into the output folder, which must be on this machine then")
+            raise click.UsageError("--model trains into the output folder, which must then be on this machine")
         with_model = False
     installed = importlib.util.find_spec("torch") is not None
     if with_model and not installed:
         raise click.UsageError("--model needs torch: pip install 'facegraft[model]'")
     if with_model is None and not installed:
-        click.echo("no torch here, so no model is trained: pip install 'facegraft[model]' for that part")
+        click.echo("torch is not installed, so no model is trained; to train one: pip install 'facegraft[model]'")
     after = _train_model if (installed if with_model is None else with_model) else None
     _run("demo", None, output, seed, settings, options, after)
 
@@ -108,7 +108,7 @@ def _run(
 
 
 class StageCommand(click.Command):
-    """The command of one stage. Its options come from the stage's parameters, which are imported when they are first asked for."""
+    """The command of one stage. Its options come from the stage's parameters, which are imported on first use."""
 
     def __init__(self, stage: StageDefinition) -> None:
         super().__init__(stage.name, help=stage.help, callback=_runs(stage))
@@ -120,7 +120,7 @@ class StageCommand(click.Command):
 
     @cached_property
     def _made(self) -> list[click.Parameter]:
-        # click collects what decorators hang on a function; the last one comes first.
+        # click collects the parameters that decorators attach to a function, the last one first.
         holder = _runs(self.stage)
         for decorate in (run_options, stage_options, output_option):
             holder = decorate(holder)
@@ -130,7 +130,7 @@ class StageCommand(click.Command):
 
 
 def _runs(stage: StageDefinition) -> Callable[..., None]:
-    """What the command of a stage does: gather parameters, run, say what was written."""
+    """The body of a stage's command: collect parameters, run, print what was written."""
 
     def command(
         output: Location, seed: int, settings: tuple[str, ...], options: EngineOptions, inputs: Any, **named: Any
@@ -152,7 +152,7 @@ def _inputs_argument(stage: StageDefinition) -> click.Argument:
 
 
 def _shortcut_options(stage: StageDefinition) -> list[click.Option]:
-    """Parameters that have an option of their own, typed and described as the parameter is."""
+    """Options for the stage's shortcuts, with the type and description of the parameter."""
     fields = stage.parameters.model_fields
     return [_option_of(name, fields[name]) for name in stage.shortcuts]
 

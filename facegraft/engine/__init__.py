@@ -1,4 +1,4 @@
-"""The engine: it runs a stage over a plan on Dask and writes a dataset shard by shard, and survives the death of any process."""
+"""The engine: it runs a stage over a plan on Dask, writes a dataset shard by shard, and survives the death of any process."""
 
 from facegraft.engine.cluster import ShardClient, start_client
 from facegraft.engine.deep import DeepReport, verify_deep

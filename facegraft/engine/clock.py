@@ -1,4 +1,4 @@
-"""The clock that the engine measures waiting times with: it never jumps, and a test can put another in its place."""
+"""The engine's clock for waiting times: it never jumps, and tests can replace it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Seconds that only ever grow, and waiting by them. `facegraft.testing.clock.HeldClock` is one that a test moves."""
+    """Monotonic seconds, and waiting by them. `facegraft.testing.clock.HeldClock` is a clock that a test moves."""
 
     def monotonic(self) -> float: ...
 
     def sleep(self, seconds: float) -> None: ...
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Wait until the event is set, or for that long; whether it is set."""
+        """Wait until the event is set, or for that long; returns whether it is set."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Check that a dataset is what its inputs make: some of its items are made again, as workers make them, and compared bit by bit."""
+"""Check that a dataset follows from its inputs: some of its items are made again, as workers make them, and compared bit by bit."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def verify_deep(
 ) -> DeepReport:
     """Plan the run of the folder again from its inputs, make `items` of its written items again, and compare.
 
-    The caller gives `stage_path` and `planner` (inputs, parameters, seed → plan): a folder must not decide what code is run.
-    Raises EngineError where the inputs are gone or have changed, or another version made the dataset; StoreError where the dataset is damaged.
+    The caller gives `stage_path` and `planner` (inputs, parameters, seed → plan): a folder must not decide which code is run.
+    Raises EngineError where the inputs are missing or have changed, or another version made the dataset; StoreError where the
+    dataset is damaged.
     """
     run = read_run(folder)
     _check_maker(folder, run, stage_path)
@@ -92,7 +93,7 @@ def _plan_again(folder: Location, run: RunRecord, planner: Planner) -> dict[str,
 
 
 def _differences(dataset: Dataset, item: PlannedItem, result: ItemResult) -> Iterator[str]:
-    """What follows 'item KEY' in a finding."""
+    """The differences of an item, as texts that follow 'item KEY' in a finding."""
     if result.reason is not None:
         yield f" was written, and is now rejected: {result.reason}"
         return

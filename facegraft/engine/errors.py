@@ -1,4 +1,4 @@
-"""What the engine refuses, as errors with one line for the user."""
+"""Errors of the engine, with a message of one line for the user."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from facegraft.errors import FacegraftError
 
 
 class EngineError(FacegraftError):
-    """A run cannot start, go on or finish: what, where, and what to do. `exit_code` is what the command should exit with."""
+    """A run cannot start, continue or finish: what, where, and what to do. `exit_code` is the exit code of the command."""
 
     exit_code = 1
 
 
 class OptionError(EngineError):
-    """An option that cannot be what was meant: wrong usage, found out before anything is done."""
+    """An invalid option: wrong usage, found before any work is done."""
 
     exit_code = 2
 
 
 class RunInterrupted(EngineError):
-    """The user stopped the run (Ctrl-C). Everything committed stays; the same command goes on from there."""
+    """The user stopped the run (Ctrl-C). Everything committed stays; the same command continues from there."""
 
     exit_code = 130
 
@@ -34,7 +34,7 @@ class StageSetupError(EngineError):
 class ItemRejected(FacegraftError):
     """Raised by an item function to refuse one item for a reason that a user should read in the index.
 
-    `offending`: small arrays worth keeping for the post-mortem; they are written beside the reject's record.
+    `offending`: small arrays that help to find the cause; they are written next to the reject's record.
     """
 
     def __init__(self, reason: str, offending: Mapping[str, np.ndarray] | None = None) -> None:

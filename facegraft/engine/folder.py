@@ -1,4 +1,4 @@
-"""The output folder of a run: it belongs to one run, and holds everything that workers need."""
+"""The output folder of a run: it belongs to one run, and contains everything that workers need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOG_FOLDER = "logs"
 
 
 def make_output(folder: Location) -> None:
-    """Create the folder. Raises EngineError where something else is in the way, StoreError where it cannot be written."""
+    """Create the folder. Raises EngineError where the path is a file, StoreError where it cannot be written."""
     if folder.exists() and not folder.is_dir():
         raise EngineError(f"{folder} is a file; choose another output folder (-o)")
     try:
@@ -26,11 +26,11 @@ def make_output(folder: Location) -> None:
 
 
 def bind_to_run(folder: Location, record: RunRecord) -> None:
-    """Write run.json into a new folder; accept a folder of this same run. Raises EngineError with what differs in another run's."""
+    """Write run.json into a new folder; accept a folder of this same run. Raises EngineError with the differences for another run."""
     if (folder / RUN_FILE).is_file():
         there = read_run(folder)
         refuse_other_run(folder, there, record)
-        # Inputs that have moved are the same inputs; only `retry` wants to know where they are.
+        # Inputs that have moved are the same inputs; only `retry` needs their new place.
         if there.inputs != record.inputs:
             write_run(folder, record)
         return
@@ -39,10 +39,10 @@ def bind_to_run(folder: Location, record: RunRecord) -> None:
 
 
 def refuse_foreign_folder(folder: Location) -> None:
-    """Raises EngineError where the folder holds anything but a run of ours."""
+    """Raises EngineError where the folder contains anything but a run of facegraft."""
     if (folder / RUN_FILE).is_file():
         return
-    # A listing of an object store may lag, so a dataset is looked for by its name as well.
+    # A listing of an object store may lag, so a dataset is also looked up by its name.
     foreign = [DATASET_FILE] if (folder / DATASET_FILE).is_file() else []
     foreign = foreign or sorted(
         path.name for path in folder.iterdir() if path.name != LOCK_FILE and not is_temporary(path.name)
@@ -55,7 +55,7 @@ def refuse_foreign_folder(folder: Location) -> None:
 
 
 def refuse_links(folder: Location) -> None:
-    """Raises EngineError where a folder of the run is a link: what is written there would land somewhere else."""
+    """Raises EngineError where a folder of the run is a link: files would be written outside the run's folder."""
     for name in (SHARD_FOLDER, REJECT_FOLDER, LOG_FOLDER):
         if (folder / name).is_symlink():
             raise EngineError(
@@ -64,7 +64,7 @@ def refuse_links(folder: Location) -> None:
 
 
 def write_attachments(folder: Location, plan: StagePlan) -> None:
-    """Write shared.safetensors and region_map.json, at every start again, so that damaged ones are replaced."""
+    """Write shared.safetensors and region_map.json at every start, so that damaged ones are replaced."""
     if plan.shared:
         write_shared(folder, plan.shared)
     if plan.region_map is not None:

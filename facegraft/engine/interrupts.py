@@ -13,7 +13,7 @@ from types import FrameType
 def remembered_interrupts() -> Iterator[Callable[[], None]]:
     """A check that raises KeyboardInterrupt again when one was raised where Python drops exceptions (a finaliser, a callback).
 
-    Signals reach the main thread alone, so in any other the check does nothing.
+    Only the main thread gets signals, so in any other thread the check does nothing.
     """
     asked = False
 

@@ -1,4 +1,4 @@
-"""What a worker needs to know to run a stage on an output folder, and how it sets the stage up from that folder."""
+"""The job of a worker: the stage and the output folder, and setting up the stage from that folder."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from facegraft.store.writer import REGION_MAP_FILE, SHARED_FILE
 
 @dataclass(frozen=True)
 class StageJob:
-    """Which stage runs on which output folder; everything else is read from the folder.
+    """The stage and its output folder; everything else is read from the folder.
 
-    `stage` ("package.module:Class") comes from the client and never from the folder, so that somebody else's run.json can run no code.
+    `stage` ("package.module:Class") comes from the client and never from the folder, so that a foreign run.json cannot run code.
     `commit_sha256` and `code_version` are those of the run that the client started.
     """
 
@@ -47,7 +47,7 @@ def read_job_run(job: StageJob) -> RunRecord:
         )
     run = read_run(output)
     if run.commit_sha256() != job.commit_sha256:
-        raise EngineError(f"{output} was changed by another run while this one was going on; run the command again")
+        raise EngineError(f"{output} was changed by another run during this one; run the command again")
     return run
 
 

@@ -1,4 +1,4 @@
-"""How a run is carried out. Nothing here changes what is made."""
+"""Options of running: they do not change the output."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from facegraft.engine.errors import OptionError
 
 @dataclass(frozen=True)
 class Tls:
-    """PEM files for a scheduler at tls://…: the authority that signed everybody, one's own certificate, and its key, where that is
-    not in the certificate's file."""
+    """PEM files for a scheduler at tls://…: the signing authority's certificate, the user's certificate, and its key, if that is not in
+    the certificate's file."""
 
     ca: str
     cert: str
@@ -21,9 +21,9 @@ class Tls:
 class EngineOptions:
     """workers: processes of the local cluster (None: one per core). scheduler: None for a local cluster, "sync" for this process
     without any protection, else the address or scheduler file of a Dask cluster. max_rejects: the share of the planned items that may
-    be rejected; a run is stopped by more than one reject at the earliest, unless it is 0. item_timeout_s, item_memory_gb (10^9 bytes):
-    what one item may take. progress: show it on stderr. tls: what a scheduler at tls://… asks for; None leaves it to Dask's own
-    configuration. dashboard: address of the local cluster's dashboard, e.g. "127.0.0.1:8787".
+    be rejected; unless it is 0, one reject is always accepted. item_timeout_s, item_memory_gb (10^9 bytes): limits of one item.
+    progress: show it on stderr. tls: the files for a scheduler at tls://…; None leaves them to Dask's own configuration.
+    dashboard: address of the local cluster's dashboard, e.g. "127.0.0.1:8787".
     """
 
     workers: int | None = None
@@ -52,6 +52,6 @@ class EngineOptions:
             )
 
     def reject_limit(self, planned: int) -> int:
-        """How many rejects are accepted: max_rejects of the planned items, rounded down, but at least one (a single bad mesh does not
-        stop a run of ten), and no reject with max_rejects 0."""
+        """Number of accepted rejects: max_rejects of the planned items, rounded down, but at least one (a single bad mesh does not stop
+        a run of ten items), or 0 if max_rejects is 0."""
         return max(1, int(self.max_rejects * planned + 1e-9)) if self.max_rejects > 0 else 0

@@ -1,7 +1,7 @@
-"""The plan: which items are to be made, and which shard each belongs to.
+"""The plan: the items to make, and their shards.
 
-Shards are cut from the sorted keys by the shard size alone, so that the same plan always gives the same shards. On disk
-the plan is `plan.parquet`, a row group per shard, so that a task reads only its own rows.
+Shards are cut from the sorted keys by the shard size, so that the same plan always gives the same shards. On disk the plan is
+`plan.parquet`, with one row group per shard, so that a task reads only its own rows.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What a stage's planner hands to the engine. `items` come in any order; `shard_items` is the number of items per shard;
-    `input_fingerprint` says in plain JSON what the inputs hold (checksums, not paths)."""
+    """A stage's plan for the engine. `items` are in any order; `shard_items` is the number of items per shard;
+    `input_fingerprint` identifies the content of the inputs in plain JSON (checksums, not paths)."""
 
     schema: DatasetSchema
     items: list[PlannedItem]
@@ -70,7 +70,7 @@ class ShardedPlan:
         return {self.shard_name(i): [item.key for item in self.shard(i)] for i in range(self.shard_count)}
 
     def sha256(self) -> str:
-        """Checksum of what is planned (not of the parquet bytes, which change with pyarrow)."""
+        """Checksum of the plan's content (not of the parquet bytes, which change with pyarrow)."""
         digest = hashlib.sha256(_line({"shard_items": self.shard_items, "columns": list(self.columns.items())}))
         for item in self.items:
             digest.update(_line([item.key, item.row, item.spec]))
@@ -78,7 +78,7 @@ class ShardedPlan:
 
 
 def shard_plan(plan: StagePlan) -> ShardedPlan:
-    """Sort and check a plan. Raises EngineError for an empty plan, a key that comes twice, a row or spec that cannot be kept."""
+    """Sort and check a plan. Raises EngineError for an empty plan, a repeated key, and a row or spec that cannot be stored."""
     if plan.shard_items < 1:
         raise EngineError(f"a shard must have at least 1 item, not {plan.shard_items}")
     if not plan.items:
@@ -119,7 +119,7 @@ def write_plan(folder: Location, plan: ShardedPlan) -> str:
 
 
 def read_plan(folder: Location, columns: Mapping[str, str]) -> ShardedPlan:
-    """The plan as it stands in the folder, not yet compared with run.json (see sha256()). `columns`: the schema's index columns. Raises
+    """The plan as it is in the folder, not yet compared with run.json (see sha256()). `columns`: the schema's index columns. Raises
     EngineError where it is damaged."""
     path = _present(folder)
     try:
@@ -138,7 +138,7 @@ def read_plan(folder: Location, columns: Mapping[str, str]) -> ShardedPlan:
 
 
 def read_shard_items(folder: Location, shard: int, sha256: str) -> list[PlannedItem]:
-    """The planned items of one shard. Raises EngineError where the file is missing or has not the given checksum."""
+    """The planned items of one shard. Raises EngineError where the file is missing or its checksum differs from the given one."""
     path = _present(folder)
     if isinstance(path, RemotePath):
         file = RemoteFile(path, path.stat().st_size, sha256, "run the command again: it is written anew")
@@ -157,7 +157,7 @@ def _row_group(path: Path, shard: int) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=8)
 def _check_file(path: Path, sha256: str, _signature: tuple[int, int, int]) -> None:
-    # Before the parser sees it (damaged parquet can crash that), and once per process rather than once per shard.
+    # Before parsing (damaged parquet can crash the parser), and once per process rather than once per shard.
     if sha256_file(path) != sha256:
         raise _damaged(path.parent, ValueError("its checksum is not that of the plan that was written"))
 

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a plain line now and then elsewhere. Always on stderr."""
+"""Progress of a run: a bar on a terminal, a plain line now and then elsewhere. Always on stderr."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LINE_EVERY_S = 15.0
 
 
 class Progress(Protocol):
-    """A display. `done` counts items, rejected ones included; `kept` of them were there before this run."""
+    """A progress display. `done` counts items, including rejected ones; `kept` of them were made before this run."""
 
     def update(self, done: int, rejected: int, kept: int) -> None: ...
 
@@ -45,7 +45,7 @@ class _Lines:
 
 @contextmanager
 def show_progress(title: str, planned: int, wanted: bool) -> Iterator[Progress]:
-    """The display that suits stderr."""
+    """The display for stderr: a bar on a terminal, else lines."""
     if not wanted:
         yield _Silent()
     elif not sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""A run from start to end: take the folder, have every shard made, count the items, finish the dataset."""
+"""A run from start to end: lock the folder, make every shard, count the items, finish the dataset."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _TICK_S = 0.5
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run came to. `kept`: items that were committed before it started; `seconds`: of this run."""
+    """The result of a run. `kept`: items that were committed before it started; `seconds`: of this run."""
 
     output: Location
     planned: int
@@ -69,11 +69,11 @@ def execute(
     options: EngineOptions,
     client: ShardClient | None = None,
 ) -> RunSummary:
-    """Make the dataset that the plan describes, or go on where an earlier run of it stopped.
+    """Make the dataset of the plan, or continue where an earlier run of it stopped.
 
     `stage_path`: "package.module:Class". `client`: from `start_client`, to share one cluster among several runs; otherwise one is started
     (scripts that do so need the usual `if __name__ == "__main__":`). Raises EngineError when the folder holds something else, too many
-    items are rejected, or no worker is left; RunInterrupted on Ctrl-C; StoreError when the disk refuses. What was committed stays.
+    items are rejected, or no worker is left; RunInterrupted on Ctrl-C; StoreError when the disk cannot be written. Committed shards stay.
     """
     start = time.monotonic()
     folder = place(output).absolute()
@@ -81,13 +81,13 @@ def execute(
     record = run_record(stage_path, plan, sharded, inputs, parameters, seed)
     stage_name(stage_path)
     make_output(folder)
-    refuse_foreign_folder(folder)  # before a lock file is made in a folder that is not ours
+    refuse_foreign_folder(folder)  # before a lock file is made in a foreign folder
     refuse_links(folder)
     with locked(folder) as check_lock:
         bind_to_run(folder, record)
         if finished_counts(folder) is not None:
             if _all_shards_are_there(folder, record) and _attachments_are_sound(folder):
-                # A worker that was cut off may have outlived the run that gave it up.
+                # A disconnected worker may have outlived the run that gave it up.
                 sweep_shards(folder)
                 return _summary_of_finished(folder, record, start)
             withdraw_dataset(folder)  # files are missing or damaged: make them again
@@ -97,10 +97,10 @@ def execute(
 
 
 def retry(output: str | Location, stage_path: str, options: EngineOptions, client: ShardClient | None = None) -> RunSummary:
-    """Make the shards that hold rejected items again (other limits may apply now) and finish the dataset anew.
+    """Make the shards with rejected items again (perhaps with other limits) and finish the dataset again.
 
-    `stage_path` must be the stage of the run. The caller gives it, because a folder must not decide what code is run.
-    Raises like `execute`.
+    `stage_path` must be the stage of the run. The caller gives it, because a folder must not decide which code is run.
+    Raises the same errors as `execute`.
     """
     start = time.monotonic()
     folder = place(output).absolute()
@@ -126,7 +126,7 @@ def retry(output: str | Location, stage_path: str, options: EngineOptions, clien
             withdraw_dataset(folder)
             for name in rejected:
                 remove_file_durably(folder / SHARD_FOLDER / commit_name(name))
-            # As many rejects as before are accepted, or a retry could turn a finished dataset into a failed run.
+            # As many rejects as before are accepted; otherwise a retry could turn a finished dataset into a failed run.
             accepted = sum(rejected.values())
             return _make_and_finish(folder, record, sharded, options, client, start, check_lock, accepted)
 
@@ -167,7 +167,7 @@ def _make_and_finish(
 
 
 def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally, check_lock: Callable[[], None]) -> None:
-    """Have every task done. A shard whose result is unknown is made once more, alone, before the run is given up."""
+    """Run all tasks. A shard whose result is unknown is made once more, alone, before the run is given up."""
     waiting, suspects, in_flight = deque(tasks), deque[ShardTask](), dict[int, ShardTask]()
     losses = Counter[int]()
     try:
@@ -215,7 +215,7 @@ def _shard_lost(folder: Location, outcome: Outcome) -> EngineError:
 
 
 class _Tally:
-    """Counts what comes back, and stops the run when it should not go on."""
+    """Counts the results, and stops the run when it should not continue."""
 
     def __init__(self, folder: Location, planned: int, options: EngineOptions, accepted: int) -> None:
         self.folder, self.planned, self.options = folder, planned, options
@@ -228,7 +228,7 @@ class _Tally:
         return self.reasons.total()
 
     def add(self, result: ShardResult) -> None:
-        """Raises EngineError when the shard reports that the run cannot go on, or with one reject too many."""
+        """Raises EngineError when the shard reports that the run cannot continue, or when there are too many rejects."""
         if result.error is not None:
             raise self._failure(result)
         items = result.written + result.rejected
@@ -274,7 +274,7 @@ def _all_shards_are_there(folder: Location, record: RunRecord) -> bool:
 
 
 def _attachments_are_sound(folder: Location) -> bool:
-    """Whether index and attachments are what dataset.json says. A reader tells its user to run the command again where they are not."""
+    """Whether index and attachments match dataset.json. Where they do not, a reader's message asks to run the command again."""
     try:
         _, document = read_document(folder)
         for name, recorded in {INDEX_FILE: document["index"], **document["attachments"]}.items():

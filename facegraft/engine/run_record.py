@@ -1,7 +1,7 @@
-"""run.json: which run a folder belongs to, and whether a command would be the same run.
+"""run.json: the run that a folder belongs to, and the test whether a command is the same run.
 
 Two runs are the same when stage, parameters, seed, inputs (by content), code version and plan agree. Limits, number of workers and
-where the inputs lie do not count: they do not change what is made.
+the paths of the inputs are ignored: they do not change the output.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from facegraft.store.writer import RUN_FILE
 RUN_FORMAT = "facegraft-run"
 RUN_VERSION = 1
 _SHOWN = 8
-# The causes of a difference; where one of them differs, the consequences are not listed as well.
+# The causes of a difference; if one of them differs, its consequences are not listed.
 _CAUSES = ("stage", "parameters", "seed", "input_fingerprint", "code_version", "shard_items")
 _CONSEQUENCES = ("schema", "shared_sha256", "region_map_sha256", "plan_sha256")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The contents of run.json. `inputs` are where the inputs were found, for `retry`; they are not compared."""
+    """The contents of run.json. `inputs` are the paths of the inputs, for `retry`; they are not compared."""
 
     stage: str
     parameters: dict[str, Any]
@@ -52,7 +52,7 @@ class RunRecord:
         return DatasetSchema.from_json(self.schema)
 
     def commit_sha256(self) -> str:
-        """What every commit record of this run carries as its "plan": the plan and all that decides the bytes of its items."""
+        """The value of "plan" in every commit record of this run: a hash of the plan and of everything that decides the items' bytes."""
         same = {name: getattr(self, name) for name in (*_CAUSES, *_CONSEQUENCES)}
         return hashlib.sha256(canonical_json(same)).hexdigest()
 
@@ -151,7 +151,7 @@ def _differing(there: RunRecord, now: RunRecord, names: tuple[str, ...]) -> list
     return found
 
 
-# Stands for a field that one side does not have (None is a value).
+# Marks a field that one side does not have (None is a value).
 _ABSENT = object()
 
 

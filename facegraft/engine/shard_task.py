@@ -1,4 +1,4 @@
-"""What one Dask task does: make one shard from the plan, item by item, and commit it. Knows nothing of Dask."""
+"""One Dask task: make one shard from the plan, item by item, and commit it. This module does not depend on Dask."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RunnerMaker = Callable[[StageJob, Limits], ItemRunner]
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What is sent to a worker. `plan_sha256`: of the bytes of plan.parquet."""
+    """The task that is sent to a worker. `plan_sha256`: of the bytes of plan.parquet."""
 
     job: StageJob
     shard: int
@@ -49,8 +49,8 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What is sent back. `kept`: the shard was committed before. `error`: why the run cannot go on (not an item's fault);
-    `defect`: the traceback, where that is a defect of ours."""
+    """The result that is sent back. `kept`: the shard was committed before. `error`: why the run cannot continue (not an item's fault);
+    `defect`: the traceback, if that is a bug of facegraft."""
 
     shard: int
     written: int = 0
@@ -113,7 +113,7 @@ def _make(task: ShardTask, runner_for: RunnerMaker) -> ShardResult:
 
 
 def make_item(item: PlannedItem, runner: ItemRunner, schema: DatasetSchema) -> ItemResult:
-    """Make one item; what does not fit the schema becomes a reject. Raises RemoteError where an object store does not answer."""
+    """Make one item; output that does not match the schema becomes a reject. Raises RemoteError where an object store does not answer."""
     result = runner.run(item)
     if result.unreachable:
         raise RemoteError(result.reason)

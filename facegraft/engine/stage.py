@@ -1,6 +1,6 @@
-"""What a stage is: a class built once per worker, and a function of one item.
+"""The interface of stages: a class that is constructed once per worker, and its method that makes one item.
 
-A stage knows nothing of Dask, shards or files of its output. It is named by import path, "package.module:Class".
+A stage does not depend on Dask, shards or output files. It is named by its import path, "package.module:Class".
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _REASON_LENGTH = 300
 
 @dataclass(frozen=True)
 class PlannedItem:
-    """One item to make. `row`: index columns known at plan time; `spec`: what the item function needs, plain JSON."""
+    """One item to make. `row`: index columns known at plan time; `spec`: the input of the item function, as plain JSON."""
 
     key: str
     row: dict[str, Any]
@@ -35,7 +35,7 @@ class PlannedItem:
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage is built from. `inputs` are paths as strings; `shared` are read-only arrays."""
+    """Arguments for constructing a stage. `inputs` are paths as strings; `shared` are read-only arrays."""
 
     output: Location
     inputs: list[str]
@@ -47,7 +47,7 @@ class StageContext:
 
 @dataclass(frozen=True)
 class ItemOutput:
-    """What an item function returns: the arrays of the schema's fields, and index columns known only now."""
+    """The result of an item function: the arrays of the schema's fields, and index columns that were unknown at plan time."""
 
     fields: dict[str, np.ndarray]
     row: dict[str, Any] = field(default_factory=dict)
@@ -80,13 +80,13 @@ class ItemResult:
 
 
 def stage_name(stage_path: str) -> str:
-    """The class name: what random streams are derived from, so that moving a module does not change the data."""
+    """The class name; random streams are derived from it, so that moving a module does not change the data."""
     _check_path(stage_path)
     return stage_path.partition(":")[2]
 
 
 def stage_label(stage_path: str) -> str:
-    """What a user calls the stage: `graft` for `facegraft.stages.graft:GraftStage`."""
+    """The stage's name for users: `graft` for `facegraft.stages.graft:GraftStage`."""
     return stage_name(stage_path).removesuffix("Stage").lower()
 
 
@@ -106,7 +106,7 @@ def build_stage(stage_path: str, context: StageContext) -> Stage:
 def process_item(
     stage: Stage, item: PlannedItem, rng: np.random.Generator, memory_reason: str = "killed: out of memory"
 ) -> ItemResult:
-    """Call the item function and turn its outcome, also an exception, into a result. Only a KeyboardInterrupt goes through."""
+    """Call the item function and turn its output or exception into a result. Only KeyboardInterrupt is passed on."""
     try:
         output = stage.process(item, rng)
         if not isinstance(output, ItemOutput):
@@ -141,7 +141,7 @@ def short_reason(text: str) -> str:
 
 
 def read_only(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays, locked against writing: one item must not change what the next one sees."""
+    """The arrays, made read-only: one item must not change the input of the next."""
     for array in arrays.values():
         array.setflags(write=False)
     return dict(arrays)

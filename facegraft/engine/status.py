@@ -1,4 +1,4 @@
-"""The state of a run, read from its folder alone, also while the run goes on."""
+"""The state of a run, read from its folder only, also during the run."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from facegraft.store.writer import SHARD_FOLDER
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Items and shards, done and planned. `complete`: dataset.json is there; `running`: a run holds the folder's lock. `rate` (items
-    per second, None until two shards are committed) and `eta_s` are of the shards committed in the last ten minutes of work;
-    `last_commit_s`: how long ago the last one was."""
+    """Items and shards, done and planned. `complete`: dataset.json exists; `running`: a run holds the folder's lock. `rate` (items
+    per second, None until two shards are committed) and `eta_s` are computed from the shards committed in the last ten minutes of
+    work; `last_commit_s`: seconds since the last commit."""
 
     output: Location
     stage: str
@@ -88,10 +88,10 @@ def commit_records(folder: Location, run: RunRecord) -> Iterator[tuple[str, dict
     """(shard name, commit record) of the shards that are committed."""
     sha256 = run.commit_sha256()
     if isinstance(folder, RemotePath):
-        # Listings of an object store may lag, so every name that run.json implies is asked for.
+        # Listings of an object store may lag, so every name that run.json implies is looked up.
         numbers = list(range(run.shards))
     else:
-        # The records that are there, and not as many as run.json says: that may be any number.
+        # The existing records, not as many as run.json says: a damaged file may claim any number.
         there = (folder / SHARD_FOLDER).glob(f"*-of-{run.shards:05d}.json") if (folder / SHARD_FOLDER).is_dir() else []
         found = (int(path.name.partition("-")[0]) for path in there if _COMMIT.fullmatch(path.name))
         numbers = sorted(number for number in found if number < run.shards)

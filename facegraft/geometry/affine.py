@@ -1,4 +1,4 @@
-"""Fits of one rim of points to another: similarity, affine, and the affine held near the similarity.
+"""Least-squares fits of one rim of points to another: a similarity, an affine map, or an affine map held near the similarity.
 
 A graft moves a donor's part by the map that takes the donor's rim (the part's boundary loop and a few rings around
 it) onto the host's. Rims are shallow dishes: the plain least-squares affine (`stiffness` 0) is free to rescale the
@@ -17,11 +17,11 @@ from facegraft.errors import FacegraftError
 from facegraft.surfaces.procrustes import similarities
 
 MAX_CONDITION = 1000.0
-"""Largest condition number of a rim's covariance that a plain affine fit accepts. Real rims: 20, at most 97."""
+"""Largest condition number of a rim's covariance that a plain affine fit accepts. Real rims have about 20, at most 97."""
 
 
 class DegenerateRim(FacegraftError):
-    """A rim that does not determine the map: too few points, a point, a line, or (plain affine) a plane."""
+    """A rim that does not determine the map: it has too few points, or is a point, a line or (for a plain affine) a plane."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def fit_affines(
 
 
 def _refuse_degenerate(spreads: Floats, plain: bool) -> None:
-    """Raise DegenerateRim by the ascending eigenvalues [k, 3] of the donors' rim covariances."""
+    """Raise DegenerateRim where the eigenvalues [k, 3] (ascending) of a donor's rim covariance show a point, a line or a plane."""
     for flat, middle, wide in spreads.tolist():
         if middle <= 1e-9 * wide:
             raise DegenerateRim("the donor's rim is a point or a line; its vertices do not span the part")

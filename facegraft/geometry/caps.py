@@ -1,9 +1,9 @@
 """Caps: the disks of triangles that close the openings of a head.
 
-What a cap is made of is decided once, on a topology's template (`minimal_area_cap`, `planar_cap`): a triangle
-list over the n rim vertices and m new ones, and the matrix that places the new vertices by the rim. Placing them
-on a head (`place_flat`, `place_on_sphere`) is then one product, so every head of a topology gets the same
-triangles in well under a millisecond.
+A cap is designed once, on a topology's template (`minimal_area_cap`, `planar_cap`): a triangle list over the n rim
+vertices and m new ones, and the matrix that computes the new vertices from the rim. Placing them on a head
+(`place_flat`, `place_on_sphere`) is then one matrix product, so every head of a topology gets the same triangles in
+well under a millisecond.
 
 Rims are ordered loops that run along the faces *around* the opening (as `topology.boundary_loops` gives them);
 the caps run against them, so that cap and head together are oriented consistently.
@@ -24,11 +24,11 @@ from facegraft.errors import FacegraftError
 from facegraft.geometry.planar import refine_delaunay
 
 EYE_RADIUS_PER_WIDTH = 0.6
-"""Eyeball radius over the largest width of the lid opening, for topologies without eyeballs (0.61 on the ICT template)."""
+"""Ratio of eyeball radius to the largest width of the lid opening, for topologies without eyeballs (ICT template: 0.61)."""
 
 
 MOST_NEW = 400
-"""A planar cap has about this many new vertices at most."""
+"""Approximate upper limit on the new vertices of a planar cap."""
 
 SHUT = 0.01
 """Lids are shut where twice the area of their opening is less than this times the rim's mean squared extent (open eyes: about 4)."""
@@ -105,12 +105,14 @@ def minimal_area_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = (), even
 
 
 def planar_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = ()) -> CapPattern | None:
-    """Well-shaped cap of a rim [n, 3] that is nearly planar: constrained Delaunay triangles of the rim and a grid inside it.
+    """Well-shaped cap of a nearly planar rim [n, 3]: constrained Delaunay triangles of the rim and of a grid inside it.
 
-    The grid is hexagonal, its spacing the rim's mean edge (or what makes about MOST_NEW vertices, if that is wider). New vertices are placed by harmonic (cotangent) weights, which are
-    non-negative on a Delaunay mesh and reproduce affine maps: a rim that is scaled or sheared takes its grid along.
-    Where the rim doubles back on itself in its plane (corners of lids), its triangles are left as least area makes them.
-    `taken` as in `minimal_area_cap`. Returns None for a rim that is too thin or too tangled for new vertices (use that one).
+    The grid is hexagonal. Its spacing is the rim's mean edge length, or wider where that would give more than about
+    MOST_NEW vertices. New vertices are placed by harmonic (cotangent) weights, which are non-negative on a Delaunay mesh
+    and reproduce affine maps: scaling or shearing the rim scales or shears the grid with it.
+    Where the rim doubles back on itself in its plane (corners of lids), the triangles of `minimal_area_cap` are kept.
+    `taken` is as in `minimal_area_cap`. Returns None for a rim that is too thin or too tangled for new vertices: use
+    `minimal_area_cap` there.
     """
     points = np.asarray(rim, dtype=np.float64)
     n = len(points)
@@ -137,7 +139,7 @@ def planar_cap(rim: ArrayLike, taken: Iterable[tuple[int, int]] = ()) -> CapPatt
 
 
 def place_flat(pattern: CapPattern, rim: ArrayLike) -> Floats:
-    """New vertices [m, 3] of a cap that hangs on its rim [n, 3] like a soap film."""
+    """New vertices [m, 3] of a cap that spans its rim [n, 3] like a soap film."""
     return np.asarray(pattern.weights @ np.asarray(rim, dtype=np.float64))
 
 
@@ -145,8 +147,8 @@ def place_on_sphere(pattern: CapPattern, rim: ArrayLike, radius: float) -> Float
     """New vertices [m, 3] of a cap that bulges out of its rim [n, 3] like an eye.
 
     The sphere of the given radius (unit of the rim) is fitted to the rim, its centre behind it. A lid's rim never lies
-    on a sphere exactly: distances from the centre are carried from the rim into the cap harmonically, so that it
-    meets the lids without a step. Lids that are shut (see SHUT) get a film between them.
+    on a sphere exactly: the rim's distances from the centre are interpolated harmonically over the cap, so that it
+    meets the lids without a step. Shut lids (see SHUT) get a film between them.
     Raises CapError where the rim has no extent.
     """
     points = np.asarray(rim, dtype=np.float64)
@@ -162,8 +164,8 @@ def place_on_sphere(pattern: CapPattern, rim: ArrayLike, radius: float) -> Float
 def sphere_centre(rim: ArrayLike, radius: float) -> Floats:
     """Centre [3] of the sphere of known radius through a rim [n, 3], in least squares, behind the rim.
 
-    Minimises sum (|p - c| - R)^2 by Gauss-Newton. A rim that is wider than the sphere is given a sphere as wide.
-    "Behind" is where the rim's outward normal comes from: rims run along the faces around them, so clockwise seen from outside.
+    Minimises sum (|p - c| - R)^2 by Gauss-Newton. For a rim wider than the sphere, the radius is raised to fit.
+    "Behind" is against the rim's outward normal: rims run along the faces around them, so clockwise seen from outside.
     """
     points = np.asarray(rim, dtype=np.float64)
     middle = points.mean(axis=0)
@@ -192,7 +194,7 @@ def sphere_centre(rim: ArrayLike, radius: float) -> Floats:
 
 
 def sphere_radius(points: ArrayLike) -> float:
-    """Radius of an eyeball from its vertices [n, 3]: algebraic sphere fit for the centre, then the median distance to it."""
+    """Radius of an eyeball from its vertices [n, 3]: the median distance to the centre, which an algebraic sphere fit gives."""
     p = np.asarray(points, dtype=np.float64)
     origin = p.mean(axis=0)
     q = p - origin
@@ -208,7 +210,7 @@ def estimated_eye_radius(rim: ArrayLike) -> float:
 
 
 def _double_area(rim: Floats) -> Floats:
-    """Twice the area vector [3] of a loop: along the normal about which it runs counter-clockwise."""
+    """Twice the area vector [3] of a loop; the loop runs counter-clockwise about it."""
     arms = rim - rim.mean(axis=0)
     return np.asarray(np.cross(arms, np.roll(arms, -1, axis=0)).sum(axis=0))
 

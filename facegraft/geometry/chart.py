@@ -1,7 +1,7 @@
 """A flat chart of the face: the cylinder about the head's vertical axis, unrolled.
 
-Outlines are drawn in the chart as plane curves. A vertex of the outer skin is one whose ray away from the axis
-meets nothing: lid folds, nostrils and the mouth's inside have no place in the chart.
+Outlines are drawn in the chart as plane curves. A vertex belongs to the outer skin if the ray from it, away from the
+axis, meets no face: lid folds, nostrils and the inside of the mouth are not in the chart.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class CylinderChart:
 def outer_skin(
     vertices: ArrayLike, faces: ArrayLike, chart: CylinderChart, candidates: ArrayLike, facing: float = 0.05
 ) -> Bools:
-    """Which of the candidate vertices [N] lie on the outer skin, as a mask [N].
+    """Mask [N] of the candidate vertices [N] that lie on the outer skin.
 
-    A vertex is on it when its normal points away from the axis (cosine above `facing`) and no face lies in front
-    of it. The test runs in the chart: a face in front is one that covers the vertex's (u, v) at a greater radius.
+    A vertex does when its normal points away from the axis (cosine above `facing`) and no face lies in front of it.
+    The test runs in the chart: a face lies in front if it covers the vertex's (u, v) at a greater radius.
     Exact up to the chord-versus-arc difference within one face.
     """
     v = np.asarray(vertices, dtype=np.float64)

@@ -21,11 +21,11 @@ from facegraft.surfaces.normals import face_normals, signed_volume
 from facegraft.surfaces.topology import compact, open_edge_count
 
 STRAY = 0.02
-"""Pieces that the ball cuts off (an ear's tip, a shoulder) may have this share of the volume together before a head is refused."""
+"""Largest share of the volume that pieces cut off by the ball (an ear's tip, a shoulder) may have together."""
 
 
 HEAD, BALL = 1, 2
-"""Names of the two solids in manifold3d's runs: every face of the result says which it is a piece of."""
+"""Names of the two solids in manifold3d's runs: they tell for every face of the result which solid it comes from."""
 
 
 class ClippingError(FacegraftError):
@@ -39,8 +39,8 @@ class ClippedSolid:
     vertices        [V, 3] f64
     faces           [F, 3] i64
     vertex_labels   [V]    u8     label of the head's vertex; 0 for vertices on the cut and on the ball
-    source          [V]    i64    index of the head's vertex, whose coordinates it has exactly; -1 for new ones
-    face_source     [F]    i64    face of the head of which it is a piece; -1 on the ball
+    source          [V]    i64    index of the head's vertex with exactly these coordinates; -1 for new vertices
+    face_source     [F]    i64    index of the head's face that this face is a piece of; -1 on the ball
     """
 
     vertices: Floats
@@ -52,7 +52,7 @@ class ClippedSolid:
 
 @dataclass(frozen=True)
 class CroppedSurface:
-    """The part of a surface inside a ball: open along the cut, vertices on it shared by the faces on either side.
+    """The part of a surface inside a ball, open along the cut; faces next to each other share their vertices on the cut.
 
     vertices [V, 3] f64, faces [F, 3] i64, vertex_labels [V] u8 (0 on the cut), source [V] i64 (-1 on the cut)
     """
@@ -79,10 +79,10 @@ class BallClipper:
         self._ball = _manifold(vertices * (radius / inner), faces, BALL)
 
     def clip(self, vertices: ArrayLike, faces: ArrayLike, vertex_labels: ArrayLike) -> ClippedSolid:
-        """Closed head [V, 3], [F, 3] with part labels [V] ∩ the ball.
+        """Intersection of the ball with a closed head: vertices [V, 3], faces [F, 3], part labels [V].
 
-        Raises ClippingError where the head is not a closed manifold, does not reach into the ball, or the intersection
-        is not one simple solid (Euler characteristic 2) up to STRAY of its volume.
+        Raises ClippingError where the head is not a closed manifold or does not reach into the ball, or where the
+        intersection, up to a share STRAY of its volume, is not one simple solid (Euler characteristic 2).
         """
         head = np.ascontiguousarray(vertices, dtype=np.float64)
         triangles = np.asarray(faces, dtype=np.int64)
@@ -211,7 +211,10 @@ def _main_piece(vertices: Floats, faces: Ints, face_source: Ints) -> tuple[Ints,
 
 
 def _match_vertices(vertices: Floats, faces: Ints, face_source: Ints, head: Floats, head_faces: Ints) -> Ints:
-    """Index [V] of the head's vertex with exactly a new vertex's coordinates, among the corners of the faces it came from; else -1."""
+    """For each new vertex the index [V] of the head's vertex with exactly its coordinates, or -1.
+
+    Searched among the corners of the head's faces that the new vertex comes from.
+    """
     source = np.full(len(vertices), -1, dtype=np.int64)
     skin = face_source >= 0
     corners = head_faces[face_source[skin]]
@@ -224,5 +227,5 @@ def _match_vertices(vertices: Floats, faces: Ints, face_source: Ints, head: Floa
 
 
 def _rotate_to(faces: Ints, first: NDArray[np.int64]) -> Ints:
-    """Faces with their corner number `first` [F] rotated to the front (orientation kept)."""
+    """Faces rotated so that corner number `first` [F] comes first (orientation kept)."""
     return np.take_along_axis(faces, (first[:, None] + np.arange(3)) % 3, axis=1)

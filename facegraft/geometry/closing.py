@@ -1,13 +1,14 @@
 """Closing heads: from the registered skin of a topology to one watertight solid per head.
 
-`HeadCloser` works out once, on the topology's template, which faces stay, which openings there are and how they are
-capped. Closing a head is then: pick its skin vertices, place the caps' vertices, check. No surgery per head, so every
-head of a topology comes out with the same faces (its vertices keep their correspondence), in a few milliseconds.
+`HeadCloser` finds once, on the topology's template, which faces stay, which openings there are and how they are
+capped. Closing a head then takes three steps: pick its skin vertices, place the caps' vertices, check the result.
+Connectivity is never changed per head, so all closed heads of a topology have the same faces and their vertices
+correspond; a head takes a few milliseconds.
 
-- What is not skin (eyeballs, teeth, eye sockets, mouth sac) is left out.
+- Everything that is not skin (eyeballs, teeth, eye sockets, mouth sac) is left out.
 - The neck is cut below a fixed loop of edges, by the template's plane, and closed with a film of well-shaped triangles.
 - Eyes are closed by a cap on the sphere of the eyeball, fitted to the lid rim: it looks like an eye and leaves no pocket.
-- The mouth and any other opening get the triangulation of least area between their own vertices.
+- The mouth and every other opening get the triangulation of least area between their own vertices.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class ClosedHead:
     vertices        [V, 3] f64   skin vertices exactly as given, then the caps' own
     faces           [F, 3] i64   the same for every head of a closer
     vertex_labels   [V]    u8    part labels; a cap has the label of the part that its rim lies in
-    source          [V]    i64   the vertex's index in the head that was given, -1 for one of a cap or the neck's cut
+    source          [V]    i64   the vertex's index in the given head; -1 for vertices of a cap or of the neck's cut
     """
 
     vertices: Floats
@@ -79,13 +80,13 @@ class HeadCloser:
 
     template        [V, 3]  vertices of the topology's template, in the same unit as the heads
     surface_faces   [F, 3]  faces of the outer skin, indices into the V vertices
-    openings        ordered rims by name, e.g. eye_left, eye_right, mouth, neck. Names that start with "eye" get
-                    spherical caps, the others least-area ones. Every boundary loop that is left must be among them.
+    openings        ordered rims by name, e.g. eye_left, eye_right, mouth, neck. Rims whose name starts with "eye" get
+                    spherical caps, the others least-area ones. Every boundary loop of the surface must be among them.
     vertex_labels   [V]     part label of every vertex (loop vertices belong to the remainder)
-    neck_loop, neck_drop    the loop of edges below which the neck is cut (see `neck`) and the vertices below it; without them the
-                    opening named "neck" is closed as it is, or there is none
-    eyeballs        vertices of the eyeball behind each eye opening, by the opening's name; where there are none,
-                    the eyeball's radius is estimated from the width of the lids
+    neck_loop, neck_drop    the loop of edges below which the neck is cut (see `neck`), and the vertices below it;
+                    without them the opening named "neck", if there is one, is closed as it is
+    eyeballs        vertices of the eyeball behind each eye opening, by the opening's name; for an opening without
+                    them, the eyeball's radius is estimated from the width of the lids
 
     Raises ClosingError where the caps do not make the template one closed, outward-oriented sphere.
     """
@@ -116,7 +117,7 @@ class HeadCloser:
             kept = faces[~dropped[faces].any(axis=1)]
             if not any(set(found.tolist()) == set(loop.tolist()) for found in boundary_loops(kept)):
                 raise ClosingError(
-                    "the neck loop is no boundary of the skin above it: wrong loop, or wrong vertices to drop"
+                    "the neck loop is not a boundary of the skin above it: wrong loop, or wrong vertices to drop"
                 )
             self._cut = cut_neck(head, faces, loop, drop)
             faces = kept if self._cut is None else self._cut.faces
@@ -151,7 +152,7 @@ class HeadCloser:
         self.close(head[: self._vertex_count])
 
     def _extended(self, head: Floats) -> Floats:
-        """The head with the vertices of the neck's cut behind its own."""
+        """The head's vertices, then those of the neck's cut."""
         return head if self._cut is None else self._cut.extend(head)
 
     @property
@@ -161,7 +162,7 @@ class HeadCloser:
 
     @property
     def faces(self) -> Ints:
-        """Faces [F, 3] of every head that this closer closes (read-only)."""
+        """Faces [F, 3], the same for every head that this closer closes (read-only)."""
         return self._faces
 
     @property
@@ -171,13 +172,13 @@ class HeadCloser:
 
     @property
     def source(self) -> Ints:
-        """Index [V] in the given head of every closed vertex, -1 for those of a cap or the neck's cut (read-only)."""
+        """Index [V] in the given head of every vertex of a closed head; -1 for those of a cap or the neck's cut (read-only)."""
         return self._source
 
     def close(self, vertices: ArrayLike) -> ClosedHead:
-        """Close one head [V, 3] of the topology; skin vertices are taken over bit for bit (as float64).
+        """Close one head [V, 3] of the topology; skin vertices are copied bit for bit (as float64).
 
-        Raises ClosingError for another vertex count, numbers that are not finite, a collapsed opening, or a head
+        Raises ClosingError for a wrong vertex count, numbers that are not finite, a collapsed opening, or a head
         that is inside out (enclosed volume not positive).
         """
         head = np.asarray(vertices, dtype=np.float64)
@@ -253,12 +254,12 @@ def _cap_openings(head: Floats, faces: Ints, rims: Mapping[str, Ints], eyeballs:
 
 
 def _label_of_rim(labels: NDArray[np.uint8]) -> int:
-    """The label that most vertices [n] of a rim have: that of the part that the opening lies in."""
+    """The most frequent label of a rim's vertices [n]: the part that the opening lies in."""
     return int(np.bincount(labels).argmax())
 
 
 def _place(opening: _Opening, rim: Floats, head: Floats) -> Floats:
-    """New vertices of an opening's cap on one head."""
+    """Vertices [m, 3] that an opening's cap adds to one head."""
     if not opening.eye:
         return place_flat(opening.pattern, rim)
     radius = estimated_eye_radius(rim)

@@ -1,8 +1,8 @@
 """Cheapest edge paths along a curve: how an outline becomes a loop of mesh edges.
 
-The graph's nodes are the mesh's *directed edges*, so that a path pays for every turn it takes: without that price
-a path beside a diagonal outline climbs in stairs. Costs of an edge come from its length, its distance to the
-outline and its direction; costs of a turn from the angle.
+The graph's nodes are the mesh's *directed edges*, so that turns have a cost too: without it a path beside a diagonal
+outline is a staircase. The cost of an edge depends on its length, its distance to the outline and its direction; the
+cost of a turn depends on the angle.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from facegraft.errors import FacegraftError
 
 
 class NoPath(FacegraftError):
-    """No edge path runs where one was asked for."""
+    """There is no edge path along the outline."""
 
 
 @dataclass(frozen=True)
 class TurnGraph:
-    """Directed edges [E, 2] of a mesh as nodes, with the price of each edge and of each turn onto the next.
+    """Directed edges [E, 2] of a mesh as nodes, with the price of each edge and of each turn from one to the next.
 
-    `transitions` [E, E]: entry (e, f) = turn from e to f plus the price of f, where f starts at e's end.
+    `transitions` [E, E]: entry (e, f) is the price of the turn from e to f plus that of f, where f starts at e's end.
     """
 
     edges: Ints
@@ -37,7 +37,7 @@ class TurnGraph:
 
     @classmethod
     def build(cls, edges: ArrayLike, vertices: ArrayLike, price: ArrayLike, turn_weight: float) -> TurnGraph:
-        """From directed edges [E, 2], vertex positions [V, 3], prices [E] > 0 and a weight in the unit of length."""
+        """Build the graph from directed edges [E, 2], vertex positions [V, 3], prices [E] > 0 and a turn weight (unit of length)."""
         e = np.asarray(edges, dtype=np.int64)
         v = np.asarray(vertices, dtype=np.float64)
         cost = np.asarray(price, dtype=np.float64)
@@ -66,7 +66,7 @@ def turn_price(before: Floats, after: Floats, weight: float) -> Floats:
 
 
 def cheapest_path(graph: TurnGraph, start_price: Floats, end_price: Floats) -> tuple[Ints, float]:
-    """Cheapest path that starts with an edge of finite start price and ends with one of finite end price.
+    """Cheapest path from an edge with a finite start price to an edge with a finite end price.
 
     Prices [E] are added at the two ends (infinite: not an end). Returns the vertices along it and its cost;
     raises NoPath.
@@ -92,10 +92,10 @@ def cheapest_path(graph: TurnGraph, start_price: Floats, end_price: Floats) -> t
 
 
 def cheapest_loop(graph: TurnGraph, gate: Bools) -> tuple[Ints, float]:
-    """Cheapest closed loop that passes exactly once through an edge of the gate [E]; its vertices in order, and cost.
+    """Cheapest closed loop that passes exactly once through an edge of the gate [E]: its vertices in order, and its cost.
 
-    The gate is the set of directed edges that cross a cut from its one side to the other. The caller leaves out of the
-    graph every edge that crosses back, so that such a loop winds once around what the cut ends in. Raises NoPath.
+    The gate is the set of directed edges that cross a cut from one side to the other. The caller leaves every edge that
+    crosses back out of the graph, so that the loop winds once around the end of the cut. Raises NoPath.
     """
     through = np.flatnonzero(gate)
     if not len(through):
@@ -135,5 +135,5 @@ def cheapest_loop(graph: TurnGraph, gate: Bools) -> tuple[Ints, float]:
 
 
 def is_simple(loop: ArrayLike) -> bool:
-    """Whether no vertex comes twice in a closed loop of vertices."""
+    """Whether a closed loop of vertices visits no vertex twice."""
     return len(np.unique(np.asarray(loop))) == len(np.asarray(loop))

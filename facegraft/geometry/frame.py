@@ -1,6 +1,6 @@
-"""Where a head lies in its unit ball: an origin taken from its landmarks, one scale for the whole dataset.
+"""The frame of a head in its unit ball: an origin computed from its landmarks, and one scale for the whole dataset.
 
-Frames are translations and a scale, never a rotation: registered heads come rigidly aligned. The origin is taken
+A frame is a translation and a scale, never a rotation: registered heads are rigidly aligned already. The origin comes
 from landmarks of the *subject's neutral head*, so that smiling or swapping a nose does not move the head.
 """
 

@@ -20,15 +20,15 @@ from facegraft.geometry.seam import SeamMethod, SeamOperator, seam_operator
 from facegraft.surfaces.topology import compact, faces_within, grow_rings, vertex_adjacency
 
 SURE_RANGE = (0.6, 1.6)
-"""Singular values outside are flagged: the part is squeezed or stretched beyond what pairs of adults ask for."""
+"""A graft with a singular value outside this range is flagged: pairs of adults need less squeezing or stretching."""
 
 SANE_RANGE = (0.4, 2.5)
-"""Singular values outside, or a determinant that is not positive, reject the graft."""
+"""A graft with a singular value outside this range, or a determinant that is not positive, is rejected."""
 
 
 @dataclass(frozen=True)
 class PartQuality:
-    """Figures of one grafted part: residual on the loop in mm, seam excess in degrees, flipped skin faces."""
+    """Quality of one grafted part: residual on the loop in mm, seam excess in degrees, flipped skin faces."""
 
     loop_residual: float
     singular_values: Floats
@@ -72,10 +72,10 @@ class Grafter:
 
     Arguments: template [V, 3] in mm (the mean head: depths and Laplacians are taken on it); faces [F, 3]; skin mask
     [V] of the outer surface; parts: name → (loop [n], interior [m]), where interior vertices that are not skin lie in
-    pockets (see `facegraft.geometry.pockets`); followers: name → vertices (eyeballs, lashes) that the part carries
-    along by its *similarity*, since an affine map would turn eyeballs into ellipsoids; stiffness: of the affine fit
-    (0 = plain affine, inf = similarity); rings: of skin on each side of the loop that join the fit; seam, width,
-    length: see `facegraft.geometry.seam`.
+    pockets (see `facegraft.geometry.pockets`); followers: name → vertices (eyeballs, lashes) that move with the part
+    by its *similarity*, since an affine map would turn eyeballs into ellipsoids; stiffness of the affine fit
+    (0 = plain affine, inf = similarity); rings: number of rings of skin on each side of the loop that join the fit;
+    seam, width, length: see `facegraft.geometry.seam`.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Grafter:
         for number, (name, (loop, interior)) in enumerate(parts.items()):
             layers = [loop, *grow_rings(adjacency, loop, rings)]
             near = np.concatenate(layers)
-            # Every ring counts half of the one before: the loop is where donor and host must meet.
+            # Each ring weighs half as much as the one before: donor and host must meet at the loop.
             weights = np.concatenate([np.full(len(layer), 0.5**k) for k, layer in enumerate(layers)])
             free = (owner[near] == -1) | (owner[near] == number)
             inside = np.zeros(len(template), dtype=bool)
@@ -125,10 +125,10 @@ class Grafter:
         self._skin_faces = skin_faces
 
     def graft(self, donors: Floats | Mapping[str, Floats], host: Floats, parts: Iterable[str] | None = None) -> Graft:
-        """Move parts of a donor (or of one donor a part) onto a host.
+        """Move parts of one donor, or of a donor per part, onto a host.
 
         Shapes: donors [V, 3], or part name → [V, 3]; host [V, 3]; all float64 in mm. `parts` defaults to all.
-        Returns a new array; the host's vertices outside the parts, and on their loops, are its own to the bit.
+        Returns a new array; the host's vertices outside the parts, and on their loops, are unchanged to the bit.
         Raises DegenerateRim (see `fit_affine`).
         """
         names = list(self.disks if parts is None else parts)
@@ -150,7 +150,7 @@ class Grafter:
         return Graft(vertices, fits)
 
     def quality(self, graft: Graft, donors: Floats | Mapping[str, Floats], host: Floats) -> dict[str, PartQuality]:
-        """The figures of every part of a graft (seam excess: see `dihedral_excess`)."""
+        """Quality of every part of a graft (seam excess: see `dihedral_excess`)."""
         figures = {}
         for name, fit in graft.fits.items():
             disk = self.disks[name]

@@ -1,8 +1,8 @@
-"""Cutting the neck: a plane through the skin below the neck's loop of edges, the same cut for every head.
+"""Cutting the neck by a plane below the neck's loop of edges, the same cut for every head.
 
-The loop of edges along which a topology is cropped steps up and down with the mesh. The cut follows the plane at its
-lowest point instead: new vertices lie on fixed edges at fixed shares, found once on the template, so that on every head
-they lie exactly on its skin and the faces stay the same.
+The loop of edges along which a topology is cropped steps up and down with the mesh. The cut follows the plane at the
+loop's lowest point instead. Its new vertices lie on fixed edges at fixed shares of their length, found once on the
+template, so that on every head they lie exactly on the skin and the faces stay the same.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from facegraft.arrays import Floats, Ints
 from facegraft.surfaces.topology import boundary_loops, face_components
 
 FLAT = 0.25
-"""A loop whose heights above its plane span less than this share of its mean edge is flat enough as it is."""
+"""A loop needs no cut if its heights above its plane span less than this share of its mean edge length."""
 
 
 @dataclass(frozen=True)
 class NeckCut:
-    """Skin above the cut: `faces` [F, 3] over the V vertices and k new ones, `loop` [n] of the cut, ordered.
+    """The skin above the cut: `faces` [F, 3] over the V vertices and k new ones, and the ordered `loop` [n] of the cut.
 
     New vertex V + i is (1 − share[i]) · head[edge[i, 0]] + share[i] · head[edge[i, 1]].
     """
@@ -31,13 +31,13 @@ class NeckCut:
     share: Floats
 
     def extend(self, head: Floats) -> Floats:
-        """The head [V, 3] with the cut's vertices [V + k, 3]."""
+        """The head's vertices [V, 3] followed by the cut's: [V + k, 3]."""
         a, b = head[self.edge[:, 0]], head[self.edge[:, 1]]
         return np.concatenate([head, a + self.share[:, None] * (b - a)])
 
 
 def cut_neck(template: Floats, faces: Ints, loop: Ints, drop: Ints) -> NeckCut | None:
-    """Plan the cut on the template [V, 3]; None where the loop is flat as it is, or there is no skin to cut below it.
+    """Plan the cut on the template [V, 3]; None where the loop is already flat, or there is no skin below it to cut.
 
     Shapes: faces [F, 3] of the outer skin, loop [n] the ordered neck loop, drop [m] the vertices below it.
     """
@@ -84,5 +84,5 @@ def cut_neck(template: Floats, faces: Ints, loop: Ints, drop: Ints) -> NeckCut |
 
 
 def _rotated(faces: Ints, first: Ints) -> Ints:
-    """Each face [F, 3] turned so that its corner number first [F] comes first."""
+    """Faces [F, 3] rotated so that corner number `first` [F] comes first (orientation kept)."""
     return np.take_along_axis(faces, (first[:, None] + np.arange(3)) % 3, axis=1)

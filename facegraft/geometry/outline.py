@@ -42,12 +42,12 @@ def catmull_rom(control: ArrayLike, samples: int = 24) -> Floats:
 
 @dataclass(frozen=True)
 class Outline:
-    """A closed polygon [n, 2] that stands for a smooth curve."""
+    """A closed polygon [n, 2] that approximates a smooth curve."""
 
     points: Floats
 
     def nearest(self, query: ArrayLike) -> tuple[Floats, Floats, Floats]:
-        """Distance [N] of the points to the curve, its unit tangent [N, 2] and position along it in [0, 1) there."""
+        """Distance [N] of the points to the curve; at the nearest point, the curve's unit tangent [N, 2] and position in [0, 1)."""
         q = np.asarray(query, dtype=np.float64)
         p, step = self.points, np.roll(self.points, -1, axis=0) - self.points
         length = np.linalg.norm(step, axis=1)
@@ -66,7 +66,7 @@ class Outline:
         return best, tangent, along
 
     def contains(self, query: ArrayLike) -> NDArray[np.bool_]:
-        """Which points [N] the curve encloses (crossing parity of a ray toward +x)."""
+        """Mask [N] of the points that the curve encloses (crossing parity of a ray toward +x)."""
         q = np.asarray(query, dtype=np.float64)
         a, b = self.points, np.roll(self.points, -1, axis=0)
         above = (a[None, :, 1] > q[:, None, 1]) != (b[None, :, 1] > q[:, None, 1])
@@ -76,10 +76,10 @@ class Outline:
 
 
 def roughness(loop_points: ArrayLike, smoothing: float = 2.0) -> float:
-    """Length of a closed polygon [n, d] over the length of its smoothed self: 1 for a smooth curve.
+    """Ratio of a closed polygon's length to its length after smoothing: 1 for a smooth curve. Polygon [n, d].
 
-    Smoothed by a periodic Gaussian of `smoothing` vertices. A staircase along the diagonal of a quad mesh has
-    about 1.3; the smoothing's own shortening gives a circle of n vertices exp(0.5 (2 pi smoothing / n)^2).
+    The filter is a periodic Gaussian of `smoothing` vertices. A staircase along the diagonal of a quad mesh has
+    about 1.3. Since smoothing shortens every curve, a circle of n vertices has exp(0.5 (2 pi smoothing / n)^2).
     """
     p = np.asarray(loop_points, dtype=np.float64)
     frequency = np.fft.rfftfreq(len(p))
@@ -93,7 +93,7 @@ def roughness(loop_points: ArrayLike, smoothing: float = 2.0) -> float:
 
 
 def lies_on(points: ArrayLike, polyline: ArrayLike, tolerance: float) -> NDArray[np.bool_]:
-    """Which plane points [N, 2] lie on an open polyline [m, 2], at most the tolerance beside it."""
+    """Mask of the plane points [N, 2] that lie within the tolerance of an open polyline [m, 2]."""
     q, line = np.asarray(points, dtype=np.float64), np.asarray(polyline, dtype=np.float64)
     start, step = line[:-1], np.diff(line, axis=0)
     offset = q[:, None] - start
@@ -103,9 +103,9 @@ def lies_on(points: ArrayLike, polyline: ArrayLike, tolerance: float) -> NDArray
 
 
 def crosses(edge_from: ArrayLike, edge_to: ArrayLike, polyline: ArrayLike) -> NDArray[np.int8]:
-    """How each plane edge [E, 2] → [E, 2] crosses an open polyline [m, 2]: +1 from its right to its left, -1 back, 0 not.
+    """How each plane edge [E, 2] → [E, 2] crosses an open polyline [m, 2]: +1 from right to left, -1 from left to right, 0 not.
 
-    Half-open at the polyline's vertices, so that an edge through one is counted once.
+    Segments are half-open, so that an edge through a vertex of the polyline is counted once.
     """
     a, b = np.asarray(edge_from, dtype=np.float64), np.asarray(edge_to, dtype=np.float64)
     line = np.asarray(polyline, dtype=np.float64)

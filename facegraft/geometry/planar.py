@@ -1,7 +1,7 @@
 """Constrained Delaunay triangulation of a polygon with points inside it, by insertion and edge flips (Lawson 1977).
 
-For the few hundred points of a cap, once per topology; scipy's Delaunay knows no constraints, so it may cut across a
-polygon's sharp corners.
+Meant for the few hundred points of a cap, once per topology. scipy's Delaunay has no constraints, so it may cut across
+a polygon's sharp corners.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def refine_delaunay(points: ArrayLike, faces: ArrayLike, barred: Collection[tupl
             or _in_circle(xy[a], xy[b], xy[c], xy[d]) <= tolerance
         ):
             continue
-        # Where the polygon overlaps itself, some triangles are inverted; they and what would invert more are left alone.
+        # Where the polygon overlaps itself, some triangles are inverted: skip those, and flips that would invert more.
         if (
             min(_turn(xy[a], xy[b], xy[c]), _turn(xy[b], xy[a], xy[d])) < 0.0
             or min(_turn(xy[a], xy[d], xy[c]), _turn(xy[d], xy[b], xy[c])) <= 0.0
@@ -68,7 +68,7 @@ def refine_delaunay(points: ArrayLike, faces: ArrayLike, barred: Collection[tupl
 
 
 def _triangle_around(xy: NDArray[np.float64], mesh: Ints, p: int) -> int | None:
-    """A triangle that holds the point: the one whose smallest barycentric sign is largest, if that is not negative."""
+    """A triangle that contains the point: the one whose smallest signed sub-area is largest, if not negative."""
     corner = xy[mesh] - xy[p]
     a, b, c = corner[:, 0], corner[:, 1], corner[:, 2]
     turns = np.stack([x[:, 0] * y[:, 1] - x[:, 1] * y[:, 0] for x, y in ((a, b), (b, c), (c, a))])

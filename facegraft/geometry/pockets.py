@@ -1,7 +1,7 @@
-"""Pockets: what lies behind the skin of a part, such as the mouth sac and the eye sockets.
+"""Pockets: surfaces behind the skin of a part, such as the mouth sac and the eye sockets.
 
-Mapped with the donor's lips, a mouth sac would come through the cheeks of a narrower host. Grafts therefore keep the
-host's own pockets, pulled along by their rim.
+If the donor's mouth sac were mapped with the donor's lips, it could come through the cheeks of a narrower host. Grafts
+therefore keep the host's own pockets and move them with their rim.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from facegraft.surfaces.topology import compact
 
 @dataclass(frozen=True)
 class PocketOperator:
-    """x = b + P (x_rim − b_rim): the host's pocket vertices [m], moved by what moves their rim [n]; P [m, n].
+    """x = b + P (x_rim − b_rim): the host's pocket vertices [m] follow the displacement of their rim [n]; P [m, n].
 
     P is the damped harmonic extension of `facegraft.geometry.seam`: deep in the pocket nothing moves, so a pocket that
     lies inside the host stays inside.
@@ -28,7 +28,7 @@ class PocketOperator:
     carry: Floats
 
     def apply(self, composite: Floats, host: Floats) -> None:
-        """Put the pocket's vertices of a composite [V, 3] in place."""
+        """Move the pocket's vertices of a composite [V, 3] in place."""
         composite[self.inner] = host[self.inner] + self.carry @ (composite[self.rim] - host[self.rim])
 
 

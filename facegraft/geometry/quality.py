@@ -1,4 +1,4 @@
-"""Quality of a graft, measured: dihedral angles over the seam, flipped faces, self-intersections."""
+"""Measures of a graft's quality: dihedral angles over the seam, flipped faces, self-intersections."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def dihedral_angles(vertices: Floats, faces: Ints, seam: LoopEdges) -> Floats:
 
 
 def dihedral_excess(composite: Floats, donor: Floats, host: Floats) -> Floats:
-    """How far [n] each angle of the composite lies outside the range that the same edge spans in donor and host."""
+    """How far [n] each angle of the composite lies outside the range between the same edge's angles in donor and host."""
     low, high = np.minimum(donor, host), np.maximum(donor, host)
     return np.maximum(np.maximum(low - composite, composite - high), 0.0)
 
@@ -87,8 +87,8 @@ def self_intersecting_faces(vertices: Floats, faces: Ints) -> int:
 def _overlapping_boxes(low: Floats, high: Floats) -> tuple[Ints, Ints]:
     """Pairs (i, j) of axis-aligned boxes [n, 3] that overlap, each once.
 
-    Small boxes are paired among themselves and the few large ones with all, so that a large face on the skull does not
-    make every face in the lips a neighbour of every other.
+    Small boxes are paired among themselves and the few large ones with all boxes, so that one large face on the skull
+    does not turn every face of the lips into a candidate for every other.
     """
     centre, radius = (low + high) / 2, 0.5 * np.linalg.norm(high - low, axis=1)
     bound = float(np.percentile(radius, 80))

@@ -1,14 +1,14 @@
-"""The seam operator: how the rim's residual is carried into a grafted part, and the part into the host.
+"""The seam operator: it spreads the residual on the loop into a grafted part and blends the part into the host.
 
 A grafted part never cracks (donor and host share their topology) but leaves a crease: the mapped loop misses the
-host's loop by a millimetre or two. The operator of one part, computed once a topology, is
+host's loop by a millimetre or two. The operator of one part, computed once per topology, is
 
     x = b + w (g − b) + w (W r),      r = b_loop − g_loop,      W = −(L_ii + M_ii/l²)⁻¹ L_il
 
 with g the mapped donor part, b the host's own (registered) vertices, L the cotangent Laplacian and M the lumped mass
-of the template, l the length over which the residual dies away, and w a smoothstep of the geodesic depth below the
-loop. The loop and everything outside it stay the host's to the bit. Damping keeps the core of the part the donor's;
-blending with the host's own interior removes the crease without extrapolating slopes into the part.
+of the template, l the length over which the residual decays, and w a smoothstep of the geodesic depth inside the
+loop. The loop and everything outside it keep the host's positions to the bit. Damping keeps the donor's shape in the
+core of the part; blending with the host's own interior removes the crease without extrapolating slopes into the part.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.topology import compact, faces_within
 
 SeamMethod = Literal["blend", "harmonic", "hard"]
-"""`blend` as above; `harmonic` carries the residual over the whole part without blending; `hard` does neither."""
+"""`blend`: as above; `harmonic`: spreads the residual over the whole part, without blending; `hard`: does neither."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SeamOperator:
 
 
 def seam_widths(vertices: Floats, loop: Ints, width: float, length: float) -> tuple[float, float]:
-    """Blend width and damping length in mm on this mesh: widened to 2.5 mean loop edges where edges are long."""
+    """Blend width and damping length in mm on this mesh: long edges raise the width to 2.5 mean loop edges."""
     edge = float(np.linalg.norm(np.roll(vertices[loop], -1, axis=0) - vertices[loop], axis=1).mean())
     wide = 2.5 * edge
     return (width, length) if wide <= width else (wide, max(length, wide / 2.0))

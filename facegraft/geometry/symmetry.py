@@ -1,7 +1,7 @@
-"""The mirror symmetry of a mesh topology: which vertex lies on the other side of the face.
+"""The mirror symmetry of a mesh topology: for each vertex, its counterpart on the other side of the face.
 
 The result is an involution on vertex indices. It is found from connectivity, guided by position: a scan's two
-sides differ by several edge lengths, so the nearest mirrored vertex alone is the wrong one nearly everywhere.
+sides differ by several edge lengths, so the nearest mirrored vertex is the wrong one nearly everywhere.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def preserved_edges(mirror: ArrayLike, faces: ArrayLike) -> float:
 
 
 def _pair_components(v: Floats, component: NDArray[np.int32]) -> list[tuple[int, int]] | None:
-    """Each component with its mirror image (possibly itself), or None where sizes leave one without a partner."""
+    """Each component with its mirror image (possibly itself); None where a component has no partner of its size."""
     members = [np.flatnonzero(component == c) for c in range(int(component.max()) + 1)]
     sizes = np.array([len(m) for m in members])
     n = len(members)
@@ -121,7 +121,7 @@ def _by_propagation(v: Floats, piece: Ints, own: Ints, other: Ints, candidates: 
                 consistent.append(known)
     best: tuple[float, dict[int, int]] | None = None
     for _, seed in sorted(trials):
-        # A regular patch of quads is symmetric about many lines: only the whole piece tells the right one.
+        # A regular patch of quads is symmetric about many lines: only the whole piece shows the right one.
         assigned, conflicts, visited = _propagate(v, opposite, seed, len(own))
         share = conflicts / max(visited, 1)
         if (
@@ -171,8 +171,8 @@ def _propagate(
     """Walk from a seed over both sides at once: (mirror of each vertex reached, contradictions, faces seen).
 
     Mirroring reverses orientation: the face left of p→q corresponds to the face left of q'→p'. The face whose new
-    vertex is most plausible is taken first, so that a quad split along the other diagonal on the other side
-    (which names a wrong vertex) is passed by and its corners are named by their other faces.
+    vertex is most plausible is taken first, so that a quad that is split along the other diagonal on the other side
+    (which gives a wrong vertex) is skipped and its corners are matched through their other faces.
     """
     p, q, p_, q_ = seed
     assigned = {p: p_, q: q_}
@@ -205,7 +205,7 @@ def _propagate(
 
 
 def _complete(v: Floats, assigned: dict[int, int], own: Ints, other: Ints) -> Ints | None:
-    """The involution nearest to a partial map: contradictory and unreached vertices are paired by position."""
+    """A partial map completed to an involution: contradictory and unreached vertices are paired by position."""
     self_mirror = bool(own[0] == other[0])
     found = np.full(len(v), -1, dtype=np.int64)
     claims: dict[int, int] = defaultdict(int)

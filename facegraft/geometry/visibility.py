@@ -1,13 +1,13 @@
-"""What is seen of a face from the front, and ImFace's height-field surface made of it (preset `paper`).
+"""The vertices of a face that are visible from the front, and ImFace's height field over them (preset `paper`).
 
 `visible_sheet` follows the published pre-processing of ImFace: cut the face at the sphere, drop the vertices that
 something hides along +z, and join the rest by a 2-D Delaunay triangulation of their x and y. The sheet is open, a
-height field over the convex hull of the points, and is signed by order in z (`distance` backend `height_field`).
+height field over the convex hull of the points; its distances are signed by z (`distance` backend `height_field`).
 
-One fault of the original is not repeated: there each vertex on the cut is made once per triangle (hundreds of
-duplicates), here once per edge. What lies in the method itself stays, for comparability: nostrils and undercuts are bridged,
-about a quarter of the edges differ from the mesh's, and the convex hull adds long triangles along the rim that are
-millimetres off the face. For an accurate solid use `clipping.BallClipper`.
+One fault of the original is not repeated: it makes each vertex on the cut once per triangle (hundreds of duplicates),
+here it is made once per edge. The faults of the method itself stay, for comparability: nostrils and undercuts are
+bridged, about a quarter of the edges differ from the mesh's, and the convex hull adds long triangles along the rim that
+are millimetres off the face. For an accurate solid use `clipping.BallClipper`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from facegraft.geometry.clipping import ClippingError, CroppedSurface, crop_to_b
 from facegraft.surfaces.topology import compact
 
 TOLERANCE = 1e-6
-"""A vertex is hidden by what lies more than this share of the surface's size in front of it (float32 rays resolve 1e-7)."""
+"""A face hides a vertex if it lies more than this share of the surface's size in front of it (float32 rays resolve 1e-7)."""
 
 
 def visible_from_front(vertices: ArrayLike, faces: ArrayLike) -> NDArray[np.bool_]:
-    """Mask [V] of the vertices that nothing of the mesh hides from an observer far out on +z.
+    """Mask [V] of the vertices that no face of the mesh hides from an observer far out on +z.
 
     One ray per vertex is shot along -z from in front of the mesh; the vertex is hidden where the first face hit (Embree)
     lies in front of it. The height of the hit is computed in float64.
@@ -52,9 +52,9 @@ def visible_from_front(vertices: ArrayLike, faces: ArrayLike) -> NDArray[np.bool
 
 
 def visible_sheet(vertices: ArrayLike, faces: ArrayLike, vertex_labels: ArrayLike, radius: float) -> CroppedSurface:
-    """ImFace's surface of a face [V, 3], [F, 3] centred in the ball: open, normals with z >= 0, a height field.
+    """ImFace's surface of a face [V, 3], [F, 3] centred in the ball: an open height field, normals with z >= 0.
 
-    Returns the visible vertices of the cropped surface with new faces; `source` names each one's vertex in the input.
+    Returns the visible vertices of the cropped surface with new faces; `source` is each vertex's index in the input.
     Raises ClippingError where fewer than three vertices are visible or they all lie on a line.
     """
     cropped = crop_to_ball(vertices, faces, vertex_labels, radius)
@@ -74,7 +74,7 @@ def visible_sheet(vertices: ArrayLike, faces: ArrayLike, vertex_labels: ArrayLik
 
 
 def _height_at(points: Floats, triangles: Floats) -> Floats:
-    """z [n] of the planes of triangles [n, 3, 3] at the x, y of points [n, 3]; a triangle on edge gives its highest corner."""
+    """z [n] of the planes of triangles [n, 3, 3] at the x, y of points [n, 3]; for a vertical triangle, its highest corner."""
     normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     to = points - triangles[:, 0]
     upright = np.abs(normal[:, 2]) <= 1e-12 * np.linalg.norm(normal, axis=1)

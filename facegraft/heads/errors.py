@@ -1,4 +1,4 @@
-"""What can be wrong with a source of heads. (What can be wrong with one mesh: `facegraft.meshfiles.MeshError`.)"""
+"""Errors of a source of heads. (Errors of one mesh: `facegraft.meshfiles.MeshError`.)"""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from facegraft.errors import FacegraftError
 
 
 class SourceError(FacegraftError):
-    """A source of heads of which nothing can be used, or whose options contradict it: ingest stops before any work."""
+    """A source without any usable head, or with options that contradict it: ingest stops before any work."""

@@ -1,8 +1,8 @@
 """The twenty expressions of FaceScape, and how each is made from the ICT model's 53 shapes.
 
-The list is the one in which FaceScape's subjects were recorded (Yang et al., CVPR 2020); its numbers are those of
-its file names. The ICT shapes carry the names of ARKit's blend shapes; weights are ours, chosen by eye so that each
-expression reads as its name at intensity 1 and stays free of self-intersections of the lips and lids.
+FaceScape's subjects were recorded with these expressions (Yang et al., CVPR 2020); the numbers are those of its file
+names. The ICT shapes have the names of ARKit's blend shapes. The weights are ours, chosen by eye so that each expression
+matches its name at intensity 1 and the lips and lids do not intersect themselves.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from facegraft.seeds import subject_rng
 
 @dataclass(frozen=True)
 class Expression:
-    """A named expression: shape → weight at intensity 1, and the range of intensities over subjects.
+    """A named expression: the weight of each shape at intensity 1, and the range of intensities over subjects.
 
-    A shape written `name_` stands for both `name_L` and `name_R`.
+    A shape written `name_` means both `name_L` and `name_R`.
     """
 
     number: int
@@ -29,7 +29,7 @@ class Expression:
 
     @property
     def shapes(self) -> dict[str, float]:
-        """Weight of every shape, sides written out, in alphabetical order."""
+        """Weight of every shape in alphabetical order, with left and right as separate shapes."""
         sides = {
             s: w
             for name, w in self.weights.items()
@@ -67,7 +67,7 @@ BY_NAME = {expression.name: expression for expression in EXPRESSIONS}
 
 
 def expression_intensity(seed: int, family: str, subject: int, expression: Expression) -> float:
-    """How strongly this computed subject makes this expression: uniform in the expression's range."""
+    """Intensity of this expression for this computed subject, uniform in the expression's range."""
     low, high = expression.intensity
     rng = subject_rng(seed, family, subject, f"expression {expression.name}")
     return float(rng.uniform(low, high)) if low < high else high
@@ -76,10 +76,10 @@ def expression_intensity(seed: int, family: str, subject: int, expression: Expre
 def choose_expressions(
     wanted: int | Sequence[str] | None, default: int, available: Iterable[str], where: str
 ) -> tuple[list[Expression], list[Expression]]:
-    """(chosen, left out) of the list, given the shapes there are.
+    """The expressions (chosen, left out) of the list, given the available shapes.
 
-    A number takes the first so many that can be made, leaving out those before the last chosen one that cannot; names are
-    taken in the order of the list. Raises SourceError naming the missing shapes, or the nearest right name.
+    A number chooses the first so many that can be made; those before the last chosen one that cannot be made are left out.
+    Names are taken in the order of the list. Raises SourceError with the missing shapes, or the nearest known name.
     """
     there = set(available)
     possible = [e for e in EXPRESSIONS if there >= set(e.shapes)]
@@ -107,7 +107,7 @@ def choose_expressions(
 
 
 def check_names(wanted: Iterable[str], known: Collection[str]) -> None:
-    """Raise SourceError for the first wanted expression that is not known, with the nearest right name."""
+    """Raise SourceError for the first unknown name among the wanted expressions, with the nearest known name."""
     for name in wanted:
         if name not in known:
             raise SourceError(f"there is no expression {name!r}{nearest(name, known)}")

@@ -1,6 +1,6 @@
 """Heads of FaceScape: a folder of `<id>/<n>_<expression>.obj`, registered to one of its two topologies.
 
-The published TU models also have `<id>/models_reg/<n>_<expression>.obj`. The number of vertices tells which topology it is.
+The published TU models also have `<id>/models_reg/<n>_<expression>.obj`. The number of vertices identifies the topology.
 Yang et al., "FaceScape: a Large-scale High Quality 3D Face Dataset", CVPR 2020. Unit: mm.
 """
 
@@ -27,7 +27,7 @@ from facegraft.store.remote import Location, relative_name
 log = logging.getLogger("facegraft")
 
 TOPOLOGIES = {26278: ("facescape_v16", "v16"), 26317: ("facescape_v10", "v10")}
-"""Vertex count → name of the region map, and key of the landmark set in FaceScape's `landmark_indices.npz`."""
+"""By vertex count: the name of the region map, and the key of the landmark set in FaceScape's `landmark_indices.npz`."""
 
 
 class FacescapeSource(HeadSource):

@@ -1,8 +1,8 @@
-"""Heads fitted with FLAME (as those of Headspace): a folder of meshes, or one npz of registered vertices.
+"""Heads fitted with FLAME (such as those of Headspace): a folder of meshes, or one npz of registered vertices.
 
 FLAME's 5,023 vertices are in metres. A folder follows the naming of kind `meshes`. An npz holds an array [N, 5023, 3], and
-possibly `subjects` [N] and `expressions` [N] (names); its triangles come from its own `faces` or from the mesh
-that the parameter `template` names, since the model may not be shipped.
+optionally `subjects` [N] and `expressions` [N] (names). Its triangles come from its own `faces` or from the mesh that the
+parameter `template` names, since the licence does not allow shipping the model.
 Li et al., "Learning a model of facial shape and expression from 4D scans", SIGGRAPH Asia 2017.
 """
 
@@ -36,7 +36,7 @@ class FlameSource(MeshesSource):
     kind = "flame"
 
     def region_map(self) -> RegionMap:
-        """FLAME's, unless the user named another."""
+        """FLAME's region map, unless the user named another."""
         return load_region_map(self.options.region_map or "flame")
 
     def plan(self) -> SourcePlan:
@@ -62,7 +62,7 @@ class FlameSource(MeshesSource):
         return SourcePlan(region_map, faces, heads)
 
     def loader(self, shared: Mapping[str, NDArray[Any]], region_map: RegionMap) -> Loader:
-        """Of a folder see `folders.mesh_loader`; of an npz, the row of the array that the spec names."""
+        """For a folder see `folders.mesh_loader`; for an npz, the loader returns the row of the array that the spec names."""
         if self.path.is_dir():
             return super().loader(shared, region_map)
         scale = self.options.mm_per_unit or region_map.mm_per_unit
@@ -105,7 +105,7 @@ class FlameSource(MeshesSource):
             Found(s, e, number, str(row)) for row, (s, (number, e)) in enumerate(zip(subjects, named, strict=True))
         ]
         heads = choose_heads(found, self.options, str(self.path))
-        # What the folder kinds call the file is here the row of the array.
+        # The row of the array takes the place of the file name that the folder kinds use.
         return [Head(h.subject, h.expression, h.number, {"row": int(h.spec["file"])}, self.path.name) for h in heads]
 
 

@@ -1,4 +1,4 @@
-"""Folders of registered meshes: finding them, choosing among them, and reading one as a head of a known topology."""
+"""Folders of registered meshes: find the meshes, choose among them, and read one as a head of a known topology."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UNNUMBERED = 10**9
 
 @dataclass(frozen=True)
 class Found:
-    """A mesh file: subject and expression as the names on disk say, path relative to the source's folder."""
+    """A mesh file: subject and expression as in the names on disk, and the path relative to the source's folder."""
 
     subject: str
     expression: str
@@ -45,7 +45,7 @@ class Found:
 
 
 def list_folder(path: Location) -> list[Location]:
-    """Entries of a folder in natural order, hidden ones left out; raises SourceError where it cannot be listed."""
+    """Entries of a folder in natural order, without hidden ones; raises SourceError where the folder cannot be listed."""
     try:
         return sorted(
             (entry for entry in path.iterdir() if not entry.name.startswith(".")),
@@ -56,7 +56,7 @@ def list_folder(path: Location) -> list[Location]:
 
 
 def mesh_files(path: Location) -> list[Location]:
-    """Entries of a folder with a mesh's suffix. Whether they can be read is found out item by item."""
+    """Entries of a folder with the suffix of a mesh. Ingest finds out item by item whether they can be read."""
     return [entry for entry in list_folder(path) if entry.suffix.lower() in MESH_SUFFIXES and not entry.is_dir()]
 
 
@@ -79,8 +79,8 @@ def find_subject_meshes(root: Location, kind: str) -> list[Found]:
 def choose_heads(found: Sequence[Found], options: SourceOptions, where: str) -> list[Head]:
     """The heads that the user asked for: the first `subjects` in natural order, the first `expressions` or the named ones.
 
-    Expressions count in the order of their numbers, neutral first, then by name. Raises SourceError: fewer than asked for,
-    an expression that no subject has, two files for one head, or names that become equal.
+    Expressions are in the order of their numbers, neutral first, then by name. Raises SourceError if there are fewer than
+    asked for, if no subject has a named expression, for two files of one head, and for names that become equal.
     """
     subjects = clean_names((f.subject for f in found), "subject", where)
     if options.subjects is not None and options.subjects > len(subjects):
@@ -123,7 +123,7 @@ def _choose_expressions(heads: list[Head], wanted: int | tuple[str, ...] | None,
 
 @dataclass(frozen=True)
 class Template:
-    """A topology as one of its meshes shows it: triangles [F, 3], polygons [P, 4] as in the file, region map."""
+    """A topology, read from one of its meshes: triangles [F, 3], polygons [P, 4] as in the file, and the region map."""
 
     faces: Ints32
     polygons: Ints32
@@ -135,8 +135,8 @@ def find_template(
 ) -> Template:
     """The topology of the template that the user named, or of the first of these meshes that is a sound head.
 
-    A damaged mesh must not stop the others, so up to 20 are tried; if none will do, SourceError tells what is wrong
-    with the first. `region_map_of(mesh, where)` names the topology; its SourceError stops at once.
+    A damaged mesh must not stop the others, so up to 20 are tried; if none is sound, SourceError says what is wrong
+    with the first. `region_map_of(mesh, where)` identifies the topology; a SourceError of its own is passed on at once.
     """
     if options.template is not None:
         names = [str(place(options.template).absolute())]
@@ -162,8 +162,8 @@ def find_template(
 def match_faces(mesh: RawMesh, region_map: RegionMap, where: str) -> Ints32:
     """The topology's triangles [F, 3] from one of its meshes; raises MeshError or RegionMapError for another topology.
 
-    Triangles are taken as they are. Quads are split by the shorter diagonal of this mesh, mirror-averaged or as it is, or all
-    from corner 0 to corner 2: whichever gives the triangles that the region map was made for.
+    Triangles are kept. Quads are split by the shorter diagonal on this mesh, by that on its mirror average, or all from
+    corner 0 to corner 2: whichever gives the triangles that the region map was made for.
     """
     _check_complete(mesh, region_map, where)
     splits: list[Callable[[], Ints32]] = [lambda: np.ascontiguousarray(mesh.polygons[:, :3])]
@@ -177,7 +177,7 @@ def match_faces(mesh: RawMesh, region_map: RegionMap, where: str) -> Ints32:
             return faces
     if not mesh.is_triangles and mesh.polygons_sha256 == region_map.polygons_sha256:
         raise MeshError(
-            f"{where}: this head's shape splits the quads of topology {region_map.name} otherwise than its region map does; "
+            f"{where}: this head's shape splits the quads of topology {region_map.name} differently from its region map; "
             "give the mesh from which the map was built as `--set ingest.template=MESH.obj`, or export all meshes triangulated"
         )
     region_map.check_mesh(len(mesh.vertices), faces, where)
@@ -185,15 +185,15 @@ def match_faces(mesh: RawMesh, region_map: RegionMap, where: str) -> Ints32:
 
 
 def mesh_loader(root: Location, region_map: RegionMap, polygons: NDArray[Any], mm_per_unit: float | None) -> Loader:
-    """Read the file that a head's spec names: vertices [V, 3] in mm. The loader raises MeshError or RegionMapError.
+    """A loader that reads the file named in a head's spec: vertices [V, 3] in mm. It raises MeshError or RegionMapError.
 
-    `polygons` [P, 4] are the template's as its file has them: a mesh of the same topology has the very same ones.
+    `polygons` [P, 4] are the template's, as in its file: a mesh of the same topology has exactly the same ones.
     """
     scale = mm_per_unit or region_map.mm_per_unit
 
     def load(spec: Mapping[str, Any]) -> Floats:
         name = spec["file"]
-        # A plan may come from somebody else: it names files of the source's folder and no others.
+        # A plan may come from somebody else: only files inside the source's folder may be read.
         if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
             raise MeshError(
                 f"{printable(name)}: lies outside the folder of meshes; run the command that made this plan again"

@@ -1,6 +1,6 @@
-"""Heads of the ICT Face Model Light: identities drawn at random, expressions made of its shapes.
+"""Heads of the ICT Face Model Light: identities drawn at random, expressions made from its shapes.
 
-The model is published as a folder of OBJ files that differ in their vertices alone: `generic_neutral_mesh.obj`, one
+The model is published as a folder of OBJ files that differ only in their vertices: `generic_neutral_mesh.obj`, one
 `identityNNN.obj` for each identity mode (the neutral head plus that mode at weight 1) and one file for each expression
 shape at weight 1. A head is neutral + Σ c_k · mode_k + Σ w_j · shape_j with c_k ~ N(0, sigma²) clipped at ±clip, as the
 model's own sampler draws them (there without a clip). Li et al., "Learning Formation of Physically-Based Face
@@ -58,7 +58,7 @@ def identity_coefficients(seed: int, subject: int, modes: int, sigma: float, cli
 
 
 class IctSource(HeadSource):
-    """A folder as published (`FaceXModel`)."""
+    """The model's folder as published (`FaceXModel`)."""
 
     Options = IctOptions
 
@@ -69,8 +69,8 @@ class IctSource(HeadSource):
     def plan(self) -> SourcePlan:
         """Read the model once (40 ms a file) and lay out subjects × expressions.
 
-        Raises SourceError: not such a folder (naming the file that is missing), or expressions that its shapes cannot
-        make; MeshError for a file of the model that is damaged; RegionMapError for one of another topology.
+        Raises SourceError for a folder that is not FaceXModel (the message names the missing file) or expressions that
+        its shapes cannot make, MeshError for a damaged file of the model, RegionMapError for a file of another topology.
         """
         names = self._names()
         modes = sorted((int(match[1]), name) for name in names if (match := _IDENTITY.fullmatch(name)))
@@ -84,7 +84,7 @@ class IctSource(HeadSource):
         )
         if left_out:
             log.warning(
-                "%s: left out for want of shapes: expressions %s", self.path, ", ".join(e.name for e in left_out)
+                "%s: left out because their shapes are missing: expressions %s", self.path, ", ".join(e.name for e in left_out)
             )
         shapes = sorted({shape for expression in chosen for shape in expression.shapes})
 
@@ -113,7 +113,7 @@ class IctSource(HeadSource):
         return SourcePlan(region_map, faces, heads, shared, files, columns={"intensity": "float64"})
 
     def loader(self, shared: Mapping[str, NDArray[Any]], region_map: RegionMap) -> Loader:
-        """Neutral, plus the subject's modes, (half-)symmetrised if asked for, plus the expression's shapes; float64 [V, 3] in mm."""
+        """Neutral plus the subject's modes, pulled to symmetry by `symmetrise`, plus the expression's shapes; float64 [V, 3] in mm."""
         neutral = shared["ict_neutral"].astype(np.float64)
         modes, options, scale = shared["ict_modes"], self.options, self._scale(region_map)
 
@@ -145,13 +145,13 @@ class IctSource(HeadSource):
         return self.options.mm_per_unit or region_map.mm_per_unit
 
     def _deltas(self, neutral: RawMesh, rest: bytes, names: Iterable[str], scale: float) -> NDArray[np.float32]:
-        """Displacements [K, V, 3] in mm of the named files against the neutral head, whose faces they must share."""
+        """Displacements [K, V, 3] in mm from the neutral head to the named files, which must have its faces."""
         names = list(names)
         deltas = np.empty((len(names), *neutral.vertices.shape), dtype=np.float32)
         for delta, name in zip(deltas, names, strict=True):
             path = self.path / name
             data = read_bytes(path)
-            # Files whose text after the vertices is that of the neutral head, as published, need no second look at their faces.
+            # As published, the text after the vertices equals the neutral head's: then the faces need not be parsed again.
             same = _after_vertices(data) == rest
             vertices = parse_obj_vertices(data, str(path)) if same else parse_obj(data, str(path)).vertices
             if vertices.shape != neutral.vertices.shape:
@@ -176,7 +176,7 @@ class IctSource(HeadSource):
 
 
 def _combine(terms: Iterable[tuple[float, NDArray[np.float32]]], shape: tuple[int, ...]) -> Floats:
-    """Σ weight · displacement in float64, in the given order: a BLAS product may round differently on each machine."""
+    """Σ weight · displacement in float64, summed in the given order: a BLAS product may round differently on each machine."""
     total, scaled = np.zeros(shape), np.empty(shape)
     for weight, delta in terms:
         np.multiply(delta, weight, out=scaled, dtype=np.float64)

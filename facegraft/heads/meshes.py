@@ -1,8 +1,8 @@
 """Registered heads of any topology for which there is a region map.
 
 Naming: `<subject>.obj|ply` is that subject's neutral head, `<subject>/<expression>.obj|ply` or
-`<subject>/<n>_<expression>.obj|ply` one of its expressions; one of them must be called `neutral` for the subject to be
-grafted. All meshes have the same vertices and faces in the same order.
+`<subject>/<n>_<expression>.obj|ply` one of its expressions. A subject takes part in grafting only if it has a mesh called
+`neutral`. All meshes have the same vertices and faces in the same order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MeshesSource(HeadSource):
         self.path, self.options = path, options
 
     def region_map(self) -> RegionMap:
-        """The one that the user named; raises SourceError telling how to make one."""
+        """The region map that the user named; raises SourceError, which says how to make one."""
         if self.options.region_map is None:
             raise SourceError(
                 "kind meshes needs a region map: give --region-map FILE.json or the name of a shipped topology; "

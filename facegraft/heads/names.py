@@ -12,7 +12,7 @@ _DIGITS = re.compile(r"(\d+)")
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which s2 comes before s10; names equal up to leading zeros stay apart by their text."""
+    """Sort key under which s2 comes before s10; names equal up to leading zeros are ordered by their text."""
     parts = _DIGITS.split(name)
     return (*((0, int(p), "") if i % 2 else (1, 0, p) for i, p in enumerate(parts)), (2, 0, name))
 
@@ -34,7 +34,7 @@ def head_key(subject: str, number: int | None, expression: str) -> str:
 
 
 def clean_names(names: Iterable[str], what: str, where: str) -> dict[str, str]:
-    """raw name → clean name. Raises SourceError where two names become one or nothing is left of a name."""
+    """Clean name by raw name. Raises SourceError where two names become equal or nothing is left of a name."""
     clean: dict[str, str] = {}
     taken: dict[str, str] = {}
     for name in sorted(set(names), key=natural_key):

@@ -1,6 +1,6 @@
-"""What a user may ask of a source of heads. Every source says which of these it takes, and may add options of its own.
+"""Options of the sources of heads. Every source declares which of these it takes, and may add its own.
 
-The ingest stage makes its parameters of the options of all sources; an option of the same name means the same in each.
+The parameters of the ingest stage are the options of all sources; an option of the same name means the same in each.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ComputedOptions(SourceOptions):
     """Options of families of heads that are computed from random coefficients."""
 
     first_subject: int = Field(
-        1, ge=1, description="number of the first subject of a computed family; other numbers, other heads"
+        1, ge=1, description="number of the first subject of a computed family; other numbers give other heads"
     )
     sigma: float = Field(
         1.0, ge=0, description="spread of the identity coefficients, in standard deviations of the family"
@@ -45,7 +45,7 @@ class ComputedOptions(SourceOptions):
 
 
 class MeshOptions(SourceOptions):
-    """Options of everything that is read from mesh files."""
+    """Options of all sources that read mesh files."""
 
     region_map: str | None = Field(
         None, description="region map of the meshes: a file, or the name of a shipped topology"

@@ -1,7 +1,7 @@
 """Is this array of vertices a head, in mm, upright and facing forward?
 
-Catches what otherwise shows as nonsense much later: a landmark set or region map of another topology, another unit,
-a mesh that lies on its back or is mirrored. Landmark numbers are iBUG's (from 0).
+Finds errors that would otherwise give nonsense much later: a landmark set or region map of another topology, another
+unit, a mesh that lies on its back or is mirrored. Landmark numbers are iBUG's (from 0).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from facegraft.vocabulary import (
 )
 
 _MIRRORED = np.array([pair for pair in MIRROR_PAIRS if 17 <= pair[0] < 48])
-"""Brows, nose and eyes, which stay mirror images in every expression; mouth and jaw may be drawn to one side."""
+"""Landmarks of brows, nose and eyes, which stay mirror images in every expression; mouth and jaw may move to one side."""
 
 _RIGHT_EYE, _LEFT_EYE = OUTER_CANTHI
 
@@ -31,8 +31,8 @@ _RIGHT_EYE, _LEFT_EYE = OUTER_CANTHI
 def check_head(vertices: ArrayLike, landmarks68: ArrayLike, mm_per_unit: float, where: str) -> None:
     """Raise MeshError unless the vertices [V, 3] (mm) look like a head in the common frame.
 
-    +y up, +z out of the face, +x the subject's left. `mm_per_unit` is the factor with which they were converted, `where`
-    names the file: both are for the message.
+    The frame is +y up, +z out of the face, +x to the subject's left. `mm_per_unit` is the factor by which the vertices
+    were converted and `where` names the file: both are for the message.
     """
     lm = np.asarray(vertices, dtype=np.float64)[np.asarray(landmarks68)]
     canthi = float(np.linalg.norm(lm[_LEFT_EYE] - lm[_RIGHT_EYE]))
@@ -57,7 +57,7 @@ def check_head(vertices: ArrayLike, landmarks68: ArrayLike, mm_per_unit: float, 
 
 
 def _check_pairs(lm: Floats, canthi: float, where: str) -> None:
-    """Brows, eyes and nose must be roughly mirror images."""
+    """Raise MeshError unless brows, eyes and nose are roughly mirror images."""
     middle = lm[[_RIGHT_EYE, _LEFT_EYE], 0].mean()
     right, left = lm[_MIRRORED[:, 0]], lm[_MIRRORED[:, 1]]
     mirrored = right * [-1, 1, 1] + [2 * middle, 0, 0]

@@ -1,7 +1,7 @@
 """The common interface of all sources of heads.
 
-A source is built twice: once where the work is planned (`plan`), and once in every worker (`loader`). Between the two go
-a few shared arrays and, for every head, a small JSON-able `spec`.
+A source is used in two places: where the work is planned (`plan`), and in every worker (`loader`). The plan passes the
+workers a few shared arrays and, for every head, a small `spec` that can be written as JSON.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ DEFAULT_EXPRESSIONS = 3
 
 @dataclass(frozen=True)
 class SourceKind:
-    """A kind of source: the import path of its class, whether it reads files, and the names of the splits that were published for it.
+    """A kind of source: the import path of its class, whether it reads files, and the names of its published splits.
 
-    The class has `Options`, a SourceOptions: what a user may ask of it.
+    The attribute `Options` of the class, a SourceOptions, declares the options that a user may set.
     """
 
     path: str
@@ -38,7 +38,7 @@ class SourceKind:
 
     @property
     def source(self) -> type[HeadSource]:
-        """The class, imported when it is needed."""
+        """The class, imported on the first use."""
         module, _, name = self.path.partition(":")
         found: type[HeadSource] = getattr(importlib.import_module(module), name)
         return found
@@ -51,15 +51,15 @@ KINDS = {
     "flame": SourceKind("facegraft.heads.flame:FlameSource"),
     "meshes": SourceKind("facegraft.heads.meshes:MeshesSource"),
 }
-"""All kinds by the name that `ingest.kind` gives: a new one is a file with a class, and a line here."""
+"""All kinds, by their name in `ingest.kind`. A new kind is a file with a class, and a line here."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """One head that a source can give: whose, which expression (its number, where expressions are numbered), how to load it.
+    """One head of a source: its subject, its expression (with its number, where there is one) and how to load it.
 
-    `source` is the file it comes from, relative to the source's folder, None for heads that are computed;
-    `row` are further index columns.
+    `source` is the head's file, relative to the source's folder, or None for computed heads; `row` holds further index
+    columns.
     """
 
     subject: str
@@ -72,10 +72,10 @@ class Head:
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """Everything a source knows before the work: faces [F, 3] of the topology, its heads, and what its loader needs.
+    """The plan of a source: faces [F, 3] of the topology, the heads, and the arrays that the loader needs.
 
-    `files` are those read beside the heads' own; `identity` is what stands for the input where there are no files;
-    `columns` are the types of the columns that the heads' rows add to the index.
+    `files` are the files read besides the heads' own; `identity` identifies the input where there are no files;
+    `columns` gives the type of each column that the heads' rows add to the index.
     """
 
     region_map: RegionMap
@@ -100,14 +100,14 @@ class HeadSource(ABC):
 
     @abstractmethod
     def plan(self) -> SourcePlan:
-        """Look at the source and lay out its heads. Raises SourceError."""
+        """Read the source and list its heads. Raises SourceError."""
 
     @abstractmethod
     def loader(self, shared: Mapping[str, NDArray[Any]], region_map: RegionMap) -> Loader:
         """A function from a head's spec to its vertices [V, 3] in mm; it raises MeshError for a head that is not usable."""
 
     def split(self, name: str, subjects: Sequence[str]) -> dict[str, str]:
-        """subject → side, by a published split of `SourceKind.splits`; subjects that it leaves out are not in the result."""
+        """The side of each subject, by a published split of `SourceKind.splits`; subjects that it leaves out are not in the result."""
         raise SourceError(f"there is no published split {name!r} for these heads")
 
 

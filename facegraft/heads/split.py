@@ -1,7 +1,7 @@
-"""Which subjects are for training and which for testing.
+"""The split of subjects into training and test.
 
 The split is by subject, never by head: all expressions of a subject, and later every composite made of its parts, lie on
-one side (test composites must not contain what was trained on).
+one side (test composites must not contain parts of training subjects).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ IMFACE_TRAIN = tuple(n for n in range(1, 360) if n not in IMFACE_TEST)
 
 
 def split_at_random(subjects: Iterable[str], test_fraction: float, seed: int) -> dict[str, str]:
-    """subject → "train" or "test", decided by (seed, name) alone: neither order nor the machine matters.
+    """The side of each subject, "train" or "test": it depends only on the seed and the names, not on order or machine.
 
-    The subjects are ranked by the SHA-256 of (seed, name) and the first go to the test side, so that a few more subjects
-    change the side of few others. Their number is the fraction rounded, but at least 2 and at most all but 2: a subject
-    alone on its side has no one to exchange parts with. Fewer than 4 subjects, or fraction 0: all are for training.
+    The subjects are ranked by the SHA-256 of (seed, name) and the first go to the test side, so that adding a few
+    subjects moves few others. The number of test subjects is the fraction, rounded, but at least 2 and at most all but 2:
+    a subject alone on its side cannot exchange parts. With fewer than 4 subjects or fraction 0, all are for training.
     """
     names = sorted(set(subjects), key=natural_key)
     count = round(test_fraction * len(names))
@@ -41,9 +41,9 @@ def split_at_random(subjects: Iterable[str], test_fraction: float, seed: int) ->
 
 
 def split_by_list(subjects: Iterable[str], test: Sequence[str], train: Sequence[str] | None = None) -> dict[str, str]:
-    """subject → side by lists of names; with a training list, subjects on neither list are left out of the result.
+    """The side of each subject by lists of names; with a training list, subjects on neither list are left out of the result.
 
-    Raises SourceError for a listed name that is no subject (a misspelt test subject would be trained on), or on both lists.
+    Raises SourceError for a name that is not a subject (a misspelt test subject would be trained on) or is on both lists.
     """
     names = sorted(set(subjects), key=natural_key)
     sides = {TEST: {_match(name, names, "test") for name in test}}

@@ -1,4 +1,4 @@
-"""Heads of the built-in synthetic family: nothing on disk is needed."""
+"""Heads of the built-in synthetic family: no files are needed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from facegraft.store.remote import Location
 from facegraft.vocabulary import NEUTRAL
 
 FAMILY_VERSION = 1
-"""Raised when the family's heads change, so that a run begun with the old ones is not continued with the new."""
+"""Version of the family's heads, raised when they change: a run begun with the old heads is not continued with the new."""
 
 
 class SyntheticSource(HeadSource):
@@ -44,7 +44,7 @@ class SyntheticSource(HeadSource):
         self.options, self.seed = options, seed
 
     def plan(self) -> SourcePlan:
-        """Lay out subjects × expressions; raises SourceError for expressions that the family does not have."""
+        """List the heads, subjects × expressions; raises SourceError for expressions that the family does not have."""
         faces = synthetic.template().faces.astype(np.int32)
         region_map = load_region_map("synthetic")
         region_map.check_mesh(len(synthetic.template().vertices), faces, "the synthetic family")

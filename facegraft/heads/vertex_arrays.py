@@ -17,7 +17,7 @@ _USUAL = ("vertices", "verts", "v")
 
 @dataclass(frozen=True)
 class VertexArrays:
-    """Vertices [N, V, 3] in the file's unit; names of the N subjects and expressions, and triangles [F, 3], where the file has them."""
+    """Vertices [N, V, 3] in the file's unit; where the file has them, names of the N subjects and expressions, and triangles [F, 3]."""
 
     vertices: NDArray[Any]
     subjects: list[str] | None
@@ -26,9 +26,10 @@ class VertexArrays:
 
 
 def read_vertex_arrays(path: Location, vertex_count: int) -> VertexArrays:
-    """Read the array [N, V, 3] (or [V, 3]) of an npz file, V = `vertex_count`, with `subjects`, `expressions`, `faces` if there.
+    """Read the array [N, V, 3] (or [V, 3]) of an npz file, V = `vertex_count`, and `subjects`, `expressions`, `faces` if present.
 
-    Raises MeshError naming the file: not an npz, damaged, pickled, no such array or several, names that do not match.
+    Raises MeshError, naming the file, if it is not an npz, damaged or pickled, if no array or several have that shape, and
+    if the number of names does not match.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:

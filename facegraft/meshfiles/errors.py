@@ -1,4 +1,4 @@
-"""What can be wrong with one mesh."""
+"""Errors of one mesh."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from facegraft.errors import FacegraftError
 
 
 class MeshError(FacegraftError):
-    """One mesh that cannot be used: the message names the file, the line where there is one, and the remedy.
+    """A mesh that cannot be used: the message names the file, the line (in text files) and the remedy.
 
-    During ingest it rejects that head and the others go on.
+    During ingest that head is rejected and the others are processed.
     """

@@ -1,7 +1,7 @@
 """Wavefront OBJ, read for its vertices and polygons (and, for scans, its normals), in file order.
 
-General mesh libraries split a vertex that carries two texture coordinates and merge or drop others; registered
-heads are only usable if vertex i of the file stays vertex i. So `len(vertices)` is the number of `v` lines, always.
+General mesh libraries split a vertex that has two texture coordinates and merge or drop others; registered
+heads are only usable if vertex i of the file stays vertex i. So `len(vertices)` is always the number of `v` lines.
 Texture coordinates, materials, groups, lines and points are skipped.
 Format: Wavefront Advanced Visualizer manual, appendix B1.
 """
@@ -25,13 +25,13 @@ _CUT = "the file is probably truncated: copy or export it again"
 
 
 def read_obj(path: Location, where: str | None = None, accepts: Accepts = HEAD) -> RawMesh:
-    """Read vertices (unit of the file) and polygons; `accepts` says what else is wanted, or refused.
+    """Read vertices (unit of the file) and polygons; `accepts` says which other content is read or refused.
 
     Understands vertex colours and weights (ignored), `f a`, `a/b`, `a//c`, `a/b/c`, negative indices, continued lines,
-    CRLF, comments and a last line without newline. Normals are those of a vertex's corners, added up; in a file without
-    faces, one a vertex. Raises MeshError with file and line: unreadable, binary or UTF-16 file, no vertices or (unless
-    accepted) no faces, a vertex or normal that is cut short or not finite, a face that names a missing vertex (usually a
-    truncated file), or (unless accepted) a face of more than four corners.
+    CRLF, comments and a last line without newline. The normal of a vertex is the sum of its corners' normals; a file
+    without faces has one normal per vertex. Raises MeshError with file and line: unreadable, binary or UTF-16 file, no
+    vertices or (unless accepted) no faces, a vertex or normal that is cut short or not finite, a face that names a missing
+    vertex (usually a truncated file), or (unless accepted) a face of more than four corners.
     """
     return parse_obj(read_bytes(path, where), where or str(path), accepts)
 
@@ -64,7 +64,7 @@ def parse_obj_vertices(data: bytes, where: str) -> Floats:
 
 def _plain(data: bytes, where: str) -> bytes:
     text = plain_text(data, where, "an OBJ", "export it again as Wavefront OBJ")
-    if b"\\\n" in text:  # a statement that goes on in the next line: join them (line numbers of messages shift)
+    if b"\\\n" in text:  # a statement that continues on the next line: join the lines (line numbers in messages shift)
         text = _CONTINUED.sub(b" ", text)
     return text if text.endswith(b"\n") else text + b"\n"
 
@@ -85,14 +85,14 @@ class _Statements(Lines):
         return np.flatnonzero(found)
 
     def arguments(self, lines: Ints, keyword: str) -> tuple[bytes, Ints]:
-        """What follows the keyword in these lines, one a line, and how many words each has."""
+        """The arguments after the keyword in these lines, one statement per line, and the number of words of each."""
         breaks = np.flatnonzero(np.diff(lines) != 1) + 1
         runs = zip(lines[np.concatenate([[0], breaks])], lines[np.concatenate([breaks - 1, [-1]])], strict=True)
         chosen = np.concatenate([self.characters[self.starts[a] : self.starts[b + 1]] for a, b in runs])
         ends = np.cumsum(self.starts[lines + 1] - self.starts[lines])
         begins = np.concatenate([[0], ends[:-1]])
         visible = np.flatnonzero(chosen != SPACE)
-        at = visible[np.searchsorted(visible, begins)]  # where the keyword is, which may be indented
+        at = visible[np.searchsorted(visible, begins)]  # the keyword's position: it may be indented
         for i in range(len(keyword)):
             chosen[at + i] = SPACE
         chosen = without_comments(chosen)
@@ -121,7 +121,7 @@ def _triples(text: _Statements, lines: Ints, keyword: str, what: str) -> Floats:
 
 
 def _corners(text: _Statements, words: bytes, counts: Ints, lines: Ints, vertex_lines: Ints, accepts: Accepts) -> Ints:
-    """The vertices, from 0, that the faces name, in order."""
+    """The vertices (from 0) that the faces name, in order."""
     odd = np.flatnonzero((counts < 3) | ((counts > 4) & (not accepts.fans)))
     if len(odd):
         i, n = int(lines[odd[0]]), counts[odd[0]]
@@ -136,7 +136,7 @@ def _corners(text: _Statements, words: bytes, counts: Ints, lines: Ints, vertex_
 
 
 def _from_zero(text: _Statements, index: Ints, lines: Ints, defining: Ints, what: str) -> Ints:
-    """Indices from 0 of those that the lines give from 1, or (negative) counted back from the last one `defining` line so far."""
+    """Indices from 0, from the file's indices: these count from 1 or, if negative, back from the last `defining` line so far."""
     if (index < 0).any():
         before = np.searchsorted(defining, lines)
         index = np.where(index < 0, np.maximum(index + before + 1, 0), index)

@@ -1,6 +1,6 @@
 """PLY (ASCII, binary little and big endian), read for its vertices, polygons and (for scans) normals, in file order.
 
-Elements and properties other than the vertices' x, y, z (nx, ny, nz) and the faces' corner list are stepped over.
+Elements and properties other than the vertices' x, y, z (nx, ny, nz) and the faces' corner list are skipped.
 Format: G. Turk, "The PLY Polygon File Format", 1994.
 """
 
@@ -43,7 +43,7 @@ class _Element:
 
 
 def read_ply(path: Location, where: str | None = None, accepts: Accepts = HEAD) -> RawMesh:
-    """Read vertices (unit of the file) and polygons; `accepts` says what else is wanted, or refused.
+    """Read vertices (unit of the file) and polygons; `accepts` says which other content is read or refused.
 
     Raises MeshError naming the file: unreadable, not a PLY file, truncated, no vertices or (unless accepted) no faces, a
     vertex or normal that is not finite, a corner outside the vertices, a face of fewer than three corners or (unless
@@ -142,7 +142,7 @@ def _header(data: bytes, where: str) -> tuple[str, list[_Element], int]:
     return encoding, elements, newline + 1
 
 
-_Lists = dict[str, tuple[NDArray[Any], NDArray[np.int64]]]  # name -> flat values, how many a row
+_Lists = dict[str, tuple[NDArray[Any], NDArray[np.int64]]]  # name -> flat values, values per row
 _Scalars = dict[str, NDArray[Any]]
 
 
@@ -246,7 +246,7 @@ def _no_rows(element: _Element) -> tuple[_Lists, _Scalars]:
 
 
 def _first_lengths(element: _Element, take: _Take, where: str) -> dict[str, int]:
-    """How long each list of the first row is; `take` has then passed that row. Most files have all rows alike."""
+    """Length of each list of the first row; `take` is then past that row. In most files all rows are alike."""
     lengths: dict[str, int] = {}
     for p in element.properties:
         if p.count_type is not None:
@@ -256,7 +256,7 @@ def _first_lengths(element: _Element, take: _Take, where: str) -> dict[str, int]
 
 
 def _row_by_row(element: _Element, take: _Take, where: str) -> tuple[_Lists, _Scalars]:
-    """Rows of varying length; `take(type, n)` gives the next n numbers. Packed as they come: a row may be one byte of the file."""
+    """Rows of varying length; `take(type, n)` gives the next n numbers. Packed while reading: a row may be one byte of the file."""
     values = {p.name: array("d") for p in element.properties}
     lengths = {p.name: array("q") for p in element.properties if p.count_type}
     for _ in range(element.count):
@@ -274,14 +274,14 @@ def _row_by_row(element: _Element, take: _Take, where: str) -> tuple[_Lists, _Sc
 
 
 def _length(number: float, where: str) -> int:
-    """The length of a row's list; a file may give it in any type."""
+    """The length of a row's list, which a file may store in any type."""
     if not 0 <= number < 2**32 or number != int(number):
         raise MeshError(f"{where}: a row's list has length {number:g} in the PLY file; the file is damaged")
     return int(number)
 
 
 def _whole(corners: NDArray[Any], where: str) -> NDArray[np.int64]:
-    """The corners as integers, whatever type the file gives them in."""
+    """The corners as integers; a file may store them in any type."""
     if (
         corners.dtype.kind == "f"
         and not (np.isfinite(corners) & (corners == np.trunc(corners)) & (np.abs(corners) < 2**53)).all()

@@ -85,14 +85,14 @@ def parse_xyz(data: bytes, where: str) -> RawMesh:
 def parse_npy(data: bytes, where: str) -> RawMesh:
     """Points of an array file [n,3] or [n,6]; `where` names it in messages. Raises MeshError.
 
-    The header is checked against the size of the file before anything is made of it.
+    The header is checked against the size of the file before any memory is allocated for it.
     """
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = header(stream)
-    # The header is a Python literal: what a damaged one can do to its parser is more than a ValueError.
+    # The header is a Python literal: a damaged one can make the parser raise more than a ValueError.
     except (ValueError, TypeError, SyntaxError, EOFError, tokenize.TokenError, RecursionError, MemoryError):
         raise MeshError(
             f"{where}: not an array file of plain numbers (.npy), or a damaged one; save it with numpy.save"
@@ -110,7 +110,7 @@ def parse_npy(data: bytes, where: str) -> RawMesh:
 
 
 def _not_finite(table: NDArray[Any]) -> tuple[int, str] | None:
-    """The first row [n,3 or 6] with a number that is not finite, and what to say of it."""
+    """The first row of [n,3 or 6] with a number that is not finite, and a phrase for the message."""
     bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
     return (int(bad[0]), f"point {bad[0]} is not finite ({len(bad)} of {len(table)})") if len(bad) else None
 

@@ -37,7 +37,7 @@ class RawMesh:
 
 @dataclass(frozen=True)
 class Accepts:
-    """What a reader takes beyond vertices with triangles and quads.
+    """The content that a reader accepts besides vertices with triangles and quads.
 
     clouds: a file without faces is a point cloud (refused otherwise); fans: a face of more than four corners is cut into
     a fan of triangles about its first corner (refused otherwise); normals: the vertices' normals are read (skipped otherwise).
@@ -49,17 +49,17 @@ class Accepts:
 
 
 HEAD = Accepts()
-"""A registered head: its faces are its topology."""
+"""For registered heads: vertices with triangles and quads only."""
 
 SCAN = Accepts(clouds=True, fans=True, normals=True)
-"""A scan: points, with what else there is."""
+"""For scans: points, and faces and normals where the file has them."""
 
 
 def read_bytes(path: Location, where: str | None = None) -> bytes:
     """The file's content; raises MeshError naming the file (`where`, or its path) and the system's reason."""
-    # A pipe or a device has no end that one could wait for.
+    # A pipe or a device may never end.
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise MeshError(f"{where or path}: is no plain file; give the mesh or scan as a file on disk")
+        raise MeshError(f"{where or path}: is not a regular file; give the mesh or scan as a file on disk")
     try:
         return path.read_bytes()
     except OSError as error:

@@ -1,6 +1,6 @@
-"""A text file as one array of bytes, cut into lines: what the readers of OBJ and XYZ share.
+"""A text file as one array of bytes, cut into lines; shared by the readers of OBJ and XYZ.
 
-The text is handled as a whole, because line by line in Python takes several times as long.
+The text is processed as a whole, because a loop over lines in Python takes several times as long.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _COMMENT = re.compile(rb"#[^\n]*")
 
 
 def plain_text(data: bytes, where: str, kind: str, export: str) -> bytes:
-    """The text with \\n alone at line ends, spaces for tabs, a newline at the end, and no byte order mark.
+    """The text with \\n as the only line end, spaces for tabs, a newline at the end, and no byte order mark.
 
     Raises MeshError for UTF-16 and binary data; `kind` and `export` complete the message ("not an OBJ text file; export
     it again as Wavefront OBJ").
@@ -46,7 +46,7 @@ def without_comments(characters: Bytes) -> Bytes:
 
 
 def count_words(characters: Bytes, ends: Ints) -> Ints:
-    """How many words each line has; `ends` are the positions behind the lines' newlines."""
+    """Number of words of each line; `ends` are the positions after the lines' newlines."""
     solid = characters > SPACE
     starts = np.flatnonzero(solid & ~np.concatenate([[False], solid[:-1]]))
     return np.diff(np.searchsorted(starts, ends), prepend=0)
@@ -78,9 +78,9 @@ class Lines:
     def numbers(
         self, words: bytes, counts: Ints, dtype: type[np.float64] | type[np.int64], lines: Ints, what: str
     ) -> NDArray[Any]:
-        """All numbers of these lines, in order; raises MeshError naming the first line that holds something else (`what`).
+        """All numbers of these lines, in order; raises MeshError, with the text `what`, for the first line with something else.
 
-        `words` is the text of the lines, `counts` how many words each has.
+        `words` is the text of the lines, `counts` the number of words of each.
         """
         try:
             values: NDArray[Any] = np.fromstring(words, dtype=dtype, sep=" ")

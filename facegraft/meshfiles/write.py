@@ -1,4 +1,4 @@
-"""Meshes out to PLY, GLB and OBJ.
+"""Write meshes as PLY, GLB and OBJ.
 
 | written | positions, faces | colours | parts | template coordinates |
 |---|---|---|---|---|
@@ -30,7 +30,7 @@ _PLY_WORDS = {kind: word for word, kind in TYPES.items() if word in ("uchar", "i
 
 @dataclass(frozen=True)
 class _Written:
-    """What goes into the file: vertices f64 [n,3], faces [m,3], and of the vertices what there is."""
+    """The content of the file: vertices f64 [n,3], faces [m,3], and optional values per vertex."""
 
     vertices: Floats
     faces: NDArray[np.int64]
@@ -50,9 +50,9 @@ def write_mesh(
     colours: NDArray[np.uint8] | None = None,
     template_coords: NDArray[np.float64] | None = None,
 ) -> None:
-    """Write vertices [n,3] and faces [m,3] wholly or not at all, in the format that the suffix names (table above).
+    """Write vertices [n,3] and faces [m,3] atomically, in the format of the suffix (table above).
 
-    parts u8 [n] (labels, which index `part_names`), colours u8 [n,3], template_coords [n,3] belong to the vertices.
+    Optional values per vertex: parts u8 [n] (labels, indices into `part_names`), colours u8 [n,3], template_coords [n,3].
     Raises MeshError for an unknown suffix, an empty mesh, a wrong shape or dtype, a label without a name, template
     coordinates in an OBJ; StoreError when the file cannot be written; MissingPackageError for GLB without trimesh.
     """
@@ -143,7 +143,7 @@ def _obj_bytes(mesh: _Written) -> bytes:
     if mesh.parts is None:
         lines += [f"f {i} {j} {k}" for i, j, k in corners.tolist()]
     else:
-        label = np.sort(mesh.parts[mesh.faces], axis=1)[:, 1]  # the middle of three is the majority where there is one
+        label = np.sort(mesh.parts[mesh.faces], axis=1)[:, 1]  # the median of three is the majority, if there is one
         for part in np.unique(label).tolist():
             lines.append(f"g {mesh.part_names[part]}")
             lines += [f"f {i} {j} {k}" for i, j, k in corners[label == part].tolist()]

@@ -1,9 +1,8 @@
-"""Building a region map: from one template mesh and 68 landmarks to parts with clean loops.
+"""Build a region map: from one template mesh and 68 landmarks to parts with clean loops.
 
-Outlines are drawn in a chart of the mirror-symmetric template as smooth curves through points given by landmark
-ratios; loops of mesh edges follow them at the least cost of distance, length and turning; the faces that a loop
-encloses are the disk. Which parts there are, and where their outlines run, is read from region sets
-(`regions.regionsets`). Everything is deterministic.
+Outlines are smooth curves in a chart of the mirror-symmetric template, through points given by landmark ratios; loops
+of mesh edges follow them at the least cost of distance, length and turning; the faces inside a loop are its disk. The
+parts and their outlines are read from region sets (`regions.regionsets`). Everything is deterministic.
 """
 
 from __future__ import annotations
@@ -49,9 +48,10 @@ def build_region_map(
     """The region map of a template: `vertices` [V, 3] (+y up, +z forward, +x the subject's left), `faces` [F, 3].
 
     `landmarks68`: vertex indices. `mm_per_unit` is guessed from the outer eye corners where not given. `groups` default to
-    those published for the topology `name`, else those by connectivity. `polygons_sha256` names the polygons as published, where `faces` triangulate them.
-    `sets`: the region sets to trace, by default those that facegraft ships; an optional one that cannot be traced here is left
-    out, with a warning. Raises LandmarkError (the landmarks do not fit), RegionMapError or NoPath (a disk cannot be traced), naming the disk.
+    those published for the topology `name`, else they are found by connectivity. `polygons_sha256` is the hash of the
+    published polygons, where `faces` triangulate them. `sets`: the region sets to trace, by default those that facegraft
+    ships; an optional one that cannot be traced here is left out, with a warning. Raises LandmarkError if the landmarks do
+    not fit, RegionMapError or NoPath, naming the disk, if a disk cannot be traced.
     """
     v, f = _checked_mesh(vertices, faces, name)
     lm = np.asarray(landmarks68, dtype=np.int64)
@@ -79,7 +79,7 @@ def build_region_map(
         except (NoPath, RegionMapError) as error:
             if not spec.optional:
                 raise type(error)(f"region set {spec.name}: {error}") from error
-            log.warning("%s: without region set %s: %s", name, spec.name, error)
+            log.warning("%s: region set %s is left out: %s", name, spec.name, error)
     openings = find_openings(shape, f, surface, lm)
     neck = neck_crop(face, points, openings.get(NECK), int(lm[NOSE_TIP]), surface)
     return RegionMap(
@@ -101,7 +101,7 @@ def build_region_map(
 
 
 def face_chart(points68: Floats) -> CylinderChart:
-    """The chart's axis at the depth of the ears (landmarks 0 and 16), its scale true at the face's median distance."""
+    """Chart with its axis at the depth of the ears (landmarks 0 and 16) and its scale true at the face's median distance."""
     axis_z = float(points68[[0, 16], 2].mean())
     return CylinderChart(axis_z, float(np.median(np.hypot(points68[17:, 0], points68[17:, 2] - axis_z))))
 
@@ -122,7 +122,7 @@ def _checked_mesh(vertices: ArrayLike, faces: ArrayLike, name: str) -> tuple[Flo
 def _region_set(
     spec: RegionSetSpec, tracer: _Tracer, groups: dict[str, Group]
 ) -> RegionSet:
-    """One region set on the template; each loop keeps its distance from the disks traced before it."""
+    """Trace one region set on the template; each loop keeps a distance from the disks traced before it."""
     regions: dict[str, Region] = {}
     for part in spec.parts:
         disks: dict[str, Disk] = {}
@@ -144,7 +144,7 @@ class _Tracer:
         self.traced: dict[str, Disk] = {}
 
     def disks_of(self, spec: DiskSpec) -> dict[str, Disk]:
-        """The disks of a description by name: one, or as many as a mask has pieces. Raises NoPath, RegionMapError."""
+        """The disks of a description by name: one, or one for each piece of a mask. Raises NoPath, RegionMapError."""
         if spec.mask is not None:
             found = self._masked(spec)
         elif spec.mirror_of is not None:
@@ -188,7 +188,7 @@ class _Tracer:
         return enclosed_disk(self.face.faces, len(self.face.vertices), loop, vertex, outline.name)
 
     def _masked(self, spec: DiskSpec) -> dict[str, Disk]:
-        """Masks touch or overlap; a later one gives way to the disks before it, so that seams keep their distance."""
+        """The mask without the area near earlier disks: masks may touch or overlap, but seams need a distance."""
         assert spec.mask is not None
         count = len(self.face.vertices)
         if spec.mask_length not in (None, count):
@@ -225,13 +225,13 @@ class _Tracer:
 
 
 def openings_within(disk: Disk, landmarks: Ints) -> tuple[str, ...]:
-    """The eyes and the mouth that a disk holds: most of the landmarks around them lie inside it."""
+    """The eyes and the mouth inside a disk: those with most of their landmarks inside it."""
     inside = {name: np.isin(landmarks[list(marks)], disk.interior).mean() for name, marks in OPENING_LANDMARKS.items()}
     return tuple(name for name, share in inside.items() if share > 0.5)
 
 
 def _five_landmarks(part: PartSpec, face: FaceSurface, disks: dict[str, Disk], landmarks: Ints) -> tuple[int, ...]:
-    """Those of the description; of a mask without any, the five landmarks that are nearest to it."""
+    """The landmarks of the description; for a mask without any, the five landmarks nearest to it."""
     if part.landmarks is not None:
         return part.landmarks
     covered = face.vertices[np.concatenate([disk.interior for disk in disks.values()])]

@@ -1,7 +1,7 @@
-"""Measuring a region map: is it fit to graft with?
+"""Measure a region map: can it be used for grafting?
 
-Loops must be simple edge loops on outer skin; disks in one piece, apart from each other, mirror symmetric and smooth; parts
-must hold their landmarks. `check_region_map` measures all of it on a mesh of the topology and lists what falls short.
+Loops must be simple edge loops on outer skin; disks must be in one piece, apart from each other, mirror symmetric and smooth;
+parts must contain their landmarks. `check_region_map` measures this on a mesh of the topology and lists the failures.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from facegraft.surfaces.topology import (
 
 MAX_ROUGHNESS = 1.2
 MAX_ROUGHNESS_COARSE = 1.3
-SHORT_LOOP = 30  # vertices below which smoothing by two vertices would shorten even a circle by more than 9 %: then by one, ...
-MAX_ROUGHNESS_SHORT = 1.2  # ... by which stairs along a diagonal have 1.27, a smooth loop of 16 to 29 vertices at most 1.11
+SHORT_LOOP = 30  # vertices; below, smoothing by two vertices would shorten even a circle by more than 9 %: smoothed by one, ...
+MAX_ROUGHNESS_SHORT = 1.2  # ... with which stairs along a diagonal have 1.27, a smooth loop of 16 to 29 vertices at most 1.11
 COARSE_MM = 4.0  # mean loop edge beyond which a mesh counts as coarse
 MIN_GAP = 2  # edges between the loops of two disks of a set
 MAX_MIRROR_DIFFERENCE = 2  # vertices
@@ -45,7 +45,7 @@ NOTCH_DEGREES = 60.0
 
 @dataclass(frozen=True)
 class DiskFigures:
-    """What was measured of one disk. Lengths in mm, on the mesh that was given."""
+    """Measurements of one disk, on the given mesh. Lengths in mm."""
 
     loop: int
     interior: int
@@ -64,7 +64,7 @@ class DiskFigures:
 def check_region_map(
     region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike
 ) -> tuple[list[str], dict[str, dict[str, dict[str, object]]]]:
-    """(findings, figures): what falls short, in words (empty: nothing), and figures[set][disk] as in DiskFigures.
+    """(findings, figures): a text for each failure (empty: none), and figures[set][disk] as in DiskFigures.
 
     `vertices` [V, 3] in the map's unit. Raises RegionMapError if the mesh is not of the map's topology.
     """
@@ -94,7 +94,7 @@ def _vertices(disk: Disk) -> Ints:
 
 
 def _check_held(region_map: RegionMap, regions: RegionSet) -> list[str]:
-    """Every part must hold the landmarks that it says it holds, inside its loops."""
+    """Findings for parts whose loops do not contain all of the landmarks that the part declares."""
     findings = []
     for part, region in regions.regions.items():
         inside = np.concatenate([disk.interior for disk in region.disks.values()])
@@ -105,7 +105,7 @@ def _check_held(region_map: RegionMap, regions: RegionSet) -> list[str]:
 
 
 def _check_kept(region_map: RegionMap, regions: RegionSet) -> list[str]:
-    """No disk may reach below the neck cut: those vertices are dropped when a head is cleaned."""
+    """Findings for disks that reach below the neck cut: those vertices are dropped when a head is cleaned."""
     if region_map.neck_crop_drop is None:
         return []
     lost = {name: int(np.isin(_vertices(disk), region_map.neck_crop_drop).sum()) for name, disk in regions.disks.items()}
@@ -157,7 +157,7 @@ def _measure(region_map: RegionMap, shape: Floats, skin: Ints, regions: RegionSe
 
 
 def _mirror_difference(region_map: RegionMap, disks: Mapping[str, Disk], name: str) -> int | None:
-    """Vertices whose mirror image is not in the disk on the other side: the one that holds most of the images."""
+    """Number of vertices whose mirror image is not in the disk on the other side (the disk with most of the images)."""
     if region_map.symmetry is None:
         return None
     image = region_map.symmetry[_vertices(disks[name])]
@@ -179,12 +179,12 @@ def _gap(
 
 
 def loop_smoothing(loop: int) -> float:
-    """By how many vertices a loop of this length is smoothed to measure its roughness."""
+    """Number of vertices over which a loop of this length is smoothed to measure its roughness."""
     return 1.0 if loop < SHORT_LOOP else 2.0
 
 
 def roughness_limit(loop: int, mean_edge: float) -> float:
-    """The most roughness of a loop: its number of vertices, its mean edge in mm."""
+    """Largest accepted roughness of a loop with this number of vertices and this mean edge length in mm."""
     if loop < SHORT_LOOP:
         return MAX_ROUGHNESS_SHORT
     return MAX_ROUGHNESS_COARSE if mean_edge > COARSE_MM else MAX_ROUGHNESS
@@ -232,7 +232,7 @@ def _check_symmetry(region_map: RegionMap, faces: Ints) -> list[str]:
 
 
 def _check_loops(region_map: RegionMap, faces: Ints) -> list[str]:
-    """Every loop (disks, openings, neck cut) must be simple and run along edges; every disk must match its loop."""
+    """Findings for loops (disks, openings, neck cut) that are not simple edge loops, and disks that do not match their loop."""
     findings = []
     edges = unique_edges(faces)
     known = edges[:, 0] * region_map.vertex_count + edges[:, 1]

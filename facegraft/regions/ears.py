@@ -1,4 +1,4 @@
-"""Where the ears are. The 68 landmarks end in front of them, so their place is measured on the template itself."""
+"""The position of the ears. The 68 landmarks end in front of them, so it is measured on the template itself."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from facegraft.regions.tracing import FaceSurface
 from facegraft.surfaces.normals import face_areas, vertex_normals
 from facegraft.surfaces.topology import faces_within, vertex_adjacency
 
-FOLDED = 0.7  # skin is folded where its normal leaves the direction away from the head's axis by more than 45 degrees
-BEHIND = 0.9  # radians behind landmark 16 in which an ear is looked for
-HEIGHTS = (0.6, 2.2)  # least and most height of an ear, in distances from the eye to the base of the nose
+FOLDED = 0.7  # skin is folded where its normal is more than 45 degrees off the direction away from the head's axis
+BEHIND = 0.9  # radians behind landmark 16 in which an ear is searched
+HEIGHTS = (0.6, 2.2)  # smallest and largest height of an ear, as a multiple of the distance from the eye to the base of the nose
 
 JAW_AT_EAR, BROW, UPPER_LID, INNER_CANTHUS, NOSE_BASE, LOWER_LIP = 16, 24, 44, 42, 33, 57  # landmarks
 

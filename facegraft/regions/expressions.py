@@ -1,4 +1,4 @@
-"""Arithmetic in region sets: `top + 0.04 * height`, `mean(y43, y44)`. Numbers and names only; no code is run."""
+"""Arithmetic in region sets: `top + 0.04 * height`, `mean(y43, y44)`. It only evaluates numbers and names; no code is run."""
 
 from __future__ import annotations
 

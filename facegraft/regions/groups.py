@@ -1,7 +1,7 @@
-"""Geometry groups of a template: its skin, what lies behind lids and lips, and the loose pieces inside.
+"""Geometry groups of a template: its skin, the surfaces behind lids and lips, and the loose pieces inside.
 
-A topology that is not known by name is divided by connectivity: the largest piece is the skin, every other piece
-belongs to the eye or the mouth that it lies in.
+A topology that is not known by name is divided by connectivity: the largest piece is the skin, and every other piece
+belongs to the eye or the mouth in which it lies.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def find_openings(
 ) -> dict[str, Ints]:
     """Boundary loops of the surface faces by name: `neck`, `mouth`, `eye_left`, `eye_right`, others `opening_<n>`.
 
-    `vertices` [V, 3] in mm, face frame. The neck is the longest loop below the chin; the others lie at their landmarks.
+    `vertices` [V, 3] in mm, face frame. The neck is the longest loop below the chin; the others are named by the landmarks near them.
     """
     v, lm = np.asarray(vertices, dtype=np.float64), np.asarray(landmarks)
     f = np.asarray(faces, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The 68 face landmarks (iBUG/Multi-PIE order, see `facegraft.vocabulary`) on a template: reading, checking, and the frame they give."""
+"""The 68 face landmarks (iBUG/Multi-PIE order, see `facegraft.vocabulary`) on a template: reading, checking, and the face frame."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def _mirror68() -> Ints:
 
 
 MIRROR68 = _mirror68()
-"""Landmark on the other side of the face of every landmark."""
+"""For every landmark, the landmark on the other side of the face."""
 
 
 def read_landmarks(path: str | Path, key: str | None = None, faces: ArrayLike | None = None) -> Ints:
     """68 vertex indices from a .npy, .npz, .json or .txt file.
 
     `key` names the entry of an .npz or of a JSON object that holds several sets. A barycentric embedding (an .npz with
-    `lmk_face_idx` [68] and `lmk_b_coords` [68, 3]) becomes the heaviest vertex of each face, for which `faces` is needed.
-    Raises LandmarkError naming the file and, where a key is wrong or missing, the keys there are.
+    `lmk_face_idx` [68] and `lmk_b_coords` [68, 3]) becomes the vertex with the largest weight of each face; this needs `faces`.
+    Raises LandmarkError naming the file and, where a key is wrong or missing, the available keys.
     """
     path = Path(path)
     try:
@@ -101,13 +101,13 @@ def guess_mm_per_unit(vertices: ArrayLike, landmarks: ArrayLike) -> float:
         if CANTHI_MM[0] <= canthi * unit <= CANTHI_MM[1]:
             return unit
     raise LandmarkError(
-        f"outer eye corners (landmarks 36, 45) lie {canthi:.4g} units apart, which is {CANTHI_MM[0]:.0f}-{CANTHI_MM[1]:.0f} mm neither in mm, cm nor m; "
+        f"outer eye corners (landmarks 36, 45) lie {canthi:.4g} units apart, not {CANTHI_MM[0]:.0f}-{CANTHI_MM[1]:.0f} mm in mm, cm or m; "
         "either the landmark set belongs to another topology, or pass the unit with --mm-per-unit"
     )
 
 
 def check_indices(landmarks: ArrayLike, vertex_count: int) -> None:
-    """Refuse anything but 68 indices below the vertex count, naming the first that is out of range."""
+    """Raise LandmarkError unless there are 68 indices below the vertex count; it names the first that is out of range."""
     lm = np.asarray(landmarks)
     if lm.shape != (68,):
         raise LandmarkError(f"expected 68 landmark indices, got shape {lm.shape}")
@@ -121,10 +121,10 @@ def check_indices(landmarks: ArrayLike, vertex_count: int) -> None:
 def check_landmarks(
     vertices: ArrayLike, landmarks: ArrayLike, mm_per_unit: float, surface: ArrayLike | None = None
 ) -> None:
-    """Refuse a landmark set that does not fit its mesh, with one LandmarkError that names everything that is off.
+    """Raise LandmarkError for a landmark set that does not fit its mesh; one error lists all problems.
 
-    A set made for another topology of similar size (FaceScape's v10 on a v16 mesh) has valid indices everywhere; it shows
-    only in the geometry. `surface`: vertices that count as skin (default all).
+    A set made for another topology of similar size (FaceScape's v10 on a v16 mesh) has valid indices: only the geometry
+    shows that it is wrong. `surface`: vertices that count as skin (default all).
     """
     v, lm = np.asarray(vertices, dtype=np.float64), np.asarray(landmarks, dtype=np.int64)
     check_indices(lm, len(v))
@@ -160,7 +160,7 @@ def check_landmarks(
 
 
 def _asymmetry(p: Floats) -> tuple[float, int]:
-    """Largest distance of an inner landmark (17-67) to its partner's mirror image after removing the pose, and which."""
+    """Largest distance of an inner landmark (17-67) to its partner's mirror image after removing the pose, and that landmark."""
     local = FaceFrame.of(p).apply(p)
     gap = np.linalg.norm(local - local[MIRROR68] * [-1.0, 1.0, 1.0], axis=1)
     gap[:17] = 0.0
@@ -168,7 +168,7 @@ def _asymmetry(p: Floats) -> tuple[float, int]:
 
 
 def _disorder(p: Floats) -> str:
-    """What is out of order within a chain of landmarks, or an empty text."""
+    """A text that says how a chain of landmarks is out of order; empty if it is in order."""
     for name, chain in (("right brow", range(17, 22)), ("left brow", range(22, 27)), ("nose base", range(31, 36))):
         if (np.diff(p[list(chain), 0]) <= 0).any():
             return f"the landmarks of the {name} ({chain[0]}-{chain[-1]}) are not in order from right to left"
@@ -195,7 +195,7 @@ class FaceFrame:
         y = np.array([0.0, 1.0, 0.0]) - x[1] * x
         y /= np.linalg.norm(y)
         origin = 0.5 * (p[left] + p[MIRROR68[left]]).mean(axis=0)
-        origin = x * (x @ origin)  # only the lateral place matters
+        origin = x * (x @ origin)  # only the lateral position matters
         return cls(np.stack([x, y, np.cross(x, y)]), origin)
 
     def apply(self, points: ArrayLike) -> Floats:

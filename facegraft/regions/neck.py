@@ -1,4 +1,4 @@
-"""Where heads are cut below the chin: a loop of edges around the neck, the same one on every head of a topology."""
+"""The neck cut below the chin: a loop of edges around the neck, the same on every head of a topology."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from facegraft.regions.tracing import FaceSurface, flood
 from facegraft.surfaces.mirror import MIRROR
 from facegraft.surfaces.topology import boundary_loops
 
-TILT = np.radians(15.0)  # the neck leans forward by about this: the cut is square to it, lower in front
+TILT = np.radians(15.0)  # about how far the neck leans forward: the cut is perpendicular to it, lower in front
 BELOW_CHIN = 0.18  # height of the cut below the chin, and its distance behind it, ...
 BEHIND_CHIN = 0.45  # ... as fractions of the face height nasion-chin
 BAND = 3.0  # half width of the band around the plane, in edges
@@ -30,7 +30,7 @@ class NeckPlane:
 
     @classmethod
     def below(cls, points68: Floats, skin: Floats) -> NeckPlane:
-        """From the landmark positions and skin vertices, both in mm in the face frame. Raises NoPath without a neck."""
+        """The plane from the landmark positions and skin vertices, both in mm in the face frame. Raises NoPath without a neck."""
         face_height = float(np.linalg.norm(points68[27] - points68[8]))
         point = points68[8] - face_height * np.array([0.0, BELOW_CHIN, BEHIND_CHIN])
         normal = np.array([0.0, np.cos(TILT), np.sin(TILT)])
@@ -54,7 +54,7 @@ class NeckPlane:
 def neck_crop(
     surface: FaceSurface, points68: ArrayLike, opening: Ints | None, nose_tip: int, skin: Bools
 ) -> tuple[Ints, Ints] | None:
-    """(loop, vertices below it) of the neck cut, oriented as the boundary of what is kept; None without a neck opening.
+    """(loop, vertices below it) of the neck cut, oriented as the boundary of the kept part; None without a neck opening.
 
     Where the neck is too short for a cut (its opening reaches the band around the plane) the opening itself is the
     loop and nothing is dropped.

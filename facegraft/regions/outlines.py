@@ -1,6 +1,6 @@
-"""Where a disk's outline runs in the face chart: a smooth curve through the control points of a region set.
+"""A disk's outline in the face chart: a smooth curve through the control points of a region set.
 
-Control points are ratios of distances between landmarks, so one description serves every topology and every size of head.
+Control points are ratios of distances between landmarks, so one description fits every topology and every size of head.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class DiskOutline:
 
     Midline disks start at their top on the midline and run down the subject's left side; `medial` is an open polyline
     from the midline (or the inner end) outward; `seed` is a landmark of the disk or a point [2]. No loop comes nearer than
-    `margin` to the features `core` (polygons of lid landmarks, lip corners), so that a seam keeps off their corners.
+    `margin` to the features `core` (polygons of lid landmarks, lip corners), so that a seam does not touch their corners.
     """
 
     name: str
@@ -37,7 +37,7 @@ class DiskOutline:
 
 
 def keeps_off(disk: DiskOutline, flat: Floats) -> NDArray[np.bool_]:
-    """Which chart points [N] lie at least the disk's margin outside its features."""
+    """Mask of the chart points [N] that lie at least the disk's margin outside its features."""
     clear = np.ones(len(flat), dtype=bool)
     for polygon in disk.core:
         feature = Outline(polygon)
@@ -50,7 +50,8 @@ def outline_of(
 ) -> DiskOutline:
     """The outline of a disk from the mirror-symmetric landmarks [68, 2] in the chart.
 
-    `places`: further names for expressions, as `regions.ears` measures them. Raises ValueError, naming the disk, for an expression that cannot be computed.
+    `places`: further names for expressions, as `regions.ears` measures them. Raises ValueError, naming the disk, for an
+    expression that cannot be computed.
     """
     p = np.asarray(flat, dtype=np.float64)
     names = {f"{axis}{i}": float(p[i, column]) for column, axis in enumerate("xy") for i in range(len(p))}

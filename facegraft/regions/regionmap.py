@@ -1,7 +1,7 @@
-"""Region maps: what the vertices of one mesh topology mean.
+"""Region maps: the meaning of the vertices of one mesh topology.
 
-A region map is data, one JSON file a topology: region sets with their parts and the parts' boundary loops, 68 landmarks,
-mirror symmetry, geometry groups, openings and the neck crop. It never holds a vertex position.
+A region map is data, one JSON file per topology: region sets with their parts and the parts' boundary loops, 68 landmarks,
+mirror symmetry, geometry groups, openings and the neck crop. It contains no vertex positions.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ FORMAT = "facegraft-region-map"
 VERSION = 2
 
 MAX_VERTICES = 1 << 24
-"""More than any head has; arrays of this length are made from the map's word alone."""
+"""Largest accepted vertex count, more than any head has: arrays of the size that a map claims are allocated unchecked."""
 
 ROLES = ("surface", "socket", "inner")
-"""What a geometry group is: outer skin; skin behind the lids and lips; pieces dropped when a head is cleaned."""
+"""Role of a geometry group: outer skin; skin behind the lids and lips; pieces dropped when a head is cleaned."""
 
 
 class RegionMapError(FacegraftError):
@@ -42,8 +42,9 @@ class RegionMapError(FacegraftError):
 class Disk:
     """One grafted disk: its ordered boundary loop [n] and the vertices strictly inside it [m].
 
-    `followers` are the geometry groups that the disk's similarity carries along in a graft (an eyeball follows its eye).
-    `residual_mm`: a good median residual of grafts between adults, held near the similarity and plain affine, where it is known.
+    `followers` are the geometry groups that move with the disk's similarity in a graft (an eyeball follows its eye).
+    `residual_mm`: good median residuals of grafts between adults, for the fit near the similarity and for the plain affine
+    fit, where known.
     """
 
     loop: Ints
@@ -70,7 +71,7 @@ class RegionSet:
 
     @property
     def parts(self) -> Parts:
-        """What travels with the data: names and landmarks."""
+        """The names and landmarks that are stored with the data."""
         return Parts(self.name, tuple(Part(name, region.landmarks) for name, region in self.regions.items()))
 
     @property
@@ -81,7 +82,7 @@ class RegionSet:
 
     @property
     def part_of(self) -> dict[str, str]:
-        """disk → its part."""
+        """The part of each disk."""
         return {disk: part for part, region in self.regions.items() for disk in region.disks}
 
 
@@ -107,7 +108,7 @@ class Group:
 
 @dataclass(frozen=True)
 class RegionMap:
-    """A topology's meaning; see the module docstring. Index arrays are int64, ordered loops run along their faces."""
+    """The region map of one topology; see the module docstring. Index arrays are int64; ordered loops run along their faces."""
 
     name: str
     vertex_count: int
@@ -130,8 +131,8 @@ class RegionMap:
         if isinstance(source, Mapping):
             return _parse(source, "region map")
         path = place(source)
-        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device has no end
-            raise RegionMapError(f"{path}: is no plain file; give a region map as a JSON file")
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device may never end
+            raise RegionMapError(f"{path}: is not a regular file; give a region map as a JSON file")
         try:
             text = path.read_bytes()
         except OSError as error:
@@ -143,7 +144,7 @@ class RegionMap:
         return _parse(data, str(path))
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `from_json` reads."""
+        """The map as a JSON object, which `from_json` reads."""
 
         def ints(values: Ints | None) -> list[int] | None:
             return None if values is None else [int(v) for v in values]
@@ -166,7 +167,7 @@ class RegionMap:
                 name: {"ranges": [list(r) for r in group.ranges], "role": group.role, "behind": group.behind}
                 for name, group in self.groups.items()
             },
-            # Lists, since the order of parts counts and JSON objects have none.
+            # Lists, since the order of parts matters and JSON objects are unordered.
             "regions": {
                 set_name: [
                     {
@@ -201,7 +202,7 @@ class RegionMap:
         Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
     def check_mesh(self, vertex_count: int, faces: ArrayLike, where: str) -> None:
-        """Refuse a mesh of another topology by name: `where` says which file or item it is."""
+        """Raise RegionMapError for a mesh of another topology; `where` names its file or item in the message."""
         faces = np.asarray(faces)
         if vertex_count != self.vertex_count:
             raise RegionMapError(
@@ -210,7 +211,7 @@ class RegionMap:
             )
         if faces_sha256(faces) != self.faces_sha256:
             raise RegionMapError(
-                f"{where}: its faces are not those of topology {self.name} (same vertex count, other or reordered faces); "
+                f"{where}: its faces are not those of topology {self.name} (same vertex count, but different or reordered faces); "
                 "export the mesh with its original faces and vertex order"
             )
 
@@ -220,13 +221,13 @@ class RegionMap:
         return np.unique(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
 
     def region_set(self, name: str) -> RegionSet:
-        """A region set by name; raises RegionMapError naming the sets there are."""
+        """A region set by name; raises RegionMapError naming the available sets."""
         if name not in self.regions:
             raise RegionMapError(f"topology {self.name} has no region set {name!r}{nearest(name, self.regions)}")
         return self.regions[name]
 
     def vertex_labels(self, set_name: str) -> NDArray[np.uint8]:
-        """Part label [V] of every vertex; a disk's loop belongs to the remainder (it stays the host's)."""
+        """Part label [V] of every vertex; a disk's loop belongs to the remainder (a graft keeps the host's loop)."""
         labels = np.zeros(self.vertex_count, dtype=np.uint8)
         found = self.region_set(set_name)
         for part, region in found.regions.items():
@@ -252,7 +253,7 @@ class RegionMap:
 
 
 def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose fields have different names. Raises ValueError: of two fields of one name JSON drops the first."""
+    """A JSON object from its fields. Raises ValueError for two fields of one name: json would silently drop the first."""
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in fields:
@@ -266,7 +267,7 @@ def _parse(data: Any, where: str) -> RegionMap:
         return RegionMapError(f"{where}: {what}")
 
     def text(value: Any, what: str) -> str:
-        # Names end up in messages and documents, where control characters and lone surrogates have no place.
+        # Names appear in messages and documents: no control characters or lone surrogates.
         if not isinstance(value, str) or len(value) > 2000 or not value.isprintable():
             raise bad(f"{what} must be a line of text")
         return value
@@ -403,7 +404,7 @@ def _parse_set(
 
 
 def _name(value: Any, what: str, bad: Callable[[str], RegionMapError]) -> str:
-    """Names become columns of the index."""
+    """Check names, which become columns of the index."""
     try:
         return check_part_name(value)
     except PartsError as error:

@@ -1,6 +1,6 @@
-"""Region sets as people write them: parts with outlines as ratios of landmarks (YAML), or with masks of vertices (JSON, npz).
+"""Files of region sets: parts with outlines as ratios of landmarks (YAML), or with masks of vertices (JSON, npz).
 
-What they say of a topology, its loops and vertices, is worked out by `regions.build` and kept in the region map.
+`regions.build` traces them on a topology; the resulting loops and vertices are stored in the region map.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from facegraft.settings import read_yaml
 from facegraft.vocabulary import LANDMARK_COUNT, OPENING_LANDMARKS
 
 MAX_BYTES = 1 << 26
-"""Masks of a fine mesh are some hundred kilobytes."""
+"""Largest accepted file; masks of a fine mesh take a few hundred kilobytes."""
 
 _NO_VERTEX = np.uint64((1 << 63) - 1)
 _LANDMARK_NAME = re.compile(r"[xy][0-9]{1,2}")
@@ -44,9 +44,9 @@ class RegionSetError(FacegraftError):
 
 @dataclass(frozen=True)
 class OutlineSpec:
-    """An outline in the chart: control points, `let` for names, the medial line, a seed inside, features to keep off.
+    """An outline in the chart: control points, `let` for names, the medial line, a seed inside, features to avoid.
 
-    The seed is a landmark, or, where no landmark lies in the disk, a point.
+    The seed is a landmark, or a point where no landmark lies in the disk.
 
     Points are pairs of numbers or expressions (`regions.expressions`). symmetric: the points are the left half, top to bottom.
     """
@@ -79,7 +79,7 @@ class DiskSpec:
 
 @dataclass(frozen=True)
 class PartSpec:
-    """One part. `landmarks` are its five; `holds` those that its disks must hold. Of a mask both may be left to the builder (None)."""
+    """One part: its five `landmarks`, and those that its disks must contain (`holds`). For masks the builder finds both if None."""
 
     name: str
     disks: tuple[DiskSpec, ...]
@@ -89,7 +89,7 @@ class PartSpec:
 
 @dataclass(frozen=True)
 class RegionSetSpec:
-    """A region set: its parts in cascade order. `optional`: a topology on which it cannot be traced does without it."""
+    """A region set: its parts in cascade order. `optional`: the set is left out for a topology on which it cannot be traced."""
 
     name: str
     parts: tuple[PartSpec, ...]
@@ -102,7 +102,7 @@ def shipped_sets() -> list[RegionSetSpec]:
 
 
 def read_region_sets(paths: Sequence[str | Path]) -> list[RegionSetSpec]:
-    """Several sets, in order. Raises RegionSetError for a file that is none, and for two sets of one name."""
+    """Several sets, in order. Raises RegionSetError for a file that is not a region set, and for two sets of one name."""
     found: dict[str, RegionSetSpec] = {}
     for path in paths:
         spec = read_region_set(path)
@@ -113,9 +113,9 @@ def read_region_sets(paths: Sequence[str | Path]) -> list[RegionSetSpec]:
 
 
 def read_region_set(path: str | Path) -> RegionSetSpec:
-    """A set from a YAML file of outlines, or a JSON or npz file of masks (part → vertex indices, or a boolean a vertex).
+    """A set from a YAML file of outlines, or a JSON or npz file of masks (part → vertex indices, or one boolean per vertex).
 
-    A set of masks is called as its file. Raises RegionSetError naming the file and what is wrong in it.
+    A set of masks has the name of its file. Raises RegionSetError naming the file and the problem.
     """
     path = Path(path)
     readers = {".yaml": _from_yaml, ".yml": _from_yaml, ".json": _from_json_masks, ".npz": _from_npz_masks}
@@ -124,7 +124,7 @@ def read_region_set(path: str | Path) -> RegionSetSpec:
             f"{path}: a region set is a .yaml file of outlines, or a .json or .npz file of vertex masks; see docs/regions.md"
         )
     if path.exists() and not path.is_file():
-        raise RegionSetError(f"{path}: is not a plain file")
+        raise RegionSetError(f"{path}: is not a regular file")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise RegionSetError(f"{path}: more than {MAX_BYTES >> 20} MiB; is this another file?")
@@ -169,7 +169,7 @@ def _part(entry: Any, path: Path) -> PartSpec:
 
 
 def _borrowed(entry: Mapping[str, Any], path: Path) -> PartSpec:
-    """A part of another set, `{name: nose, from: eyes}`: one beside this file, or one that facegraft ships."""
+    """A part of another set, `{name: nose, from: eyes}`; that set is next to this file, or ships with facegraft."""
     _known(entry, ("name", "from"), "a part of another set")
     source, name = check_set_name(entry["from"]), check_part_name(entry.get("name"))
     beside = path.with_name(f"{source}.yaml")

@@ -17,7 +17,7 @@ VIEWS = {"front": 0.0, "three-quarter": 45.0, "side": 90.0}
 def show_region_map(
     region_map: RegionMap, vertices: ArrayLike, faces: ArrayLike, png_path: str | Path, size: int = 700
 ) -> Path:
-    """Write a PNG with one row a region set, seen from the front, from 45 degrees to the subject's left and from the left side.
+    """Write a PNG with one row per region set, seen from the front, from 45 degrees to the subject's left and from the left side.
 
     Skin and sockets of `vertices` [V, 3] (mesh units) and `faces` [F, 3]; parts in colour, loops and the neck cut black,
     landmarks red. Off-screen. Returns the path. Raises RegionMapError if the mesh is not of the map's topology.
@@ -30,10 +30,10 @@ def show_region_map(
     skin = f[faces_within(f, region_map.mask_of("surface", "socket"))]
     vtkLogger.SetStderrVerbosity(
         vtkLogger.VERBOSITY_OFF
-    )  # it warns of every display that is not there, and goes on without
+    )  # VTK warns of every missing display and continues without it
     points = v[region_map.landmarks68]
     face, ears = points[17:].mean(axis=0), points[[0, 16]].mean(axis=0)
-    white = pv.themes.DocumentTheme()  # a theme of our own: nothing global is changed
+    white = pv.themes.DocumentTheme()  # our own theme: no global state is changed
     plotter = pv.Plotter(
         theme=white,
         off_screen=True,

@@ -1,4 +1,4 @@
-"""From an outline in the chart, or a mask of vertices, to a disk of the mesh: a loop of edges and the faces that it encloses."""
+"""Trace an outline in the chart, or a mask of vertices, as a disk of the mesh: a loop of edges and the faces inside it."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ log = logging.getLogger("facegraft")
 NEAR = 2.5  # distance, in edges, at which leaving the outline doubles an edge's price, ...
 NEAR_MM = 5.0  # ... but no more than this on a coarse mesh (and no less than one edge)
 INWARD = (
-    1.7  # how much farther a step inside the outline counts than one outside: lid and lip corners keep their margin
+    1.7  # factor on distances inside the outline, so that lid and lip corners keep their margin
 )
 BAND = 3.0  # half width of the band in which a loop may run, in those distances
 ALONG = 0.5  # price of an edge across the outline, on top of its length
-TURN = 1.6  # price of a right-angled turn, in NEAR distances: loops follow the mesh's own lines, not stairs across them
+TURN = 1.6  # price of a right-angled turn, in NEAR distances: loops follow the lines of the mesh, not stairs across them
 ON_LINE_MM = 1e-3
 GAP_MM = 6.0  # wanted distance between two disks of a set, ...
 GAP_EDGES = (2, 3)  # ... but no fewer and no more edges than these, ...
 GAP_MM_LEAST = 4.0  # ... and never less than this
-SPLINTER = 0.05  # a mask that gives way to another may fall apart: pieces below this share of the largest one's area are no disks
+SPLINTER = 0.05  # a mask cut by an earlier one may fall apart: pieces below this share of the largest one's area are dropped
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _priced_edges(surface: FaceSurface, disk: DiskOutline, blocked: Bools, half:
     near = distance < BAND * near_length
     ends = flat[edges]
     clear = crosses(ends[:, 0], ends[:, 1], disk.medial) == 0
-    if not half:  # a loop could otherwise change sides at a vertex that lies on the line, as a landmark may
+    if not half:  # otherwise a loop could change sides at a vertex on the line, such as a landmark
         clear &= ~lies_on(ends.reshape(-1, 2), disk.medial, ON_LINE_MM).reshape(-1, 2).any(axis=1)
     edges, length, distance, tangent = (
         edges[near & clear],
@@ -167,9 +167,9 @@ def _whole_loop(surface: FaceSurface, disk: DiskOutline, graph: TurnGraph) -> In
 
 
 def enclosed_disk(faces: Ints, vertex_count: int, loop: Ints, seed: int, name: str) -> Disk:
-    """The disk that a loop cuts off around a seed vertex, its loop turned so that the disk lies to its left.
+    """The disk that a loop cuts off around a seed vertex, with the loop turned so that the disk lies to its left.
 
-    Flooded over the faces without crossing the loop: lids' insides, nostrils and the mouth sac come along.
+    A flood fill over the faces that does not cross the loop: the inside of the lids, nostrils and mouth sac are included.
     Raises RegionMapError when the loop does not separate the seed from the rest of the skin.
     """
     if seed in set(loop.tolist()):
@@ -211,7 +211,7 @@ def nearest_skin(surface: FaceSurface, point: Floats) -> int:
 
 
 def keep_clear(face: FaceSurface, disk: Disk) -> Bools:
-    """Vertices [V] that another disk's loop must leave free: the disk itself and the rings around it."""
+    """Mask [V] of the vertices that another disk's loop must avoid: the disk itself and the rings around it."""
     count = len(face.vertices)
     around = face.vertices[np.column_stack([disk.loop, np.roll(disk.loop, -1)])]
     edge_length = float(np.median(np.linalg.norm(around[:, 0] - around[:, 1], axis=1)))
@@ -228,9 +228,9 @@ def keep_clear(face: FaceSurface, disk: Disk) -> Bools:
 def masked_disks(face: FaceSurface, mask: Ints, name: str) -> list[Disk]:
     """The disks that a mask of vertices covers: one for each connected piece of its faces, the largest first.
 
-    Holes in a piece are filled, as are the sockets behind its openings; a piece of less than SPLINTER of the largest one's area is
-    left out, with a warning. Raises RegionMapError, naming the mask, where it covers
-    no face, or a piece is bounded by a line that passes twice through a vertex.
+    Holes in a piece and the sockets behind its openings are filled; a piece of less than SPLINTER of the largest one's area is
+    left out, with a warning. Raises RegionMapError, naming the mask, where it covers no face, or the boundary of a piece passes
+    twice through a vertex.
     """
     count = len(face.vertices)
     member = np.zeros(count, dtype=bool)

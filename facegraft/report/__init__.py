@@ -11,9 +11,9 @@ PAGE = "index.html"
 
 
 def write_report(folder: Location, output: Location) -> Location:
-    """Write `output`/index.html about a run's folder (whatever stages it holds) or one dataset's folder; returns its path.
+    """Write `output`/index.html about a run's folder (with all or some stages) or one dataset's folder; returns its path.
 
-    The page is one file: pictures, charts and styles are inside it, and it loads nothing. It is written atomically.
+    The page is one file: pictures, charts and styles are embedded, and it loads nothing. It is written atomically.
     Raises ReportError where there is nothing to report on or this machine cannot draw, StoreError for damaged data.
     """
     # Imported here: the command line imports this package for every command, and VTK and matplotlib take seconds.

@@ -1,4 +1,4 @@
-"""What a section of the page is made of."""
+"""Building blocks of the page's sections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with a caption; None in its place says that it could not be made, and the caption why."""
+    """A picture with a caption; the picture is None if it could not be made, and the caption says why."""
 
     image: Image.Image | None
     caption: str
@@ -19,7 +19,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Pictures in rows of `columns`; `width` is the least width of a cell in CSS pixels."""
+    """Pictures in rows of `columns`; `width` is the minimum width of a cell in CSS pixels."""
 
     pictures: Sequence[Picture]
     columns: int
@@ -55,7 +55,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows; numeric columns are set right. A cell that starts with "✓" or "✗" is coloured."""
+    """A table of text; numeric columns are right-aligned. A cell that starts with "✓" or "✗" is coloured."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -65,7 +65,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; `missing` marks what the page lacks and why."""
+    """A paragraph; `missing` marks a note about content that could not be made."""
 
     text: str
     missing: bool = False

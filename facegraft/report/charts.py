@@ -1,4 +1,4 @@
-"""Charts as inline SVG, in the page's own ink: text and lines follow its light or dark colours."""
+"""Charts as inline SVG; text and lines follow the page's light or dark colours."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from facegraft.report.thresholds import (
     SEAM_RMS_P95_DEG,
 )
 
-# Colours that nothing else has; in the SVG they become the page's.
+# Placeholder colours that nothing else uses; in the SVG they are replaced by the page's colours.
 INK, FAINT, ALARM, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 _PAGE_COLOURS = {INK: "currentColor", FAINT: "var(--rule)", ALARM: "var(--alarm)", PAPER: "var(--card)"}
 
@@ -54,10 +54,10 @@ STYLE: Any = {
 }
 
 ONE, OTHER = label_colour(1), label_colour(2)
-"""Colours of two things that are not parts."""
+"""Colours of two series that are not parts."""
 
 HEAT = LinearSegmentedColormap.from_list("heat", [CLAY, "#f0b44c", "#d8533f", "#7a1f5c"])
-"""From clay (nothing) to dark red."""
+"""Colour map from clay (zero) to dark red."""
 
 DISTANCE = LinearSegmentedColormap.from_list(
     "distance", ["#8c2f23", "#d9694c", "#f3b99b", "#fbf6f0", "#a9cbdc", "#4b88ad", "#1d4668"]
@@ -67,7 +67,7 @@ DISTANCE = LinearSegmentedColormap.from_list(
 SIGN = LinearSegmentedColormap.from_list(
     "sign", [(0.0, "#6d1510"), (0.5, "#f0916a"), (0.5, "#74b4da"), (1.0, "#12385c")]
 )
-"""Signed distance of single points, with a step at zero: on which side a point lies is seen even beside the surface."""
+"""Signed distance of single points, with a step at zero, so that the side of a point is visible even near the surface."""
 
 
 def gradient(colours: Colormap, stops: int = 12) -> str:
@@ -77,7 +77,7 @@ def gradient(colours: Colormap, stops: int = 12) -> str:
 
 
 def to_svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as an SVG element for a page; `name` keeps its ids apart from those of other figures."""
+    """The figure as an SVG element for a page; `name` makes its ids different from those of other figures."""
     buffer = io.StringIO()
     FigureCanvasSVG(figure)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
@@ -93,7 +93,7 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
     text = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", text)
     for colour, page in _PAGE_COLOURS.items():
         text = text.replace(colour, page)
-    # matplotlib names its own fonts; the page's are as good and already there.
+    # matplotlib names its own fonts; use the page's instead.
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--sans)", text)
     text = re.sub(
         r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{label}">', text, count=1
@@ -102,14 +102,14 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
 
 
 def figure_of(width: float, height: float) -> Figure:
-    """An empty figure of inches."""
+    """An empty figure of the given size in inches."""
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.08))
 
 
 def quality_histograms(columns: Mapping[str, Floats], colours: Mapping[str, str], residual: Mapping[str, float]) -> str:
-    """Histograms of the quality figures of composites, one line a disk, thresholds as dashed verticals.
+    """Histograms of the quality figures of composites: one line per disk, thresholds as dashed vertical lines.
 
-    colours: disk → its colour. residual: disk → threshold of its residual in mm, where there is one.
+    colours: the colour of each disk. residual: the threshold in mm of each disk's residual, where there is one.
     """
     disks = list(colours)
     with matplotlib.rc_context(STYLE):
@@ -190,7 +190,7 @@ def _thresholds(axis: Axes, lines: Sequence[tuple[float, str]]) -> None:
 
 
 def _flips(axis: Axes, columns: Mapping[str, Floats], colours: Mapping[str, str]) -> None:
-    """Composites by flipped faces a disk: bars side by side at 0, 1, 2, … and a last one for all above."""
+    """Number of composites by flipped faces, for each disk: grouped bars at 0, 1, 2, … and a last one for larger counts."""
     most = 6
     width = 0.8 / len(colours)
     for number, (disk, colour) in enumerate(colours.items()):
@@ -268,14 +268,14 @@ def distance_agreement(pairs: Mapping[str, tuple[Floats, Floats]]) -> str:
         left.set_xlabel("recomputed from the surface (mm)")
         left.set_ylabel("stored (mm)")
         left.legend(loc="upper left", markerscale=3)
-        right.set_title("stored − recomputed (nanometres: what rounding to float32 leaves)")
+        right.set_title("stored − recomputed (nanometres: the rounding error of float32)")
         right.set_xlabel("recomputed from the surface (mm)")
         right.set_ylabel("difference (nm)")
         return to_svg(figure, "agreement", "Stored against recomputed signed distances")
 
 
 def item_times(stages: Mapping[str, Sequence[float]]) -> str:
-    """Seconds an item, by stage, on a logarithmic axis: one dot an item, the median as a bar."""
+    """Seconds per item, by stage, on a logarithmic axis: one dot per item, the median as a bar."""
     with matplotlib.rc_context(STYLE):
         figure = figure_of(11.2, 0.7 + 0.42 * len(stages))
         axis = figure.subplots()
@@ -288,7 +288,7 @@ def item_times(stages: Mapping[str, Sequence[float]]) -> str:
         axis.set_xscale("log")
         axis.set_yticks(range(len(stages)), list(stages))
         axis.invert_yaxis()
-        axis.set_xlabel("seconds an item (red: median)")
+        axis.set_xlabel("seconds per item (red: median)")
         axis.grid(axis="x", lw=0.5)
         axis.tick_params(axis="y", length=0)
-        return to_svg(figure, "times", "Seconds an item by stage")
+        return to_svg(figure, "times", "Seconds per item by stage")

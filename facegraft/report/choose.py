@@ -1,4 +1,4 @@
-"""Which items the page shows: the same ones for the same data, spread over the whole dataset."""
+"""Choose the items that the page shows: the same ones for the same data, spread over the whole dataset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 
 def spread(things: Sequence[T], count: int) -> list[T]:
-    """At most `count` of the things, evenly spaced, the first among them."""
+    """At most `count` of the things, evenly spaced and including the first."""
     if len(things) <= count:
         return list(things)
     return [things[i * len(things) // count] for i in range(count)]
@@ -34,7 +34,7 @@ def heads_grid(
 
 
 def composites_shown(rows: Sequence[Row], parts: Parts, count: int) -> list[Row]:
-    """Composites of one donor, then composites of several, about half of each where both are there; self-grafts only without others."""
+    """Composites of one donor, then of several donors, about half of each if there are both; self-grafts only if there are no others."""
     others = [row for row in rows if not parts.is_self_graft(row)]
     if not others:
         return spread(rows, count)

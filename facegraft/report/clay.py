@@ -1,4 +1,4 @@
-"""How heads look: clay with the light that reaches each vertex baked in, tinted parts, eyes and teeth in their own colours."""
+"""The look of heads: clay with ambient occlusion baked in per vertex, tinted parts, eyes and teeth in their own colours."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ EYEBALL, IRIS, TEETH, GUMS = "#f4f2ee", "#5b6a76", "#f1ece0", "#c79a92"
 SOCKET_SHADE = 0.72
 TEETH_LIGHT, EYE_LIGHT = 0.80, 0.85
 TINT = 0.62
-"""How far a tinted part goes from clay to its colour."""
+"""Share of the part's colour in the tint of a part; the rest is clay."""
 
 IRIS_DEG = 25.0
 """Half angle of the iris as seen from the centre of the eyeball: 5.5 to 6 mm on a radius of 12 to 13 mm."""
 
-# Overlays that renderers make transparent; drawn as clay they would cover the eyes.
+# Overlays that renderers draw as transparent; as clay they would cover the eyes.
 LEFT_OUT = ("lash", "occ", "blend", "lacrimal")
 
 OCCLUSION_RAYS = 48
@@ -35,7 +35,7 @@ DENSE_CELLS = 8000
 
 
 def rgb(colour: str) -> Floats:
-    """ "#rrggbb" → [3] in 0..1."""
+    """The colour "#rrggbb" as [3] in 0..1."""
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
 
 
@@ -46,7 +46,7 @@ def part_palette() -> Floats:
 
 @dataclass(frozen=True)
 class HeadLook:
-    """What all heads of one topology share: faces drawn [f, 3], colours [V, 3], light [V] in 0..1, part labels [V]."""
+    """Data shared by all heads of one topology: drawn faces [f, 3], colours [V, 3], light [V] in 0..1, part labels [V]."""
 
     faces: Ints
     colours: Floats
@@ -73,7 +73,7 @@ class HeadLook:
 
 
 def head_look(vertices: Floats, faces: Ints, region_map: RegionMap | None, labels: Labels | None) -> HeadLook:
-    """The look of a topology, its light taken on one typical head [V, 3]."""
+    """The look of a topology, with the light computed on one typical head [V, 3]."""
     count = len(vertices)
     colours = np.tile(rgb(CLAY), (count, 1))
     drawn = np.ones(count, dtype=bool)
@@ -81,7 +81,7 @@ def head_look(vertices: Floats, faces: Ints, region_map: RegionMap | None, label
     shade = np.ones(count)
     least = np.zeros(
         count
-    )  # a typical head has its lips closed and its eyes behind lids: these would stay dark when they open
+    )  # on a typical head, lips and lids cover teeth and eyes, which would stay dark on heads that open them
     for name, group in (region_map.groups if region_map else {}).items():
         members = group.vertices
         if group.role == "socket":
@@ -104,7 +104,7 @@ def head_look(vertices: Floats, faces: Ints, region_map: RegionMap | None, label
 
 
 def surface_look(vertices: Floats, faces: Ints, labels: Labels) -> HeadLook:
-    """The look of one mesh with part labels [v], for itself alone."""
+    """The look of a single mesh with part labels [v]."""
     return HeadLook(faces, np.tile(rgb(CLAY), (len(vertices), 1)), _opened(ambient_light(vertices, faces)), labels)
 
 
@@ -118,25 +118,25 @@ def _eyeball(vertices: Floats) -> Floats:
 
 
 def _opened(light: Floats) -> Floats:
-    """Ambient light as a factor on the colour: never black, and full where half a sphere is open."""
+    """Ambient light as a factor on the colour: never black, and 1 where the whole half sphere is open."""
     return np.asarray(0.36 + 0.64 * np.clip(1.15 * light, 0, 1) ** 0.8)
 
 
 def ambient_light(vertices: Floats, faces: Ints, rays: int = OCCLUSION_RAYS) -> Floats:
     """Share [V] of the light of a uniform sky that reaches each vertex (ambient occlusion by rays, cosine weighted).
 
-    The same directions serve every vertex, and the result is smoothed once over the edges, so that few rays suffice.
+    All vertices use the same directions, and the result is smoothed once over the edges, so that few rays suffice.
     """
     light = _sky_share(vertices, faces, vertices, vertex_normals(vertices, faces), rays)
     return _smoothed_over_edges(light, faces, 1)
 
 
 def dense_mesh_light(vertices: Floats, faces: Ints, normals: Floats) -> Floats:
-    """Light [V] in 0..1 as a factor on the colours of a mesh of many small triangles, such as marching cubes give.
+    """Light [V] in 0..1 as a factor on the colours of a mesh of many small triangles, such as the output of marching cubes.
 
-    Rays see a coarse mesh: one vertex for each cell of a grid with about DENSE_CELLS cells on the surface (vertices whose
-    normals point into different octants are kept apart, so that the two lips do not mix). All vertices of a cell get
-    its light, which is then smoothed over the edges about as far as a cell is wide.
+    Rays are cast against a coarse mesh: one vertex for each cell of a grid with about DENSE_CELLS cells on the surface
+    (vertices whose normals point into different octants are kept apart, so that the two lips do not mix). All vertices of
+    a cell get its light, which is then smoothed over the edges by about the width of a cell.
     """
     step = float(np.sqrt(face_areas(vertices, faces).sum() / DENSE_CELLS)) or 1.0
     place = np.floor((vertices - vertices.min(axis=0)) / step).astype(np.int64)
@@ -169,7 +169,7 @@ def _sky_share(vertices: Floats, faces: Ints, points: Floats, normals: Floats, r
 
 def _smoothed_over_edges(values: Floats, faces: Ints, times: int) -> Floats:
     """Values [V], averaged `times` times over each vertex and its neighbours."""
-    # An inner edge counts twice and a border edge once, which matters little: finding unique edges would take longer than the rays.
+    # An inner edge counts twice and a border edge once; the difference is small, and finding unique edges takes longer than the rays.
     ends = np.concatenate([faces.ravel(), np.roll(faces, -1, axis=1).ravel()])
     others = np.concatenate([np.roll(faces, -1, axis=1).ravel(), faces.ravel()])
     shape = (len(values), len(values))

@@ -1,4 +1,4 @@
-"""From a folder to the page: gather, measure, draw, put together."""
+"""Make the page from a folder: gather, measure, draw, assemble."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from facegraft.store.remote import Location
 
 @dataclass(frozen=True)
 class SectionMaker:
-    """One section of the page: a function of the page's materials, which may have nothing to say (None), and whether it draws pictures."""
+    """One section of the page: a function of the page's materials (None: the section is left out), and whether it draws pictures."""
 
     make: Callable[[Page], Section | None]
     draws: bool = False
@@ -36,14 +36,14 @@ SECTIONS = (
     SectionMaker(lambda page: sections.rejects(page.found)),
     SectionMaker(lambda page: sections.timings(page.found)),
 )
-"""The sections in the order of the page: a new one is a function and an entry here."""
+"""The sections in the order of the page. A new section is a function and an entry here."""
 
 
 def compose_page(folder: Location) -> str:
     """The HTML of the report about a folder. Raises ReportError, StoreError."""
     page = Page(gather(folder))
     made: dict[SectionMaker, Section | None] = {}
-    # The probe starts a process that takes seconds; what needs no picture is computed meanwhile.
+    # The probe starts a process that takes seconds; meanwhile compute everything that needs no picture.
     with start_probe() as probe:
         try:
             _ = page.measured
@@ -58,7 +58,7 @@ def compose_page(folder: Location) -> str:
 
 
 def subtitle(found: Gathered) -> str:
-    """One line on what the folder holds."""
+    """One line about the content of the folder."""
     held = [f"{len(facts.written):,} {facts.kind}" for facts in found.stages.values() if facts.dataset is not None]
     topology = found.region_map.name if found.region_map else "unnamed"
     return f"{', '.join(held)}; topology {topology}."

@@ -1,6 +1,6 @@
-"""Picture sheets of decoded heads: a grid of tiles in clay, in the colours of the parts, or with lengths painted on.
+"""Picture sheets of decoded heads: a grid of tiles in clay, in the colours of the parts, or coloured by lengths.
 
-All tiles of a sheet share the framing and the colour scale, so that sizes and colours can be compared across it.
+All tiles of a sheet share the framing and the colour scale, so that sizes and colours can be compared.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from facegraft.surfaces.normals import vertex_normals
 
 TILE_HEIGHT = 360
 MARGIN = 1.04
-"""Height and width of a tile, in those of the heads' common frame."""
+"""Height and width of a tile, as a multiple of the heads' common frame."""
 
 STRETCH = 0.2
-"""How far, in sizes of a typical head, the frame follows heads that are larger; what lies beyond is cut off."""
+"""Growth limit of the frame for larger heads, in sizes of a typical head; anything beyond is cut off."""
 
 OUTLIERS = (0.02, 99.98)
-"""Percentiles of the vertices between which a head is framed: single floating triangles do not shrink the picture."""
+"""Percentiles of the vertices between which a head is framed, so that single floating triangles do not shrink the picture."""
 
 VALUE_SHADE = 0.55
-"""Share of the occlusion that painted lengths keep: colours stay near those of the colour bar, and the shape readable."""
+"""Strength of the occlusion on heads coloured by lengths: colours stay near the colour bar's, and the shape stays visible."""
 
 PAPER, INK, GREY = "#ffffff", "#1d1d22", "#55555c"
 
@@ -48,8 +48,8 @@ class Tile:
     """A head in its place on a sheet, checked when it is made.
 
     vertices [n, 3] in mm (+y up, +z out of the face, +x the subject's left), faces [m, 3] counter-clockwise from
-    outside; values [n] are lengths in mm ≥ 0, parts [n] part labels. With values the head is painted by them, else
-    with parts in their colours, else it is clay. turn_deg 0 looks at the face from the front, 90 from its left side.
+    outside; values [n] are lengths in mm ≥ 0, parts [n] part labels. A head with values is coloured by them, else by its
+    parts if given, else it is clay. turn_deg 0 looks at the face from the front, 90 from its left side.
     Raises ReportError, naming the tile by its caption, for arrays that are empty, not finite, or do not fit together.
     """
 
@@ -124,12 +124,12 @@ def face_sheet(
     tile_height: int = TILE_HEIGHT,
     studio: Studio | None = None,
 ) -> Image.Image:
-    """The sheet as an RGB picture on white; None among the tiles leaves a place empty, and short rows end early.
+    """The sheet as an RGB picture on white; a tile that is None leaves its cell empty, and rows may be short.
 
-    Tiles of the same vertices and faces arrays share their light. A colour bar in mm stands at the right where a tile has
-    values; without `colour_limit_mm` it ends at a round number near their 98th percentile. Parts in colour have a
-    legend below where `part_names` (by label, the remainder first) says what they are. An open `studio` saves the seconds that opening one takes.
-    Raises ReportError for a sheet without tiles, titles that do not match, and where this machine cannot draw.
+    Tiles with the same vertices and faces arrays share their light. If a tile has values, there is a colour bar in mm at
+    the right; without `colour_limit_mm` it ends at a round number near their 98th percentile. If `part_names` (by label,
+    the remainder first) is given, coloured parts have a legend below. Passing an open `studio` saves the seconds of opening
+    one. Raises ReportError for a sheet without tiles, titles that do not match, and where this machine cannot draw.
     """
     tiles = [tile for row in rows for tile in row if tile is not None]
     columns = max((len(row) for row in rows), default=0)
@@ -142,7 +142,7 @@ def face_sheet(
         raise ReportError(f"tiles {tile_height} pixels high are too small to show a head; give 48 or more")
     values = [tile.values for tile in tiles if tile.values is not None]
     limit = (nice_limit(values) if values else 1.0) if colour_limit_mm is None else float(colour_limit_mm)
-    ticks(limit)  # refuses a limit that is none before anything is drawn
+    ticks(limit)  # raises for a wrong limit before anything is drawn
     with _studio(studio) as open_studio:
         pictures, (width, height) = _draw(open_studio, rows, limit, tile_height)
     page = _Page(width, height, rows, columns, row_titles, column_titles, title)
@@ -156,7 +156,7 @@ def face_sheet(
 
 
 def write_face_sheet(path: Path, rows: Rows, **options: Any) -> Path:
-    """face_sheet as a PNG file, written whole or not at all; options are face_sheet's. Returns the path.
+    """Write a `face_sheet` as a PNG file, atomically; the options are those of `face_sheet`. Returns the path.
 
     Raises ReportError as face_sheet does, StoreError where the file cannot be written.
     """
@@ -183,7 +183,7 @@ Place = tuple[int, int]
 def _draw(
     studio: Studio, rows: Rows, limit: float, tile_height: int
 ) -> tuple[list[tuple[Image.Image, Place]], tuple[int, int]]:
-    """Pictures with their (row, column), and the size of all of them in pixels."""
+    """The tiles' pictures with their (row, column), and their common size in pixels."""
     frame = SheetFrame(rows)
     size = (round(tile_height * frame.width / frame.height), tile_height)
     lit: dict[tuple[int, int], tuple[Floats, Floats]] = {}
@@ -203,9 +203,9 @@ def _draw(
 
 
 class SheetFrame:
-    """One framing for a sheet: the same distance for all views, and for each view a focus that centres the heads.
+    """The framing of a sheet: the same distance for all views, and for each view a focus that centres the heads.
 
-    A typical head is the median box of the first row that holds any; the frame holds it and follows larger heads anywhere
+    The typical head is the median box of the first row with heads; the frame contains it, and grows for larger heads anywhere
     on the sheet by up to STRETCH of its size. width and height are those of the picture at the focus, in mm.
     """
 
@@ -245,7 +245,7 @@ class SheetFrame:
 
 
 def _some(vertices: Floats) -> Floats:
-    """Every so many-th vertex: a box of 10,000 is that of all of them to a fraction of a pixel."""
+    """Every n-th vertex: the box of 10,000 vertices equals that of all to a fraction of a pixel."""
     return vertices[:: max(1, len(vertices) // 10_000)]
 
 
@@ -258,7 +258,7 @@ def view_axes(turn_deg: float) -> Floats:
 
 
 class _Page:
-    """Where things lie on the sheet: title, column titles, rows of tiles with captions, legend below, colour bar at the right."""
+    """Layout of the sheet: title, column titles, rows of tiles with captions, legend below, colour bar at the right."""
 
     def __init__(
         self,
@@ -309,11 +309,11 @@ class _Page:
                 self._text(text, self.caption_font, (self._x(column), y + height + self.gap // 2), width, GREY)
 
     def put(self, picture: Image.Image, row: int, column: int) -> None:
-        """A tile's picture (RGBA) in its place."""
+        """Paste a tile's picture (RGBA) into its cell."""
         self._canvas.paste(picture, (self._x(column), self.row_tops[row]), picture.getchannel("A"))
 
     def colour_bar(self, limit: float, label: str, *, beyond: bool) -> None:
-        """The scale at the right, with a tip on top where values lie beyond it."""
+        """Draw the scale at the right, with a triangle on top where values exceed it."""
         tall = min(round(1.5 * self.tile[1]), round(0.9 * (self.bottom - self.top)))
         wide, x = max(8, round(0.045 * self.tile[1])), self.right + self.pad
         top = (self.top + self.bottom - tall) // 2
@@ -338,7 +338,7 @@ class _Page:
         self._used[0] = max(self._used[0], round(reach) + self.gap // 2 + turned.width + self.pad // 2)
 
     def legend(self, entries: dict[str, str]) -> None:
-        """Names of the parts beside their colours, as they are on the heads, below the tiles."""
+        """Draw the legend below the tiles: the parts' names next to their colours as on the heads."""
         side = round(0.75 * self.line)
         lengths = [side + self.gap // 2 + self.caption_font.getlength(name) + 2 * self.gap for name in entries]
         x = self.left + (self.right - self.left - (sum(lengths) - 2 * self.gap)) / 2
@@ -352,7 +352,7 @@ class _Page:
         self._used[1] = max(self._used[1], self.bottom + self.gap + self.line + self.pad)
 
     def image(self) -> Image.Image:
-        """The sheet, without the room that nothing took."""
+        """The sheet, cropped to its content."""
         width, height = self._used
         return self._canvas.crop((0, 0, width, height))
 
@@ -366,7 +366,7 @@ class _Page:
 def _write(
     pen: ImageDraw.ImageDraw, lines: Sequence[str], font: ImageFont.FreeTypeFont, at: Place, width: int | None, ink: str
 ) -> None:
-    """Lines from `at` down, centred within `width` or, without it, from the left."""
+    """Draw lines of text from `at` down, centred within `width` or, without it, left-aligned."""
     x, y = at
     for number, line in enumerate(lines):
         indent = 0.0 if width is None else (width - font.getlength(line)) / 2
@@ -374,7 +374,7 @@ def _write(
 
 
 def _font(size: float, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along."""
+    """DejaVu Sans, which ships with matplotlib."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), max(11, round(size)))
 

@@ -32,7 +32,7 @@ from facegraft.vocabulary import COMPOSITE
 
 HEADS_WIDE, EXPRESSIONS_HIGH, COMPOSITES_SHOWN = 8, 5, 8
 REST = "#9c9691"
-"""Points of no part: clay would drown in the page behind them."""
+"""Colour of points without a part: clay would not stand out from the page."""
 SMALL, LARGE = 330, 470
 DONORS_SHOWN = 3
 
@@ -63,8 +63,8 @@ def composites(page: Page) -> Section:
     """Rows of donor, recipient and composite, or of three donors, recipient and composite."""
     found, scenes = page.found, page.scenes
     lead = (
-        "Each row: where the parts come from, the recipient, and the composite from the front with the grafted parts tinted and turned "
-        "in plain clay. First composites with one donor for all parts, then those whose parts have donors of their own."
+        "Each row: the donors of the parts, the recipient, and the composite from the front with the grafted parts tinted and turned "
+        "in plain clay. First composites with one donor for all parts, then composites with a different donor for each part."
     )
     dataset = found.dataset("composites")
     if dataset is None or scenes is None:
@@ -84,7 +84,7 @@ def _composite_row(found: Gathered, scenes: HeadScenes, dataset: Dataset, row: M
     def person(subject: str, what: str, turn: float, tinted: tuple[int, ...]) -> Picture:
         head = found.neutral_head(subject)
         if head is None:
-            return Picture(None, subject, "head not there")
+            return Picture(None, subject, "head is missing")
         image = scenes.head(f"neutral/{subject}", head["vertices"], head["landmarks"], turn, tinted, LARGE)
         return Picture(image, subject, what)
 
@@ -125,12 +125,12 @@ def _donor_of(names: list[str], donors: int) -> str:
 def seams(page: Page) -> Section:
     """Displacement against the recipient as a colour map, and seam excess along the loops."""
     found, topology, scenes, measured = page.found, page.topology, page.scenes, page.measured
-    lead = "What grafting did to the recipients, averaged over composites (self-grafts left out) and drawn on the mean head."
+    lead = "Changes of the recipients by grafting, averaged over composites (without self-grafts) and drawn on the mean head."
     title = "Seams"
     if found.dataset("composites") is None or topology is None or scenes is None:
         return Section("seams", title, lead, [Text(found.missing("composites"), missing=True)])
     if measured is None:
-        why = "No composite here has its recipient and donors at hand (only self-grafts, or their neutral heads are gone)."
+        why = "There is no composite whose recipient and donors are available (there are only self-grafts, or neutral heads are missing)."
         return Section("seams", title, lead, [Text(why, missing=True)])
     moved_top = _round_up(float(measured.displacement.max())) or 1.0
     excess = np.concatenate(list(measured.excess.values()))
@@ -178,7 +178,7 @@ def surfaces(page: Page) -> Section:
     item = dataset[row["key"]]
     vertices, faces = item["vertices"].astype(np.float64), item["faces"].astype(np.int64)
     look = surface_look(vertices, faces, item["vertex_parts"])
-    # Drawn apart, each with its own normals, so that the rim of a cut is an edge and not a smear.
+    # Drawn separately, each with its own normals, so that the rim of a cut is a sharp edge.
     cut = item["face_cut"].astype(bool)
     pieces = [replace(look, faces=faces[chosen]) for chosen in (~cut, cut) if chosen.any()]
     low, high = vertices.min(axis=0), vertices.max(axis=0)
@@ -263,8 +263,8 @@ def morph(page: Page) -> Section:
     """The stages from a composite to the template."""
     found, topology, scenes = page.found, page.topology, page.scenes
     lead = (
-        "The way from a composite to the template, as stored for the model: registered skin points at every stage, joined here to a mesh. "
-        "Tinted: parts that are the template's by then."
+        "The morph from a composite to the template, as stored for the model: registered skin points at every stage, joined here to a mesh. "
+        "Tinted: parts that are already the template's."
     )
     title = "Template morph"
     dataset = found.dataset("composites")
@@ -292,7 +292,7 @@ def morph(page: Page) -> Section:
         moved = tuple(range(1, min(number - 1, len(parts)) + 1))  # the template's part k is in place at stage k + 1
         image = scenes.morph_stage(stages[number], mesh, marks[number], moved, LARGE)
         pictures.append(Picture(image, f"{number}  {caption}", key if number == 0 else ""))
-    said = f"{len(stage_vertices):,} points a stage. Stages 0 and 1 are the same where the item is neutral, as composites are."
+    said = f"{len(stage_vertices):,} points per stage. Stages 0 and 1 are the same where the item is neutral, as composites are."
     return Section("morph", title, lead, [_legend(parts), Sheet(pictures, min(len(captions), 6), 130), Text(said)])
 
 

@@ -1,4 +1,4 @@
-"""What there is to report on: the stages found in a folder, each with its dataset, its run, its rejects and its timings."""
+"""Gather the content of a report: the stages found in a folder, each with its dataset, its run, its rejects and its timings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from facegraft.vocabulary import KINDS, NEUTRAL
 
 @dataclass(frozen=True)
 class Timings:
-    """Of the shards whose log is there: worker seconds, processes, and seconds by item key."""
+    """Timings of the shards that have a log: worker seconds, processes, and seconds by item key."""
 
     shards: int
     seconds: float
@@ -43,7 +43,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class StageFacts:
-    """One stage's folder. `dataset` is None, and `problem` says why, where the folder is there but cannot be reported on."""
+    """One stage's folder. If the folder exists but cannot be reported on, `dataset` is None and `problem` says why."""
 
     kind: str
     folder: Location
@@ -64,7 +64,7 @@ class StageFacts:
 
     @property
     def rejects(self) -> dict[str, list[str]]:
-        """reason → keys, the most frequent reason first."""
+        """Keys by reason, the most frequent reason first."""
         found: dict[str, list[str]] = {}
         for row in self.rows:
             if row["status"] == "rejected":
@@ -84,7 +84,7 @@ class StageFacts:
         )
 
     def changed_parameters(self) -> dict[str, Any]:
-        """Parameters of the run that differ from the stage's defaults (from those of its preset, where it has one)."""
+        """Parameters of the run that differ from the stage's defaults, or from the defaults of its preset if it has one."""
         if self.run is None:
             return {}
         given = self.run.parameters
@@ -95,7 +95,7 @@ class StageFacts:
         fixed = {name for name, spec in kind.model_fields.items() if spec.is_required() or name == "preset"}
         try:
             default = kind.parse({name: given[name] for name in fixed if name in given}).as_json()
-        except ParameterError:  # of another version, which knew other values: show everything
+        except ParameterError:  # made by another version, which had other values: show everything
             return dict(given)
         shown = {name: value for name, value in given.items() if name in fixed or value != default.get(name)}
         if "preset" in shown and shown["preset"] == kind.model_fields["preset"].default:
@@ -134,7 +134,7 @@ class Gathered:
     stages: Mapping[str, StageFacts] = field(default_factory=dict)
 
     def dataset(self, kind: str) -> Dataset | None:
-        """The readable dataset of a kind, if it is there and has items."""
+        """The readable dataset of a kind, or None if it is missing or has no items."""
         facts = self.stages.get(kind)
         return facts.dataset if facts is not None and facts.dataset is not None and len(facts.dataset) else None
 
@@ -147,7 +147,7 @@ class Gathered:
 
     @cached_property
     def region_map(self) -> RegionMap | None:
-        """The region map of the topology, from the first stage that brings one."""
+        """The region map of the topology, from the first stage that has one."""
         for facts in self.stages.values():
             if facts.dataset is not None and (found := facts.dataset.region_map) is not None:
                 return RegionMap.from_json(found)
@@ -155,7 +155,7 @@ class Gathered:
 
     @cached_property
     def parts(self) -> Parts | None:
-        """The parts of the items, from the first dataset that has any; None where there are only heads."""
+        """The parts of the items, from the first dataset with parts; None where there are only heads."""
         schemas = (facts.dataset.schema for facts in self.stages.values() if facts.dataset is not None)
         return next((schema.parts for schema in schemas if schema.parts is not None), None)
 
@@ -168,7 +168,7 @@ class Gathered:
 
     @cached_property
     def neutral(self) -> dict[str, tuple[str, str]]:
-        """subject → (kind, key) of its neutral head: among the heads, or as its graft onto itself."""
+        """For each subject, (kind, key) of its neutral head, from the heads or from its self-graft."""
         found: dict[str, tuple[str, str]] = {}
         for row in self.stages["composites"].written if self.dataset("composites") else []:
             if self.is_self_graft(row):
@@ -179,11 +179,11 @@ class Gathered:
         return found
 
     def is_self_graft(self, row: Mapping[str, Any]) -> bool:
-        """Whether a composite is its recipient's own neutral head."""
+        """Whether a composite is a self-graft, that is, its recipient's own neutral head."""
         return self.parts is not None and self.parts.is_self_graft(row)
 
     def neutral_head(self, subject: str) -> dict[str, NDArray[np.float64]] | None:
-        """Vertices and landmarks of a subject's neutral head, in mm; None where it is not there."""
+        """Vertices and landmarks of a subject's neutral head, in mm; None where it is missing."""
         if subject not in self.neutral:
             return None
         kind, key = self.neutral[subject]
@@ -193,9 +193,9 @@ class Gathered:
 
 
 def gather(folder: Location) -> Gathered:
-    """Look at a run's folder (heads, composites, surfaces, samples: what there is of them) or at one dataset's folder.
+    """Read a run's folder (those of heads, composites, surfaces, samples that exist) or one dataset's folder.
 
-    Raises ReportError where there is nothing, or nothing readable, and StoreError for a damaged run record.
+    Raises ReportError where there is no readable dataset, and StoreError for a damaged run record.
     """
     if _is_stage(folder):
         found = [_stage(folder, None)]
@@ -227,7 +227,7 @@ def _stage(folder: Location, kind: str | None) -> StageFacts:
 
 
 def _timings(folder: Location, dataset: Dataset) -> Timings | None:
-    """What the workers noted beside the dataset; logs are not part of it, so those that are gone or cut short are left out."""
+    """Timings from the workers' logs. Logs are not part of the dataset, so missing or truncated ones are skipped."""
     seconds, items, processes, shards = 0.0, dict[str, float](), set[tuple[str, int]](), 0
     for shard in dataset.shards:
         path = folder / LOG_FOLDER / f"{shard.stem}.json"

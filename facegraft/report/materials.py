@@ -1,4 +1,4 @@
-"""What the sections of a page are made from: the data that was found, and what several of them draw with."""
+"""The materials of a page's sections: the data that was found, and scenes that several sections draw."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRAMED = 12
 
 
 class Topology:
-    """Heads of the run as they are drawn: dataset to take faces from, template, framing, look."""
+    """How the run's heads are drawn: the dataset with the faces, template, framing and look."""
 
     def __init__(self, found: Gathered) -> None:
         self.found = found
@@ -29,7 +29,7 @@ class Topology:
         self.region_map = found.region_map
         subjects = spread(sorted(found.neutral), FRAMED)
         heads = [head for subject in subjects if (head := found.neutral_head(subject)) is not None]
-        if not heads:  # no neutral head anywhere: any head serves for framing
+        if not heads:  # no neutral head anywhere: use any head for the framing
             heads = [
                 {name: dataset.read(key, name).astype(np.float64) for name in ("vertices", "landmarks")}
                 for key in spread(dataset.keys(), FRAMED)
@@ -48,26 +48,26 @@ class Topology:
 
 @dataclass
 class Page:
-    """The materials of one page. The studio opens when the first picture is drawn: before that, only `found` and `measured` are there."""
+    """The materials of one page. The studio opens for the first picture: before that, only `found` and `measured` can be used."""
 
     found: Gathered
     opened: Studio | None = None
 
     @property
     def studio(self) -> Studio:
-        """Where pictures are drawn."""
-        assert self.opened is not None, "a section that draws is made after the studio has been opened"
+        """The studio in which pictures are drawn."""
+        assert self.opened is not None, "a section with pictures can only be made after the studio has been opened"
         return self.opened
 
     @cached_property
     def topology(self) -> Topology | None:
-        """The heads as they are drawn; None where there are no registered heads."""
+        """How the heads are drawn; None where there are no registered heads."""
         registered = self.found.dataset("heads") or self.found.dataset("composites")
         return Topology(self.found) if registered else None
 
     @cached_property
     def measured(self) -> SeamMap | None:
-        """What grafting did, averaged over composites; None where there are none to measure."""
+        """Measures of grafting, averaged over composites; None where no composite can be measured."""
         found, topology, composites = self.found, self.topology, self.found.dataset("composites")
         if topology is None or topology.region_map is None or found.regions is None or composites is None:
             return None

@@ -1,4 +1,4 @@
-"""What a report shows of a model that was trained in the folder's model/: its curve, its fits and a swap."""
+"""The report's section about a model that was trained in the folder's model/: its loss curve, its fits and a swap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from facegraft.store.remote import Location
 
 FOLDER = "model"
 NOT_TERMS = ("step", "loss", "split", "points_per_s", "step_ms", "data_wait_ms", "lr", "grad_norm")
-"""What a record of the log holds beside the terms of the loss."""
+"""Fields of a log record that are not terms of the loss."""
 PICTURES = (
     ("scores/fits.png", "Truth and fit of held-out heads."),
     ("swap/sheet.png", "One part, swapped by exchanging its latent code."),

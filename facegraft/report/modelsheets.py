@@ -1,4 +1,4 @@
-"""Picture sheets of what the model's commands decode. They take plain arrays, so that nothing here needs torch."""
+"""Picture sheets of the heads that the model's commands decode. They take plain arrays, so nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_edit_sheet(path: Path, command: str, heads: Sequence[Any], title: str)
 def _tile(head: Any, *, painted: bool = False, caption: str | None = None, turn_deg: float = 0.0) -> Tile:
     values = None
     if painted and head.displacement_mm is not None:
-        # Where the other head has no counterpart nothing is known; the plain clay of 0 stands for it.
+        # Where the other head has no counterpart, the displacement is unknown and drawn as clay (0).
         values = np.nan_to_num(head.displacement_mm, nan=0.0)
     return Tile(
         head.vertices_mm, head.faces, values, caption=head.label if caption is None else caption, turn_deg=turn_deg
@@ -53,7 +53,7 @@ def _interpolate(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[st
         rows.append([_tile(first, caption=""), *(_tile(head, caption=_percent(head)) for head in moved)])
         rows.append([None, *(_tile(head, painted=True, caption="") for head in moved)])
         titles += [str(moved[0].part), ""]
-    # The remainder moves the whole head, and would leave the parts' maps pale.
+    # The remainder moves the whole head; on its scale the parts' maps would be pale.
     lengths = [head.displacement_mm for head in heads if head.displacement_mm is not None and head.part != REM]
     limit = max((float(np.nanpercentile(length, 99.5)) for length in lengths), default=0.0)
     return rows, {"row_titles": titles, "colour_limit_mm": round(limit, 1) or None}

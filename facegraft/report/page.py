@@ -1,4 +1,4 @@
-"""The page: sections into one HTML file that needs nothing besides itself."""
+"""Render the page: all sections in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 
 def encode_all(images: Sequence[Image.Image]) -> dict[int, str]:
-    """id of each picture → its data URI; each is encoded once."""
+    """The data URI of each picture, by its id; each is encoded once."""
     distinct = list({id(image): image for image in images}.values())
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip(map(id, distinct), pool.map(data_uri, distinct), strict=True))

@@ -1,4 +1,4 @@
-"""The colour scale of lengths painted on heads: from clay, where nothing differs, in steps that look equally large."""
+"""The colour scale for lengths on heads: it starts at clay (0) and its steps look equally large."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from facegraft.report.clay import rgb
 from facegraft.report.errors import ReportError
 
 ANCHORS = (CLAY, "#f2ab45", "#dc4f3c", "#96205f", "#3c1358")
-"""Clay, amber, red, plum, indigo: each darker than the one before, so that the order survives a grey print."""
+"""Clay, amber, red, plum, indigo: each darker than the one before, so that the order is visible in grey too."""
 
 NICE = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
@@ -57,10 +57,10 @@ def length_colours(steps: int = 256) -> ListedColormap:
 
 
 def nice_limit(values: Sequence[Floats]) -> float:
-    """An end for the scale of all these values (≥ 0): their 98th percentile, rounded up to a round number; 1 if all are 0.
+    """The end of the scale for these values (≥ 0): their 98th percentile, rounded up to a round number; 1 if all are 0.
 
-    Values under a twentieth of the 99.5th percentile are not counted: where one part of the face moved and the rest
-    rests, the scale is that of the part.
+    Values under a twentieth of the 99.5th percentile are ignored: where only one part of the face moved, the scale is
+    set by that part.
     """
     together = np.concatenate([np.ravel(part) for part in values])
     counted = together[together > 0.05 * np.percentile(together, 99.5)]
@@ -72,7 +72,7 @@ def nice_limit(values: Sequence[Floats]) -> float:
 
 
 def ticks(limit: float) -> list[float]:
-    """Round numbers from 0 to `limit`, its end among them. Raises ReportError unless the limit is a positive number."""
+    """Round numbers from 0 to `limit`, including both ends. Raises ReportError unless the limit is a positive number."""
     if not (np.isfinite(limit) and limit > 0):
         raise ReportError(
             f"the end of the colour scale is {limit} mm; give a positive number, or none to choose it by the values"

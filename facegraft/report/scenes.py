@@ -1,4 +1,4 @@
-"""The pictures of the page: heads framed alike, composites beside their donors, seams, points, the template morph."""
+"""The pictures of the page: heads with one framing, composites, seams, points, the template morph."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WIDE = 0.86
 
 @dataclass(frozen=True)
 class Framing:
-    """Where heads of a topology are looked at: offset [3] of the focus from the mean of the canthi, height of the picture."""
+    """The framing of a topology's heads: offset [3] of the focus from the mean of the canthi, and height of the picture."""
 
     offset: Floats
     height: float
@@ -39,7 +39,7 @@ class Framing:
 
 
 def frame_heads(heads: Sequence[tuple[Floats, Floats]], surface: Ints | None = None) -> Framing:
-    """A framing that holds each of these heads (vertices [V, 3], landmarks [68, 3]) from the crown to below the chin."""
+    """A framing that contains each of these heads (vertices [V, 3], landmarks [68, 3]) from the crown to below the chin."""
     tops, chins, depths = [], [], []
     for vertices, landmarks in heads:
         eyes = landmarks[list(CANTHI)].mean(axis=0)
@@ -64,7 +64,7 @@ class HeadScenes:
     def head(
         self, name: str, vertices: Floats, landmarks: Floats, turn_deg: float, tinted: tuple[int, ...], height: int
     ) -> Image.Image:
-        """One head; the same picture is drawn once (`name` tells heads apart)."""
+        """One head; the same picture is drawn only once (`name` identifies the head)."""
         made = (name, turn_deg, tinted, height)
         if made not in self._made:
             camera = self.framing.camera(landmarks, turn_deg)
@@ -109,7 +109,7 @@ class HeadScenes:
         return self.studio.shoot(bodies, self.framing.camera(landmarks, turn_deg), portrait(height))
 
     def _curve(self, vertices: Floats, loop: Ints, colours: Floats, width: float) -> Body:
-        # Raised a little, or the skin would hide half of the line.
+        # Raised a little, since the skin would hide half of the line.
         normals = vertex_normals(vertices, self.look.faces)
         lifted = vertices[loop] + 0.004 * self.framing.height * normals[loop]
         return Body(lifted, colours, size=width, closed_line=True)
@@ -166,7 +166,7 @@ def point_cloud(
     size: tuple[int, int],
     dot: float,
 ) -> Image.Image:
-    """Dots [n, 3], shaded by their normals; those that face away are left out, or they would show through the gaps."""
+    """Dots [n, 3], shaded by their normals; dots that face away are left out, since they would show through the gaps."""
     away = camera.position() - camera.focus
     away /= np.linalg.norm(away)
     right = np.cross([0.0, 1.0, 0.0], away)

@@ -1,4 +1,4 @@
-"""Where grafting changed the heads, and how much the seams show: averages over composites."""
+"""Displacement by grafting and visibility of the seams, averaged over composites."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def seam_map(
     faces: NDArray[np.int64],
     rows: Sequence[Mapping[str, Any]],
 ) -> SeamMap | None:
-    """Measure the composites of these index rows; None where none of them has its recipient and donors at hand."""
+    """Measure the composites of these index rows; None if the recipient and donors are missing for all of them."""
     dataset = found.dataset("composites")
     assert dataset is not None
     surface = region_map.mask_of("surface")

@@ -26,7 +26,7 @@ POINTS_CHECKED = 4000
 
 
 def summary(found: Gathered) -> Section:
-    """What each stage holds."""
+    """Section about the content of each stage."""
     rows = [_summary_row(found.stages[kind]) for kind in KINDS if kind in found.stages]
     head = [
         "dataset",
@@ -46,13 +46,13 @@ def summary(found: Gathered) -> Section:
     if absent:
         blocks.append(
             Text(
-                f"Not in this folder: {', '.join(absent)}. The sections about them are left out or say so.",
+                f"Not in this folder: {', '.join(absent)}. The sections about them are left out or say that they are missing.",
                 missing=True,
             )
         )
     problems = [facts for facts in found.stages.values() if facts.problem]
     blocks += [Text(f"{facts.kind}: {facts.problem}", missing=True) for facts in problems]
-    return Section("summary", "Summary", "Each stage's dataset: what it holds and how it was made.", blocks)
+    return Section("summary", "Summary", "The dataset of each stage: its content and how it was made.", blocks)
 
 
 def _summary_row(facts: StageFacts) -> list[str]:
@@ -84,7 +84,7 @@ def _plain(value: Any) -> str:
 
 
 def size_text(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes as readable text."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -94,7 +94,7 @@ def size_text(count: int) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds for people."""
+    """A number of seconds as readable text."""
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"
     if seconds < 120:
@@ -139,7 +139,7 @@ def quality(found: Gathered) -> Section:
     note = f"{len(rows):,} composites."
     if parameters.get("seam", "blend") != "blend":
         note += (
-            f" They were made with seam = {parameters['seam']}, for which the seam thresholds are not meant to hold."
+            f" They were made with seam = {parameters['seam']}, to which the seam thresholds do not apply."
         )
     return Section(
         "quality", title, lead, [Chart(svg), Text(note), _check_table(checks(columns, disks, residual), disks)]
@@ -147,7 +147,7 @@ def quality(found: Gathered) -> Section:
 
 
 def _check_table(found: list[Check], disks: list[str]) -> Table:
-    """Figures down, parts across; the last column is for figures of whole composites."""
+    """Table with a row for each figure and a column for each part; the last column is for figures of whole composites."""
     places = [*disks, ALL_PARTS]
     cells: dict[str, dict[str, str]] = {}
     for check in found:
@@ -201,7 +201,7 @@ def distances(found: Gathered) -> Section:
 
 
 def _key_of_both(found: Gathered) -> str:
-    """An item in the middle of what surfaces and samples share; a composite of another donor where there is one."""
+    """An item from the middle of the keys that surfaces and samples share, preferably a composite that is not a self-graft."""
     surfaces, samples = found.dataset("surfaces"), found.dataset("samples")
     assert surfaces is not None
     rows = [row for row in found.stages["surfaces"].written if samples is None or row["key"] in samples]
@@ -230,7 +230,7 @@ def _agreement(
         return [Text("The samples hold no points off the surface to check.", missing=True)]
     return [
         Text(
-            f"The distances stored in the samples of {key}, beside those computed here (the first {POINTS_CHECKED:,} of each set at most)."
+            f"The distances stored in the samples of {key}, compared to those computed here (at most the first {POINTS_CHECKED:,} of each set)."
         ),
         Table(
             ["set", "points", "largest error (unit)", "largest error (mm)", "wrong signs"], rows, numeric=(1, 2, 3, 4)
@@ -240,7 +240,7 @@ def _agreement(
 
 
 def rejects(found: Gathered) -> Section:
-    """What was refused and why, and what was kept with a flag."""
+    """Section about rejected items with the reasons, and about items kept with a flag."""
     rows = []
     for facts in found.stages.values():
         for reason, keys in facts.rejects.items():
@@ -266,7 +266,7 @@ def rejects(found: Gathered) -> Section:
             ]
             blocks += [
                 Text(
-                    "Flagged, and kept: composites with a part squeezed or stretched beyond the sure range of singular values."
+                    "Flagged, but kept: composites with a part squeezed or stretched beyond the safe range of singular values."
                 ),
                 Table(["part", "composites", "keys"], table, numeric=(1,)),
             ]
@@ -275,13 +275,13 @@ def rejects(found: Gathered) -> Section:
     return Section(
         "rejects",
         "Rejects and flags",
-        "Items that were refused, with the reason; traces lie in each dataset's folder rejects/.",
+        "Rejected items, with the reason; the tracebacks are in each dataset's folder rejects/.",
         blocks,
     )
 
 
 def timings(found: Gathered) -> Section:
-    """How long the stages took, and the commands that make the same again."""
+    """Section about the time of the stages, and the commands that reproduce the datasets."""
     rows, times = [], {}
     for facts in found.stages.values():
         noted = facts.timings
@@ -308,16 +308,16 @@ def timings(found: Gathered) -> Section:
         ]
         blocks += [Table(head, rows, numeric=(1, 2, 3, 4, 5, 6)), Chart(charts.item_times(times))]
     else:
-        blocks.append(Text("There are no logs beside these datasets, so no times are known.", missing=True))
+        blocks.append(Text("These datasets have no logs, so no times are known.", missing=True))
     commands = [command for facts in found.stages.values() if (command := facts.command(found.root))]
     if commands:
         blocks += [
-            Text("The same datasets again (same parameters, inputs and version: byte for byte):"),
+            Text("Commands that make the same datasets again (byte for byte, with the same parameters, inputs and version):"),
             Code("\n".join(commands)),
         ]
     return Section(
         "timings",
         "Timings and how to reproduce",
-        "From the logs of the shards; reading and writing shards counts as worker time.",
+        "From the logs of the shards; worker time includes reading and writing shards.",
         blocks,
     )

@@ -1,6 +1,6 @@
 """One off-screen studio for all pictures: a plotter that is opened once, three lights fixed to the camera, a long lens.
 
-Pictures have a transparent background, so that a page can be light or dark behind them.
+Pictures have a transparent background, so that they suit light and dark pages.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LENS_DEG = 14.0
 """Vertical angle of view: about 100 mm on a full-frame camera, so that noses look as they do in portraits."""
 
 SUPERSAMPLING = 2
-"""Pixels drawn for each pixel kept, along each side."""
+"""Supersampling factor: pixels drawn for each pixel of the picture, along each side."""
 
 # Position in the camera's own frame (it sits at (0, 0, 1) and looks at the origin), intensity, colour.
 LIGHTS = (
@@ -43,7 +43,7 @@ NO_OPENGL = (
 
 @dataclass(frozen=True)
 class Camera:
-    """Where a picture is taken from: focus [3] in the scene's units, height of the picture there, turn about +y and tilt.
+    """A camera: focus [3] in the scene's units, height of the picture there, turn about +y and tilt.
 
     turn_deg 0 looks at the face from the front, 90 from the subject's left side (+x); tilt_deg above 0 looks down.
     """
@@ -54,7 +54,7 @@ class Camera:
     tilt_deg: float = 0.0
 
     def position(self) -> Floats:
-        """Position [3] at which the lens shows `height` at the focus."""
+        """Position [3] from which the lens shows `height` at the focus."""
         turn, tilt = np.radians(self.turn_deg), np.radians(self.tilt_deg)
         away = np.array([np.sin(turn) * np.cos(tilt), np.sin(tilt), np.cos(turn) * np.cos(tilt)])
         return np.asarray(self.focus + away * self.height / (2 * np.tan(np.radians(LENS_DEG / 2))))
@@ -64,7 +64,7 @@ class Camera:
 class Body:
     """Something to draw: points [n, 3] with colours [n, 3] in 0..1 and, of a surface, faces [f, 3] and normals [n, 3].
 
-    Surfaces are lit. Without faces the points are drawn as they are coloured: as dots of `size` pixels, or, where
+    Surfaces are lit. Without faces the points are drawn unlit in their colours: as dots of `size` pixels, or, where
     `closed_line` is set, as the closed curve through them, `size` pixels wide.
     """
 
@@ -88,7 +88,7 @@ class Studio:
         vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
         self._pyvista: Any = pyvista
         self._plotter: Any = self._pyvista.Plotter(off_screen=True, lighting="none")
-        self._plotter.render_window.SetMultiSamples(0)  # supersampled here, where it goes together with transparency
+        self._plotter.render_window.SetMultiSamples(0)  # supersampled here, because this works together with transparency
         for position, intensity, colour in LIGHTS:
             self._plotter.add_light(
                 pyvista.Light(position=position, intensity=intensity, color=colour, light_type="camera light")
@@ -107,7 +107,7 @@ class Studio:
         plotter = self._plotter
         plotter.clear_actors()
         window = [SUPERSAMPLING * length for length in size]
-        if list(plotter.window_size) != window:  # setting it draws the scene once more
+        if list(plotter.window_size) != window:  # setting it renders the scene once more
             plotter.window_size = window
         for body in bodies:
             self._place(body)
@@ -162,7 +162,7 @@ class Studio:
 
 
 def start_probe() -> subprocess.Popen[str]:
-    """Start to draw a sphere in a process of its own: a broken driver takes its process down, and this one must live."""
+    """Start to draw a sphere in a separate process: a broken driver may crash it, and must not crash this one."""
     return subprocess.Popen([sys.executable, "-c", RENDER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

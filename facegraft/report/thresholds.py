@@ -1,4 +1,4 @@
-"""What a good graft measures: the thresholds that the histograms draw. Measured on pairs of random ICT heads."""
+"""Thresholds of a good graft, as drawn in the histograms. Measured on pairs of random ICT heads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL_PARTS = "all parts"
 
 @dataclass(frozen=True)
 class Check:
-    """One measured figure of one part (a disk, or ALL_PARTS) beside its threshold."""
+    """One measured figure of one part (a disk, or ALL_PARTS) and its threshold."""
 
     figure: str
     part: str
@@ -32,7 +32,7 @@ class Check:
 
 
 def residual_thresholds(disks: Mapping[str, Disk], stiffness: float) -> dict[str, float]:
-    """disk → largest good median of the loop residual in mm: those of the region set that are known, for this stiffness."""
+    """For each disk of the region set, the largest good median of the loop residual in mm, if known for this stiffness."""
     if stiffness > 0.1:
         return {}
     column = 1 if stiffness == 0.0 else 0
@@ -71,7 +71,7 @@ def checks(
         found += [
             Check(what, disk, measure(columns[f"{disk}_{name}"]), limit, "°") for name, what, measure, limit in wanted
         ]
-    # Measured for the disks whose residual is known; a disk that joins several features folds more.
+    # Measured for the disks whose residual is known; a disk that joins several features has more flipped faces.
     flips = [columns[f"{disk}_flips"] for disk in disks if disk in residual]
     if flips:
         found.append(

@@ -2,7 +2,7 @@
 and `verify --deep` iterate over it.
 
 A stage's module has `Parameters` (a StageParameters), `plan(inputs, parameters, seed)` → StagePlan, and the class `<Name>Stage` that
-makes one item. It is imported when it is needed: the names alone must come at once.
+makes one item. Modules are imported on first use, so that listing the stages is fast.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class StageDefinition:
     """One stage.
 
     name: of its command and of its section in recipes. makes: kind of its dataset, and name of its folder in a run. reads: kinds of
-    the datasets that it is made from; none for heads from outside. many: whether its command takes several datasets.
-    help: the text of its command. shortcuts: parameters that the command also takes as options of their own.
+    its input datasets; empty for ingest. many: whether its command takes several datasets.
+    help: the text of its command. shortcuts: parameters that the command also takes as separate options.
     """
 
     name: str
@@ -36,7 +36,7 @@ class StageDefinition:
 
     @property
     def path(self) -> str:
-        """Import path of the class that makes items; it is what a run records."""
+        """Import path of the class that makes items, as recorded in a run."""
         return f"facegraft.stages.{self.name}:{self.name.capitalize()}Stage"
 
     @property
@@ -46,7 +46,7 @@ class StageDefinition:
         return found
 
     def plan(self, inputs: Sequence[Location], parameters: StageParameters, seed: int) -> StagePlan:
-        """Lay out its items. Raises what the stage's own plan raises."""
+        """Plan the stage's items. Raises the errors of the stage's own `plan`."""
         found: StagePlan = self._module().plan(inputs, parameters, seed)
         return found
 
@@ -104,7 +104,7 @@ STAGES = (INGEST, GRAFT, CLEAN, SAMPLE)
 
 
 def stage_named(name: str) -> StageDefinition | None:
-    """The stage of a name, if there is one."""
+    """The stage with this name, or None."""
     return next((stage for stage in STAGES if stage.name == name), None)
 
 

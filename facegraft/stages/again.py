@@ -1,4 +1,4 @@
-"""The stage that made a folder, and its plan made again: a folder never decides which code is run."""
+"""Find the stage that made a folder, and repeat its plan; only facegraft's own stages are run, whatever the folder says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from facegraft.store.remote import Location, place
 
 
 def stage_of(folder: Location) -> StageDefinition:
-    """Which of facegraft's own stages made a folder. Raises FacegraftError where none did."""
+    """The stage of facegraft that made a folder. Raises FacegraftError where it was another."""
     path = read_run(folder).stage
     stage = stage_at(path)
     if stage is None:
@@ -23,5 +23,5 @@ def stage_of(folder: Location) -> StageDefinition:
 
 
 def plan_again(stage: StageDefinition, inputs: list[str], parameters: Mapping[str, Any], seed: int) -> StagePlan:
-    """The plan of a stage from the inputs and parameters that a run.json records. Raises as the stage does."""
+    """The plan of a stage from the inputs and parameters in a run.json. Raises the errors of the stage's own `plan`."""
     return stage.plan([place(path) for path in inputs], stage.parameters.parse(parameters), seed)

@@ -37,7 +37,7 @@ from facegraft.vocabulary import COMPOSITE, DEFAULT_REGION_SET, SCAN
 log = logging.getLogger("facegraft")
 
 SCALE_MARGIN = 1.05
-"""Room that the automatic scale of whole heads leaves around the largest neutral head, for expressions and grafts."""
+"""Margin of the automatic scale of whole heads around the largest neutral head, for expressions and grafts."""
 
 FRAMES = {
     "head": "unit ball around a point 35 mm below and 90 mm behind the mean of the canthi of the subject's neutral head; +y up, +z out of the face",
@@ -60,29 +60,29 @@ class CleanParameters(StageParameters):
 
     preset: str = Field(
         "facegraft",
-        description="named defaults: facegraft, or paper (frontal height field as ImFace publishes it, scan's own nose tip)",
+        description="named defaults: facegraft, or paper (frontal height field as published for ImFace, scan's own nose tip)",
     )
     mode: Literal["head", "frontal"] = Field(
-        "head", description="whole closed head, or closed head ∩ ball around the face"
+        "head", description="whole closed head, or intersection of the closed head with a ball around the face"
     )
     height_field: bool = Field(
         False, description="frontal only: keep the sheet visible from +z instead of a solid (not watertight)"
     )
     frame: Literal["recipient", "own"] = Field(
-        "recipient", description="whose landmarks fix the origin: the subject's neutral head, or the item"
+        "recipient", description="head whose landmarks define the origin: the subject's neutral head, or the item itself"
     )
     radius_mm: float = Field(100.0, gt=0, description="frontal only: radius of the ball; it is also the unit")
-    tip_depth: float = Field(40.0, description="frontal only: mm of the ball's centre behind the nose tip")
+    tip_depth: float = Field(40.0, description="frontal only: distance in mm of the ball's centre behind the nose tip")
     mm_per_unit: float | None = Field(
         None, gt=0, description="head only: the scale; default: largest neutral head + 5 %, rounded up to 5 mm"
     )
     region_set: str = Field(
-        DEFAULT_REGION_SET, description="parts for labels where only heads are given; composites bring theirs"
+        DEFAULT_REGION_SET, description="region set for the labels if all inputs are heads; composites have their own"
     )
     stage_points: int = Field(
-        4096, ge=16, description="skin points kept where only heads are given; composites bring theirs"
+        4096, ge=16, description="number of skin points to keep if all inputs are heads; composites have their own"
     )
-    shard_items: int = Field(32, ge=1, description="surfaces a shard")
+    shard_items: int = Field(32, ge=1, description="surfaces per shard")
 
 
 Parameters = CleanParameters
@@ -94,7 +94,7 @@ def plan(inputs: Sequence[Location], parameters: CleanParameters, seed: int) -> 
 
 
 def plan_clean(inputs: Sequence[Dataset], parameters: CleanParameters, seed: int) -> StagePlan:
-    """Lay out one surface for every item of the inputs (datasets of composites and heads of one topology).
+    """Plan one surface for every item of the inputs (datasets of composites and heads of one topology).
 
     Raises CleanError for inputs of other kinds or topologies, shared keys, or subjects whose frame is unknown.
     """
@@ -156,7 +156,7 @@ def _check_inputs(inputs: Sequence[Dataset]) -> Dataset:
 
 
 def _parts_of(composites: Sequence[Dataset], region_map: RegionMap, parameters: CleanParameters) -> Parts:
-    """The parts of the composites, or of the parameter's region set where there are only heads. Raises CleanError, RegionMapError."""
+    """The parts of the composites, or of `region_set` if all inputs are heads. Raises CleanError, RegionMapError."""
     if not composites:
         return region_map.region_set(parameters.region_set).parts
     if any(other.parts != composites[0].parts for other in composites[1:]):
@@ -165,7 +165,7 @@ def _parts_of(composites: Sequence[Dataset], region_map: RegionMap, parameters: 
 
 
 def _references(inputs: Sequence[Dataset]) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """subject → [input, key] of its neutral head, and of the self-graft that holds its template morph."""
+    """For each subject, [input, key] of its neutral head, and of the self-graft that has its template morph."""
     references: dict[str, list[Any]] = {}
     morphs: dict[str, list[Any]] = {}
     for number, dataset in enumerate(inputs):
@@ -209,7 +209,7 @@ def _shared_arrays(
     parts: Parts,
     parameters: CleanParameters,
 ) -> dict[str, NDArray[Any]]:
-    """faces, template, stage_vertices, stage_parts and vertex labels: from the composites, or made here for heads alone."""
+    """faces, template, stage_vertices, stage_parts and vertex labels: from the composites, or computed here if all inputs are heads."""
     if not composites:
         heads = inputs[0]
         stage_vertices = choose_stage_vertices(region_map, parameters.stage_points)
@@ -241,7 +241,7 @@ def _shared_arrays(
 
 
 def _automatic_scale(inputs: Sequence[Dataset], references: Mapping[str, list[Any]], region_map: RegionMap) -> float:
-    """mm per unit: the largest neutral head's radius and 5 %, rounded up to 5 mm."""
+    """mm per unit: the largest neutral head's radius plus 5 %, rounded up to 5 mm."""
     skin = region_map.kept_skin()
     radius = 0.0
     for number, key in references.values():
@@ -287,7 +287,7 @@ class Surface:
 
 
 class CleanStage:
-    """The item function of stage clean; one a worker."""
+    """The item function of stage clean; one per worker."""
 
     def __init__(self, context: StageContext) -> None:
         self.parameters = CleanParameters.parse(context.parameters)
@@ -316,10 +316,10 @@ class CleanStage:
         return frontal_origin(landmarks, self.parameters.tip_depth)
 
     def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
-        """Close one head, put it into its frame, and check that it fits."""
+        """Close one head, transform it to its frame, and check that it fits into the unit ball."""
         subject = item.row["subject"]
         if item.spec["reference"] is None:
-            raise ItemRejected(f"the inputs hold no neutral head of subject {subject}, which fixes its frame")
+            raise ItemRejected(f"the inputs hold no neutral head of subject {subject}, which defines its frame")
         if item.spec["with_morph"] and item.spec["morph"] is None:
             raise ItemRejected(
                 f"the composites hold no graft of subject {subject} onto itself, which holds its template morph"
@@ -361,7 +361,7 @@ class CleanStage:
         return ItemOutput(fields=fields, row=row)
 
     def _surface(self, vertices: NDArray[np.float64]) -> Surface:
-        """Close one head [V, 3] in unit coordinates, and cut it to the ball where the mode asks for it."""
+        """Close one head [V, 3] in unit coordinates, and cut it to the ball in mode `frontal`."""
         head = self.closer.close(vertices)
         if self.parameters.mode == "head":
             surface = Surface(head.vertices, head.faces, head.vertex_labels, self.cut)
@@ -382,7 +382,7 @@ class CleanStage:
     def _stages(
         self, item: PlannedItem, source: Mapping[str, NDArray[Any]]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Landmarks [S, 68, 3] and skin points [S, M, 3] in mm, at the stages of the template morph, or only as scanned without one."""
+        """Landmarks [S, 68, 3] and skin points [S, M, 3] in mm at the stages of the template morph; without a morph, of the scan only."""
         landmarks = source["landmarks"][None].astype(np.float64)
         points = source["vertices"][self.stage_vertices][None].astype(np.float64)
         if item.spec["morph"] is None:

@@ -1,8 +1,8 @@
 """Stage graft: heads → composites.
 
-Each item moves the parts of one donor (or of one donor a part) onto a recipient, both neutral and of one split, and
-follows the composite through the template morph: neutral, then with the template's part after part grafted on, then the
-template. Landmarks and a fixed set of skin points are kept at every stage: they are the model's supervision.
+Each item moves the parts of one donor (or of a donor per part) onto a recipient; all are neutral and of one split. It then
+follows the composite through the template morph: the neutral composite, the composite with the template's parts grafted on
+one after another, and the template. Landmarks and a fixed set of skin points are kept at every stage, to supervise the model.
 """
 
 from __future__ import annotations
@@ -55,21 +55,21 @@ class GraftParameters(StageParameters):
     )
     region_set: str = Field(
         DEFAULT_REGION_SET,
-        description="region set of the topology's map: which parts there are (eyes, goggles, full, or your own)",
+        description="region set of the topology's map, which defines the parts (eyes, goggles, full, or your own)",
     )
-    donors: int = Field(16, ge=0, description="donors of every recipient, beside itself")
+    donors: int = Field(16, ge=0, description="donors for every recipient, besides itself")
     independent: float = Field(
         0.0, ge=0, le=1, description="share of composites whose parts come from different donors"
     )
     stiffness: float = Field(
-        0.1, ge=0, description="pull of the affine towards the similarity; 0 plain affine, inf similarity"
+        0.1, ge=0, description="pull of the affine map towards the similarity: 0 plain affine, inf similarity"
     )
     rings: int = Field(2, ge=0, le=4, description="rings of skin on each side of the loop that join the fit")
-    seam: Literal["blend", "harmonic", "hard"] = Field("blend", description="how the part is carried into the host")
-    seam_width: float = Field(8.0, gt=0, description="mm of the part over which it is blended with the host")
-    seam_length: float = Field(4.0, gt=0, description="mm over which the rim's residual dies away")
+    seam: Literal["blend", "harmonic", "hard"] = Field("blend", description="how the part is joined to the host")
+    seam_width: float = Field(8.0, gt=0, description="width in mm of the rim of the part that is blended with the host")
+    seam_length: float = Field(4.0, gt=0, description="length in mm over which the rim's residual decays")
     stage_points: int = Field(4096, ge=16, description="skin points followed through the template morph")
-    shard_items: int = Field(64, ge=1, description="composites a shard")
+    shard_items: int = Field(64, ge=1, description="composites per shard")
 
 
 Parameters = GraftParameters
@@ -81,7 +81,7 @@ def plan(inputs: Sequence[Location], parameters: GraftParameters, seed: int) -> 
 
 
 def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StagePlan:
-    """Pair the subjects of each split and lay out the composites.
+    """Pair the subjects of each split and plan the composites.
 
     Raises GraftError for a dataset that is not of kind `heads`, NeutralError for heads without a neutral one, RegionMapError
     for a region set that the topology does not have.
@@ -167,7 +167,7 @@ def make_grafter(
 
 
 class GraftStage:
-    """The item function of stage graft; one a worker."""
+    """The item function of stage graft; one per worker."""
 
     def __init__(self, context: StageContext) -> None:
         self.parameters = GraftParameters.parse(context.parameters)
@@ -190,7 +190,7 @@ class GraftStage:
         return self.heads[key]["vertices"]
 
     def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
-        """Make one composite; see `composites_fields` for what it holds."""
+        """Make one composite; see `composites_fields` for its fields."""
         host32 = self._head(item.spec["recipient"])
         host = host32.astype(np.float64)
         own = {
@@ -206,7 +206,7 @@ class GraftStage:
         if mad:
             worst = quality[mad[0]]
             raise ItemRejected(
-                f"{mad[0]}: the fit is not sane (singular values {worst.singular_values.round(2).tolist()}, determinant {worst.determinant:.2f})"
+                f"{mad[0]}: the fit is degenerate (singular values {worst.singular_values.round(2).tolist()}, determinant {worst.determinant:.2f})"
             )
         landmarks = stages[:, :68]
         fields = {

@@ -1,8 +1,8 @@
 """Stage ingest: head meshes, or a family of computed heads → heads.
 
 Every head is read (or computed), checked to belong to the topology, converted to mm and checked to be an upright head that
-faces forward. A head that fails is rejected with the reason, and the others go on. Subjects are split into training
-and test here, once, for everything that follows.
+faces forward. A head that fails is rejected with the reason, and the others are processed. Subjects are split into
+training and test here, once, for all later stages.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FRAME = "right-handed, +y up, +z out of the face, +x the subject's left; origin 
 
 
 class _OwnParameters(StageParameters):
-    """What ingest itself asks for, whatever the source."""
+    """The parameters of ingest that apply to every source."""
 
     STAGE: ClassVar[str] = "ingest"
 
@@ -48,13 +48,13 @@ class _OwnParameters(StageParameters):
         None, description="test subjects by name, or a text file of them"
     )
     train_subjects: tuple[str | int, ...] | str | None = Field(
-        None, description="training subjects, beside test_subjects: those on neither list are left out"
+        None, description="training subjects, in addition to test_subjects: subjects on neither list are left out"
     )
     split: str | None = Field(
         None,
         description="a published split: imface (its 355/10 subjects of FaceScape, others left out)",
     )
-    shard_items: int = Field(64, ge=1, description="heads a shard")
+    shard_items: int = Field(64, ge=1, description="heads per shard")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -62,7 +62,7 @@ class _OwnParameters(StageParameters):
             if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for kind {', '.join(kinds)}, not {self.kind}; leave it out")
         if self.train_subjects is not None and self.test_subjects is None:
-            raise ValueError("train_subjects needs test_subjects beside it")
+            raise ValueError("train_subjects needs test_subjects too")
         if self.split is not None and self.test_subjects is not None:
             raise ValueError("give either split or test_subjects")
         if self.split is not None and self.split not in KINDS[self.kind].splits:
@@ -77,7 +77,7 @@ class _OwnParameters(StageParameters):
         return self
 
     def options(self) -> dict[str, Any]:
-        """What concerns the source itself. Raises ValueError for options that its own rules refuse."""
+        """The options of the source itself. Raises ValueError for options that its own checks refuse."""
         chosen = KINDS[self.kind].source.Options
         values = {name: getattr(self, name) for name in chosen.model_fields}
         try:
@@ -88,7 +88,7 @@ class _OwnParameters(StageParameters):
 
 
 def _options_of_all_kinds() -> dict[str, Any]:
-    """name → (type, field) of every option that some source takes."""
+    """By name, the (type, field) of every option that some source takes."""
     fields: dict[str, FieldInfo] = {}
     for known in KINDS.values():
         fields |= known.source.Options.model_fields
@@ -99,7 +99,7 @@ OPTION_KINDS = {
     name: tuple(kind for kind, known in KINDS.items() if name in known.source.Options.model_fields)
     for name in _options_of_all_kinds()
 }
-"""Option → the kinds that take it."""
+"""By option, the kinds that take it."""
 
 _KIND: Any = Literal.__getitem__(tuple(KINDS))
 IngestParameters = create_model(
@@ -118,9 +118,9 @@ def plan(inputs: Sequence[Path], parameters: _OwnParameters, seed: int) -> Stage
 
 
 def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) -> StagePlan:
-    """Look at the source, split its subjects, and lay out one item a head; `source` is None for synthetic heads.
+    """Read the source, split its subjects, and plan one item per head; `source` is None for synthetic heads.
 
-    Raises SourceError (nothing usable, or options that contradict the source), MeshError for a damaged file that all heads
+    Raises SourceError (no usable heads, or options that contradict the source), MeshError for a damaged file that all heads
     need, RegionMapError.
     """
     heads_source = make_source(parameters.kind, source, parameters.options(), seed)
@@ -169,7 +169,7 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
 
 
 class IngestStage:
-    """The item function of stage ingest; one a worker."""
+    """The item function of stage ingest; one per worker."""
 
     def __init__(self, context: StageContext) -> None:
         parameters = IngestParameters.parse(context.parameters)

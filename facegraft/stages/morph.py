@@ -1,4 +1,4 @@
-"""The template morph: the registered skin points that are followed from a composite to the template."""
+"""The template morph: the registered skin points whose positions are stored from the composite to the template."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ class NeutralError(FacegraftError):
 
 
 def neutral_keys(heads: Dataset) -> dict[str, tuple[str, str]]:
-    """subject → (key of its neutral head, split). A subject without one is left out, with a warning: nothing can be
-    grafted on it. Raises NeutralError where no subject has one.
+    """For each subject, (key of its neutral head, split). A subject without a neutral head cannot be grafted: it is left
+    out, with a warning. Raises NeutralError where no subject has one.
     """
     rows = [row for row in heads.index.to_pylist() if row["status"] == "written"]
     neutral = {row["subject"]: (row["key"], row["split"]) for row in rows if row["expression"] == NEUTRAL}

@@ -1,4 +1,4 @@
-"""Who donates what to whom."""
+"""The pairing of donors and recipients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pairing:
     def key(self) -> str:
         """`recipient--donor`, or `recipient--nose-eyes-mouth` where the donors differ.
 
-        Where so many names would be too long for a key, a hash of them stands in their place.
+        Where the names would be too long for a key, a hash replaces them.
         """
         names = self.donors[:1] if len(set(self.donors)) == 1 else self.donors
         key = f"{self.recipient}--{'-'.join(names)}"
@@ -47,7 +47,7 @@ def plan_pairings(
     circle = [subjects[i] for i in rng.permutation(count)]
     distances = 1 + rng.permutation(count - 1)[:donors] if count > 1 else np.empty(0, dtype=np.int64)
     mixed = round(independent * donors) if donors >= 2 else 0
-    # Rotating the mixed distances keeps every part's multiset of distances, hence the equal donation.
+    # Rotating the mixed distances keeps every part's multiset of distances, so all subjects still donate equally often.
     rows = np.tile(distances, (parts, 1))
     if mixed >= 2:
         for part in range(parts):

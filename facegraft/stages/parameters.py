@@ -1,7 +1,7 @@
-"""Typed stage parameters: validated once at the border, then frozen.
+"""Typed stage parameters: validated once on input, then frozen.
 
-A preset is a named set of defaults; a value given beside it wins. An unknown or wrong parameter is named together
-with the nearest right one.
+A preset is a named set of defaults; values given explicitly override it. The message for an unknown parameter names the
+nearest known one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from facegraft.errors import FacegraftError, nearest
 
 _MOST_TOLD = 8
-"""Wrong parameters that one message tells of."""
+"""Number of wrong parameters that one message lists."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
-"""How values of strangers are shown: on one line, whatever is in them, and not at any length."""
+"""Formats untrusted values for messages: on one line and shortened."""
 
 
 class ParameterError(FacegraftError):
@@ -61,7 +61,7 @@ class StageParameters(BaseModel):
     def _explain(cls, detail: dict[str, Any]) -> str:
         name = str(detail["loc"][0]) if detail["loc"] else ""
         if detail["type"] == "extra_forbidden":
-            # With the stage's name, so that short names too are like each other.
+            # With the stage's name, so that short names are similar enough to match too.
             known = [f"{cls.STAGE}.{field}" for field in cls.model_fields]
             hint = nearest(f"{cls.STAGE}.{name}", known, f"{cls.STAGE} has: {', '.join(sorted(cls.model_fields))}")
             return f"unknown parameter {cls.STAGE}.{name if name.isidentifier() else _SHORT.repr(name)}{hint}"

@@ -1,7 +1,7 @@
 """Stage sample: surfaces → samples.
 
-Points on the surface with normals, near it and free in the unit ball with exact signed distance, each with a part
-label, each set shuffled: any contiguous window is a uniform random subset, so a training read is one slice.
+Points on the surface with normals, and points near it and free in the unit ball with exact signed distances; each point has
+a part label. Each set is shuffled: any contiguous window is a uniform random subset, so a training read is one slice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AUTO = "auto"
 
 
 class SampleParameters(StageParameters):
-    """Parameters of the sample stage. Counts are points an item."""
+    """Parameters of the sample stage. Counts are points per item."""
 
     STAGE: ClassVar[str] = "sample"
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -50,13 +50,13 @@ class SampleParameters(StageParameters):
         0.5, ge=0, le=1, description="share of surface points spread equally over the parts and the remainder"
     )
     cut_share: float = Field(
-        0.1, ge=0, le=1, description="at most this share of surface points lies on faces made by cutting"
+        0.1, ge=0, le=1, description="largest share of surface points on faces made by cutting"
     )
     backend: str = Field(
         AUTO,
         description=f"how the signed distance is found: {AUTO} (by whether the surface is closed), {', '.join(BACKENDS)}",
     )
-    shard_items: int = Field(16, ge=1, description="items a shard")
+    shard_items: int = Field(16, ge=1, description="items per shard")
 
     @field_validator("near_sigmas")
     @classmethod
@@ -87,7 +87,7 @@ def plan(inputs: Sequence[Location], parameters: SampleParameters, seed: int) ->
 
 
 def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> StagePlan:
-    """One item of samples for every surface. Raises SampleError for a dataset of another kind."""
+    """Plan one item of samples for every surface. Raises SampleError for a dataset of another kind."""
     if surfaces.kind != "surfaces":
         raise SampleError(
             f"sample needs a dataset of kind 'surfaces', not {surfaces.kind!r}; make one with `facegraft clean`"
@@ -122,7 +122,7 @@ def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> S
 
 
 class SampleStage:
-    """The item function of stage sample; one a worker."""
+    """The item function of stage sample; one per worker."""
 
     def __init__(self, context: StageContext) -> None:
         self.parameters = SampleParameters.parse(context.parameters)
@@ -165,7 +165,7 @@ def sample_item(
     seeds = sample_shared(vertices, faces, labels, cut, parameters, parameters.near, rng)
     near = near_points(seeds.points, sigmas, rng)[0].astype(np.float32)
     free = free_points(parameters.free, rng).astype(np.float32)
-    # Distances are taken at the float32 positions that are stored, so that rounding costs no accuracy.
+    # Distances are computed at the stored float32 positions, so that rounding costs no accuracy.
     both = signed_distance(vertices, faces, np.concatenate([near, free]).astype(np.float64), backend=backend)
     for name, points32, rows in (("near", near, slice(0, len(near))), ("free", free, slice(len(near), None))):
         fields[f"{name}_points"] = points32
@@ -187,8 +187,8 @@ def sample_shared(
 ) -> SurfaceSamples:
     """Points on the surface in random order: at most `cut_share` of them on faces made by cutting, the rest on the skin.
 
-    Cut faces (a frontal solid's ball, a neck's cap) close the solid but show nobody; where they have less than their
-    share of the area, they get their share of the area.
+    Cut faces (a frontal solid's ball, a neck's cap) close the solid but are not part of the face; where their share of the
+    area is below `cut_share`, they get that share of the points.
     """
     areas = face_areas(vertices, faces)
     on_cut = round(count * min(parameters.cut_share, float(areas[cut].sum() / areas.sum())))

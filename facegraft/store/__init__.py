@@ -1,6 +1,6 @@
 """The dataset format: one folder layout for heads, composites, surfaces and samples (docs/format.md).
 
-Needs numpy, safetensors and pyarrow only, so that a machine that trains needs nothing else of facegraft's.
+Needs only numpy, safetensors and pyarrow, so that a machine that trains needs no other dependencies of facegraft.
 """
 
 from facegraft.store.atomic import (

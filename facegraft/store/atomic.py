@@ -1,8 +1,8 @@
 """Files that are complete or absent: temporary name, fsync, rename, fsync of the folder; in an object store, one put.
 
-A file under its final name has always been written to the end and flushed to the disk. What a killed process
-leaves is named `<final name>.tmp-<host>-<pid>-<random>`; readers never look at these names, and the next writer
-of the same final name removes those whose writer is dead.
+A file under its final name has always been written completely and flushed to the disk. A killed process leaves files
+named `<final name>.tmp-<host>-<pid>-<random>`; readers ignore these names, and the next writer of the same final name
+removes those whose writer is dead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CHUNK = 1 << 22
 
 
 def canonical_json(obj: Any) -> bytes:
-    """The one spelling of a document: UTF-8, keys sorted, indented by one, a newline at the end.
+    """The canonical form of a document: UTF-8, keys sorted, indented by one, a newline at the end.
 
     Numpy scalars become plain numbers. Raises StoreError for NaN or infinity (write null instead) and for
     anything else that JSON cannot hold.
@@ -84,9 +84,9 @@ def read_bytes(path: AnyPath) -> bytes:
 
 
 def write_bytes_atomic(path: AnyPath, data: bytes | memoryview) -> None:
-    """Put `data` under `path` completely or not at all, and on the disk (in the store) before returning.
+    """Write `data` to `path` completely or not at all; it is on the disk (in the store) before returning.
 
-    Missing folders are made. On any failure the temporary file is removed; what `path` held before stays.
+    Missing folders are created. On any failure the temporary file is removed and the previous content of `path` stays.
     Raises StoreError for a full disk, an input/output error, a missing permission, a store that does not answer.
     """
     final = place(path)
@@ -127,7 +127,7 @@ def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def file_size(path: Location) -> int | None:
-    """Bytes of a file (a link to one counts); None where there is no file of that name. Raises StoreError when the disk does not answer."""
+    """Size of a file in bytes (links are followed); None where there is no such file. Raises StoreError when the disk does not answer."""
     if isinstance(path, RemotePath):
         return path.size()
     try:
@@ -157,10 +157,10 @@ def remove_file_durably(path: AnyPath) -> None:
 
 
 def remove_leftovers(final: Path) -> None:
-    """Remove what dead attempts at this very file left.
+    """Remove the temporary files of dead writers of this file.
 
-    A writer on this machine is dead when its process is gone; of one on another machine all that can be said is
-    that nothing has touched the file for an hour (a file takes seconds).
+    A writer on this machine is dead when its process has ended; a writer on another machine counts as dead when its file has
+    not changed for an hour (writing takes seconds).
     """
     for leftover in final.parent.glob(f"{_glob_escape(final.name)}{TEMPORARY_MARK}*"):
         if is_dead(leftover.name[len(final.name) + len(TEMPORARY_MARK) :], leftover):
@@ -173,12 +173,12 @@ def is_temporary(name: str) -> bool:
 
 
 def temporary_name(final: str) -> str:
-    """A name that no other process uses, and that says which process writes the file."""
+    """A name that no other process uses, and that names the writing process."""
     return f"{final}{TEMPORARY_MARK}{host_name()}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 def final_name(temporary: str) -> str:
-    """The name that a temporary file was to get."""
+    """The final name of a temporary file."""
     return temporary.partition(TEMPORARY_MARK)[0]
 
 
@@ -218,13 +218,13 @@ def unreadable(path: AnyPath, error: OSError) -> StoreError:
 
 
 def write_and_sync(path: Path, data: bytes | memoryview) -> None:
-    """Write a new file, and have it on the disk before returning. Raises OSError; what was written so far then stays."""
+    """Write a new file and flush it to the disk. Raises OSError; an incomplete file then stays."""
     # O_EXCL: two attempts can never share a temporary file; 0o666 leaves the permissions to the umask.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         view = memoryview(data).cast("B")
         while view:
-            # One write call may stop short (2 GiB limit, signals), so go on from where it stopped.
+            # One write call may be partial (2 GiB limit, signals), so continue from where it stopped.
             view = view[os.write(descriptor, view[:_CHUNK]) :]
         os.fsync(descriptor)
     finally:
@@ -237,7 +237,7 @@ def host_name() -> str:
 
 
 def is_dead(token: str, leftover: Path) -> bool:
-    """Whether the writer of a temporary file is gone, or has not touched it for an hour where it ran on another machine.
+    """Whether the writer of a temporary file has ended or, on another machine, has not changed the file for an hour.
 
     token: what comes after TEMPORARY_MARK in the file's name, `<host>-<pid>-<random>`.
     """

@@ -1,7 +1,7 @@
-"""Local copies of remote files, each under the sha256 of its bytes: checked when it comes and when it is used again.
+"""Local copies of remote files, named by the sha256 of their bytes: checked after download and before they are used again.
 
-Any number of processes share the folder. A copy appears by rename; one whose bytes have changed is thrown away and fetched
-anew; the copies that have not been used for longest go when there is no room. Losing the folder loses nothing but time.
+Any number of processes share the folder. A copy appears by rename; a copy whose bytes have changed is deleted and fetched
+again; the least recently used copies are removed when space is needed. The folder can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FOLDER_VARIABLE = "FACEGRAFT_CACHE"
 SIZE_VARIABLE = "FACEGRAFT_CACHE_GB"
 DEFAULT_GB = 50.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# A copy can go between being fetched and being opened, when another process needs the room.
+# A copy can disappear between fetching and opening, when another process needs the space.
 _FETCHES = 4
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a dataset in an object store, as the dataset's own documents describe it; `remedy` for when it is another."""
+    """A file of a dataset in an object store, as the dataset's documents describe it; `remedy`: what to do if it differs."""
 
     path: RemotePath
     bytes: int
@@ -50,16 +50,16 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of at most `limit_bytes` of copies (one copy may be larger: it is then the only one)."""
+    """A folder with at most `limit_bytes` of copies (a single copy may be larger)."""
 
     folder: Path
     limit_bytes: int
 
     def fetch(self, file: RemoteFile, check: bool = True) -> Path:
-        """A local copy. What is downloaded is always checked; `check`: also what is there already.
+        """A local copy. Downloads are always checked; `check`: existing copies too.
 
-        Raises DamagedError when the store has other bytes than recorded, StoreError when it or the folder cannot be used. Another
-        process that needs the room may remove the copy at any time: who finds it gone fetches again (an open file stays readable).
+        Raises DamagedError when the store has other bytes than recorded, StoreError when the store or the folder cannot be used.
+        Another process that needs the space may remove the copy at any time: then fetch it again (an open file stays readable).
         """
         if not _SHA256.fullmatch(file.sha256):
             raise DamagedError(f"{file.path} has no sha256 in the record that lists it; {file.remedy}")
@@ -81,7 +81,7 @@ class Cache:
         return copy
 
     def open(self, file: RemoteFile, opener: Callable[[Path], T], check: bool = True) -> T:
-        """`opener` of a local copy, which may have to be fetched more than once. Raises like `fetch`, and what `opener` raises."""
+        """Open a local copy with `opener`; it may have to be fetched more than once. Raises the errors of `fetch` and of `opener`."""
         for _ in range(_FETCHES):
             copy = self.fetch(file, check)
             try:
@@ -100,7 +100,7 @@ class Cache:
             elif _SHA256.fullmatch(path.name) and path != keep:
                 try:
                     found = path.lstat()
-                except FileNotFoundError:  # another process has made room
+                except FileNotFoundError:  # removed by another process
                     continue
                 copies.append((found.st_mtime, found.st_size, path))
         room = self.limit_bytes - wanted - (keep.stat().st_size if keep.exists() else 0)
@@ -162,7 +162,7 @@ def _is_sound(copy: Path, file: RemoteFile, check: bool) -> bool:
 
 @contextmanager
 def _exclusively(subfolder: Path) -> Iterator[None]:
-    """Hold the lock of a subfolder, so that what several processes need is downloaded once."""
+    """Hold the lock of a subfolder, so that a file that several processes need is downloaded only once."""
     descriptor = os.open(subfolder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

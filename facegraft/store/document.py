@@ -1,7 +1,7 @@
 """JSON documents that carry their own checksum: dataset.json and the commit records.
 
-`document_sha256` is the sha256 of the canonical JSON of everything else, and the file must be spelled canonically,
-so that a change of any byte is noticed.
+`document_sha256` is the sha256 of the canonical JSON of all other fields, and the file must be in canonical form,
+so that a change of any byte is detected.
 """
 
 from __future__ import annotations

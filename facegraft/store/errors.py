@@ -1,4 +1,4 @@
-"""What the store refuses, as errors with one line for the user."""
+"""Errors of the store, with a message of one line for the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class StoreError(FacegraftError):
 
 
 class FieldError(StoreError):
-    """An item's arrays or index row are not what the schema says."""
+    """An item's arrays or index row do not match the schema."""
 
 
 class IncompleteError(StoreError):
@@ -18,16 +18,16 @@ class IncompleteError(StoreError):
 
 
 class DamagedError(StoreError):
-    """A file is there but its bytes are not those that were written."""
+    """A file exists, but its bytes are not those that were written."""
 
 
 class RemoteError(StoreError):
-    """An object store does not answer, refuses, or did not keep what it was sent: says nothing about the data itself."""
+    """An object store does not answer, refuses a request, or did not store what it was sent; the data itself may be intact."""
 
 
 class UnknownKeyError(StoreError, KeyError):
     """No such item. Also a KeyError, because a dataset is read like a mapping."""
 
     def __str__(self) -> str:
-        # KeyError shows the repr of its argument; a user should read the sentence itself.
+        # KeyError shows the repr of its argument; users should see the plain text.
         return str(self.args[0])

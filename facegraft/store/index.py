@@ -1,4 +1,4 @@
-"""The index: a row per planned item, as a parquet table whose bytes depend on the rows alone."""
+"""The index: one row per planned item, as a parquet table whose bytes depend only on the rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def table_to_bytes(table: pa.Table) -> bytes:
 
 
 def table_from_bytes(data: bytes, what: str) -> pa.Table:
-    """Raises StoreError when the bytes are not a parquet table, or one far larger than they are."""
+    """Read a table. Raises StoreError when the bytes are not a parquet table, or one that is far larger in memory."""
     try:
         return read_flat_table(data)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:

@@ -1,7 +1,7 @@
-"""How large a parquet file would become in memory, read from its bytes before any of it is decoded.
+"""The size of a parquet file in memory, computed from its bytes before anything is decoded.
 
-Run lengths, dictionaries and compression let a small file stand for terabytes. The footer of a file may be
-wrong about this on purpose; the decoder goes by the headers of the pages, which say how large each becomes, so they are read here.
+With run lengths, dictionaries and compression a small file can decode to terabytes. The footer of a file may be forged; the
+decoder uses the page headers, which give the decoded size of each page, so these are read here.
 Format: parquet-format, thrift compact protocol.
 """
 
@@ -21,7 +21,7 @@ _BOOL, _LONGEST_VARINT, _DEEPEST = (1, 2), 10, 8
 
 
 class TooLarge(ValueError):
-    """The file would become far larger than any table of ours of its size."""
+    """The file would become far larger in memory than any table of facegraft with this file size."""
 
 
 def read_flat_table(data: bytes) -> pa.Table:
@@ -60,7 +60,7 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 
 def _text_bytes(column: pa.ChunkedArray) -> int:
-    """Bytes of a text column once every row has its own text."""
+    """Bytes of a decoded text column, in which every row has its own text."""
     total = 0
     for chunk in column.chunks:
         if pa.types.is_dictionary(chunk.type):
@@ -71,7 +71,7 @@ def _text_bytes(column: pa.ChunkedArray) -> int:
 
 def _page_sizes(data: bytes, column: Any) -> Iterator[int]:
     """Uncompressed size of every page of a column chunk. Raises ValueError where there is no page header."""
-    if column.num_values == 0:  # the decoder reads no page then, and an empty table's offsets point nowhere
+    if column.num_values == 0:  # the decoder then reads no page, and an empty table's offsets are not valid
         return
     at = column.data_page_offset
     if column.has_dictionary_page:
@@ -96,7 +96,7 @@ class _Thrift:
         self.data, self.at, self.stop = data, at, stop
 
     def integers(self) -> dict[int, int]:
-        """The struct's own integer fields, by number; all else is stepped over."""
+        """The struct's own integer fields, by number; all other fields are skipped."""
         found: dict[int, int] = {}
         for field, kind in self._fields():
             if kind in (4, 5, 6):

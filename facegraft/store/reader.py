@@ -1,4 +1,4 @@
-"""Reading a dataset: nothing is believed before its checksum agrees, and nothing outside the folder is opened."""
+"""Reading a dataset: data is used only after its checksum was verified, and no file outside the folder is opened."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ def open_dataset(path: AnyPath, verify: bool = True, cache: Cache | None = None)
     """Open a finished dataset for reading; `path` may be a URL.
 
     verify: check each shard's sha256 when it is first opened (dataset.json, the index and the attachments are always checked).
-    cache: where the shards of a dataset in an object store are kept (default: `default_cache()`); downloads are always checked.
-    Raises IncompleteError for an unfinished run, DamagedError for changed bytes, StoreError for anything else that is no dataset of ours.
+    cache: the folder for shards of a dataset in an object store (default: `default_cache()`); downloads are always checked.
+    Raises IncompleteError for an unfinished run, DamagedError for changed bytes, StoreError for anything else that is not a
+    facegraft dataset.
     """
     return Dataset(path, verify=verify, cache=cache)
 
@@ -98,7 +99,7 @@ class Dataset:
     def __repr__(self) -> str:
         return f"<facegraft dataset {self.path}: {self.kind}, {len(self)} items in {len(self._files)} shards>"
 
-    # -- what it is ---------------------------------------------------------------------------------------------------
+    # -- metadata -----------------------------------------------------------------------------------------------------
 
     @property
     def kind(self) -> str:
@@ -117,7 +118,7 @@ class Dataset:
 
     @property
     def index(self) -> pa.Table:
-        """A row per planned item, rejected ones too, sorted by key."""
+        """One row per planned item, including rejected ones, sorted by key."""
         return self._index
 
     @property
@@ -212,7 +213,7 @@ class Dataset:
             return tuple(self._guarded(key, field, lambda shard, name: shard.get_slice(name).get_shape()))
 
     def window(self, key: str, field: str, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop of one field of an item, without reading the others. Raises StoreError when they are not all there."""
+        """Rows start to stop of one field of an item, without reading the others. Raises StoreError when the field has fewer rows."""
 
         def rows(shard: Any, name: str) -> np.ndarray:
             tensor = shard.get_slice(name)
@@ -253,7 +254,7 @@ class Dataset:
         return self._checked_dtype(key, field, array)
 
     def _check_shape(self, key: str, field: str, shape: tuple[int, ...]) -> None:
-        # Checksums that agree say that nothing changed, and nothing about who wrote it.
+        # Matching checksums show that nothing changed, but not who wrote the file.
         vertex_count = self.schema.topology["vertex_count"]
         wanted = [
             vertex_count if dim == "V" and vertex_count is not None else dim for dim in self.schema.fields[field].shape
@@ -291,7 +292,7 @@ class Dataset:
                     raise damaged_shard(path, "sha256 differs from its commit record")
                 self._verified.add(name)
             try:
-                # Entering the context is what opens it; leaving it here would close it, so the handle is kept as it is.
+                # Entering the context opens it; leaving the context here would close it, so the handle is kept.
                 self._handles[name] = safe_open(path, framework="np")
             except (SafetensorError, OSError) as error:
                 raise damaged_shard(path, str(error)) from error
@@ -300,7 +301,7 @@ class Dataset:
         return self._handles[name]
 
     def _open_copy(self, name: str) -> Any:
-        """The open copy of a remote shard, checked each time that it is opened: other processes use the cache too."""
+        """The open copy of a remote shard, checked each time it is opened: other processes use the cache too."""
         shard = self._files[name]
         assert self.cache is not None
         try:
@@ -428,7 +429,7 @@ def check_shard_file(folder: Location, shard: dict[str, Any]) -> Location:
 
 
 def remote_shard(folder: Location, shard: dict[str, Any]) -> RemoteFile:
-    """What is known of a shard of a dataset in an object store."""
+    """A shard of a dataset in an object store, as a file for the cache."""
     path = folder / SHARD_FOLDER / check_shard_name(shard["name"])
     assert isinstance(path, RemotePath)
     return RemoteFile(path, shard["bytes"], shard["sha256"], rebuild_shard(shard["name"]))
@@ -452,8 +453,8 @@ def read_attachment(folder: Location, name: str, recorded: dict[str, Any]) -> by
 def _whole(folder: Location, path: Location, recorded: dict[str, Any]) -> bytes:
     if not _inside(folder, path):
         raise StoreError(f"{path} is a link or leads out of the dataset's folder; only files inside it are read")
-    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device has no end
-        raise StoreError(f"{path} is no plain file; delete it and {REBUILD}")
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device may never end
+        raise StoreError(f"{path} is not a regular file; delete it and {REBUILD}")
     # A file of another size is not even read: it may be of any size.
     if path.is_file() and path.stat().st_size != recorded["bytes"]:
         raise DamagedError(f"{path} is damaged (its size differs from {DATASET_FILE}); delete it and {REBUILD}")

@@ -1,8 +1,8 @@
 """Folders in object stores: the part of pathlib's API that facegraft uses, over fsspec.
 
-Whether an object exists is found out by asking for its name (HEAD, GET), never from a listing: listings may lag. An object is put
-in one request, which the store carries out completely or not at all, so there are no temporary names and no renames; what arrived
-is then compared with what was sent.
+Whether an object exists is checked by requesting its name (HEAD, GET), never from a listing: listings may lag. An object is put
+in one request, which the store executes completely or not at all, so there are no temporary names and no renames; the stored
+bytes are then compared with those that were sent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 from facegraft.store.errors import RemoteError, StoreError
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
-# What becomes of a URL that went through pathlib.
+# A URL after it was converted by pathlib.
 _FLATTENED = re.compile(r"/?(?:.*/)?(s3a?|gs|gcs|abfss?|az|https?|memory|file|hdfs|sftp):/[^/]")
 # Stores without real folders, where names need no parents and where a listing would otherwise be remembered.
 _FLAT = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "memory"}
@@ -56,7 +56,7 @@ class RemotePath:
 
     def __init__(self, url: str, folder: bool | None = None) -> None:
         self.url = url
-        # What a listing that found this name said that it is.
+        # The kind of object, if the name was found by a listing.
         self._folder = folder
 
     # -- names --------------------------------------------------------------------------------------------------------
@@ -125,10 +125,10 @@ class RemotePath:
             raise ValueError(f"{self} is not in {other}")
         return PurePosixPath(self.url.removeprefix(str(other)).lstrip("/"))
 
-    # -- asking -------------------------------------------------------------------------------------------------------
+    # -- queries ------------------------------------------------------------------------------------------------------
 
     def size(self) -> int | None:
-        """Bytes of the object of this name; None where there is no object."""
+        """Size in bytes of the object of this name; None where there is no object."""
         found = self._info()
         return None if found is None or found["type"] != "file" else int(found["size"])
 
@@ -143,7 +143,7 @@ class RemotePath:
         return not self._folder if self._folder is not None else self.size() is not None
 
     def is_dir(self) -> bool:
-        """Whether names below this one are known. Only a listing can tell, so nothing that matters is decided by it."""
+        """Whether there are names below this one. This needs a listing, which may lag, so use it only where an error does no harm."""
         if self._folder is not None:
             return self._folder
         found = self._info()
@@ -153,7 +153,7 @@ class RemotePath:
         return self._info() is not None
 
     def iterdir(self) -> Iterator[RemotePath]:
-        """What a listing knows of; may lag behind what is there."""
+        """The names in a listing, which may lag behind the store."""
         with _asking(self.url):
             fs, path = self._open()
             try:
@@ -172,7 +172,7 @@ class RemotePath:
     def read_bytes(self) -> bytes:
         with _asking(self.url):
             fs, path = self._open()
-            # Otherwise s3fs asks for the size first, to read large objects in pieces at once.
+            # Otherwise s3fs requests the size first, to read large objects in parallel pieces.
             return bytes(fs.cat_file(path, **({"max_concurrency": 1} if self.protocol in ("s3", "s3a") else {})))
 
     def read_range(self, start: int, stop: int) -> bytes:
@@ -191,7 +191,7 @@ class RemotePath:
         return io.BytesIO(self.read_bytes())
 
     def chunks(self, size: int | None = None) -> Iterator[bytes]:
-        """The object piece by piece, so that large ones need little memory. `size`: its bytes, where they are known."""
+        """The object piece by piece, so that large ones need little memory. `size`: in bytes, if known."""
         total = self.stat().st_size if size is None else size
         for start in range(0, total, _CHUNK):
             yield self.read_range(start, min(start + _CHUNK, total))
@@ -199,7 +199,7 @@ class RemotePath:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def put(self, data: bytes | memoryview) -> None:
-        """Put the object in one request, and compare what arrived: by the store's MD5 where it gives one, else by reading back.
+        """Put the object in one request, and check the stored bytes: by the store's MD5 if it gives one, else by reading them back.
 
         Raises RemoteError when it differs.
         """
@@ -245,7 +245,7 @@ class RemotePath:
     # -- the store ----------------------------------------------------------------------------------------------------
 
     def check_protocol(self) -> None:
-        """Raises StoreError where nothing that is installed knows the protocol."""
+        """The file system for the protocol. Raises StoreError where no installed package supports it."""
         try:
             fsspec = importlib.import_module("fsspec")
         except ModuleNotFoundError as error:
@@ -279,10 +279,10 @@ class RemotePath:
 
 
 Location = Path | RemotePath
-"""A folder or file on disk or in an object store: code that serves both uses the part of pathlib's API that RemotePath has too."""
+"""A folder or file on disk or in an object store: code for both uses only the part of pathlib's API that RemotePath has too."""
 
 AnyPath = str | os.PathLike[str] | RemotePath
-"""What users give, and `place` makes a Location of."""
+"""A path or URL as given by users; `place` converts it to a Location."""
 
 
 def place(path: AnyPath) -> Location:
@@ -324,7 +324,7 @@ def relative_name(path: Location, root: Location) -> str:
 
 
 def each(folder: Location, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """function of every item, in order; for a folder in an object store several at once, since each waits for an answer."""
+    """Results of a function for every item, in order; for an object store several run at once, since each waits for an answer."""
     if not isinstance(folder, RemotePath):
         return [function(item) for item in items]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -333,7 +333,7 @@ def each(folder: Location, function: Callable[[T], R], items: Iterable[T]) -> li
 
 @lru_cache(maxsize=64)
 def _filesystem(root: str, _process: int) -> Any:
-    """The client for protocol://bucket, one a process (fsspec would make one a thread; they may not cross a fork)."""
+    """The client for protocol://bucket, one per process (fsspec would make one per thread; clients must not be used after a fork)."""
     protocol = root.partition("://")[0]
     options = {"use_listings_cache": False} if protocol in _FLAT else {}
     return importlib.import_module("fsspec.core").url_to_fs(root, **options)[0]
@@ -341,11 +341,11 @@ def _filesystem(root: str, _process: int) -> Any:
 
 @contextmanager
 def _asking(url: str) -> Iterator[None]:
-    """Lets errors about the name through, and turns those about the connection into one line."""
+    """Passes on errors about the name, and turns errors of the connection into one line."""
     try:
         yield
     except FileNotFoundError as error:
-        # As the system would say it: not every store's library sets the number.
+        # With the errno of the system: not every store's library sets it.
         raise FileNotFoundError(errno.ENOENT, _one_line(error), url) from error
     except (FileExistsError, MemoryError, StoreError):
         raise
@@ -355,7 +355,7 @@ def _asking(url: str) -> Iterator[None]:
             "AWS_SECRET_ACCESS_KEY or AWS_PROFILE for s3://) and what they may do"
         ) from error
     except Exception as error:
-        # Every store's library has errors of its own, all of them about the connection and not about the object.
+        # Every store's library has its own errors; the remaining ones are about the connection, not the object.
         hint = "give credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)"
         if "Credential" not in type(error).__name__:
             hint = (

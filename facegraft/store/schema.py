@@ -1,4 +1,4 @@
-"""What a dataset says about itself: fields, index columns, names; and the fields of the four kinds.
+"""The schema of a dataset: fields, index columns and names; and the fields of the four kinds.
 
 The format is specified in docs/format.md; a test compares the field tables there with the functions here.
 """
@@ -36,7 +36,7 @@ _LONGEST = 1 << 40
 class FieldSpec:
     """One array of an item: numpy dtype name, shape (a number, or a name for a length that the item decides), unit, frame, meaning.
 
-    The name "V" stands for the vertex count of the dataset's topology; any other name must stand for one length within an item.
+    The name "V" is the vertex count of the dataset's topology; any other name must have the same length everywhere within an item.
     """
 
     dtype: str
@@ -77,11 +77,11 @@ class FieldSpec:
 
 @dataclass(frozen=True)
 class DatasetSchema:
-    """What every item of a dataset has.
+    """The schema that all items of a dataset share.
 
     topology: {"name", "vertex_count", "faces_sha256"}, each possibly None; columns: the stage's own index columns, name -> one of
-    COLUMN_TYPES, in the order of the index (key, shard, status and reason come before them and are not listed); parts: what the
-    labels, donors and stages of its items mean, None for heads, which have no parts yet.
+    COLUMN_TYPES, in the order of the index (key, shard, status and reason come before them and are not listed); parts: they define
+    the labels, donors and stages of its items; None for heads, which have no parts yet.
     """
 
     kind: str
@@ -129,7 +129,7 @@ class DatasetSchema:
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """The part of dataset.json that the schema decides. Columns are a list, because their order counts."""
+        """The schema's part of dataset.json. Columns are a list, because their order matters."""
         return {
             "kind": self.kind,
             "topology": dict(self.topology),
@@ -142,7 +142,7 @@ class DatasetSchema:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> DatasetSchema:
-        """Raises StoreError that names what is missing or of the wrong type."""
+        """The schema from dataset.json. Raises StoreError, which names a missing entry or one of a wrong type."""
         wanted = {"kind": str, "topology": dict, "mm_per_unit": float, "frame": str, "fields": dict, "columns": list}
         _demand(document, wanted, "the schema")
         fields = {}
@@ -182,7 +182,7 @@ def _demand(document: Mapping[str, Any], wanted: Mapping[str, type], what: str) 
 
 
 def check_key(key: str) -> str:
-    """The key itself, or StoreError: keys name files and tensors, so only letters, digits, _ and -."""
+    """Return a valid key, else raise StoreError: keys name files and tensors, so only letters, digits, _ and - are allowed."""
     if not isinstance(key, str) or not _KEY.fullmatch(key) or len(key) > MAX_KEY_LENGTH:
         raise StoreError(f"item key {printable(repr(key))} must be 1 to {MAX_KEY_LENGTH} letters, digits, '_' or '-'")
     return key
@@ -196,7 +196,7 @@ def shard_name(number: int, count: int) -> str:
 
 
 def check_shard_name(name: str) -> str:
-    """The name itself, or StoreError; a name that could leave the folder never matches."""
+    """Return a valid shard name, else raise StoreError; a name that could leave the folder is never valid."""
     if not isinstance(name, str) or not _SHARD.fullmatch(name):
         raise StoreError(
             f"shard name {printable(repr(name))} must look like 00012-of-00400.safetensors; see facegraft.store.shard_name"
@@ -236,7 +236,7 @@ def check_fields(key: str, arrays: Mapping[str, np.ndarray], schema: DatasetSche
 def check_array(
     what: str, dtype: str, shape: tuple[int, ...], field: FieldSpec, lengths: dict[str, tuple[int, str]]
 ) -> None:
-    """Compare dtype and shape with the field; `lengths` collects what the named lengths of this item stand for."""
+    """Compare dtype and shape with the field; `lengths` collects the values of the named lengths of this item."""
     if dtype != field.dtype:
         raise FieldError(f"{what}: dtype {dtype} where the schema says {field.dtype}")
     wanted = "[" + ",".join(map(str, field.shape)) + "]"
@@ -257,7 +257,7 @@ def check_array(
 def check_row(key: str, row: Mapping[str, object], columns: Mapping[str, str]) -> dict[str, Any]:
     """An index row with every column: plain values of the column's type, None where missing.
 
-    NaN and infinity become None: the index says "no figure" with null. Raises FieldError for an unknown column or a wrong type.
+    NaN and infinity become None: null in the index means a missing number. Raises FieldError for an unknown column or a wrong type.
     """
     for name in row:
         if name not in columns:
@@ -304,7 +304,7 @@ def heads_fields() -> dict[str, FieldSpec]:
 
 
 def composites_fields(parts: Parts) -> dict[str, FieldSpec]:
-    """Heads put together of several subjects' parts, and the way from each to the template."""
+    """Heads composed of several subjects' parts, and the morph from each to the template."""
     count = len(parts.stages)
     return {
         **heads_fields(),
@@ -315,7 +315,7 @@ def composites_fields(parts: Parts) -> dict[str, FieldSpec]:
 
 
 def surfaces_fields(parts: Parts) -> dict[str, FieldSpec]:
-    """One watertight mesh an item, in the unit ball."""
+    """One watertight mesh per item, in the unit ball."""
     return {
         "vertices": FieldSpec("float32", ("v", 3), "unit", _UNIT_FRAME, "vertices of the watertight mesh"),
         "faces": FieldSpec("int32", ("f", 3), "index", "", "triangles, counter-clockwise seen from outside"),
@@ -370,7 +370,7 @@ def samples_fields(parts: Parts) -> dict[str, FieldSpec]:
 
 
 def fields_of(kind: str, parts: Parts | None) -> dict[str, FieldSpec]:
-    """The fields of a kind, with these parts (heads have none). Raises StoreError for an unknown kind, or parts that are missing."""
+    """The fields of a kind, with these parts (heads have none). Raises StoreError for an unknown kind, or missing parts."""
     if kind == "heads":
         return heads_fields()
     makers = {"composites": composites_fields, "surfaces": surfaces_fields, "samples": samples_fields}

@@ -1,4 +1,4 @@
-"""The shapes in a remote shard's header, read without the shard: two small requests instead of a download."""
+"""The shapes in a remote shard's header, read by two small requests instead of a download."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LARGEST = 100_000_000
 
 
 def read_shapes(path: RemotePath, size: int, remedy: str) -> dict[str, tuple[int, ...]]:
-    """Tensor name -> shape, as the header says; no checksum stands behind it. Raises DamagedError for what is no header."""
+    """Shapes by tensor name from the header, which is not verified by a checksum. Raises DamagedError for an invalid header."""
     head = path.read_range(0, min(size, _FIRST))
     length = int.from_bytes(head[:8], "little")
     if len(head) < 8 or not 2 <= length <= min(size - 8, _LARGEST):

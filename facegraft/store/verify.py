@@ -127,7 +127,7 @@ def _shard(
 
 @contextmanager
 def _checked_copy(folder: Location, shard: dict[str, Any]) -> Iterator[Path]:
-    """The shard, its sha256 compared. A remote one is downloaded anew: a copy in the cache says nothing about the store."""
+    """The shard, with its sha256 checked. A remote shard is downloaded again: a copy in the cache does not show the state of the store."""
     if not isinstance(folder, RemotePath):
         check_shard_file(folder, shard)
         path = folder / SHARD_FOLDER / shard["name"]
@@ -179,7 +179,7 @@ def _lengths(spec: FieldSpec) -> list[int | None]:
 
 
 def _meaning(field: str, array: np.ndarray, schema: DatasetSchema) -> Iterator[str]:
-    """What the numbers of a well-known field must be, beyond dtype and shape."""
+    """Findings about the numbers of a well-known field, beyond dtype and shape."""
     kind, labels = schema.kind, len(schema.parts) + 1 if schema.parts is not None else 1
     if kind in ("surfaces", "samples") and field == "to_mm" and not abs(np.linalg.det(array)) > 0:
         yield "the matrix cannot be inverted"

@@ -60,7 +60,7 @@ class ShardItem:
 
 @dataclass(frozen=True)
 class RejectedItem:
-    """A planned item that was refused; the index keeps the reason as one line of at most MAX_REASON_LENGTH characters."""
+    """A planned item that was rejected; the index has the reason as one line of at most MAX_REASON_LENGTH characters."""
 
     key: str
     reason: str
@@ -77,8 +77,8 @@ def write_shard(
 ) -> dict[str, Any]:
     """Write `shards/<shard>` and then its commit record, each atomically; returns the record.
 
-    The bytes depend on the items alone, not on the order they come in. A shard all of whose items were rejected is written
-    too, without tensors. Raises FieldError (item and field named) before anything is written, StoreError when the disk refuses.
+    The bytes depend only on the items, not on their order. A shard whose items were all rejected is written too, without
+    tensors. Raises FieldError (with item and field) before anything is written, StoreError when the disk cannot be written.
     """
     check_shard_name(shard)
     items = sorted(items, key=lambda item: item.key)
@@ -128,7 +128,7 @@ def write_shard(
 def read_commit(folder: AnyPath, shard: str, plan_sha256: str, *, check_bytes: bool = True) -> dict[str, Any] | None:
     """The commit record of a shard, or None where the shard has to be (re)made.
 
-    It counts when it is undamaged, belongs to this plan, and the shard beside it has the recorded size and (check_bytes) sha256.
+    It is valid when it is undamaged, belongs to this plan, and its shard has the recorded size and (check_bytes) sha256.
     """
     try:
         record = load_commit(folder, shard)
@@ -145,12 +145,12 @@ def read_commit(folder: AnyPath, shard: str, plan_sha256: str, *, check_bytes: b
 
 
 def load_commit(folder: AnyPath, shard: str) -> dict[str, Any] | None:
-    """The commit record as it is on disk, or None where there is no record. Raises DamagedError when its bytes are not what was written."""
+    """The commit record as it is on disk, or None where there is no record. Raises DamagedError when its bytes have changed."""
     path = place(folder) / SHARD_FOLDER / commit_name(shard)
     if path.is_symlink():
         raise DamagedError(f"{path} is a link; delete it and run the same command again to rebuild its shard")
-    if not isinstance(path, RemotePath) and path.exists() and not path.is_file():  # a pipe has no end
-        raise DamagedError(f"{path} is no plain file; delete it and run the same command again to rebuild its shard")
+    if not isinstance(path, RemotePath) and path.exists() and not path.is_file():  # a pipe may never end
+        raise DamagedError(f"{path} is not a regular file; delete it and run the same command again to rebuild its shard")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -254,10 +254,10 @@ def finish_dataset(
 
 
 def sweep_shards(folder: AnyPath) -> None:
-    """Remove the temporary files of dead writers among the shards; those of living ones stay."""
+    """Remove the temporary files of dead writers among the shards; those of running writers stay."""
     root = place(folder)
     if isinstance(root, RemotePath):
-        return  # nothing is ever put under a temporary name there
+        return  # object stores have no temporary names
     leftovers = (root / SHARD_FOLDER).glob(f"*{TEMPORARY_MARK}*")
     for final in {path.with_name(final_name(path.name)) for path in leftovers}:
         remove_leftovers(final)

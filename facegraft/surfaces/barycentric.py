@@ -10,7 +10,7 @@ from facegraft.arrays import Floats
 def barycentric(points: Floats, triangles: Floats) -> Floats:
     """Barycentric coordinates [n,3], in [0, 1] with sum 1, of points [n,3] that lie on triangles [n,3,3].
 
-    A triangle that the warp has collapsed to a line has no unique coordinates: then those along its longest edge are given.
+    A triangle that the warp has collapsed to a line has no unique coordinates: those along its longest edge are returned.
     """
     u, v, w = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0], points - triangles[:, 0]
     uu, uv, vv = np.einsum("nj,nj->n", u, u), np.einsum("nj,nj->n", u, v), np.einsum("nj,nj->n", v, v)

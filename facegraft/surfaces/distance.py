@@ -28,10 +28,10 @@ from facegraft.surfaces.topology import open_edge_count
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to measure: of vertices f64 [V, 3], faces i64 [F, 3] (F > 0) and points f64 [n, 3], all finite and contiguous.
+    """A function of vertices f64 [V, 3], faces i64 [F, 3] (F > 0) and points f64 [n, 3], all finite and contiguous.
 
-    closed: it is defined for closed meshes with outward faces alone, and gets no others; summary: a line for the documentation
-    and the description of `sample.backend`.
+    closed: the backend is defined only for closed meshes with outward faces, and is given no others; summary: one line for
+    the documentation and the description of `sample.backend`.
     """
 
     measure: Callable[[Floats, Ints, Floats], SignedDistance]
@@ -46,7 +46,7 @@ BACKENDS: dict[str, Backend] = {
         mesh_to_sdf, True, "the published pipelines' estimate, for closed meshes; needs facegraft[paper]"
     ),
 }
-"""All backends by the name that `sample.backend` gives."""
+"""All backends, by their name in `sample.backend`."""
 
 
 def signed_distance(

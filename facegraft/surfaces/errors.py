@@ -1,4 +1,4 @@
-"""What can be wrong with a surface, or with what is asked of it."""
+"""Errors of surfaces and of operations on them."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ class SamplingError(SurfaceError):
 
 
 class DistanceError(SurfaceError):
-    """A mesh or points for which a signed distance is not defined, or a backend that is not there."""
+    """A mesh or points for which a signed distance is not defined, or an unknown backend."""

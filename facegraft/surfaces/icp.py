@@ -1,6 +1,6 @@
-"""Iterative closest points: of a surface (point to plane), and of a cloud that covers the other in part (trimmed, point to point).
+"""Iterative closest points: onto a surface (point to plane), and between clouds that overlap in part (trimmed, point to point).
 
-Both are given the search for nearest points, so that they hold no tree of their own.
+Both take the nearest-point search as an argument, so they build no search tree themselves.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Rigid:
 
     @property
     def degrees(self) -> float:
-        """Angle of the rotation; from the antisymmetric part too, for the arc cosine alone is blind to small angles."""
+        """Angle of the rotation; it uses the antisymmetric part too, because the arc cosine alone cannot resolve small angles."""
         r = self.matrix[:3, :3]
         sine = 0.5 * math.hypot(r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1])
         return math.degrees(math.atan2(sine, 0.5 * (float(np.trace(r)) - 1.0)))
@@ -68,7 +68,7 @@ def rigid_icp(points: Floats, correspond: Correspond, iterations: int = 20, tole
         centre = p.mean(axis=0)
         scale = (
             float(np.sqrt(np.mean(np.sum((p - centre) ** 2, axis=1)))) or 1.0
-        )  # lengths and angles of like size: well conditioned
+        )  # makes lengths and angles similar in size: well conditioned
         rows = np.concatenate([np.cross((p - centre) / scale, n), n], axis=1)
         solution = np.linalg.lstsq(rows, gap, rcond=1e-8)[0]
         motion = _motion(solution[:3] / scale, solution[3:], centre)
@@ -109,8 +109,8 @@ def trimmed_icp(
     """Map [4, 4] of points [n, 3] onto a target [m, 3] that they cover in part, and the mean distance of the kept pairs.
 
     Trimmed ICP (Chetverikov et al. 2002) from the map `start`: every iteration uses the share of nearest pairs, since the rest
-    may have no counterpart. A similarity may change the scale in the second half of the iterations alone: before the two lie
-    on each other, shrinking is the cheapest way to come near.
+    may have no counterpart. A similarity changes the scale only in the second half of the iterations: before the two clouds
+    overlap, shrinking would be the easiest way to reduce the distance.
     """
     matrix, residual = start, math.inf
     for iteration in range(iterations):

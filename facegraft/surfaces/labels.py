@@ -1,4 +1,4 @@
-"""Part labels of faces, from those of their vertices: the one rule by which samples are labelled and scores are taken."""
+"""Part labels of faces, from those of their vertices: the rule for labelling samples and for scores by part."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from facegraft.arrays import Labels
 
 
 def face_labels(vertex_labels: ArrayLike, faces: ArrayLike) -> Labels:
-    """Part label [F] of every face: that of its part vertices (the one that two of them agree on, where they differ).
+    """Part label [F] of every face: that of its vertices with a part (where they differ, the label that two of them share).
 
-    A part is what its loop encloses, and the loop's own vertices carry 0, the remainder: so a face belongs to a part as
-    soon as one of its vertices does. (Majority would leave a saw-tooth of half a ring along every loop to the remainder.)
+    A part is the area inside its loop, and the loop's own vertices have label 0, the remainder. So a face belongs to a
+    part as soon as one of its vertices does. (A majority vote would leave half a ring along every loop to the remainder.)
     """
     corners = np.asarray(vertex_labels, dtype=np.uint8)[np.asarray(faces, dtype=np.int64)]
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]

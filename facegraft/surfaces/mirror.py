@@ -12,6 +12,6 @@ MIRROR = np.array([-1.0, 1.0, 1.0])
 
 
 def symmetrised(vertices: ArrayLike, mirror: ArrayLike) -> Floats:
-    """Mean of a shape [V, 3] and its mirror image, `mirror` [V] being the other side's vertex: exactly symmetric about x = 0."""
+    """Mean of a shape [V, 3] and its mirror image: exactly symmetric about x = 0. `mirror` [V] is each vertex's counterpart."""
     v = np.asarray(vertices, dtype=np.float64)
     return 0.5 * (v + v[np.asarray(mirror)] * MIRROR)

@@ -12,14 +12,14 @@ from facegraft.lazily import lazy_import
 
 
 class Nearest(NamedTuple):
-    """Of n points: distance [n] f64 to the mesh, face [n] i64 on which the nearest point lies, and that point [n, 3] f64."""
+    """For n points: distance [n] f64 to the mesh, face [n] i64 on which the nearest point lies, and that point [n, 3] f64."""
 
     distance: Floats
     face: Ints
     point: Floats
 
     def take(self, rows: NDArray[Any]) -> Nearest:
-        """Some of them, by index [m] or mask [n]."""
+        """A subset of the points, by index [m] or mask [n]."""
         return Nearest(self.distance[rows], self.face[rows], self.point[rows])
 
 
@@ -52,7 +52,7 @@ def nearest_on_surface(vertices: Floats, faces: Ints, points: Floats) -> Nearest
 
 
 def _near_together(points: Floats) -> Ints:
-    """An order of the points in which neighbours follow each other: the tree is then in the cache (a fifth to a half faster)."""
+    """An order of the points in which neighbours follow each other, so that the tree stays in the cache (20 to 50 % faster)."""
     if len(points) == 0:
         return np.empty(0, dtype=np.int64)
     low, extent = points.min(axis=0), np.ptp(points, axis=0)

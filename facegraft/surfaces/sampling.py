@@ -1,10 +1,10 @@
 """Random points on, near and around a surface.
 
-Everything is drawn from the generator that is passed in, and every set comes out in random order: any contiguous
-window of it is a uniform random subset, so that a reader may take slices.
+Everything is drawn from the generator that is passed in. Every set is in random order: any contiguous window of it is
+a uniform random subset, so a reader may take slices.
 
-Normals of surface points are the exact normals of the faces they lie on (not interpolated ones): they are the
-gradient of the signed distance that the same mesh defines.
+Normals of surface points are the exact normals of the faces they lie on, not interpolated ones: they are the
+gradient of the signed distance to the same mesh.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class SurfaceSamples:
         return len(self.points)
 
     def take(self, rows: NDArray[Any]) -> SurfaceSamples:
-        """Some of them, by index [m] or mask [n]."""
+        """A subset of the points, by index [m] or mask [n]."""
         return SurfaceSamples(self.points[rows], self.normals[rows], self.parts[rows], self.face_index[rows])
 
     @staticmethod
     def concatenated(several: Sequence[SurfaceSamples]) -> SurfaceSamples:
-        """The points of several sets, one set after the other."""
+        """The points of several sets, concatenated."""
         columns = ("points", "normals", "parts", "face_index")
         return SurfaceSamples(*(np.concatenate([getattr(one, name) for one in several]) for name in columns))
 
@@ -63,9 +63,9 @@ def sample_surface(
 ) -> SurfaceSamples:
     """Draw n independent random points on a mesh, vertices [V, 3], faces [F, 3].
 
-    A share 1 - balanced of the points (rounded) is uniform by area; the rest is dealt out equally to the parts that have
+    A share 1 - balanced of the points (rounded) is uniform by area. The rest is split equally among the parts that have
     any area, and is uniform by area within each. `labels` [F] are the faces' part labels (all 0 if not given);
-    `face_mask` [F] leaves faces out, for instance the ball behind a clipped face.
+    faces outside `face_mask` [F] are left out, for instance the ball behind a clipped face.
     Points are exact to the rounding of float64 (a float32 copy is within 6e-8 of the surface in unit coordinates).
     Raises SamplingError for a surface without area or a share outside 0..1.
     """
@@ -99,7 +99,7 @@ def sample_surface(
     over = u + w > 1.0  # fold the parallelogram onto the triangle
     u, w = np.where(over, 1.0 - u, u), np.where(over, 1.0 - w, w)
     corner, second, third = (v.take(f[:, i], axis=0) for i in range(3))
-    points = (second - corner).take(index, axis=0)  # take: several times as fast as indexing
+    points = (second - corner).take(index, axis=0)  # np.take is several times as fast as indexing
     points *= u[:, None]
     side = (third - corner).take(index, axis=0)
     side *= w[:, None]
@@ -111,7 +111,7 @@ def sample_surface(
 def near_points(surface_points: ArrayLike, sigmas: ArrayLike, rng: np.random.Generator) -> tuple[Floats, Ints]:
     """Move surface points [n, 3] off the surface: x + sigma * N(0, I), isotropic as DeepSDF does.
 
-    `sigmas` [k] are standard deviations in the unit of the points; each is given to n/k of the points (rounded), at random.
+    `sigmas` [k] are standard deviations in the unit of the points; each applies to n/k of the points (rounded), at random.
     Returns the moved points [n, 3] and the band of each, an index [n] into sigmas.
     """
     points = np.asarray(surface_points, dtype=np.float64)
@@ -134,7 +134,7 @@ def free_points(n: int, rng: np.random.Generator, radius: float = 1.0) -> Floats
 
 
 def window_uniformity(categories: ArrayLike, start: int, stop: int) -> float:
-    """p-value of the claim that the window [start, stop) of a pre-shuffled set is a uniform random subset of it.
+    """p-value of the hypothesis that the window [start, stop) of a pre-shuffled set is a uniform random subset of it.
 
     `categories` [n] are small whole numbers (part labels, octants, bands). Pearson's chi-square of the window's counts
     against the whole set's shares, with the finite-population correction of drawing without replacement.

@@ -1,4 +1,4 @@
-"""What a signed distance is, and what the backends that measure it share."""
+"""The result of a signed-distance query, and helpers that the backends share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from facegraft.arrays import Floats, Ints
 from facegraft.surfaces.normals import face_cross
 
 TOUCHING = 1e-9
-"""Points nearer to the surface than this share of its size have no direction of their own: their gradient is the face normal."""
+"""Points nearer to the surface than this share of its size have no reliable direction: their gradient is the face normal."""
 
 
 @dataclass(frozen=True)

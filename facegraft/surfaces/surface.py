@@ -1,4 +1,4 @@
-"""A checked triangle mesh that answers for nearest points, normals and areas."""
+"""A checked triangle mesh with its normals, areas and nearest-point search."""
 
 from __future__ import annotations
 

@@ -33,12 +33,12 @@ def unique_edges(faces: ArrayLike) -> Ints:
 
 
 def _base(edges: Ints) -> int:
-    """A number above every vertex: a pair (a, b) is then the one number a · base + b, which sorts far faster."""
+    """A number above every vertex: a pair (a, b) becomes the single number a · base + b, which sorts far faster."""
     return int(edges.max()) + 1 if len(edges) else 1
 
 
 def boundary_edges(faces: ArrayLike) -> Ints:
-    """Directed edges [B, 2] that only one face has, in the direction of that face."""
+    """Directed edges [B, 2] that belong to only one face, in the direction of that face."""
     edges = directed_edges(faces)
     keys = np.sort(edges, axis=1) @ np.array([_base(edges), 1])
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
@@ -93,7 +93,7 @@ def grow_rings(adjacency: sp.csr_matrix, seeds: ArrayLike, k: int) -> list[Ints]
 
 
 def vertex_components(faces: ArrayLike, vertex_count: int) -> NDArray[np.int32]:
-    """Component number [V] of every vertex; a vertex of no face is a component of its own."""
+    """Component number [V] of every vertex; a vertex that no face uses is a component by itself."""
     adjacency = vertex_adjacency(faces, vertex_count)
     component: NDArray[np.int32] = lazy_import("scipy.sparse.csgraph").connected_components(adjacency, directed=False)[
         1
@@ -148,7 +148,7 @@ def compact(faces: ArrayLike, vertex_count: int) -> tuple[Ints, Ints]:
 
 
 def faces_within(faces: ArrayLike, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Mask [F] of the faces all of whose vertices are kept (mask [V])."""
+    """Mask [F] of the faces whose vertices are all kept (mask [V])."""
     return keep[np.asarray(faces)].all(axis=1)
 
 

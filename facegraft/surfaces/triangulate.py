@@ -12,10 +12,10 @@ from facegraft.surfaces.mirror import symmetrised
 def triangulate(polygons: ArrayLike, vertices: ArrayLike, symmetry: ArrayLike | None = None) -> Ints32:
     """Split every quad by its shorter diagonal on a template; triangles [F, 3] in the order of the polygons.
 
-    polygons [P, 4] with -1 as the fourth corner of a triangle; `vertices` [V, 3] are those of the template that decides,
-    mirror-averaged first when `symmetry` [V] is given, so that a quad and its mirror image are split alike. Equal
-    diagonals: the one with the smallest vertex number, a vertex and its image counting as one. A quad (a, b, c, d)
-    becomes (a, b, c), (a, c, d) or (a, b, d), (b, c, d).
+    polygons [P, 4] have -1 as the fourth corner of a triangle. `vertices` [V, 3] are the template's; they are
+    mirror-averaged first when `symmetry` [V] is given, so that a quad and its mirror image are split alike. Of equal
+    diagonals, the one with the smallest vertex number is taken, where a vertex and its image count as one. A quad
+    (a, b, c, d) becomes (a, b, c), (a, c, d) or (a, b, d), (b, c, d).
     """
     p = np.asarray(polygons, dtype=np.int64)
     v = np.asarray(vertices, dtype=np.float64)

@@ -2,8 +2,8 @@
 
 `jumping_clock` changes `time.time` and `time.time_ns` of a process, as happens when a machine's time is set or a virtual machine is
 moved. The clock that never jumps (`time.monotonic`) is left alone, because the system leaves it alone too; so are the times of files.
-`HeldClock` takes the place of the engine's own clock (`facegraft.engine.clock`), so that a test of a waiting time need not wait and
-does not depend on how busy the machine is.
+`HeldClock` replaces the engine's own clock (`facegraft.engine.clock`), so that a test of a waiting time need not wait and does not
+depend on the load of the machine.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def _clocks(jumps: Sequence[ClockJump]) -> tuple[Callable[[], float], Callable[[
 
 
 class HeldClock:
-    """A clock that moves only by `advance`, by the `step_s` of every look at it, and by `sleep`, which returns at once. `while_asleep` is called in every sleep: what happens meanwhile elsewhere.
+    """A clock that moves only by `advance`, by `step_s` at every reading, and by `sleep`, which returns at once.
 
-    Safe to use from several threads.
+    `while_asleep` is called in every sleep, to simulate events elsewhere. Safe to use from several threads.
     """
 
     def __init__(self, step_s: float = 0.0, while_asleep: Callable[[], None] | None = None) -> None:
@@ -74,11 +74,11 @@ class HeldClock:
             self.while_asleep()
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Until the event is set, or the clock has been moved that far."""
+        """Wait until the event is set, or the clock has been moved that far."""
         with self._moved:
             end = self._now + seconds
             while not event.is_set() and self._now < end:
-                # Who sets the event does not know of this clock, so it is looked for now and then.
+                # Setting the event does not notify this clock, so the event is polled.
                 self._moved.wait(0.01)
         return event.is_set()
 

@@ -1,4 +1,4 @@
-"""A Dask scheduler and workers in processes of their own, as on a real cluster, to be killed one by one."""
+"""A Dask scheduler and workers in separate processes, as on a real cluster, which can be killed one by one."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _START_S = 300.0
 
 
 class OwnCluster:
-    """A scheduler file in `folder` and as many processes as are asked for; all are killed in the end.
+    """A cluster with its scheduler file in `folder`; all of its processes are killed in the end.
 
-    `env`: their environment (this process's own by default); put what your stages are imported from on its PYTHONPATH.
+    `env`: their environment (by default that of this process); its PYTHONPATH must include the folder of your stages.
     """
 
     def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
@@ -39,10 +39,10 @@ class OwnCluster:
 
     @property
     def address(self) -> str:
-        """Waits for the scheduler to be there. Raises TimeoutError."""
+        """Waits until the scheduler is running. Raises TimeoutError."""
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
-            # Dask writes the file under its final name, bit by bit.
+            # Dask writes the file in pieces under its final name.
             with suppress(FileNotFoundError, ValueError):
                 return str(json.loads(self.file.read_text())["address"])
             time.sleep(0.02)
@@ -58,7 +58,7 @@ class OwnCluster:
         return [name for name, process in self._processes.items() if process.poll() is not None]
 
     def wait_for_workers(self, count: int) -> None:
-        """Until the scheduler knows that many. Raises TimeoutError."""
+        """Wait until the scheduler has that many workers. Raises TimeoutError."""
         distributed: Any = importlib.import_module("distributed")
         with distributed.Client(self.address, set_as_default=False) as client:
             client.wait_for_workers(count, timeout=_START_S)

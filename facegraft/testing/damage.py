@@ -1,4 +1,4 @@
-"""Flipped bits and cut ends of a file: does the reader notice, say which file it is, and what to do?"""
+"""Flipped bits and truncated ends of a file, to test that a reader detects damage and names the file and the remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def flip(data: bytes, position: int, bit: int = 0) -> bytes:
 
 
 def flips(data: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """(what was done, the bytes) for the first byte, the last, and random ones."""
+    """(description, bytes) with a bit flipped in the first byte, the last, and random ones."""
     rng = np.random.default_rng(seed)
     for position in [0, len(data) - 1, *rng.integers(0, len(data), count).tolist()]:
         bit = int(rng.integers(8))
@@ -25,7 +25,7 @@ def flips(data: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
 
 
 def cuts(data: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """(what was done, the bytes) for an empty file, one byte less, one more, random lengths, and a tail of zeros, as after a power cut."""
+    """(description, bytes) for an empty file, one byte less, one more, random lengths, and a tail of zeros, as after a power cut."""
     rng = np.random.default_rng(seed)
     yield "emptied", b""
     yield "last byte cut off", data[:-1]
@@ -38,7 +38,7 @@ def cuts(data: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
 
 @contextmanager
 def damaged(path: Path, data: bytes) -> Iterator[None]:
-    """The file holds other bytes for as long as the block lasts."""
+    """Replace the file's bytes for the duration of the block."""
     before = path.read_bytes()
     path.write_bytes(data)
     try:

@@ -1,8 +1,8 @@
-"""A disk that refuses: ENOSPC, EIO, EACCES on chosen writes, in this process or in others; and a real small disk.
+"""Disk faults: ENOSPC, EIO, EACCES on chosen writes, in this process or in others; and a real small disk.
 
-The wrapper replaces Python's functions (`os.write`, `os.replace` …) and so sees what Python code writes, which is all that facegraft
-writes. Of a file object (`open(path, "w")`) it sees the opening alone, and of a native library that opens files by itself nothing:
-for those there is `small_disk`, which is a real file system.
+The wrapper replaces Python's functions (`os.write`, `os.replace` …) and so covers all writes of Python code, and so all of
+facegraft's. For a file object (`open(path, "w")`) it covers only the opening, and it does not cover native libraries that open files
+themselves: for those there is `small_disk`, which is a real file system.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class DiskFault:
 
 
 def recorded(ledger: Path) -> list[tuple[str, Path]]:
-    """(operation, path) in the order in which they were asked for."""
+    """(operation, path) in the order of the calls."""
     lines = ledger.read_text().splitlines() if ledger.exists() else []
     return [(operation, Path(path)) for operation, _, path in (line.partition(" ") for line in lines)]
 
@@ -78,7 +78,7 @@ def install(fault: DiskFault) -> None:
 
 
 class _Disk:
-    """Decides which operation fails. Uses the functions that were there before it came."""
+    """Decides which operation fails. Uses the original functions."""
 
     def __init__(self, fault: DiskFault) -> None:
         self._fault = fault
@@ -129,7 +129,7 @@ def _replacements(fault: DiskFault) -> list[tuple[Any, str, Callable[..., Any]]]
         try:
             disk.check("write", descriptor)
         except OSError:
-            # As on a real disk: some of it gets there.
+            # As on a real disk: part of the data is written.
             real_write(descriptor, memoryview(data).cast("B")[: len(data) // 2])
             raise
         return real_write(descriptor, data)
@@ -166,7 +166,7 @@ class SmallDisk:
     path: Path
 
     def resize(self, size_bytes: int) -> None:
-        """Make room (or take it away), as a user does who frees space."""
+        """Change the size, as when a user frees space."""
         _mount("-o", f"remount,size={size_bytes}", str(self.path))
 
 

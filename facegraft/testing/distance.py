@@ -1,12 +1,12 @@
-"""Proof that a distance backend is right: a pytest class to inherit from.
+"""Tests of a distance backend: a pytest class to inherit from.
 
     class TestMine(DistanceSuite):
         backend = "mine"
         tolerance = 1e-9
 
-It asks through `signed_distance`, so the backend must be registered in `facegraft.surfaces.distance.BACKENDS`. What is compared
-with: the closed forms of a sphere and a box, and, on a head, brute force over all triangles in plain numpy, which shares
-no code with any backend. Pick `sheet` for a backend that takes open sheets facing +z; all others are asked about closed meshes.
+It calls `signed_distance`, so the backend must be registered in `facegraft.surfaces.distance.BACKENDS`. Results are compared
+with the closed forms of a sphere and a box, and, on a head, with brute force over all triangles in plain numpy, which shares
+no code with any backend. Set `sheet` for a backend that takes open sheets facing +z; all others are tested on closed meshes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ BOX_HALF = np.array([0.5, 0.4, 0.7])
 
 
 class DistanceSuite:
-    """Inherit, name the backend, and say how exact it is.
+    """Inherit from this class, and set the name and the accuracy of the backend.
 
     backend: its name; tolerance: largest error of a distance and of a nearest point on shapes of size 1 to 3; sheet: it takes
     open sheets that face +z (as `height_field` does) instead of closed meshes; sign_errors: share of the points whose
-    sign may be wrong (0 for an exact backend), among those farther from the surface than the tolerance; points: how many are asked.
+    sign may be wrong (0 for an exact backend), among those farther from the surface than the tolerance; points: number of points.
     """
 
     backend: ClassVar[str]
@@ -50,7 +50,7 @@ class DistanceSuite:
         return np.random.default_rng(seed).uniform(-1.2, 1.2, (self.points, 3))
 
     def shape(self) -> tuple[Floats, Ints]:
-        """The mesh that general properties are asked of: a sphere, or a sheet of hills where the backend takes sheets."""
+        """The mesh for tests of general properties: a sphere, or a sheet of hills where the backend takes sheets."""
         return _hills() if self.sheet else icosphere(4)
 
     # -- the registration ------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class DistanceSuite:
         nearest = points / radius[:, None]
         chord = (
             1.0 - np.linalg.norm(vertices[faces].mean(axis=1), axis=1).min()
-        )  # the triangles lie so far inside the sphere
+        )  # the largest distance of the triangles from the sphere
         assert np.abs(np.abs(found.sdf) - np.abs(radius - 1.0)).max() <= chord + self.tolerance
         expected = self.expected(radius - 1.0, points, nearest)
         away = np.abs(expected) > chord + self.tolerance
@@ -90,7 +90,7 @@ class DistanceSuite:
         self.assert_signs(found.sdf, self.expected(signed, points, nearest))
 
     def test_a_head_against_all_triangles(self) -> None:
-        """A synthetic head: its holes closed by fans (no beauty, but closed) or, for sheets, open."""
+        """A synthetic head: its holes closed by simple fans or, for sheets, open."""
         vertices, faces = _head(closed=not self.sheet)
         rng = np.random.default_rng(3)
         near = vertices[rng.integers(len(vertices), size=30)] + 0.02 * rng.standard_normal((30, 3))
@@ -128,7 +128,7 @@ class DistanceSuite:
 
     def test_gradients_have_length_one(self) -> None:
         vertices, faces = self.shape()
-        on = vertices[faces[:100]].mean(axis=1)  # points on the surface, which have no direction of their own, too
+        on = vertices[faces[:100]].mean(axis=1)  # also points on the surface, whose direction is undefined
         found = self.ask(vertices, faces, np.concatenate([self.sample(5), on]))
         np.testing.assert_allclose(np.linalg.norm(found.gradient, axis=1), 1.0, atol=1e-6)
 
@@ -174,7 +174,7 @@ class DistanceSuite:
             self.ask(vertices, faces, np.array([[0.0, 0, 0], [np.nan, 0, 0]]))
 
     def expected(self, signed: Floats, points: Floats, nearest: Floats) -> Floats:
-        """Numbers [n] with the sign that the answer must have: by the inside or, for sheets, by the z of the nearest point."""
+        """Numbers [n] with the expected sign: by the inside or, for sheets, by the z of the nearest point."""
         if not self.sheet:
             return signed
         ahead = points[:, 2] - nearest[:, 2]

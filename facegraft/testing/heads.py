@@ -1,4 +1,4 @@
-"""Proof that a source of heads is right: a pytest class to inherit from.
+"""Tests of a source of heads: a pytest class to inherit from.
 
     class TestMine(HeadSourceSuite):
         kind = "mine"
@@ -7,7 +7,7 @@
             write_my_heads(folder)  # two subjects or more
             return SourceCase(folder, {"region_map": "ict"})
 
-It asks through `make_source`, so the kind must be registered in `facegraft.heads.source.KINDS`.
+It calls `make_source`, so the kind must be registered in `facegraft.heads.source.KINDS`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ SEED = 5
 
 @dataclass(frozen=True)
 class SourceCase:
-    """Heads for a suite: where they lie (None where the source computes them) and the options to read them with.
+    """Heads for a suite: their path (None where the source computes them) and the options to read them.
 
-    unusable: keys of heads (`s0001_e02`, …) that the source must refuse when they are loaded, while all others are given.
+    unusable: keys of heads (`s0001_e02`, …) that the source must refuse when they are loaded; all others must load.
     """
 
     path: Path | None
@@ -52,12 +52,12 @@ def key_of(head: Head) -> str:
 
 
 class HeadSourceSuite:
-    """Inherit, name the kind, and give a case."""
+    """Inherit from this class, set the kind, and define a case."""
 
     kind: ClassVar[str]
 
     def case(self, folder: Path) -> SourceCase:
-        """The heads to read; files may be made in the folder. It is made anew for each test."""
+        """The heads to read; files may be written to the folder, which is new for each test."""
         raise NotImplementedError(f"{type(self).__name__} must say which heads to read: override case(folder)")
 
     @pytest.fixture
@@ -73,12 +73,12 @@ class HeadSourceSuite:
         return make_source(self.kind, made.path, {**made.options, **more}, SEED)
 
     def loader(self, made: SourceCase, plan: SourcePlan) -> Loader:
-        """The loader as a worker makes it: from a source of its own, and what has travelled as bytes."""
+        """The loader as a worker makes it: from a new source, with the shared arrays read back from bytes."""
         shared = pickle.loads(pickle.dumps({"faces": plan.faces, **plan.shared}))
         return self.source(made).loader(shared, RegionMap.from_json(json.loads(json.dumps(plan.region_map.to_json()))))
 
     def loaded(self, made: SourceCase, plan: SourcePlan) -> dict[str, bytes]:
-        """key → the bytes of every usable head."""
+        """The bytes of every usable head, by key."""
         load = self.loader(made, plan)
         return {key_of(h): load(h.spec).tobytes() for h in plan.heads if key_of(h) not in made.unusable}
 
@@ -108,7 +108,7 @@ class HeadSourceSuite:
     # -- the plan --------------------------------------------------------------------------------------------------------
 
     def test_the_plan_can_become_items(self, made: SourceCase, plan: SourcePlan) -> None:
-        """Keys are unique, specs survive JSON, rows fit their columns, files are there, and the triangles are the region map's."""
+        """Keys are unique, specs survive JSON, rows match their columns, files exist, and the triangles are the region map's."""
         keys = [key_of(head) for head in plan.heads]
         assert len(set(keys)) == len(keys) and len({head.subject for head in plan.heads}) >= 2
         assert made.unusable < set(keys), "unusable heads must be planned, and not be all"
@@ -156,7 +156,7 @@ class HeadSourceSuite:
             check_head(vertices, plan.region_map.landmarks68, 1.0, key_of(head))
 
     def test_heads_do_not_depend_on_the_order(self, made: SourceCase, plan: SourcePlan) -> None:
-        """Any worker may load any head, as often as it likes; what it does with a head changes no other."""
+        """Any worker may load any head any number of times; changing a loaded head does not change another."""
         load, whole = self.loader(made, plan), self.loaded(made, plan)
         assert len(set(whole.values())) > 1, "all heads of the case are the same: give different ones"
         for head in [*reversed(plan.heads), *plan.heads]:

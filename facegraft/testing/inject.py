@@ -1,9 +1,9 @@
-"""Faults in processes that somebody else starts: commands, Dask workers, their children.
+"""Fault injection into other processes: commands, Dask workers, their children.
 
     subprocess.run(["facegraft", "run", ...], env=environment(disk=DiskFault(...)))
 
-The environment puts `preload/` on PYTHONPATH, whose sitecustomize.py Python imports at the start of every process; that reads the
-faults from $FACEGRAFT_FAULTS. It takes the place of any other sitecustomize for those processes. Without it nothing is installed.
+The environment puts `preload/` on PYTHONPATH. Python imports its sitecustomize.py at the start of every process, which reads the
+faults from $FACEGRAFT_FAULTS. It replaces any other sitecustomize in those processes. Other processes are not affected.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PRELOAD = Path(__file__).parent / "preload"
 def environment(
     disk: DiskFault | None = None, jumps: Sequence[ClockJump] = (), base: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The environment of a process that shall have these faults, and of all that it starts. `base`: this process's own by default."""
+    """The environment of a process with these faults, which its children inherit. `base`: by default that of this process."""
     before = dict(os.environ if base is None else base)
     faults = {"disk": None if disk is None else disk.to_json(), "jumps": [jump.to_json() for jump in jumps]}
     path = os.pathsep.join([str(PRELOAD), *filter(None, [before.get("PYTHONPATH")])])
@@ -33,7 +33,7 @@ def environment(
 
 
 def install_from_environment() -> None:
-    """What sitecustomize.py calls."""
+    """Install the faults of $FACEGRAFT_FAULTS in this process; called by sitecustomize.py."""
     faults = json.loads(os.environ.get(VARIABLE, "{}"))
     if faults.get("disk"):
         faulty.install(DiskFault.from_json(faults["disk"]))

@@ -1,4 +1,4 @@
-"""SIGKILL and SIGSTOP of a run or parts of it, at moments that are random but can be repeated.
+"""SIGKILL and SIGSTOP of a run or parts of it, at random but repeatable moments.
 
 for moment in moments(seed=0, count=20, shards=16):
     process = subprocess.Popen([...], start_new_session=True)
@@ -28,7 +28,7 @@ _SOME_TIME_S = 600.0
 
 @dataclass(frozen=True)
 class Moment:
-    """When that many shards are committed, and `delay_s` seconds after that."""
+    """The moment `delay_s` seconds after that many shards were committed."""
 
     commits: int
     delay_s: float
@@ -45,7 +45,7 @@ def moments(seed: int, count: int, shards: int, shard_s: float = 0.3) -> list[Mo
 
 
 def committed(output: Path) -> dict[str, tuple[int, int]]:
-    """Every commit record → (inode, time of its last change): what must be the same after the run was resumed."""
+    """(inode, time of last change) of every commit record: these must be the same after the run was resumed."""
     found = {}
     for path in sorted((output / SHARD_FOLDER).glob("*-of-*.json")):
         with suppress(FileNotFoundError):
@@ -70,7 +70,7 @@ def wait_for(moment: Moment, output: Path, process: Popen[Any] | None = None) ->
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """The process and all that it has started, directly or not; empty when it is gone."""
+    """The process and all its descendants; empty when it has ended."""
     try:
         first = psutil.Process(pid)
         return [first, *first.children(recursive=True)]
@@ -84,7 +84,7 @@ def dask_workers(pid: int) -> list[psutil.Process]:
 
 
 def kill(victims: Iterable[psutil.Process]) -> None:
-    """SIGKILL to all of them. They are stopped first, so that no one of them sees another die and acts on it."""
+    """SIGKILL to all of them. They are stopped first, so that none of them can react to the death of another."""
     victims = list(victims)
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for process in victims:
@@ -95,7 +95,7 @@ def kill(victims: Iterable[psutil.Process]) -> None:
 
 @contextmanager
 def stopped(victims: Iterable[psutil.Process]) -> Iterator[None]:
-    """SIGSTOP for as long as the block lasts, then SIGCONT: a suspended machine, Ctrl-Z, a worker that the network has lost."""
+    """SIGSTOP for the duration of the block, then SIGCONT: like a suspended machine, Ctrl-Z, or a worker cut off from the network."""
     victims = list(victims)
     for process in victims:
         with suppress(psutil.NoSuchProcess):
@@ -117,13 +117,13 @@ def unleash_chaos(address: str, delay_s: float, mode: str = "sys.exit") -> None:
 
 
 def end_chaos(address: str) -> None:
-    """Workers that start from now on live for ever; what is fated to die still does."""
+    """End the chaos for workers that start from now on; running workers still die."""
     with _client(address) as client:
         client.unregister_worker_plugin("facegraft-chaos")
 
 
 def _client(address: str) -> Any:
-    # Imported here: to kill processes needs no Dask.
+    # Imported here: killing processes does not need Dask.
     distributed: Any = importlib.import_module("distributed")
     return distributed.Client(address, set_as_default=False)
 

@@ -1,9 +1,9 @@
-"""Another stage, some of whose items misbehave: is exactly the poisoned item rejected, with the right reason, and no other?
+"""A wrapper of another stage in which chosen items misbehave, to test that exactly these are rejected, with the right reason.
 
     parameters = poisoned("my.package:MyStage", my_parameters, {"s0003_e01": "segfault", "s0007_e00": "hang"})
     execute(POISONED, my_plan, inputs, output, parameters, seed, options)
 
-With no faults at all the same wrapper gives what the run must look like for all other items.
+Without faults the same wrapper gives the expected result of all other items.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _sleep(make: Make) -> NoReturn:
 
 
 def _hog(make: Make) -> ItemOutput:
-    # Ones and not zeros: memory counts when it is written to.
+    # Ones, not zeros: memory is only allocated when it is written.
     np.ones(HOG_BYTES, np.uint8)
     return make()
 

@@ -1,4 +1,4 @@
-"""Proof that a stage keeps the engine's promises: a pytest class to inherit from.
+"""Tests of a stage against the engine's guarantees: a pytest class to inherit from.
 
     class TestMine(StageSuite):
         stage = "my.package:MyStage"
@@ -7,8 +7,8 @@
             plan = plan_mine(...)  # a few items in two shards or more, quick to make
             return StageCase(plan, inputs=[str(folder / "input")], parameters={"size": 3})
 
-Every test runs the stage through `facegraft.engine.execute`, in this process, on workers, or in a process of its own that is killed. The
-stage's module must be importable by name in all of them (sys.path of this process is handed on).
+Every test runs the stage through `facegraft.engine.execute`, in this process, on workers, or in a separate process that is killed.
+The stage's module must be importable by name in all of them (sys.path of this process is passed on).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if __name__ == "__main__":
 
 @dataclass(frozen=True)
 class StageCase:
-    """What a suite runs: a plan of a few items, and what else `execute` takes. `rejected`: keys of the items that the stage must refuse."""
+    """The case of a suite: a plan of a few items, and the other arguments of `execute`. `rejected`: keys of items to be refused."""
 
     plan: StagePlan
     inputs: list[str] = field(default_factory=list)
@@ -58,7 +58,7 @@ class StageCase:
 
 
 class StageSuite:
-    """Inherit, name the stage by its import path, and give a case.
+    """Inherit from this class, set the stage's import path, and define a case.
 
     item_timeout_s, item_memory_gb: the limits of an item in all runs. empty_columns: index columns that no item of the case fills.
     """
@@ -69,7 +69,7 @@ class StageSuite:
     empty_columns: ClassVar[frozenset[str]] = frozenset()
 
     def case(self, folder: Path) -> StageCase:
-        """The plan to run; inputs may be made in the folder. Called once for all tests of the class."""
+        """The plan to run; inputs may be written to the folder. Called once for all tests of the class."""
         raise NotImplementedError(f"{type(self).__name__} must say which plan to run: override case(folder)")
 
     # -- what the tests share ----------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ class StageSuite:
 
     @pytest.fixture
     def made_wrapped(self, made_case: StageCase, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """The dataset of the stage inside `PoisonedStage`, without any fault: its random streams go by that stage's name."""
+        """The dataset of the stage inside `PoisonedStage`, without any fault: its random streams depend on that stage's name."""
 
         def make() -> Path:
             output = tmp_path_factory.mktemp("wrapped") / "out"
@@ -104,7 +104,7 @@ class StageSuite:
         return folder
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` gives, made once for all tests of the class (pytest makes an instance for each)."""
+        """The result of `make`, made once for all tests of the class (pytest makes an instance for each test)."""
         kept = f"_kept_{name}"
         if kept not in vars(type(self)):
             setattr(type(self), kept, make())
@@ -126,7 +126,7 @@ class StageSuite:
             "options": EngineOptions(**{**limits, "progress": False, **changes}),
         }
 
-    # -- the promises ------------------------------------------------------------------------------------------------
+    # -- guarantees --------------------------------------------------------------------------------------------------
 
     def test_the_case_is_fit_for_the_suite(self, made_case: StageCase) -> None:
         sharded = shard_plan(made_case.plan)
@@ -149,7 +149,7 @@ class StageSuite:
     def test_workers_make_the_same_bytes(
         self, made_case: StageCase, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
     ) -> None:
-        """In child processes of one worker and of two, as in this process."""
+        """Child processes of one worker and of two give the same bytes as this process."""
         monkeypatch.setenv("PYTHONPATH", _import_path())
         self.run(made_case, tmp_path / "out", scheduler=None, workers=workers)
         assert dataset_hash(tmp_path / "out") == dataset_hash(made)
@@ -189,7 +189,7 @@ class StageSuite:
     def test_an_item_does_not_depend_on_the_items_before_it(
         self, made_case: StageCase, made: Path, tmp_path: Path
     ) -> None:
-        """The last item, made alone, is what it is after all others."""
+        """The last item is the same made alone and after all others."""
         whole = open_dataset(made)
         last = whole.keys()[-1]
         alone = replace(made_case.plan, items=[item for item in made_case.plan.items if item.key == last])
@@ -200,7 +200,7 @@ class StageSuite:
     def test_a_bad_item_is_rejected_alone_and_recorded(
         self, made_case: StageCase, made_wrapped: Path, tmp_path: Path, fault: str, reason: str
     ) -> None:
-        """The item before the last fails; all others are what they are without that."""
+        """The item before the last fails; all others are the same as without the failure."""
         whole = open_dataset(made_wrapped)
         bad = whole.keys()[-2]
         self._run_poisoned(made_case, tmp_path / "out", {bad: fault})

@@ -1,4 +1,4 @@
-"""Several commands started at the same instant: do they share a folder without harm?"""
+"""Start several commands at the same instant, to test that they can share a folder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# Waits for a line on stdin, then becomes the command: interpreters take unequal time to start, the race should not.
+# Waits for a line on stdin, then becomes the command, so that different start-up times of the interpreters do not matter.
 _GATE = "import os, sys; sys.stdin.readline(); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """The result of a command."""
 
     returncode: int
     stderr: str
@@ -22,7 +22,7 @@ class Ended:
 def start_together(
     commands: Sequence[Sequence[str]], env: Mapping[str, str] | None = None, timeout_s: float = 900.0
 ) -> list[Ended]:
-    """Run the commands at once and wait for all. Raises subprocess.TimeoutExpired, and then has killed them all."""
+    """Run the commands at once and wait for all. Raises subprocess.TimeoutExpired after killing them all."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-S", "-c", _GATE, *command],

@@ -12,7 +12,7 @@ __all__ = ["FaceField", "load_fits"]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for, so that reading an id table does not wait for torch.
+    # Imported on first use, so that reading an id table does not import torch.
     if name == "FaceField":
         from facegraft_model.field import FaceField
 

@@ -1,6 +1,6 @@
-"""What the numbers of a configuration may be, said beside each field and checked in one way.
+"""Bounds of a configuration's numbers, declared at each field and checked in one place.
 
-Every number is finite and not negative; `positive`, `at_least` and `below` say more.
+Every number must be finite and not negative; `positive`, `at_least` and `below` are stricter.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The nets of the parts-based implicit face model (Gu and Pears 2024); ImFace (Zheng et al. 2022) is the same cascade of two nets.
 
-Phi(p) = S(p_n) + epsilon(p_{n-1}), p_{i+1} = p_i + w_i(p_i) v_i(p_i): expression, part after part, remainder, template.
+Phi(p) = S(p_n) + epsilon(p_{n-1}), p_{i+1} = p_i + w_i(p_i) v_i(p_i), in the order expression, parts, remainder, template.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from facegraft_model.nets.window import WindowTrace, part_ellipsoid, part_window
 
 
 class NetSpec(NamedTuple):
-    """One deformation net: which codes set it and its landmarks, the stages it leads from and to, its part's label."""
+    """One deformation net: the codes that condition it and its landmarks, the stages between which it maps, its part's label."""
 
     name: str
     code: str
@@ -49,21 +49,21 @@ def net_specs(method: str, parts: Parts) -> list[NetSpec]:
 
 
 def code_sizes(config: ModelConfig, parts: Parts) -> dict[str, int]:
-    """Dimensions of the codes of a method."""
+    """Length of each code of a method, by name."""
     if config.method == "imface":
         return {"exp": config.exp_dim, "id": config.part_dim * len(parts) + config.rem_dim}
     return {"exp": config.exp_dim, **dict.fromkeys(parts, config.part_dim), REM: config.rem_dim}
 
 
 def code_ids(parts: Parts) -> dict[str, str]:
-    """Which id of an item chooses the row of a code table: part codes belong to subjects, so grafts share them."""
+    """For each code, the id of an item that selects the row of its table: part codes belong to subjects, so grafts share them."""
     return {"exp": "expression", **{name: name for name in parts}, REM: "recipient", "id": "head"}
 
 
 def net_landmarks(name: str, parts: Parts, chosen: str) -> tuple[int, ...]:
     """The five landmarks (iBUG 68) around which a net's field is blended: those of its part, or of the whole face.
 
-    chosen: `ModelConfig.landmarks`. The paper leaves the landmarks open: they are our choice.
+    chosen: `ModelConfig.landmarks`. The paper does not say which landmarks it uses: these are our choice.
     """
     if chosen == "part" and name in parts.labelled:
         return REM_LANDMARKS if name == REM else parts.landmarks(name)
@@ -71,15 +71,15 @@ def net_landmarks(name: str, parts: Parts, chosen: str) -> tuple[int, ...]:
 
 
 def _check_nameable(parts: Parts) -> None:
-    """Raises ModelError for a part that no module of torch can be called after."""
+    """Raises ModelError for a part whose name cannot be used for a torch module."""
     taken = (nn.ModuleDict(), nn.ParameterDict())
     for name in parts:
         if any(hasattr(module, name) for module in taken):
-            raise ModelError(f"a network cannot be called {name!r}, which torch keeps to itself; give that part another name")
+            raise ModelError(f"a network cannot be called {name!r}, a name that torch reserves; give that part another name")
 
 
 class Conditioning(NamedTuple):
-    """A batch of heads as weights: per net folded weights and landmarks [B,K,3]; the template's weights; expression_on [B,1,1]."""
+    """The weights for a batch of heads: folded weights and landmarks [B,K,3] of each net; the template's weights; expression_on [B,1,1]."""
 
     weights: dict[str, Weights]
     landmarks: dict[str, Tensor]
@@ -88,9 +88,9 @@ class Conditioning(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """A pass through the cascade: points[i] before net i (the last: in the template's space) and displacements[i], [B,R,3] each.
+    """A pass through the cascade: points[i] before net i (the last one in the template's space) and displacements[i], [B,R,3] each.
 
-    sdf and correction [B,N], of the first N rows.
+    sdf and correction [B,N] are those of the first N rows.
     """
 
     sdf: Tensor
@@ -110,7 +110,7 @@ class Gradients(NamedTuple):
 
 
 class Cascade(Field):
-    """Deformation nets one after the other, and the template's distances. Codes: exp, those of the parts, rem (or exp, id for imface), [B,d] each."""
+    """A chain of deformation nets, then the template's distances. Codes [B,d]: exp, one for each part, rem (or exp, id for imface)."""
 
     def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:
         model, parts = config.model, id_table.parts
@@ -155,7 +155,7 @@ class Cascade(Field):
     # -- conditioning -------------------------------------------------------------------------------------------------
 
     def condition(self, codes: Codes, expression_on: Tensor | None = None) -> Conditioning:
-        """Weights of a batch of heads. expression_on [B] switches the expression net per head; without the code it is off."""
+        """The weights for a batch of heads. expression_on [B] switches the expression net for each head; without its code it is off."""
         weights, landmarks = {}, {}
         for spec in self.specs:
             if spec.code not in codes:
@@ -180,7 +180,7 @@ class Cascade(Field):
         return net
 
     def used(self, conditioning: Conditioning) -> list[NetSpec]:
-        """The nets that a head passes through: all, but for the expression's where it has no such code."""
+        """The nets that a head passes through: all, without the expression net where there is no expression code."""
         return [spec for spec in self.specs if spec.name in conditioning.weights]
 
     def _window(self, spec: NetSpec, x: Tensor, landmarks: Tensor) -> WindowTrace | None:
@@ -251,7 +251,7 @@ class Cascade(Field):
         return self.trace(points, self.condition(codes), 0).points[-1]
 
     def stages(self, points: Tensor, codes: Codes) -> dict[str, Tensor]:
-        """Where points [B,N,3] lie after each net: name of the net → [B,N,3]."""
+        """Positions [B,N,3] of points [B,N,3] after each net, by the name of the net."""
         conditioning = self.condition(codes)
         trace = self.trace(points, conditioning, 0)
         return {spec.name: moved for spec, moved in zip(self.used(conditioning), trace.points[1:], strict=True)}

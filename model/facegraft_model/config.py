@@ -1,7 +1,7 @@
-"""Everything that decides what is trained and how: frozen dataclasses, JSON, and `group.name=value` settings.
+"""The configuration of training: frozen dataclasses, JSON, and `group.name=value` settings.
 
-What a number may be stands beside its field (see `bounds`); what a method wants of several fields together, beside the method
-(`Field.check`).
+Bounds of a number are declared at its field (see `bounds`); a method's requirements on several fields together are in
+`Field.check`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Precision = Literal["auto", "fp32", "tf32", "fp16-hidden"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Architecture. It is saved in every checkpoint, and a checkpoint only loads into the same one."""
+    """Architecture. It is saved in every checkpoint, and a checkpoint only loads into the same architecture."""
 
     method: str = field(default="parts", metadata={"one_of": tuple(methods.METHODS)})
     """parts: the cascade of part nets; imface: one identity net; others: the baselines of those names (see `methods`)."""
@@ -34,9 +34,9 @@ class ModelConfig:
     omega: float = positive(30.0)
     """Frequency of the sines, sin(omega x) (Sitzmann et al. 2020)."""
     hyper: Literal["full", "low-rank", "film"] = "full"
-    """How a latent code sets the weights of a net: whole tensors, a low-rank change of shared ones, or scales and shifts."""
+    """How a latent code sets the weights of a net: full tensors, a low-rank change of shared ones, or scales and shifts."""
     hyper_width: int = positive(128)
-    """Hidden width of the hyper-networks (one ReLU MLP a tensor, two hidden activations)."""
+    """Hidden width of the hyper-networks (one ReLU MLP per tensor, two hidden activations)."""
     hyper_rank: int = positive(8)
     """Rank of the change of each weight matrix, for hyper=low-rank."""
     blend_width: int = positive(128)
@@ -44,8 +44,8 @@ class ModelConfig:
     landmark_width: int = positive(256)
     """Hidden width of the landmark generators."""
     landmarks: Literal["part", "five"] = "part"
-    """part: five landmarks of its own for each part's net and the remainder's; five: the whole face's five for all nets (the ablation of the
-    paper's Tables 3 and 4)."""
+    """part: each part's net and the remainder's have their own five landmarks; five: all nets use the same five of the whole face (the
+    ablation of the paper's Tables 3 and 4)."""
     window: bool = False
     """Fade the displacement of a part net to zero away from its part."""
     window_inner: float = 1.1
@@ -65,7 +65,7 @@ class ModelConfig:
 class LossConfig:
     """Weights of the loss terms of the cascade; 0 switches a term off (it is not computed). All terms are means.
 
-    A weight here is a term's name, its default and its help; what the term is, `losses.TERMS` says under the same name.
+    Each field gives a term's name, default and help; `losses.TERMS` has its definition under the same name.
     """
 
     sdf: float = 3e3
@@ -73,7 +73,7 @@ class LossConfig:
     eikonal: float = 50.0
     """| |grad| - 1 |"""
     eikonal_neutral: float = 0.0
-    """The same at the point that the expression net leads to (ImFace has it with 50, the parts paper does not name it)."""
+    """The eikonal term at the point to which the expression net maps (ImFace has it with weight 50, the parts paper does not name it)."""
     normal: float = 100.0
     """1 - cosine of the gradient and the true normal"""
     correction: float = 100.0
@@ -87,23 +87,24 @@ class LossConfig:
     neutral: float = 1e4
     """squared displacement by the expression net of a head whose expression is neutral"""
     dense: float = 0.0
-    """|displacement of registered surface points by each net - the true displacement of that stage| (in units); of a part net, the mean inside the part plus the mean around it"""
+    """|displacement of registered surface points by each net - the true displacement of that stage| (in units); for a part net, the
+    mean inside the part plus the mean around it"""
     locality: float = 0.0
-    """|displacement by a part net| at sampled points around the part: within its window, but not of the part"""
+    """|displacement by a part net| at sampled points around the part: inside its window, but outside the part"""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What one training step sees."""
+    """The data of one training step."""
 
     items: int = positive(36)
-    """Items a step, over all processes."""
+    """Items per step, over all processes."""
     surface: int = 15401
     near: int = 0
     free: int = 983
-    """Points of each kind an item; preset paper: 94 % surface and 6 % free of 16,384."""
+    """Points of each kind per item; preset paper: 16,384, of which 94 % surface and 6 % free."""
     stage: int = 0
-    """Registered surface points an item, for the dense stage supervision."""
+    """Registered surface points per item, for the dense stage supervision."""
     origins: Literal["all", "scan"] = "all"
     """scan: leave the composites out (how ImFace and i3DMM were trained)."""
     backend: Literal["auto", "resident", "stream"] = "auto"
@@ -112,7 +113,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and how fast. None of it changes what a checkpoint means."""
+    """Optimisation: steps, learning rates, precision. These settings do not change the meaning of a checkpoint."""
 
     steps: int | None = positive(None)
     """Optimiser steps; default: epochs x items / batch."""
@@ -120,7 +121,7 @@ class TrainConfig:
     lr: float = positive(1e-4)
     """Adam's learning rate of the networks."""
     head_lr: float | None = positive(None)
-    """Learning rate of the hyper-networks' last layers; default: lr. Adam moves a predicted weight by this times the hidden width."""
+    """Learning rate of the hyper-networks' last layers; default: lr. An Adam step moves a predicted weight by this times the hidden width."""
     code_lr: float | None = positive(None)
     """Learning rate of the latent codes; default: lr."""
     schedule: Literal["step", "cosine"] = "step"
@@ -131,9 +132,9 @@ class TrainConfig:
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
     clip_grad: float = 0.0
-    """Largest norm of the gradient; 0: no clipping. A norm is some 2e3 when all is well, and 1e7 where the eikonal term explodes."""
+    """Largest norm of the gradient; 0: no clipping. Normal norms are about 2e3; when the eikonal term explodes they reach 1e7."""
     accumulate: int = positive(1)
-    """Parts that a batch is split into, to fit in memory; the gradient is that of the whole batch."""
+    """Number of pieces into which a batch is split to fit in memory; the gradient is that of the whole batch."""
     precision: Precision = "auto"
     """auto: tf32 on CUDA, fp32 on CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
@@ -151,7 +152,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Fitting codes to unseen heads (Eq. 12): weights frozen."""
+    """Fitting codes to unseen heads (Eq. 12), with frozen weights."""
 
     steps: int = positive(1000)
     lr: float = positive(1e-4)
@@ -163,7 +164,7 @@ class FitConfig:
     robust_mm: float = 0.0
     """Scale of the Geman-McClure loss of the distances, for scans with outliers; 0: plain L1."""
     init: Literal["random", "mean"] = "random"
-    """Where the codes start: N(0, code_init^2), or the mean of the training codes."""
+    """Start of the codes: N(0, code_init^2), or the mean of the training codes."""
     prior: Literal["norm", "gaussian"] = "norm"
     """Regularisation: mean z^2 as in training, or the squared Mahalanobis distance to the training codes."""
     code: float = 1e6
@@ -171,7 +172,7 @@ class FitConfig:
     gaussian: float = 1.0
     """Weight of the regularisation with prior=gaussian."""
     locality: float = 0.0
-    """Weight of |displacement by a part net| at surface and near points around the part, told apart by where the model takes them in the template"""
+    """Weight of |displacement by a part net| at surface and near points around the part, as labelled by their place in the template"""
 
 
 @dataclass(frozen=True)
@@ -194,19 +195,19 @@ class Config:
         """Raises ModelError for an unknown or missing key, or a value of another type."""
         kinds = {"baseline": MethodOptions}
         if isinstance(document, Mapping) and isinstance(document.get("model"), Mapping):
-            # Which options there are depends on the method; a method that is not there is refused with the rest of its group.
+            # The options depend on the method; an unknown method is refused together with the rest of its group.
             method = document["model"].get("method")
             kinds["baseline"] = options_of(method) if method in tuple(methods.METHODS) else MethodOptions
         return read(cls, document, where, kinds)
 
     def of_method(self, method: str) -> Config:
-        """The same for another method, with that method's own options as they are by default."""
+        """This configuration for another method, with the default values of that method's own options."""
         return replace(self, model=replace(self.model, method=method), baseline=options_of(method)())
 
     def with_settings(self, settings: Sequence[str]) -> Config:
-        """The configuration with `group.name=value` applied (`train.lr=1e-3`). Raises ModelError for what is unknown.
+        """The configuration with `group.name=value` applied (`train.lr=1e-3`). Raises ModelError for an unknown setting.
 
-        model.method comes first, wherever it stands, since it decides which options `baseline` has.
+        model.method is applied first, wherever it is listed, since it decides which options `baseline` has.
         """
         config = self
         parsed = [(setting, *_parsed(setting)) for setting in settings]
@@ -252,7 +253,7 @@ def options_of(method: str) -> type[MethodOptions]:
 
 
 def own_options(config: Config, kind: type[Own]) -> Own:
-    """The group `baseline`, of the method whose options are of this class. Raises ModelError where they are another's."""
+    """The group `baseline`, if it has the options of this class; raises ModelError if they belong to another method."""
     if not isinstance(config.baseline, kind):
         raise ModelError(
             f"method {config.model.method} needs the options of {kind.__name__}, not of {type(config.baseline).__name__}; "

@@ -1,4 +1,4 @@
-"""Devices: which one to use, how much memory it has free, and getting small arrays there."""
+"""Devices: choose one, measure its free memory, and copy small arrays to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """auto: cuda where there is one. Raises ModelError for a device that is not there."""
+    """The device by name; auto: cuda if available. Raises ModelError for a device that does not exist."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
@@ -31,7 +31,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """A device by torch's name for it. Raises ModelError for one that is not there."""
+    """A device by torch's name. Raises ModelError for one that does not exist."""
     try:
         found = torch.device(device)
     except RuntimeError as error:
@@ -44,7 +44,7 @@ def usable_device(device: str | torch.device) -> torch.device:
 def free_bytes(device: torch.device) -> int:
     """Bytes that can be allocated on a device without swapping.
 
-    On a CPU: what Linux calls available, or what the container's limit (cgroup v2) leaves, whichever is less; elsewhere than on Linux
+    On a CPU: the available memory of Linux, or the rest of the container's limit (cgroup v2), whichever is less; on other systems
     all of the machine's memory.
     """
     if device.type == "cuda":
@@ -57,7 +57,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _container_bytes(folder: Path, unlimited: int) -> int:
-    """What a container's limit leaves; its file cache counts as free. `unlimited` where there is no limit."""
+    """Memory left under a container's limit, where its file cache counts as free; `unlimited` where there is no limit."""
     limit = folder / "memory.max"
     if not limit.is_file() or limit.read_text().strip() == "max":
         return unlimited

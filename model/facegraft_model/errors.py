@@ -1,4 +1,4 @@
-"""The base of the errors of the model's side."""
+"""The base class of the model's errors."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from facegraft.store import StoreError
 
 
 class ModelError(StoreError):
-    """Configuration, checkpoint, data and machine do not fit together: one line that says what, where, and what to do."""
+    """Configuration, checkpoint, data and machine do not match; the message is one line that says what, where, and what to do."""

@@ -1,4 +1,4 @@
-"""The parts-based implicit face model: the cascade with the losses that it learns and is fitted with."""
+"""The parts-based implicit face model: the cascade with its losses for training and fitting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from facegraft_model.method import Batch, Codes, Terms
 
 
 class FaceField(Cascade):
-    """Signed distance fields of faces, part by part. Codes: exp, those of the parts, rem (or exp, id for imface), [B,d] each."""
+    """Signed distance fields of faces, part by part. Codes [B,d]: exp, one for each part, rem (or exp, id for imface)."""
 
     METHODS = ("parts", "imface")
 
@@ -24,7 +24,7 @@ class FaceField(Cascade):
     def load(cls, run: str | os.PathLike[str], device: str | torch.device = "cpu") -> FaceField:
         """The trained model of a run (its latest checkpoint) or of a checkpoint folder, in evaluation mode.
 
-        Raises CheckpointError for what is no checkpoint, or a damaged one; ModelError for one of another method.
+        Raises CheckpointError for a folder that is not a checkpoint or a damaged one, ModelError for a checkpoint of another method.
         """
         return restored(load(run), dict.fromkeys(cls.METHODS, cls), device)
 

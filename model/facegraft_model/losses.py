@@ -34,15 +34,15 @@ def robust(distance: Tensor, scale: float) -> Tensor:
     return scale * distance * distance / (distance * distance + scale * scale)
 
 
-# -- what terms are made from ------------------------------------------------------------------------------------------
+# -- inputs of the terms -----------------------------------------------------------------------------------------------
 
 
 class Pass:
-    """A batch that has gone through the cascade once: what all terms of the training loss are made from.
+    """A batch after one pass through the cascade: the inputs of all terms of the training loss.
 
     points [B,N,3], distances [B,N], normals [B,N,3]: surface, near and free points. landmarks [B,S,68,3] and stage_points [B,S,M,3]:
     true, at each stage. on [B]: 0 for composites, which have no expression. trace: of the points, the landmarks as scanned and, where
-    `dense` is set, the registered points as scanned, one after the other; `landmark_rows` and `stage_rows` are theirs.
+    `dense` is set, the registered points as scanned, concatenated; `landmark_rows` and `stage_rows` are the rows of the latter two.
     """
 
     def __init__(self, field: Cascade, batch: Batch, codes: Codes) -> None:
@@ -60,7 +60,7 @@ class Pass:
 
     @property
     def gradients(self) -> Gradients:
-        """Gradients at the sampled points; made once, for the first term that asks."""
+        """Gradients at the sampled points; computed once, on first use."""
         if self._gradients is None:
             self._gradients = self.field.gradients(self.trace, self.conditioning)
         return self._gradients
@@ -90,12 +90,12 @@ def normal_term(run: Pass) -> Tensor:
 
 
 def eikonal_neutral_term(run: Pass) -> Tensor:
-    """Of scans alone: a composite's neutral point is the point itself."""
+    """Eikonal term at the neutral point, for scans only: a composite's neutral point is the point itself."""
     return (run.on[:, None] * eikonal(run.gradients.neutral)).mean()
 
 
 def landmark_generation_term(run: Pass) -> Tensor:
-    """Summed over the nets; each generates the landmarks of the stage that it leads from."""
+    """Landmark generation, summed over the nets; each generates the landmarks of the stage before it."""
     terms = []
     for spec in run.field.specs:
         true = run.landmarks[:, spec.stage_from][:, run.field.landmark_ids[spec.name]]
@@ -105,7 +105,7 @@ def landmark_generation_term(run: Pass) -> Tensor:
 
 
 def landmark_consistency_term(run: Pass) -> Tensor:
-    """Summed over the nets; each takes the landmarks to those of the stage that it leads to."""
+    """Landmark consistency, summed over the nets; each maps the landmarks to those of the stage after it."""
     moved = [points[:, run.landmark_rows] for points in run.trace.points[1:]]
     specs = zip(moved, run.field.specs, strict=True)
     return torch.stack([(own - run.landmarks[:, spec.stage_to]).abs().mean() for own, spec in specs]).sum()
@@ -117,16 +117,16 @@ def code_term(run: Pass) -> Tensor:
 
 
 def neutral_term(run: Pass) -> Tensor:
-    """At surface points of neutral scans: there the expression net has nothing to do."""
+    """Squared displacement by the expression net at surface points of neutral scans, where it should be 0."""
     moved = run.trace.displacements[0][:, : run.batch["surface_points"].shape[1]]
     return (run.batch["is_neutral"].to(run.points.dtype) * moved.square().mean((1, 2))).mean()
 
 
 def dense_term(run: Pass) -> Tensor | None:
-    """L1 of each net's displacement at registered points from the true one of its stage; summed. None for a batch without any.
+    """Mean L1 error of each net's displacement of registered points, summed over the nets. None for a batch without such points.
 
-    A part is a twentieth of a head, and far from it a window leaves its net nothing to do: so for a part net the points of the part
-    count as much, together, as all those around it.
+    A part is a twentieth of a head, and far from it the window makes its net's displacement 0: so for a part net the points of
+    the part together weigh as much as all points around it.
     """
     if not run.dense:
         return None
@@ -165,11 +165,11 @@ TERMS: dict[str, Term] = {
     "dense": dense_term,
     "locality": locality_term,
 }
-"""The terms of the training loss, in the order in which they are summed. To add one, write its function and its line here, and give
-its weight a line in `LossConfig`: name, default, help."""
+"""The terms of the training loss, in the order in which they are summed. To add one, write its function, a line here, and its weight
+in `LossConfig`: name, default, help."""
 
 STAGE_TERMS = ("landmark_consistency", "landmark_generation", "dense")
-"""Terms that learn from the stages of the template morph."""
+"""Terms that need the stages of the template morph."""
 
 
 def training_terms(field: Cascade, batch: Batch, codes: Codes) -> Terms:
@@ -189,12 +189,12 @@ def training_terms(field: Cascade, batch: Batch, codes: Codes) -> Terms:
     return terms
 
 
-# -- what terms share with fitting -------------------------------------------------------------------------------------
+# -- shared with fitting -----------------------------------------------------------------------------------------------
 
 
 def moved_elsewhere(specs: list[NetSpec], labels: Tensor, trace: Trace) -> Tensor:
-    """How far each part net moves points around its part, [B]: mean lengths over the points whose label u8 [B,N] is not the part's
-    and which its window lets it move, summed over the nets. The points are the first N rows of the trace."""
+    """Displacement [B] by the part nets around their parts: for each net the mean length over the points in its window whose label
+    u8 [B,N] is not the part's, summed over the nets. The points are the first N rows of the trace."""
     terms = [
         _mean_where(length(moved[:, : labels.shape[1]]), _around(labels == spec.part, window, 0))
         for spec, moved, window in zip(specs, trace.displacements, trace.windows, strict=True)
@@ -204,14 +204,14 @@ def moved_elsewhere(specs: list[NetSpec], labels: Tensor, trace: Trace) -> Tenso
 
 
 def _around(inside: Tensor, window: WindowTrace | None, first: int) -> Tensor:
-    """Points [B,N] that are not of the part, and that its net can move all the same; rows of the window from `first` on."""
+    """Mask [B,N] of points outside the part that its net can still move; they are the rows of the window from `first` on."""
     if window is None:
         return ~inside
     return ~inside & (window.value[:, first : first + inside.shape[1], 0] > 0)
 
 
 def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean [B] of the values [B,N] that are `chosen`; 0 where none is. A mean of its own for every head, so that parts of a batch average."""
+    """Mean [B] of the `chosen` values [B,N] of each head, or 0 if none is chosen. One mean per head, so that pieces of a batch average."""
     weights = chosen.to(values.dtype)
     return (values * weights).sum(1) / weights.sum(1).clamp_min(1)
 
@@ -247,12 +247,12 @@ def fit_terms(field: Cascade, batch: Batch, codes: Codes, fit: FitConfig) -> Ter
         terms["correction"] = loss.correction * trace.correction.abs().mean(1)
     if loss.eikonal + loss.normal > 0:
         gradients = field.gradients(trace, conditioning)
-        # A scan without normals has zeros in their place: those points say nothing about direction.
+        # A scan without normals has zeros instead: those points do not count.
         known = (normals.abs().sum(-1) > 0).to(points.dtype)
         terms["eikonal"] = loss.eikonal * eikonal(gradients.point).mean(1)
         terms["normal"] = loss.normal * (known * normal_deviation(gradients.point, normals)).mean(1)
     if fit.locality > 0:
-        # Codes are free where training never was: without this the nose's also learns what lies around the nose.
+        # Training does not constrain all codes: without this term the nose's code would also fit the surface around the nose.
         count = points.shape[1] - batch["free_points"].shape[1]
         labels = template_labels(field, trace.points[-1][:, :count])
         terms["locality"] = fit.locality * moved_elsewhere(field.used(conditioning), labels, trace)
@@ -262,5 +262,5 @@ def fit_terms(field: Cascade, batch: Batch, codes: Codes, fit: FitConfig) -> Ter
 @torch.no_grad()
 def template_labels(field: Cascade, warped: Tensor) -> Tensor:
     """Part labels u8 [B,N] of points that lie at `warped` [B,N,3] in the template's space: those of its nearest registered points."""
-    # Head by head: distances of all points of all heads to the template at once are gigabytes.
+    # Head by head: the distances of all points of all heads to the template would take gigabytes.
     return torch.stack([field.template_parts[torch.cdist(points, field.template_points).argmin(1)] for points in warped])

@@ -1,4 +1,4 @@
-"""What every method is: latent codes in, a signed distance field out. Training, fitting, scoring and editing know no more."""
+"""The interface of all methods: a signed distance field from latent codes. Training, fitting, scoring and editing use only this."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SDFGrad(NamedTuple):
 
 @dataclass(frozen=True)
 class TemplateFacts:
-    """What a model must know of its training data beside the samples; it is saved with the weights.
+    """Facts about the template of the training data; they are saved with the weights.
 
     landmarks [68,3], points [M,3] and parts u8 [M] of the template, in unit coordinates.
     """
@@ -48,25 +48,25 @@ class CodeStatistics(NamedTuple):
 
 
 class Field(nn.Module, ABC):
-    """Base of all methods: a table of latent codes for what it was trained on, and the distances that codes stand for.
+    """Base class of all methods: tables of the trained latent codes, and the signed distance field of any codes.
 
-    parts: those of the training data. code_dims: length of a code by name. code_ids: which id of a batch's items chooses the row of
-    a code's table. has_warp: whether points can be taken to a template. mm_per_unit: scale of the unit ball. template_points [M,3],
-    template_parts u8 [M] and template_landmarks [68,3]: see `TemplateFacts`.
+    parts: those of the training data. code_dims: length of each code by name. code_ids: by code, the id of a batch's items that
+    selects the row of its table. has_warp: whether points can be mapped to a template. mm_per_unit: scale of the unit ball.
+    template_points [M,3], template_parts u8 [M] and template_landmarks [68,3]: see `TemplateFacts`.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     """The method's own options, the group `baseline` of its configurations."""
     presets: ClassVar[tuple[Config, ...]] = ()
-    """Named configurations that the method brings."""
+    """Named configurations that the method defines."""
     parts: Parts
     code_dims: dict[str, int]
     code_ids: dict[str, str]
     has_warp: bool = True
     lr_factors: ClassVar[dict[str, float]] = {}
-    """Learning rate of parameters by the beginning of their name, relative to the other networks'."""
+    """Factor on the learning rate of the parameters whose name starts with a key."""
     matmul: Matmul | None = None
-    """How hidden layers are multiplied, where a method leaves that open."""
+    """Precision of the products in hidden layers; None for methods where it is fixed."""
     provenance: dict[str, Any]
     template_points: Tensor
     template_parts: Tensor
@@ -96,19 +96,19 @@ class Field(nn.Module, ABC):
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """Raises ModelError for a configuration that this method cannot work with; `Config.checked` has seen each number by itself."""
+        """Raises ModelError for a configuration that this method cannot use; `Config.checked` has already checked each single number."""
         own_options(config, cls.Options)
 
     def initial_code(self, name: str, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Codes [count,d] as training starts them: N(0, code_init^2)."""
+        """Initial codes [count,d] of training: N(0, code_init^2)."""
         return self.config.model.code_init * torch.randn(count, self.code_dims[name], generator=generator)
 
     def codes_of(self, batch: Batch) -> dict[str, Tensor]:
-        """The codes of a batch's items, name → [B,d]. A composite's expression code means nothing: it has none."""
+        """The codes [B,d] of a batch's items, by name. The expression code of a composite is to be ignored: it has no expression."""
         return {name: self.tables[name][batch[ids]] for name, ids in self.code_ids.items()}
 
     def code_statistics(self, name: str) -> CodeStatistics:
-        """Mean and covariance of the trained codes, the Gaussian that new ones are drawn from."""
+        """Mean and covariance of the trained codes: the Gaussian from which new codes are drawn."""
         table = self.tables[name].detach().double()
         centred = table - table.mean(0)
         covariance = centred.T @ centred / max(len(table) - 1, 1)
@@ -124,7 +124,7 @@ class Field(nn.Module, ABC):
 
     @abstractmethod
     def warp(self, points: Tensor, codes: Codes) -> Tensor:
-        """Where points [B,N,3] come to lie in the template's space [B,N,3]. Only where `has_warp`."""
+        """Positions [B,N,3] of points [B,N,3] in the template's space. Only where `has_warp`."""
 
     @abstractmethod
     def training_terms(self, batch: Batch, codes: Codes, epoch: Tensor) -> Terms:
@@ -136,7 +136,7 @@ class Field(nn.Module, ABC):
 
 
 def table_rows(id_table: IdTable) -> dict[str, int]:
-    """Rows of a code table by the id that chooses them."""
+    """Number of rows of the code tables, by the id that selects the row."""
     subjects = dict.fromkeys(("subject", "recipient", *id_table.parts), len(id_table.subjects))
     return {
         **subjects,
@@ -148,7 +148,7 @@ def table_rows(id_table: IdTable) -> dict[str, int]:
 
 
 def sampled_points(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Surface, near and free points of a batch, one after the other: points [B,N,3], distances [B,N], normals [B,N,3]."""
+    """Surface, near and free points of a batch, concatenated: points [B,N,3], distances [B,N], normals [B,N,3]."""
     surface = batch["surface_points"]
     points = torch.cat([surface, batch["near_points"], batch["free_points"]], 1)
     distances = torch.cat([surface.new_zeros(surface.shape[:2]), batch["near_sdf"], batch["free_sdf"]], 1)

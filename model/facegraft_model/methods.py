@@ -1,7 +1,7 @@
-"""The methods there are. To add one, write its file and its line here.
+"""The list of methods. To add one, write its file and a line here.
 
-A method is a class (`method.Field`) that brings its own options, checks and presets. It is named here and loaded when it is asked
-for, so that reading a configuration does not load every method's networks.
+A method is a class (`method.Field`) with its own options, checks and presets. It is listed here by name and imported on first
+use, so that reading a configuration does not import the networks of all methods.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from facegraft_model.errors import ModelError
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """The group `baseline` of a configuration: what a method has besides the other groups. Each method has a class of its own."""
+    """The group `baseline` of a configuration: options of one method besides the other groups. Each method has its own class."""
 
 
 class MethodClass(Protocol):
-    """What a configuration needs of a method's class; `method.Field` says what else it is."""
+    """The part of a method's class that a configuration needs; `method.Field` has the whole interface."""
 
     Options: type[MethodOptions]
     presets: tuple[Any, ...]
@@ -33,11 +33,11 @@ METHODS = {
     "i3dmm": "facegraft_model.baselines.i3dmm:I3DMMField",
     "deepsdf": "facegraft_model.baselines.deepsdf:DeepSDFField",
 }
-"""By the name that `model.method` gives them: module and class."""
+"""Module and class of each method, by its name in `model.method`."""
 
 
 def field_class(method: str) -> MethodClass:
-    """The class of a method. Raises ModelError for a name that is not there."""
+    """The class of a method. Raises ModelError for an unknown name."""
     if method not in METHODS:
         raise ModelError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
     module, _, name = METHODS[method].partition(":")

@@ -1,4 +1,4 @@
-"""Models by the name of their method: made anew, and read back from checkpoints."""
+"""Models by the name of their method: newly initialised, or loaded from checkpoints."""
 
 from __future__ import annotations
 
@@ -32,4 +32,4 @@ def load_field(path: str | os.PathLike[str], device: str | torch.device = "cpu")
 
 
 def _maker(method: str) -> Make[Field]:
-    return cast(Make[Field], field_class(method))  # every method is made of these four, whatever its base is made of
+    return cast(Make[Field], field_class(method))  # every method takes these four arguments, whatever its base class takes

@@ -9,7 +9,7 @@ from facegraft_model.errors import ModelError
 from facegraft_model.methods import METHODS, field_class
 
 PAPER = Config(preset="paper")
-"""Gu and Pears (VISAPP 2024) as published; what the paper leaves open follows ImFace, its ancestor."""
+"""Gu and Pears (VISAPP 2024) as published; details that the paper does not give follow ImFace, on which it builds."""
 
 FACEGRAFT = Config(
     preset="facegraft",
@@ -49,7 +49,7 @@ TINY = replace(
     ),
     fit=FitConfig(steps=200, lr=1e-2, items=4, surface=512, near=256, free=128, init="mean", code=1e2, locality=300.0),
 )
-"""Small enough for a CPU: tests, the demo, a first look at a dataset."""
+"""Small enough for a CPU: for tests, the demo and first experiments."""
 
 IMFACE = replace(
     PAPER,
@@ -63,7 +63,7 @@ IMFACE = replace(
 """ImFace (Zheng et al. 2022): one identity net, trained on scans; with the translation warp of its fit configuration."""
 
 BROUGHT = dict.fromkeys(config for name in METHODS for config in field_class(name).presets)
-"""Those that methods bring themselves (`Field.presets`)."""
+"""The presets that the methods define (`Field.presets`)."""
 
 PRESETS = {config.preset: config for config in (PAPER, FACEGRAFT, TINY, IMFACE, *BROUGHT)}
 

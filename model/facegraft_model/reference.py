@@ -1,6 +1,6 @@
-"""The oracle of the explicit adjoint: gradients by autograd, once for the point and once more for the weights.
+"""Reference for the explicit adjoint: gradients by autograd, once for the point and once more for the weights.
 
-Slow and memory-hungry; the tests and benchmarks hold the adjoint against it.
+Slow and memory-hungry; the tests and benchmarks compare the adjoint to it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def double_backward_gradients(trace: Trace, create_graph: bool = True) -> Gradie
 
 
 class DoubleBackwardField(FaceField):
-    """The same model with the gradients of `double_backward_gradients`: what ImFace does."""
+    """The same model with the gradients of `double_backward_gradients`, as in ImFace."""
 
     def trace(self, points: torch.Tensor, conditioning: Conditioning, count: int | None = None) -> Trace:
         if not points.requires_grad:

@@ -1,4 +1,4 @@
-"""Random numbers of torch: `facegraft.seeds` says from what they derive."""
+"""Random numbers of torch, derived from seeds as in `facegraft.seeds`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Proof that a method is right: a pytest class to inherit from.
+"""Tests of a method's correctness: a pytest class to inherit from.
 
     class TestMine(FieldSuite):
         settings = ("model.method=mine", "baseline.mine_width=16")
 
-The method must be registered in `facegraft_model.methods.METHODS`. It is made small by `settings`, with the parts of three made-up
-vocabularies (one part, three, eight), and asked in float64, so that gradients can be compared with finite differences.
+The method must be registered in `facegraft_model.methods.METHODS`. `settings` make it small. It is tested with three sets of
+made-up parts (one part, three, eight), in float64, so that gradients can be compared with finite differences.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from facegraft_model.models import build_field, load_field
 
 F64 = torch.float64
 RADIUS = 0.5
-"""Of the template, a sphere."""
+"""Number of points of the template, a sphere."""
 EPOCH = torch.tensor(3.0)
 
 
 def made_up_parts(count: int) -> Parts:
-    """So many parts (13 at most) that no code has heard of, each around five landmarks in a row."""
+    """`count` parts (13 at most) with names that the code does not know, each around five consecutive landmarks."""
     entries = [Part(f"patch_{chr(97 + number)}", tuple(range(5 * number, 5 * number + 5))) for number in range(count)]
     return Parts(f"patches{count}", tuple(entries))
 
@@ -97,7 +97,7 @@ def toy_template(parts: Parts) -> TemplateFacts:
 
 
 def toy_batch(table: IdTable, seed: int = 0, *, surface: int = 12, near: int = 6, free: int = 4, stage: int = 5) -> Batch:
-    """A batch of the heads of `toy_rows`, in float64; what is measured of them is random."""
+    """A batch of the heads of `toy_rows`, in float64; points, distances and landmarks are random."""
     parts, rows = table.parts, toy_rows(table.parts)
     g = torch.Generator().manual_seed(seed)
     items, stages = len(rows), len(parts.stages)
@@ -141,10 +141,10 @@ def toy_batch(table: IdTable, seed: int = 0, *, surface: int = 12, near: int = 6
 
 
 class FieldSuite:
-    """Inherit, and name the method and the sizes that make it small.
+    """Inherit from this class, and set the method and the sizes that make it small.
 
-    settings: `group.name=value`, on top of `toy_config`; moved: spread of what is added to every parameter, so that no net is still
-    at its start, where much is zero. Gradients are compared to `tolerance`, relative to the largest.
+    settings: `group.name=value`, on top of `toy_config`; moved: spread of the random values added to every parameter, because nets
+    are partly zero at the start. Gradients are compared to `tolerance`, relative to the largest.
     """
 
     settings: ClassVar[tuple[str, ...]] = ()
@@ -153,7 +153,7 @@ class FieldSuite:
 
     @pytest.fixture(params=(1, 3, 8), ids=lambda count: f"{count} parts")
     def parts(self, request: pytest.FixtureRequest) -> Parts:
-        """The parts that the field is asked about."""
+        """The parts of the field."""
         return made_up_parts(request.param)
 
     @pytest.fixture
@@ -166,7 +166,7 @@ class FieldSuite:
 
     @pytest.fixture
     def make(self, config: Config, table: IdTable, parts: Parts) -> Callable[[], Field]:
-        """Makes the field, the same each time, in float64 and evaluation mode."""
+        """A function that makes the field, the same each time, in float64 and evaluation mode."""
 
         def make() -> Field:
             field = build_field(config, table, toy_template(parts), 100.0).double().eval()
@@ -227,7 +227,7 @@ class FieldSuite:
             for i in range(len(points)):
                 alone = field.sdf(points[i : i + 1], {name: code[i : i + 1] for name, code in codes.items()})
                 torch.testing.assert_close(alone[0], together[i])
-            # Without the expression's code a head is neutral, which is a head like any other.
+            # Without the expression's code the head is neutral, but otherwise like any other.
             neutral = field.sdf(points, {name: code for name, code in codes.items() if name != "exp"})
             assert bool(torch.isfinite(neutral).all())
             assert torch.equal(neutral, together) == ("exp" not in codes)
@@ -252,7 +252,7 @@ class FieldSuite:
                     for offset in step * torch.eye(3, dtype=F64)
                 ]
             torch.testing.assert_close(grad, torch.stack(differences, -1), rtol=0, atol=self.tolerance * scale)
-        # Once more: losses of the gradient have gradients themselves.
+        # Once more, because losses of the gradient need second derivatives.
         slopes = torch.autograd.grad(grad.square().sum(), list(chosen.values()), allow_unused=True)
         assert any(slope is not None and float(slope.abs().sum()) > 0 for slope in slopes)
         assert all(slope is None or bool(torch.isfinite(slope).all()) for slope in slopes)
@@ -276,7 +276,7 @@ class FieldSuite:
     def test_training_terms_repeat_and_teach_every_code(self, make: Callable[[], Field], batch: Batch) -> None:
         def taught() -> tuple[dict[str, Tensor], Field]:
             field = make().train()
-            torch.manual_seed(7)  # dropout, where a method has it
+            torch.manual_seed(7)  # for methods with dropout
             terms = field.training_terms(batch, field.codes_of(batch), EPOCH.to(F64))
             torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
             return terms, field

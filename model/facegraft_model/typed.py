@@ -1,4 +1,4 @@
-"""Values from outside, as the types that a dataclass declares."""
+"""Convert input values to the types that a dataclass declares."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def read(kind: type[T], document: Any, where: str, kinds: Mapping[str, type] | None = None) -> T:
-    """A dataclass of dataclasses from JSON that has just its fields. kinds: classes of fields, where not those declared.
+    """A dataclass of dataclasses from JSON with exactly its fields. kinds: classes of fields, where they differ from the declared ones.
 
     Raises ModelError for an unknown or missing key, or a value of another type.
     """
@@ -44,7 +44,7 @@ def read(kind: type[T], document: Any, where: str, kinds: Mapping[str, type] | N
 
 
 def typed(hint: Any, metadata: Mapping[str, Any], value: Any, where: str) -> Any:
-    """The value as the hinted type. metadata: of its field, `one_of` with the values there are. Raises ModelError for another type."""
+    """The value as the hinted type. metadata: of its field, with the allowed values as `one_of`. Raises ModelError for another type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     choices = arguments if origin is Literal else metadata.get("one_of")
     if choices is not None:
@@ -65,7 +65,7 @@ def typed(hint: Any, metadata: Mapping[str, Any], value: Any, where: str) -> Any
 
 
 def typed_setting(hint: Any, metadata: Mapping[str, Any], value: Any, where: str) -> Any:
-    """The same for what YAML makes of a setting's text: it takes 1e-3, NaN and none for text, and on and off for true and false."""
+    """The same for a setting's value from YAML, which reads 1e-3, NaN and none as text, and on and off as true and false."""
     arguments = typing.get_args(hint) or (hint,)
     if isinstance(value, str) and value.lower() == "none" and type(None) in arguments:
         return None

@@ -50,7 +50,7 @@ def test_status_of_a_stopped_run_says_how_to_go_on(tmp_path: Path, run_folder: P
     lines = invoke(status, heads).output.splitlines()
     assert lines[0].startswith(f"{heads}: stopped, 5 of 8 items written, 0 rejected, 2 of 3 shards")
     assert "left" not in lines[0] and "last shard " in lines[0]
-    assert lines[1] == "  the command that made it, run again, goes on from there"
+    assert lines[1] == "  run the same command again to continue"
 
 
 def test_verify_deep_makes_items_again(run_folder: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_folder_does_not_decide_what_code_is_run(tmp_path: Path, run_folder: P
 def test_tls_options_belong_together(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").touch()
     result = invoke(retry, tmp_path, "--scheduler", "tls://127.0.0.1:9", "--tls-ca", tmp_path / "ca.pem")
-    assert result.exit_code == 2 and "--tls-ca and --tls-cert (and --tls-key) belong together" in result.output
+    assert result.exit_code == 2 and "--tls-ca and --tls-cert (and --tls-key) must be given together" in result.output
 
 
 def test_doctor_knows_limits_of_cores_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_a_pipe_is_no_mesh(suffix: str, tmp_path: Path) -> None:
     from facegraft.meshfiles.meshfile import read_mesh
 
     os.mkfifo(tmp_path / f"head{suffix}")
-    with pytest.raises(MeshError, match="is no plain file"):
+    with pytest.raises(MeshError, match="is not a regular file"):
         read_mesh(tmp_path / f"head{suffix}")
 
 

@@ -338,7 +338,7 @@ def test_honest_tables_are_read_whatever_they_hold() -> None:
 def test_a_pipe_is_not_waited_for(folder: Path, name: str) -> None:
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    assert_refused(folder, "is no plain file")
+    assert_refused(folder, "is not a regular file")
 
 
 @pytest.mark.parametrize(
@@ -492,7 +492,7 @@ def test_a_recipe_can_run_no_code(tmp_path: Path) -> None:
 
 def test_a_pipe_is_no_recipe_and_no_region_map(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
-    with limits(), pytest.raises(RecipeError, match="no plain file"):
+    with limits(), pytest.raises(RecipeError, match="not a regular file"):
         load_recipe(tmp_path / "pipe.json")
-    with limits(), pytest.raises(FacegraftError, match="no plain file"):
+    with limits(), pytest.raises(FacegraftError, match="not a regular file"):
         load_region_map(tmp_path / "pipe.json")

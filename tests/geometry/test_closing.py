@@ -73,7 +73,7 @@ def test_neck_is_cut_at_its_loop(globe) -> None:
     spread = np.linalg.svd(bottom - bottom.mean(axis=0), compute_uv=False)[2] / np.sqrt(len(bottom))
     assert spread < 1e-6 or np.ptp(rim[:, 1]) < 0.25 * edge
     assert set(loop.tolist()) <= set(head.source.tolist())
-    with pytest.raises(ClosingError, match="neck loop is no boundary"):
+    with pytest.raises(ClosingError, match="neck loop is not a boundary"):
         replace(cut, neck_loop=np.roll(loop, 1)[:-1]).closer()
 
 

@@ -104,7 +104,7 @@ def test_shapes_missing_are_named(model, cm_map, caplog):
     with caplog.at_level(logging.WARNING, "facegraft"):
         plan = IctSource(folder, IctOptions(subjects=1, expressions=2, region_map=cm_map), 0).plan()
     assert [h.expression for h in plan.heads] == ["neutral", "cheek_blowing"]
-    assert "left out for want of shapes: expressions smile, mouth_stretch, anger" in caplog.text
+    assert "left out because their shapes are missing: expressions smile, mouth_stretch, anger" in caplog.text
     with pytest.raises(
         SourceError, match=r"only 3 of the 20 expressions can be made, not 4: shapes missing are browInnerUp_L\.obj"
     ):

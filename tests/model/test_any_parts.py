@@ -89,5 +89,5 @@ def test_a_checkpoint_names_its_parts_and_one_without_any_is_refused(run: Path, 
     assert Parts.from_json(found.state["id_table"]["parts"]) == parts
     table = {name: value for name, value in found.state["id_table"].items() if name != "parts"}
     old = checkpoints.save(tmp_path, 3, found.tensors, {}, {**found.state, "id_table": table})
-    with pytest.raises(ModelError, match="names no parts: it was made by a facegraft whose parts were fixed; train anew"):
+    with pytest.raises(ModelError, match="names no parts: it was made by an older facegraft with fixed parts; train anew"):
         FaceField.load(old)

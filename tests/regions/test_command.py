@@ -75,4 +75,4 @@ def test_a_set_that_cannot_be_read_stops_before_anything_is_written(files, tmp_p
 
 def test_help_says_what_set_leaves_out() -> None:
     text = " ".join(invoke("build", "--help").output.split())
-    assert "With it the map has the given sets and no other; without it, those that facegraft ships." in text
+    assert "With it, the map has only the given sets; without it, those that facegraft ships." in text

@@ -260,7 +260,7 @@ def test_a_name_that_the_mesh_lacks_stops_the_build_unless_the_set_is_optional(l
     full = read_shipped("full")
     built = build(template, full, read_shipped("goggles"))
     assert list(built.regions) == ["goggles"]
-    assert "without region set full: disk ear_left: 'ear_front' is not known here" in caplog.text
+    assert "region set full is left out: disk ear_left: 'ear_front' is not known here" in caplog.text
     document = {"name": "mine", "parts": [PART]}
     path = write(tmp_path / "mine.yaml", {**document, "parts": with_disk(let={"top": "y27 + 70", "low": "ear_top"})["parts"]})
     with pytest.raises(RegionMapError, match="disk forehead: 'ear_top' is not known here"):

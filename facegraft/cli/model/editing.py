@@ -51,9 +51,9 @@ def _names(_: click.Context, __: click.Parameter, text: str) -> list[str] | None
     multiple=True,
     metavar="PART=KEY",
     callback=read_donors,
-    help="Part of the model, and the fitted head whose part it gets; repeatable. --PART KEY says the same.",
+    help="Part of the model, and the fitted head that donates it; repeatable. --PART KEY is short for it.",
 )
-@click.option("--expression", default=None, help="Fitted head whose expression it gets.")
+@click.option("--expression", default=None, help="Fitted head that donates its expression.")
 @_edit_options
 @click.pass_context
 def model_swap(
@@ -61,7 +61,7 @@ def model_swap(
 ) -> None:
     """Put parts of one fitted head on another by exchanging their latent codes.
 
-    The parts are those of the model; a wrong one is answered with their names.
+    The parts are those of the model; a wrong name lists them.
 
     \b
     Example: facegraft model swap fits --host s0003_neutral --nose s0007_neutral -o swapped
@@ -84,18 +84,18 @@ def model_swap(
 
 @click.command("interpolate")
 @click.argument("fits", type=FOLDER)
-@click.option("--from", "start", required=True, help="Fitted head to begin with.")
+@click.option("--from", "start", required=True, help="Fitted head to start from.")
 @click.option("--to", "end", required=True, help="Fitted head to end with.")
 @click.option(
     "--order",
     default=ALL,
     callback=_names,
-    help="Parts, separated by commas, in the order in which they move; all: the model's, then rem.",
+    help="Parts, separated by commas, in the order in which they change; all: the model's parts, then rem.",
 )
 @click.option("--steps", type=click.IntRange(1), default=3, help="Heads for each part.")
 @_edit_options
 def model_interpolate(fits: Path, start: str, end: str, order: list[str] | None, steps: int, **common: Any) -> None:
-    """Turn one head into another part after part, with maps of what each part changed (the paper's Figures 2 and 8).
+    """Interpolate from one head to another, one part after another, with maps of each part's change (the paper's Figures 2 and 8).
 
     \b
     Example: facegraft model interpolate fits --from s0003_neutral --to s0007_neutral -o interpolated
@@ -117,14 +117,14 @@ def model_interpolate(fits: Path, start: str, end: str, order: list[str] | None,
     "--parts",
     default=ALL,
     callback=_names,
-    help="Which codes are random: parts of the model and rem, separated by commas, or all.",
+    help="Codes to draw at random: parts of the model and rem, separated by commas, or all.",
 )
 @click.option("--base", default=None, help="Fitted head that keeps its other parts (needs FITS).")
 @click.option(
     "--scale",
     type=click.FloatRange(min=0, min_open=True),
     default=1.0,
-    help="Standard deviations of the learnt Gaussian.",
+    help="Spread of the draws, in standard deviations of the learnt Gaussian.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")
 @_edit_options
@@ -154,11 +154,11 @@ def model_generate(
     "--parts",
     default=ALL,
     callback=_names,
-    help="Parts whose codes are analysed, separated by commas; all: the model's, then rem.",
+    help="Parts whose codes are analysed, separated by commas; all: the model's parts, then rem.",
 )
 @click.option("--components", type=click.IntRange(1), default=3, help="Principal components of each part.")
 @click.option(
-    "--sigma", type=click.FloatRange(min=0, min_open=True), default=3.0, help="How far to go, in standard deviations."
+    "--sigma", type=click.FloatRange(min=0, min_open=True), default=3.0, help="Distance along each component, in standard deviations."
 )
 @click.option(
     "--base", default=None, help="Fitted head that keeps its other parts (needs FITS); default: the mean head."
@@ -194,7 +194,7 @@ def _write_edit(
     device: str,
     quiet: bool,
 ) -> None:
-    """Decode the heads of an edit under a bar, save them, and say what was written."""
+    """Decode the heads of an edit with a progress bar, save them, and print what was written."""
     from facegraft_model.editing.edit import DecodeSettings
 
     from facegraft.modelresults import save_edit

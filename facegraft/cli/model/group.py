@@ -1,4 +1,4 @@
-"""The group `facegraft model`, and what its commands share: options, and opening fits."""
+"""The group `facegraft model`, with the options that its commands share, and opening fits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NoTorchError(FacegraftError):
 
 
 class ModelCommands(Commands):
-    """Commands that need torch, and say so where it is missing."""
+    """A group of commands that need torch, with a clear message where it is missing."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -44,7 +44,7 @@ def model() -> None:
     \b
     facegraft model train OUT/samples -o run --preset tiny     a small model on a CPU, in minutes
     facegraft model fit run OUT/samples -o fits                codes of the held-out heads
-    facegraft model evaluate fits OUT/samples -o scores        how well, by part
+    facegraft model evaluate fits OUT/samples -o scores        scores by part
     facegraft model swap fits --host A --nose B -o swapped     B's nose on A, in latent space
     """
 
@@ -60,7 +60,7 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",
-        help="Where to compute; auto: CUDA if there is any.",
+        help="Device to compute on; auto: CUDA if available.",
     )(command)
 
 
@@ -88,7 +88,7 @@ def quiet_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def open_fits(path: Path, device: str) -> Fits:
-    """Fits and their model on a device ("auto": CUDA if there is any)."""
+    """Fits and their model on a device ("auto": CUDA if available)."""
     from facegraft_model.devices import choose_device
     from facegraft_model.fitting.fits import load_fits
 

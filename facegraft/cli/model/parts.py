@@ -1,7 +1,7 @@
 """Options named after the parts of a model: `--nose KEY` for a model that has a nose, `--ears KEY` for one that has ears.
 
-Which parts there are is known once the fits are read, and they are named on the command line: so an option that the command does
-not have is first taken for a part, and looked up when the model is there.
+The parts are known only after the fits have been read, and these are an argument of the command. So an unknown option is first
+taken for a part, and looked up once the model is loaded.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ DONOR = "--donor"
 
 
 class PartsCommand(click.Command):
-    """A command with an option `--donor PART=KEY`, for which `--PART KEY` is short."""
+    """A command with an option `--donor PART=KEY`, which can be shortened to `--PART KEY`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Raises UsageError for a part without a key, and says which options were taken for parts when the rest is wrong."""
+        """Raises UsageError for a part without a key; for any other error the message also says which options were taken for parts."""
         rewritten, taken = self._as_donors(ctx, args)
         try:
             return super().parse_args(ctx, rewritten)
@@ -53,7 +53,7 @@ class PartsCommand(click.Command):
 
 
 def read_donors(ctx: click.Context, param: click.Parameter, values: Iterable[str]) -> dict[str, str]:
-    """`PART=KEY` as part → key. Raises BadParameter for another form, or a part given twice."""
+    """The key of each part, from texts `PART=KEY`. Raises BadParameter for another form, or a part given twice."""
     donors: dict[str, str] = {}
     for value in values:
         part, equals, key = value.partition("=")
@@ -66,7 +66,7 @@ def read_donors(ctx: click.Context, param: click.Parameter, values: Iterable[str
 
 
 def check_donors(ctx: click.Context, donors: Mapping[str, Any], parts: Iterable[str]) -> None:
-    """Raises UsageError for what is no part of the model, with the parts there are and what was probably meant."""
+    """Raises UsageError for a name that is not a part of the model, with the known parts and the most similar one."""
     parts = list(parts)
     own = [option.lstrip("-") for param in ctx.command.get_params(ctx) for option in (*param.opts, *param.secondary_opts)]
     for name in donors:

@@ -1,4 +1,4 @@
-"""How far a command of the model is: a bar on a terminal, nothing where there is none."""
+"""Progress of the model's commands: a bar on a terminal, nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """One bar on stderr, for one step of the work after the other; use it in a `with` block.
+    """One bar on stderr at a time, for the steps of the work; use it in a `with` block.
 
-    A step that is done takes its bar away, so that nothing is drawn over what others, such as training, write between the steps.
+    The bar of a finished step is removed, so that it does not overwrite other output between the steps, such as that of training.
     """
 
     def __init__(self, what: str, quiet: bool) -> None:
@@ -30,19 +30,19 @@ class Progress:
         self.close()
 
     def __call__(self, done: int, total: int, loss: float) -> None:
-        """Iterations of a fit, and the mean loss of a head."""
+        """Show the iterations of a fit, and the mean loss per head."""
         self._update(self._what, done, total, f"loss {loss:.4g}")
 
     def heads(self, done: int, total: int) -> None:
-        """Heads done of all."""
+        """Show how many of the heads are done."""
         self._update(self._what, done, total, "heads")
 
     def named(self, what: str, done: int, total: int) -> None:
-        """A step of the work by name."""
+        """Start a named step of the work."""
         self._update(what, done, total, "")
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar[0].stop()
             self._bar = None
@@ -57,7 +57,7 @@ class Progress:
 
 
 def _start() -> tuple[Display, TaskID]:
-    # Imported here, for commands that show nothing do not need it.
+    # Imported here, because commands without progress do not need it.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Display

@@ -24,10 +24,10 @@ from facegraft.cli.model.progress import Progress
 @click.argument("fits", type=FOLDER)
 @output_option
 @resolution_option
-@click.option("--dense", is_flag=True, help="Evaluate every node of the grid, not only those near the surface.")
+@click.option("--dense", is_flag=True, help="Evaluate all nodes of the grid, not only those near the surface.")
 @click.option("--format", "suffix", type=click.Choice(["ply", "glb", "obj"]), default="ply", help="File format.")
 @click.option("--unit", type=click.Choice(["mm", "unit"]), default="mm", help="Millimetres, or the model's unit ball.")
-@click.option("--key", "keys", multiple=True, help="These heads only; repeatable.")
+@click.option("--key", "keys", multiple=True, help="Extract only these heads; repeatable.")
 @device_option
 @quiet_option
 def model_extract(
@@ -156,11 +156,11 @@ def model_compare(
     samples: Path, output: Path, methods: str, steps: int | None, fit_steps: int | None, surfaces: Path | None, resolution: int, pairs: int,
     points: int, seed: int, device: str, settings: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
-    """Train several methods on the same SAMPLES, fit and score them alike, and put them into one table; resumes.
+    """Train several methods on the same SAMPLES, fit and score them in the same way, and write one table; resumes.
 
     \b
     Example: facegraft model compare out/samples -o compared --methods paper,facegraft --steps 5000
-    --set holds for every method. Writes OUT/table.txt, OUT/comparison.json, and OUT/METHOD/{run,fits,scores}.
+    --set applies to every method. Writes OUT/table.txt, OUT/comparison.json, and OUT/METHOD/{run,fits,scores}.
     """
     from facegraft_model.evaluation.compared import Task
     from facegraft_model.evaluation.comparison import compare_methods

@@ -76,7 +76,7 @@ def model_train(
     "--align",
     type=click.Choice(["none", "rigid", "similarity"]),
     default="rigid",
-    help="How --points are brought into the model's frame.",
+    help="How --points are aligned to the model's frame.",
 )
 @click.option(
     "--landmarks",
@@ -85,12 +85,12 @@ def model_train(
     help="Landmarks that the fit may use.",
 )
 @click.option("--landmark-file", type=FILE, default=None, help="JSON: iBUG index → [x, y, z] on the scan of --points.")
-@click.option("--split", default=TEST, help="Which heads of SAMPLES: train, test or all.")
+@click.option("--split", default=TEST, help="Split of SAMPLES to fit: train, test or all.")
 @click.option(
-    "--origin", type=click.Choice([*ORIGINS, "all"]), default=SCAN, help="Scans, composites or both."
+    "--origin", type=click.Choice([*ORIGINS, "all"]), default=SCAN, help="Fit scans, composites or both."
 )
 @click.option("--key", "keys", multiple=True, help="Fit these items only; repeatable.")
-@click.option("--share-identity", is_flag=True, help="One identity for all expressions of a subject.")
+@click.option("--share-identity", is_flag=True, help="Use one identity for all expressions of a subject.")
 @click.option("--steps", type=click.IntRange(1), default=None, help="Iterations; default: the preset's.")
 @click.option(
     "--robust-mm",
@@ -107,7 +107,7 @@ def model_fit(
     split: str, origin: str, keys: tuple[str, ...], share_identity: bool, steps: int | None, robust_mm: float | None, seed: int, device: str,
     settings: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
-    """Latent codes of unseen heads; the weights of RUN stay as they are (Eq. 12 of the paper).
+    """Fit latent codes to unseen heads; the weights of RUN do not change (Eq. 12 of the paper).
 
     \b
     Example: facegraft model fit run out/samples -o fits

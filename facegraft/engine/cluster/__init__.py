@@ -1,4 +1,4 @@
-"""Where shards are made: in this process, on a local Dask cluster, or on one that somebody else started."""
+"""Making shards in this process, on a local Dask cluster, or on an existing cluster."""
 
 from facegraft.engine.cluster.client import Outcome, ShardClient, SyncClient, start_client
 

@@ -1,4 +1,4 @@
-"""Clients that have shards made: in this process, on a local Dask cluster, or on an existing one."""
+"""Clients that make shards: in this process, on a local Dask cluster, or on an existing one."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from facegraft.engine.threads import SINGLE_THREAD
 NO_WORKERS_S = 90.0
 _ASK_S = 15.0
 _ASK_EVERY_S = 2.0
-# Shards in given per worker thread: one being made, one waiting, so that no worker idles between two.
+# Submitted shards per worker thread: one being made, one waiting, so that no worker idles between two.
 _IN_FLIGHT = 2
-# As Dask's own allowed-failures: how often all workers of a shard may go away before the shard is suspected.
+# Like Dask's own allowed-failures: how often all workers of a shard may disappear before the shard is suspected.
 _MOVES_ALLOWED = 3
 _WAKE = ""
 _DASK_SETTINGS = {
     "distributed.diagnostics.nvml": False,
-    # Dask would sample what its workers do and keep an hour of it in memory; the logs of a run say more.
+    # Dask would profile its workers and keep an hour of samples in memory; the logs of a run are more useful.
     "distributed.worker.profile.enabled": False,
 }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a submitted shard: a result, or `lost`: why its result is unknown."""
+    """The end of a submitted shard: its result, or in `lost` the reason why its result is unknown."""
 
     shard: int
     result: ShardResult | None
@@ -47,7 +47,7 @@ class Outcome:
 
 
 class ShardClient(Protocol):
-    """Makes shards. At most `capacity()` should be in given."""
+    """Makes shards. At most `capacity()` shards should be submitted at a time."""
 
     def capacity(self) -> int: ...
 
@@ -58,7 +58,7 @@ class ShardClient(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Forget what is in given."""
+        """Forget the submitted shards."""
         ...
 
 
@@ -93,7 +93,7 @@ class SyncClient:
 
 @dataclass(frozen=True)
 class _Submitted:
-    """A task that Dask has. `workers`: the only ones that may run it; None for all."""
+    """A task submitted to Dask. `workers`: the only workers that may run it; None for all."""
 
     task: ShardTask
     future: Any
@@ -108,7 +108,7 @@ class DaskClient:
         self._client = client
         self._own = own
         self._remedy = remedy
-        # Tests put one here that they move themselves.
+        # Tests replace this clock by one that they move themselves.
         self.clock: Clock = SYSTEM_CLOCK
         self._waiting: deque[ShardTask] = deque()
         self._submitted: dict[str, _Submitted] = {}
@@ -151,6 +151,9 @@ class DaskClient:
         if key not in self._submitted:
             return None
         given = self._submitted.pop(key)
+        if given.future.status in ("finished", "error"):
+            # A worker made it, or died of it: there was one, even if none was there at the moments when they were counted.
+            self._without_workers_s = 0.0
         try:
             with self._connected():
                 outcome = _outcome(given.task.shard, given.future)
@@ -192,7 +195,7 @@ class DaskClient:
         workers = None if self._pool is None else frozenset(self._pool.fit)
         while self._waiting and (workers is None or workers):
             task = self._waiting.popleft()
-            # A key of its own for every attempt: the scheduler must not answer with what it remembers of an earlier one.
+            # A new key for every attempt: the scheduler must not answer with the remembered result of an earlier one.
             key = f"facegraft-{task.job.stage.partition(':')[2]}-{task.shard}-{uuid.uuid4().hex}"
             where = None if workers is None else sorted(workers)
             future = self._client.submit(run_shard, task, key=key, pure=False, retries=0, workers=where)
@@ -225,7 +228,7 @@ class DaskClient:
             raise EngineError(f"{who} {what} for {NO_WORKERS_S:g} s; what was committed is kept; {self._remedy}")
 
     def _resubmit_orphans(self, fit: Mapping[str, int]) -> None:
-        """Submit again the shards whose workers have all gone: Dask would keep them for workers of the same addresses."""
+        """Submit shards again whose workers have all disappeared: Dask would keep them for workers of the same addresses."""
         for key, given in list(self._submitted.items()):
             if given.workers is None or given.workers & fit.keys() or given.future.status != "pending":
                 continue
@@ -252,13 +255,13 @@ def _outcome(shard: int, future: Any) -> Outcome:
         return Outcome(shard, None, lost=f"Dask reports: {type(error).__name__ if error else future.status}")
     try:
         return Outcome(shard, future.result(timeout=CONNECT_S))
-    except (OSError, TimeoutError, CancelledError) as error:  # cancelled: the scheduler went after the shard was made
+    except (OSError, TimeoutError, CancelledError) as error:  # cancelled: the scheduler ended after the shard was made
         return Outcome(shard, None, lost=f"its result did not arrive ({type(error).__name__})")
 
 
 @contextmanager
 def start_client(options: EngineOptions) -> Iterator[ShardClient]:
-    """The client that the options ask for; it may serve several runs. Raises EngineError when its cluster cannot be reached."""
+    """The client for these options; it may serve several runs. Raises EngineError when its cluster cannot be reached."""
     if options.scheduler == "sync":
         with dask_module("threadpoolctl").threadpool_limits(1):
             yield SyncClient()
@@ -273,10 +276,10 @@ def start_client(options: EngineOptions) -> Iterator[ShardClient]:
                     threads_per_worker=1,
                     processes=True,
                     host="127.0.0.1",
-                    # Dask opens a port for its pages in any case: a free one, where nobody else can reach it.
+                    # Dask always opens a port for its pages: use a free one that only this machine can reach.
                     dashboard_address=options.dashboard or "127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
-                    # Memory is the business of the child: Dask would pause or kill the worker for what the child does.
+                    # The child limits its own memory: Dask would pause or kill the worker for memory that the child uses.
                     memory_limit=0,
                     env=SINGLE_THREAD,
                     preload=["facegraft.engine.cluster.worker_setup"],

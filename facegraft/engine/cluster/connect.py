@@ -1,4 +1,4 @@
-"""A connection to a Dask scheduler that somebody else started: by address or scheduler file, with TLS where it asks for that."""
+"""A connection to a Dask scheduler that somebody else started: by address or scheduler file, with TLS if required."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONNECT_S = 30.0
 
 
 def connect(scheduler: str, tls: Tls | None) -> Any:
-    """A `distributed.Client`. Raises OptionError for an address or TLS files that cannot be meant, EngineError when nobody answers."""
+    """A `distributed.Client`. Raises OptionError for an impossible address or unusable TLS files, EngineError when no scheduler answers."""
     address = scheduler_address(scheduler, tls is not None)
     security = _security(tls)
     if address.startswith("tls://"):
@@ -50,14 +50,14 @@ def scheduler_address(scheduler: str, encrypted: bool) -> str:
 
 
 def dask_module(name: str) -> Any:
-    """Dask is imported when it is needed: neither a worker's child nor `facegraft --help` should wait for it."""
+    """Import Dask on first use: neither a worker's child nor `facegraft --help` should wait for it."""
     return importlib.import_module(name)
 
 
 def _security(tls: Tls | None) -> Any:
     security = dask_module("distributed").Security
     if tls is None:
-        # What Dask's configuration files and DASK_DISTRIBUTED__COMM__TLS__… say.
+        # From Dask's configuration files and DASK_DISTRIBUTED__COMM__TLS__….
         return security()
     return security(tls_ca_file=tls.ca, tls_client_cert=tls.cert, tls_client_key=tls.key, require_encryption=True)
 

@@ -1,7 +1,7 @@
-"""Which workers of a cluster that somebody else started may make shards.
+"""Check which workers of an existing cluster can make shards.
 
-Every worker is asked before it gets work: which facegraft it has, and whether it sees the run. One that does not fit is named in a
-warning, once, and gets no work; the others go on. Workers that join later are asked when they join.
+Every worker is asked before it gets work: for its version of facegraft, and whether it can read the run's folder. An unsuitable
+worker is named in a warning, once, and gets no work; the others continue. Workers that join later are asked when they join.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class WorkerFacts:
 class WorkerPool:
     """The workers of a cluster, and whether each of them can do one job. `wake` is called, from another thread, at every answer.
 
-    `warned`: warnings that have been given already, shared by the pools of several jobs.
+    `warned`: warnings that have already been printed, shared by the pools of several jobs.
     """
 
     def __init__(self, client: Any, job: StageJob, wake: Callable[[], None], warned: set[str]) -> None:
@@ -62,18 +62,18 @@ class WorkerPool:
 
     @property
     def fit(self) -> dict[str, int]:
-        """Address -> threads of the workers that may work."""
+        """Threads of the suitable workers, by address."""
         return {address: threads for address, threads in self._threads.items() if address in self._fit}
 
     def update(self, threads: Mapping[str, int]) -> None:
-        """Ask the workers that are new, and collect the answers that have come. `threads`: address → threads of all workers that are there.
+        """Ask new workers, and collect the answers so far. `threads`: threads of all present workers, by address.
 
-        Raises EngineError when all have answered and no worker fits.
+        Raises EngineError when all have answered and no worker is suitable.
         """
         now = time.monotonic()
         self._threads = dict(threads)
         self._fit &= threads.keys()
-        # A file system may be mounted later, so no worker is refused for ever.
+        # A file system may be mounted later, so refused workers are asked again.
         self._refused = {
             address: (why, when)
             for address, (why, when) in self._refused.items()
@@ -91,7 +91,7 @@ class WorkerPool:
             raise EngineError(self._none_fits())
 
     def release(self) -> None:
-        """Forget what is still being asked."""
+        """Forget unanswered questions."""
         for future in (*self._versions.values(), *self._checks.values()):
             future.release()
         self._versions.clear()
@@ -107,11 +107,11 @@ class WorkerPool:
             try:
                 version, why = _version(future)
             except _ANSWER_LOST:
-                continue  # the worker has gone after its answer; it is asked again when it comes back
+                continue  # the worker has left after its answer; it is asked again when it comes back
             finally:
                 future.release()
             if version == self.job.code_version:
-                # Not before: a worker that cannot load what a task is made of ends, and takes its other tasks with it.
+                # Not before: a worker that cannot unpickle a task ends, and loses its other tasks.
                 self._checks[address] = self._ask(address, job_problem, self.job)
             elif version is not None:
                 needed = f"this run needs {self.job.code_version}; install the same version there"
@@ -153,14 +153,14 @@ def job_problem(job: StageJob) -> str:
             read_job_run(job)
             return ""
         except (FacegraftError, OSError) as error:
-            # A network file system may show a new folder some seconds later than it was made.
+            # A network file system may show a new folder some seconds late.
             if time.monotonic() > deadline:
                 return str(error)
         time.sleep(0.5)
 
 
 def describe_workers(client: Any) -> list[WorkerFacts]:
-    """All workers of a cluster, with the facegraft that each of them has."""
+    """All workers of a cluster, with the version of facegraft of each."""
     workers = client.scheduler_info()["workers"]
     asked = {a: client.submit(*_VERSION, workers=[a], pure=False, retries=0, priority=100) for a in workers}
     deadline = time.monotonic() + _ANSWER_S
@@ -214,10 +214,10 @@ def _check_answer(future: Any) -> str:
 
 
 def _no_answer(future: Any) -> CancelledError:
-    """Cancelled or lost: the worker has gone, or the scheduler. It says nothing about whether the worker is fit."""
+    """The error for a question that was cancelled or lost because the worker or the scheduler left: the worker may still be suitable."""
     return CancelledError(f"the question is {future.status}")
 
 
 def _answered(asked: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Take out the questions that are answered."""
+    """Remove and return the answered questions."""
     return [(address, asked.pop(address)) for address in list(asked) if asked[address].status != "pending"]

@@ -14,7 +14,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def locked(folder: Location) -> Iterator[Callable[[], None]]:
-    """Hold the folder's lock; gives a function that raises EngineError when it was lost, as can happen in an object store.
+    """Hold the folder's lock; yields a function that raises EngineError when the lock was lost, as can happen in an object store.
 
     Raises EngineError naming the process that holds it.
     """
@@ -28,6 +28,6 @@ def locked(folder: Location) -> Iterator[Callable[[], None]]:
 
 
 def is_locked(folder: Location) -> bool:
-    """Whether a run is going on in the folder."""
+    """Whether a run is active in the folder."""
     path = folder / LOCK_FILE
     return is_locked_remotely(path) if isinstance(path, RemotePath) else is_locked_locally(path)

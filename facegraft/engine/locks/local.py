@@ -1,6 +1,6 @@
-"""A lock file on disk: a lock that the system releases when the process dies, however it dies.
+"""A lock file on disk: the system releases the lock when the process dies, in whatever way.
 
-The file says who holds it. It is never removed: another process may just have opened it.
+The file names its holder. It is never removed: another process may just have opened it.
 """
 
 from __future__ import annotations

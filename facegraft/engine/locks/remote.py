@@ -1,9 +1,9 @@
 """One run at a time on a folder in an object store: a lock object that its holder keeps alive.
 
-No system releases it when its holder dies, so the object says who holds it. A holder on this machine is looked up among the
-processes. A holder on another machine is known only by its renewing the object: a newcomer watches, by its own clock, for longer
-than a holder may leave the lock unrenewed, and then takes it over. A holder that finds its lock taken, or cannot renew it for that
-long, stops. Two runs at once would still write the same bytes, because run.json refuses any other run.
+The system does not release it when its holder dies, so the object names its holder. A holder on this machine is looked up among
+the processes. A holder on another machine shows that it is alive only by renewing the object: a new process watches, by its own
+clock, for longer than a holder may leave the lock unrenewed, and then takes the lock over. A holder that finds its lock taken, or
+cannot renew it for that long, stops. Two runs at once would still write the same bytes, because run.json refuses any other run.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from facegraft.store.remote import Location, RemotePath
 log = logging.getLogger("facegraft")
 
 BEAT_S = 10.0
-"""How often a holder renews its lock."""
+"""Seconds between two renewals of a lock."""
 LAPSE_S = 60.0
-"""How long a lock may stay unrenewed before its holder counts as dead."""
+"""Seconds without renewal after which the holder of a lock counts as dead."""
 _SETTLE_S = 2.0
 _LOOK_EVERY_S = 1.0
-# What all waiting here goes by.
+# The clock for all waiting in this module.
 clock: Clock = SYSTEM_CLOCK
 
 
 class RemoteLock:
-    """A lock that is held. `check` raises EngineError once it is not."""
+    """A lock that is held. `check` raises EngineError once it is lost."""
 
     def __init__(self, path: RemotePath, token: str) -> None:
         self._path, self._token = path, token
@@ -82,7 +82,7 @@ class RemoteLock:
                 self._beat += 1
                 self._path.put(_note(self._token, self._beat))
             except RemoteError:
-                continue  # the next beat may get through; check() says when it has been too long
+                continue  # the next renewal may succeed; check() raises when it has been too long
             self._renewed = clock.monotonic()
 
 
@@ -97,7 +97,7 @@ def locked_remotely(path: RemotePath, folder: Location) -> Iterator[RemoteLock]:
         if there is not None and not _holder_is_gone(path, there):
             raise EngineError(_in_use(folder, path, there)) from None
         path.put(_note(token, 0))
-        # Of several who take over at once, the last to put its note has the lock: wait until all have put theirs.
+        # If several take over at once, the last to write its note has the lock: wait until all have written theirs.
         clock.sleep(_SETTLE_S)
     there = _read(path)
     if not _is_of(there, token):
@@ -111,7 +111,7 @@ def locked_remotely(path: RemotePath, folder: Location) -> Iterator[RemoteLock]:
 
 
 def is_locked_remotely(path: RemotePath) -> bool:
-    """Whether a run seems to be going on, without waiting to see: by the process on this machine, by the object's age elsewhere."""
+    """Whether a run seems active, without waiting: by the process on this machine, or else by the object's age."""
     there = _read(path)
     if there is None:
         return False
@@ -147,7 +147,7 @@ def _holder_is_gone(path: RemotePath, note: dict[str, Any]) -> bool:
 
 
 def _holder_alive_here(note: dict[str, Any]) -> bool | None:
-    """Whether the process that wrote a note lives; None where only its own machine could tell."""
+    """Whether the process that wrote a note is alive; None where only its own machine knows."""
     if note.get("machine") != _machine() or not isinstance(note.get("pid"), int):
         return None
     return _started(note["pid"]) == note.get("started")
@@ -181,7 +181,7 @@ def _age_s(path: RemotePath) -> float:
 
 
 def _machine() -> str | None:
-    """This boot of this machine, seen from this container: within it, process numbers mean the same. None where the system has no /proc."""
+    """An id of this boot of this machine and of this container, in which process ids are unique. None where the system has no /proc."""
     boot, numbers = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     if not boot.is_file() or not numbers.exists():
         return None
@@ -189,8 +189,8 @@ def _machine() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in ticks since boot, so that a reused number is not taken for it; None where it does not run (any more:
-    a dead process that its parent has not waited for does not count)."""
+    """Start time of a process in ticks since boot, which tells it from a later process with the same id; None where it does not run
+    (a zombie counts as not running)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

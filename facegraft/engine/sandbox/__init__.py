@@ -1,4 +1,4 @@
-"""Items in a child process that may crash, hang or eat memory without harm to the run, and fair reasons for what they died of."""
+"""Run items in a child process, which may crash, hang or use too much memory without harm to the run, and report the cause."""
 
 from facegraft.engine.sandbox.runners import InProcessRunner, ItemRunner, Limits, Sandbox, thread_sandbox
 

@@ -1,4 +1,4 @@
-"""The child process as its worker handles it: start it, exchange messages under a time limit, kill it.
+"""The child process, from its worker's side: start it, exchange messages under a time limit, kill it.
 
 A `subprocess` and not `multiprocessing`, because Dask's workers are daemons and may not have multiprocessing children. The child is
 `facegraft.engine.child_main`.
@@ -25,7 +25,7 @@ from facegraft.engine.threads import SINGLE_THREAD
 _READ = 1 << 20
 _TAIL_BYTES = 8192
 _SLICE_S = 1.0
-# Signals that come from outside (an operator, the system when memory is short), not from the code that runs.
+# Signals from outside (an operator, the system when memory is short), not from the running code.
 _OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -34,7 +34,7 @@ class ChildTimeout(Exception):
 
 
 class ChildDied(Exception):
-    """The child ended, or its answer was no message. `outside`: it was killed by a signal that its own code does not raise."""
+    """The child ended, or its answer was not a message. `outside`: it was killed by a signal that its own code does not raise."""
 
     def __init__(self, reason: str, outside: bool) -> None:
         super().__init__(reason)
@@ -47,7 +47,7 @@ class Child:
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
-        # -P and an explicit PYTHONPATH: the child must import exactly what this process does, and nothing of the current folder.
+        # -P and an explicit PYTHONPATH: the child must import the same modules as this process, and none from the current folder.
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "facegraft.engine.sandbox.child_main", str(os.getpid()), str(memory_bytes)],
@@ -56,18 +56,18 @@ class Child:
             stderr=subprocess.PIPE,
             bufsize=0,
             env={**os.environ, **SINGLE_THREAD, "PYTHONPATH": path},
-            # Own session: Ctrl-C reaches the user's process only, and what the item started can be killed with it.
+            # Own session: Ctrl-C reaches only the user's process, and processes that the item started can be killed with it.
             start_new_session=True,
         )
         assert self._process.stdin is not None and self._process.stdout is not None and self._process.stderr is not None
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
-        # A bounded tail of what it prints; drained all the time, so that a talkative library never blocks on a full pipe.
+        # A bounded tail of its output; read continuously, so that a library that prints much never blocks on a full pipe.
         self._output = bytearray()
         self._drain = threading.Thread(target=self._read_stderr, args=(self._process.stderr,), daemon=True)
         self._drain.start()
-        # Items that it has processed, and bytes that it held when its stage was ready, by what it answered.
+        # From its answers: the number of items processed, and the bytes in use when its stage was ready.
         self.served = 0
         self.base_memory = 0
 
@@ -94,7 +94,7 @@ class Child:
         except (BrokenPipeError, EOFError) as error:
             raise self._death() from error
         except BaseException:
-            # A Ctrl-C or a timeout between request and answer: what comes later must not be taken for another item's answer.
+            # A Ctrl-C or a timeout between request and answer: a late answer must not be taken for that of another item.
             self.kill()
             raise
 
@@ -172,7 +172,7 @@ class _TimeLimit:
         self._clock = clock
 
     def wait(self, descriptor: int, event: int) -> None:
-        """Until the descriptor is ready (or closed). Raises ChildTimeout."""
+        """Wait until the descriptor is ready (or closed). Raises ChildTimeout."""
         poll = select.poll()
         poll.register(descriptor, event)
         while self._left > 0:

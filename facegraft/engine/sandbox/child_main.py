@@ -1,7 +1,7 @@
 """The child process that runs a stage's native code: `python -m facegraft.engine.sandbox.child_main <parent pid> <memory limit in bytes>`.
 
-It answers requests on what was its stdin and stdout. It dies with its parent, is the first that the system's out-of-memory killer
-takes, and limits its own memory. What the stage's code prints goes to stderr, so that it cannot get between the messages.
+It answers requests on its original stdin and stdout. It dies with its parent, is the first choice of the system's out-of-memory
+killer, and limits its own memory. The output of the stage's code goes to stderr, so that it cannot mix with the messages.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _take_over_pipes() -> tuple[int, int]:
-    """Keep the pipes under other numbers; stdin becomes empty and stdout becomes stderr, for native code too."""
+    """Move the pipes to other descriptors; stdin becomes empty and stdout becomes stderr, for native code too."""
     requests, replies = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -51,7 +51,7 @@ def _take_over_pipes() -> tuple[int, int]:
 def _die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have died before the line above; elsewhere than on Linux the end of stdin has to do.
+    # The parent may have died before the line above; on other systems than Linux, the end of stdin ends the child.
     if os.getppid() != parent:
         os._exit(1)
 
@@ -67,7 +67,7 @@ def _limit_memory(memory_bytes: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    # A crash is expected now and then; gigabytes of core dumps in the user's folder are not.
+    # Crashes are expected now and then; avoid gigabytes of core dumps in the user's folder.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -152,7 +152,7 @@ def _write_buffers(descriptor: int, buffers: list[bytes | memoryview]) -> None:
 
 
 def _data_bytes() -> int:
-    """Private writable memory of this process (what RLIMIT_DATA counts); 0 where the system has no /proc."""
+    """Private writable memory of this process, as counted by RLIMIT_DATA; 0 where the system has no /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[5])
     except OSError:

@@ -1,4 +1,4 @@
-"""Runners of items: in this process, or in a child process that an item cannot do harm from.
+"""Runners of items: in this process, or in a child process, where an item cannot do harm.
 
 An item is blamed for the death of its child, or for running out of memory, only when the child had done nothing else before. Where the
 child had made other items, or was killed from outside, it is replaced, and the item is run again in the new one.
@@ -27,7 +27,7 @@ _ATTEMPTS = 2
 
 @dataclass(frozen=True)
 class Limits:
-    """What one item may take: seconds of wall time, bytes of memory."""
+    """Limits of one item: seconds of wall time, bytes of memory."""
 
     item_timeout_s: float
     memory_bytes: int
@@ -37,12 +37,12 @@ class ItemRunner(Protocol):
     """Runs the items of one stage, one after another."""
 
     def run(self, item: PlannedItem) -> ItemResult:
-        """Never raises for what an item does; EngineError and the like where no item can be run at all."""
+        """Run one item. Errors of the item become its result; EngineError and the like are raised where no item can be run at all."""
         ...
 
 
 class InProcessRunner:
-    """Items in this very process, for debugging: no limits, and a crash is a crash."""
+    """Items in this process, for debugging: without limits, and a crash ends the run."""
 
     def __init__(self, job: StageJob) -> None:
         self._job = job
@@ -53,9 +53,9 @@ class InProcessRunner:
 
 
 class Sandbox:
-    """Items in a killable child, which is kept from item to item and replaced when it dies or has grown too large.
+    """Items in a child process, which is kept from item to item and replaced when it dies or has grown too large.
 
-    `clock`: what the time limit of an item is measured with.
+    `clock`: measures the time limit of an item.
     """
 
     def __init__(self, job: StageJob, limits: Limits, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -123,7 +123,7 @@ class Sandbox:
                 if attempt + 1 < _ATTEMPTS:
                     continue
                 last_output = child.last_output().strip().splitlines()
-                last = f"; its last words: {last_output[-1]}" if last_output else ""
+                last = f"; its last output: {last_output[-1]}" if last_output else ""
                 raise StageSetupError(
                     f"stage {self._job.stage} cannot be set up: its process {death.reason}{last}"
                 ) from death
@@ -164,7 +164,7 @@ def _result(item: PlannedItem, answer: dict[str, Any], arrays: dict[str, np.ndar
     )
 
 
-# A worker process runs many tasks that know nothing of each other; what they share has to live in the process.
+# A worker process runs many independent tasks; the sandbox that they share is stored in the process.
 _of_thread = threading.local()
 _all_sandboxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()
 

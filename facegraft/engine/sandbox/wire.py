@@ -19,7 +19,7 @@ MAX_HEADER = 1 << 28
 
 
 class WireError(Exception):
-    """The bytes are not a message: the other side's memory is broken, or something else writes to the pipe."""
+    """The bytes are not a message: the other side's memory is corrupt, or other code writes to the pipe."""
 
 
 def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> list[bytes | memoryview]:
@@ -34,7 +34,7 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = 
 
 
 def read_prefix(data: bytes | bytearray, max_payload: int) -> tuple[int, int]:
-    """(header length, payload length). Raises WireError where the sizes cannot be meant."""
+    """(header length, payload length). Raises WireError for impossible sizes."""
     magic, header, payload = PREFIX.unpack(bytes(data[: PREFIX.size]))
     if magic != MAGIC or header > MAX_HEADER or payload > max_payload:
         raise WireError(f"not a message: {bytes(data[: PREFIX.size])!r}")
@@ -53,7 +53,7 @@ def decode(header: bytes | bytearray, payload: bytes | bytearray) -> tuple[dict[
             count = int(np.prod(entry["shape"], dtype=np.int64))
             arrays[entry["name"]] = np.frombuffer(payload, dtype, count, start).reshape(entry["shape"])
             start += count * dtype.itemsize
-    except (ValueError, KeyError, TypeError, SyntaxError) as error:  # numpy reads a dtype's text as Python
+    except (ValueError, KeyError, TypeError, SyntaxError) as error:  # numpy parses a dtype's text as Python
         raise WireError(f"not a message: {error}") from error
     if start != len(payload):
         raise WireError(f"the arrays take {start} bytes, the payload has {len(payload)}")

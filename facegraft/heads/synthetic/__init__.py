@@ -2,8 +2,8 @@
 
     head(sample_identity(rng), "smile")
 
-is the whole of it: vertices [V, 3] in mm over the faces of `template()`. Nothing is read from disk; the same
-coefficients give the same head everywhere, up to rounding. +y up, +z out of the face, +x the subject's left.
+gives vertices [V, 3] in mm over the faces of `template()`. Nothing is read from disk; the same coefficients give the
+same head on every machine, up to rounding. The frame is +y up, +z out of the face, +x to the subject's left.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class SyntheticHeadError(FacegraftError):
-    """Coefficients or an expression that the synthetic family does not have."""
+    """Unusable coefficients, or an expression that the synthetic family does not have."""
 
 
 def head(identity: ArrayLike, expression: str = "neutral", strength: float = 1.0) -> Floats:
@@ -63,7 +63,7 @@ def head(identity: ArrayLike, expression: str = "neutral", strength: float = 1.0
 
 
 def _clear_eyeballs(vertices: Floats) -> Floats:
-    """Lift the lids off the subject's eyeballs, as far as the template's lids lie off the template's."""
+    """Move the lids off the subject's eyeballs, to the distance that the template's lids have from its eyeballs."""
     shape = template()
     for eye, name, side in zip(lids(), ("eyeball_left", "eyeball_right"), (1, -1), strict=True):
         start, stop = shape.groups[name][0][0]

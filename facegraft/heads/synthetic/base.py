@@ -1,9 +1,9 @@
 """The bare head: skull, cheeks, jaw and neck as a loft of sections, without eyes, nose, lips or ears.
 
 Each section runs from the front midline over the side to the back midline. Its front and its back part are
-quarters of superellipses, |x/a|^n + |z/b|^n = 1; the section is not flat: its height goes smoothly from front to side
-to back, so that one section is the jaw line. Between the sections below, splines.
-Frame: mm, +y up with 0 at the pupils, +z out of the face with 0 at the ears, +x the subject's left.
+quarters of superellipses, |x/a|^n + |z/b|^n = 1. The section is not flat: its height changes smoothly from front to
+side to back, so that one section is the jaw line. Splines interpolate between the sections below.
+Frame: mm, +y up with 0 at the pupils, +z out of the face with 0 at the ears, +x to the subject's left.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class BareHead:
         return np.interp(front_y, self._front_y, self._stations)
 
     def chart(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Share and station of the front surface's points over given x >= 0 and y (Newton's method)."""
+        """Share and station of the front surface's points at the given x >= 0 and y (Newton's method)."""
         station = self.station(y)
         share = np.asarray(x) / self.half_girth(station)
         px, py, _ = self._patches

@@ -1,8 +1,8 @@
 """Expressions: displacements of the template that are added to a subject's neutral head, and the closing of the lids.
 
-Most are sums of lobes. The jaw turns about the axis through its joints with a weight that is 1 on the lower lip and the
-chin, 0 on the upper lip and the skull, and harmonic (smooth) in between, so that the mouth opens. Lids close by
-linear interpolation between the subject's own margins.
+Most expressions are sums of lobes. The jaw turns about the axis through its joints with a weight that is 1 on the lower
+lip and the chin, 0 on the upper lip and the skull, and harmonic (smooth) in between, so that the mouth opens. Lids close
+by linear interpolation between the subject's own margins.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ JAW_AXIS = np.array([0.0, -14.0, 8.0])  # a point between the joints
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an expression is made of."""
+    """The ingredients of one expression: lobes, and angles and amounts for jaw, lids and mouth."""
 
     terms: tuple[Term, ...] = ()
     jaw_open: float = 0.0  # degrees about the lateral axis
@@ -136,7 +136,7 @@ def _skin_laplacian(head: SyntheticTemplate) -> sp.csr_matrix:
 
 
 def jaw_weight(head: SyntheticTemplate) -> Floats:
-    """How far every vertex follows the jaw [V]: 1 lower lip and chin, 0 upper lip, nose, skull and neck."""
+    """Weight [V] of the jaw's rotation at every vertex: 1 on lower lip and chin, 0 on upper lip, nose, skull and neck."""
     x, y, z = head.vertices.T
     rings = head.layout.mouth
     corner = rings.shape[1] // 2
@@ -169,7 +169,7 @@ def _turned(points: Floats, degrees: float, axis: int) -> Floats:
 
 @lru_cache(maxsize=1)
 def expression_fields() -> dict[str, Floats]:
-    """Displacement [V, 3] in mm of every expression at strength 1, without the lids' closing; read-only."""
+    """Displacement [V, 3] in mm of every expression at strength 1, without the closing of the lids; read-only."""
     head = template()
     points = head.vertices
     jaw = jaw_weight(head)[:, None]

@@ -2,7 +2,7 @@
 
 Relief: soft bumps and hollows of the front. Nose: a smooth union of tapered capsules and ellipsoids onto which
 points are pushed along rays from inside the head. Eye: lids as a shell around the eyeball. Lips: a cross-section swept
-along the mouth. Ear: a relief on a plate that stands off the side of the head.
+along the mouth. Ear: a relief on a plate at an angle to the side of the head.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LIP_LINE = -69.4
 
 
 def smoothstep(low: float, high: float, x: Floats) -> Floats:
-    """0 at low and before it, 1 from high on, 3t^2 - 2t^3 between; falls where high < low."""
+    """Smoothstep 3t^2 - 2t^3: 0 up to low, 1 from high on; descending where high < low."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -90,7 +90,7 @@ NOSE_ORIGIN = np.array([0.0, -24.0, 62.0])  # rays that carry points onto the no
 
 
 def _capsule(p: Floats, a: tuple[float, float, float], b: tuple[float, float, float], ra: float, rb: float) -> Floats:
-    """Distance to a capsule whose radius goes linearly from ra to rb (close to exact while |ra - rb| << |ab|)."""
+    """Distance to a capsule whose radius changes linearly from ra to rb (nearly exact while |ra - rb| << |ab|)."""
     start, axis = np.array(a), np.array(b) - np.array(a)
     t = np.clip((p - start) @ axis / (axis @ axis), 0, 1)
     return np.linalg.norm(p - start - t[..., None] * axis, axis=-1) - (ra + (rb - ra) * t)
@@ -105,7 +105,7 @@ def _ellipsoid(p: Floats, centre: tuple[float, float, float], radii: tuple[float
 
 
 def nose_distance(points: Floats) -> Floats:
-    """Signed distance (nearly) to the nose's solid, points [..., 3]; symmetric in x."""
+    """Approximate signed distance of points [..., 3] to the solid of the nose; symmetric in x."""
     p = np.array(points)
     p[..., 0] = np.abs(p[..., 0])
     bridge = _capsule(p, (0, 12, 92.0), (0, -18, 102.0), 5.6, 6.0)
@@ -147,7 +147,7 @@ def nose(points: Floats) -> Floats:
 
 
 def nostrils(points: Floats) -> Floats:
-    """Dent the underside of the nose: a slanted oval pushed up into the nose."""
+    """Dent the underside of the nose: push a slanted oval up into it."""
     centre = np.array([6.4, -46.0, 110.5])
     along = np.array([-0.40, 0.28, 0.87])
     depth = np.array([0.05, 0.93, -0.30])
@@ -228,7 +228,7 @@ class LipPlan:
 
 
 def lips(count: int) -> LipPlan:
-    """Lay the mouth out for half rings of `count` places, the middle one being the corner."""
+    """Place the mouth's half rings of `count` vertices; the middle one is the corner."""
     corner = count // 2
     u = np.abs(np.arange(count) - corner) / corner  # 0 at the corner, 1 at the midline
     upper = np.arange(count) > corner

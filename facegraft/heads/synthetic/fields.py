@@ -19,7 +19,7 @@ def lobe(points: Floats, centre: Triple, radii: Triple) -> Floats:
 
 @dataclass(frozen=True)
 class Shift:
-    """Moves a lobe by a vector (mm at its centre). A lobe off the midline has a mirrored twin."""
+    """Moves a lobe by a vector (mm at its centre). A lobe off the midline has a mirrored copy."""
 
     centre: Triple
     radii: Triple

@@ -1,8 +1,8 @@
 """Identity: named shape parameters of the head, each a displacement field whose coefficient is about N(0, 1).
 
-All fields are linear, so that a head is template + coefficients . fields. The numbers below are the displacement in mm
-(or the relative stretch) of one standard deviation; they were set so that the spread of facial measures
-comes near adult anthropometry (see the tests).
+All fields are linear: a head is template + coefficients . fields. The numbers below are the displacement in mm (or the
+relative stretch) of one standard deviation; they were set so that the spread of facial measures is close to adult
+anthropometry (see the tests).
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _waves(points: Floats, rng: np.random.Generator, scale: float, symmetric: bo
 
 
 def carry_eyeballs(head: SyntheticTemplate, fields: Floats) -> Floats:
-    """Fields [..., V, 3] with the eyeballs moved, as rigid spheres of changed size, by what the lid margins do."""
+    """Fields [..., V, 3] in which the eyeballs follow the lid margins, moved and scaled as spheres."""
     result = fields.copy()
     rim = head.layout.eye[-1]
     for name, margin in (("eyeball_left", rim), ("eyeball_right", head.symmetry[rim])):

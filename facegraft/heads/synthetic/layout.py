@@ -3,8 +3,8 @@
 Only the left half (x >= 0) is laid out; the right half is its mirror image, so that vertices, faces and
 landmarks are symmetric by construction. Rows run up from the neck opening to the crown, columns from the
 front midline (0) to the back midline (`COLUMNS`). A rectangular block of grid cells is left out at the eye and
-at the mouth, and rings with as many vertices as the block's outline lead from there to the opening (an
-"O-grid": the only irregular vertices are the corners of the blocks). The crown is closed by a rectangular patch.
+at the mouth; rings with as many vertices as the block's outline fill it up to the opening (an "O-grid": the only
+irregular vertices are the corners of the blocks). The crown is closed by a rectangular patch.
 Nothing here depends on positions, so the topology is the same on every machine.
 """
 
@@ -116,7 +116,7 @@ def build_layout(rows: int, eye: Block, mouth: Block) -> Layout:
 def split_quads(layout: Layout, vertices: NDArray[np.float64]) -> Ints:
     """Two triangles per quad: diagonals alternate, except where one of them is 10 % shorter than the other.
 
-    Alternation keeps shading free of a bias toward one side. The margin keeps rounding from ever deciding.
+    Alternation avoids shading that is biased toward one side. With the margin, rounding never decides.
     """
     quads = layout.quads
     corner = vertices[quads]

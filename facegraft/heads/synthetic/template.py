@@ -1,4 +1,4 @@
-"""The template: layout and features put together into one symmetric head."""
+"""The template: layout and features combined into one symmetric head."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ def half_vertices(layout: Layout) -> Floats:
 
 
 def _round_blocks(points: Floats, layout: Layout, on_face: Callable[[Floats], Floats]) -> None:
-    """Round off the blocks' rectangles: even the grid out around them in the front view, on the bare surface.
+    """Round off the rectangular blocks: smooth the grid around them in the front view, on the bare surface.
 
-    Parts are cut along rings and rows; loops that run around rounded blocks are smooth.
+    Parts are cut along rings and rows; loops around rounded blocks are smooth.
     """
     loose = np.zeros(layout.count, dtype=bool)
     for block, margin in ((EYE, 5), (MOUTH, 4)):
@@ -107,7 +107,7 @@ def _round_blocks(points: Floats, layout: Layout, on_face: Callable[[Floats], Fl
 
 
 def _crown(points: Floats, layout: Layout) -> None:
-    """Fill the crown patch: its plan is the Coons patch of its rim, its height goes on smoothly from the rows around it."""
+    """Fill the crown patch: in plan view the Coons patch of its rim, in height a smooth continuation of the rows around it."""
     c = layout.crown
     n, m = c.shape[0] - 1, c.shape[1] - 1
     s, t = np.meshgrid(np.linspace(0, 1, n + 1), np.linspace(0, 1, m + 1), indexing="ij")

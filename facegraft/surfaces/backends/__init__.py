@@ -1,1 +1,1 @@
-"""Ways to measure a signed distance, one a file; `facegraft.surfaces.distance.BACKENDS` lists them."""
+"""Ways to measure a signed distance, one in each file; `facegraft.surfaces.distance.BACKENDS` lists them."""

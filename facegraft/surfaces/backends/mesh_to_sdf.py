@@ -1,8 +1,8 @@
 """The published pipelines' estimate, for comparison: mesh_to_sdf's vote of normals (sign_method='normal') over a cloud of sampled
 points (as surface_point_method='sample'). It is approximate and gets signs wrong; needs `pip install facegraft[paper]`.
 
-The cloud is drawn here, because the package's own is not repeatable; no OpenGL context is made, though the package imports one's
-libraries (pyrender, PyOpenGL).
+The cloud is drawn here, because the package's own is not repeatable. No OpenGL context is made, though the package imports
+the OpenGL libraries (pyrender, PyOpenGL).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from facegraft.surfaces.sampling import sample_surface
 from facegraft.surfaces.signed import SignedDistance
 
 CLOUD = 1_000_000
-"""Points of the cloud that votes (the package's own default of 10 million takes minutes and GBs)."""
+"""Number of points of the cloud (the package's own default of 10 million takes minutes and gigabytes)."""
 
 
 def mesh_to_sdf(v: Floats, f: Ints, p: Floats) -> SignedDistance:
-    """Estimated signed distances of points [n, 3] to a closed mesh. Nearest points and faces are exact ones, for the part labels."""
+    """Estimated signed distances of points [n, 3] to a closed mesh. Nearest points and faces are exact, for the part labels."""
     try:
         import trimesh
         from mesh_to_sdf.surface_point_cloud import SurfacePointCloud

@@ -1,9 +1,9 @@
 """Exact distance to the triangles by libigl's AABB tree; negative where the winding number of the closed mesh exceeds 1/2
 (Jacobson et al. 2013).
 
-Fast winding numbers (Barill et al. 2018) decide the clear cases; points where they are not clear, or so near the surface that
-their single precision cannot be trusted, get exact ones. libigl's own `signed_distance` is not used: with winding numbers it
-returns (1 - 2|w|) d, which is not a distance wherever w is not 0 or 1.
+Fast winding numbers (Barill et al. 2018) decide the clear cases. The exact winding number is computed where the fast one is
+not clear, or where a point is so near the surface that single precision cannot be trusted. libigl's own `signed_distance` is
+not used: with winding numbers it returns (1 - 2|w|) d, which is not a distance unless w is 0 or 1.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from facegraft.surfaces.nearest import nearest_on_surface
 from facegraft.surfaces.signed import TOUCHING, SignedDistance, size_of, unit_gradient
 
 CLEAR_WINDING = 0.1
-"""A fast winding number this close to 0 or 1 is taken at its word: its error was at most 0.004 on closed heads."""
+"""A fast winding number this close to 0 or 1 is trusted: its error was at most 0.004 on closed heads."""
 
 NEAR = 1e-6
-"""Points nearer to the surface than this share of its size get an exact winding number: the fast ones are computed in float32,
-and go wrong below about 1e-8 of the size."""
+"""Points nearer to the surface than this share of its size get an exact winding number: fast ones are computed in float32
+and are wrong below about 1e-8 of the size."""
 
 
 def winding(v: Floats, f: Ints, p: Floats) -> SignedDistance:

@@ -1,1 +1,1 @@
-"""Other methods behind the same interface, re-implemented from their papers, to be trained and scored on the same data."""
+"""Other methods with the same interface, re-implemented from their papers, to be trained and scored on the same data."""

@@ -1,4 +1,4 @@
-"""What DeepSDF and i3DMM have in common: weight-normalised ReLU networks of (code, point), clamped distances, bounded codes."""
+"""Shared by DeepSDF and i3DMM: weight-normalised ReLU networks of (code, point), clamped distances, bounded codes."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class WeightNormLinear(nn.Module):
 def unbiased_linear(inputs: int, outputs: int) -> nn.Linear:
     """A linear layer whose bias starts at 0.
 
-    PyTorch's own start, ± inputs^-1/2, is within the clamped distances at the published widths, but beyond them in a narrow network:
-    all its distances are then clamped at the start, and none has a gradient.
+    PyTorch's own initial bias, ± inputs^-1/2, is within the clamped distances at the published widths, but beyond them in a narrow
+    network: then all its distances are clamped at the start and have no gradient.
     """
     layer = nn.Linear(inputs, outputs)
     nn.init.zeros_(layer.bias)
@@ -46,10 +46,10 @@ def unbiased_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class CodedMLP(nn.Module):
-    """A ReLU network of code and point, both of which are joined to the activations again before layer `layers` // 2.
+    """A ReLU network of code and point, which are concatenated to the activations again before layer `layers` // 2.
 
-    narrow: the layer before has that many outputs less, so that the joined activations are `width` long (DeepSDF); otherwise it
-    has `width`, and they are longer (i3DMM). Hidden layers are weight-normalised, the last one is not.
+    narrow: the layer before has fewer outputs, so that the concatenated activations are `width` long (DeepSDF); otherwise it
+    has `width` outputs, and they are longer (i3DMM). Hidden layers are weight-normalised, the last one is not.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class CodedMLP(nn.Module):
         return y
 
     def _entering(self, layer: WeightNormLinear, h: Tensor | None, code: Tensor, points: Tensor) -> Tensor:
-        """The layer of (h, code, point): the code's share of the product is the same for all points of a head, so it is made once."""
+        """The layer of (h, code, point); the code's share of the product is the same for all points of a head and computed once."""
         weight = layer.weight
         kept = weight.shape[1] - self.code_dim - self.point_dim
         of_h, of_code, of_point = weight[:, :kept], weight[:, kept : -self.point_dim], weight[:, -self.point_dim :]
@@ -97,10 +97,10 @@ class CodedMLP(nn.Module):
 
 @dataclass(frozen=True)
 class AutoDecoderOptions(MethodOptions):
-    """What DeepSDF and i3DMM have in common, as published; the groups model and loss mean nothing to them, but for model.method."""
+    """Options shared by DeepSDF and i3DMM, as published. Both ignore the groups model (except model.method) and loss."""
 
     clamp: float = positive(0.1)
-    """Distances count up to here, in units of the ball."""
+    """Distances are clamped to ± this, in units of the ball."""
     code: float = 1e-4
     """Weight of |z| in training."""
     code_warmup_epochs: float = 100.0
@@ -128,13 +128,13 @@ class AutoDecoder(Field):
         super().__init__(config, id_table, template, mm_per_unit, code_dims, code_ids)
 
     def initial_code(self, name: str, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Codes [count,d] as training starts them: N(0, 1 / length of the published code)."""
+        """Initial codes [count,d] of training: N(0, 1 / length of the published code)."""
         return self.code_init * torch.randn(count, self.code_dims[name], generator=generator)
 
     def codes_of(self, batch: Batch) -> dict[str, Tensor]:
-        """The codes of a batch's items, name → [B,d]. In training, rows that are longer than code_bound are first shortened to it.
+        """The codes [B,d] of a batch's items, by name. In training, rows longer than code_bound are first shortened to it.
 
-        All rows are, not just the batch's: several processes that share a batch then keep the same tables.
+        This applies to all rows, not only the batch's, so that processes that share a batch keep equal tables.
         """
         if self.training:
             with torch.no_grad():
@@ -157,7 +157,7 @@ class AutoDecoder(Field):
         return distances.clamp(-self.options.clamp, self.options.clamp)
 
     def code_length(self, codes: Codes, epoch: Tensor) -> Tensor:
-        """Weighted mean over the items of |z|, z all codes of an item; the weight rises from 0 over the first epochs."""
+        """Weighted mean over the items of |z|, where z are all codes of an item; the weight rises from 0 over the first epochs."""
         weights = self.options
         rise = (
             (epoch / weights.code_warmup_epochs).clamp(max=1.0)
@@ -168,7 +168,7 @@ class AutoDecoder(Field):
         return weights.code * rise * torch.linalg.vector_norm(joined, dim=1).mean()
 
     def reconstruction(self, batch: Batch, predicted: Tensor, fit: FitConfig) -> Tensor:
-        """Mean clamped error [B] of the distances [B,N] at a batch's points, robust where the fit asks for it."""
+        """Mean clamped error [B] of the distances [B,N] at a batch's points, with the robust loss if the fit sets a scale for it."""
         _, distances, _ = sampled_points(batch)
         error = (self.clamped(predicted) - self.clamped(distances)).abs()
         if fit.robust_mm > 0:
@@ -176,7 +176,7 @@ class AutoDecoder(Field):
         return error.mean(1)
 
     def code_prior(self, codes: Codes, fit: FitConfig) -> Tensor:
-        """Regularisation [B] of the codes that are fitted: fit.code x mean z^2 over all of them together, or their Gaussian."""
+        """Regularisation [B] of the fitted codes: fit.code x mean z^2 over all of them together, or their Gaussian."""
         fitted = [name for name in self.code_dims if name in codes]
         if fit.prior == "gaussian":
             distance = torch.stack([mahalanobis(codes[name], self.code_statistics(name)) for name in fitted]).sum(0)

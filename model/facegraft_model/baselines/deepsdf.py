@@ -1,4 +1,4 @@
-"""DeepSDF (Park et al. 2019): one network of (code of the shape, point), its distances learnt directly; no correspondence."""
+"""DeepSDF (Park et al. 2019): one network of (code of the shape, point) for the distances; no correspondence."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ PUBLISHED = Config(
     train=TrainConfig(epochs=2001.0, lr=5e-4, code_lr=1e-3, lr_factor=0.5, lr_every=500.0, lr_from=500.0),
     fit=FitConfig(steps=800, lr=5e-3, surface=0, near=7520, free=480, code=1e-4, init="mean"),
 )
-"""DeepSDF with the published schedule: one code a head; 16,384 points a shape, 94 % of them near the surface.
+"""DeepSDF with the published schedule: one code per head; 16,384 points per shape, 94 % of them near the surface.
 
-Half of the published points are inside: that holds of near points, which lie on both sides alike, so there is no second draw. The
-published fit starts at N(0, 0.01^2), which is the mean of the codes for all that it matters.
+Half of the published points are inside. Near points lie on both sides equally, so they are not drawn separately by side. The
+published fit starts at N(0, 0.01^2), which is practically the mean of the codes.
 """
 
 
 class DeepSDFField(AutoDecoder):
-    """Signed distances of a shape. Code: shape [B,256], one of each head with an expression. 1,843,195 parameters as published.
+    """Signed distances of a shape. Code: shape [B,256], one per pair of head and expression. 1,843,195 parameters as published.
 
     Nine layers, the ninth linear into tanh; dropout 0.2 after each of the eight of width 512, in training.
     """
@@ -80,7 +80,7 @@ class DeepSDFField(AutoDecoder):
     def warp(self, points: Tensor, codes: Codes) -> Tensor:
         """Raises ModelError: there is no template."""
         raise ModelError(
-            "deepsdf has no template, so points have no correspondence; take a method that has one, such as i3dmm"
+            "deepsdf has no template, so points have no correspondence; use a method that has one, such as i3dmm"
         )
 
     def training_terms(self, batch: Batch, codes: Codes, epoch: Tensor) -> Terms:

@@ -33,7 +33,7 @@ class I3DMMOptions(AutoDecoderOptions):
 
     i3dmm_id_dim: int = positive(128)
     i3dmm_exp_dim: int = positive(128)
-    """Lengths of the codes; the third, of the hairstyle, has no counterpart in heads without hair."""
+    """Lengths of the codes; the paper's third code, of the hairstyle, is left out because the heads have no hair."""
     i3dmm_width: int = positive(1024)
     i3dmm_layers: int = at_least(2, 8, "the codes enter in the middle")
     """Hidden layers of the deformation net; codes and point enter again in their middle."""
@@ -45,7 +45,7 @@ class I3DMMOptions(AutoDecoderOptions):
     i3dmm_code_init: float = 384**-0.5
     """Standard deviation of the codes at the start."""
     i3dmm_pretrain_epochs: float = 0.0
-    """Epochs in which the reference net learns alone, from undeformed neutral heads, before the deformation net sets in."""
+    """Epochs in which only the reference net is trained, on undeformed neutral heads, before the deformation net."""
     deformation: float = 1e-4
     """Weight of the length of the deformation, in training and fitting."""
     landmark: float = 1.0
@@ -63,13 +63,13 @@ PUBLISHED = Config(
 """The geometry of i3DMM with the published schedule; see `I3DMMField.lr_factors` for the reference net's."""
 
 LANDMARKS = (36, 39, 42, 45, 30, 48, 54, 8)
-"""Eight landmarks (iBUG 68) that shall meet in the reference space: canthi, nose tip, mouth corners, chin."""
+"""Eight landmarks (iBUG 68) that the loss makes coincide in the reference space: canthi, nose tip, mouth corners, chin."""
 
 
 class ReferenceNet(nn.Module):
     """Signed distance of the reference head: encoded points, padded with zeros to the width, through ReLU layers into tanh.
 
-    The padding is the published architecture: 790,017 parameters, and the initial scale of the first layer.
+    The padding is that of the published architecture: it gives 790,017 parameters and the initial scale of the first layer.
     """
 
     def __init__(self, own: I3DMMOptions) -> None:
@@ -95,7 +95,7 @@ def deformation_net(own: I3DMMOptions, code_dim: int) -> CodedMLP:
 
 
 def encode(points: Tensor, frequencies: int) -> Tensor:
-    """Points and their sines and cosines at 2^0 … 2^(L-1) rad a unit, [...,3] → [...,3 + 6 L] (Mildenhall et al. 2020, without pi)."""
+    """Points and their sines and cosines at 2^0 … 2^(L-1) rad per unit, [...,3] → [...,3 + 6 L] (Mildenhall et al. 2020, without pi)."""
     scaled = [2.0**octave * points for octave in range(frequencies)]
     return torch.cat([points, *(wave for each in scaled for wave in (torch.sin(each), torch.cos(each)))], -1)
 
@@ -106,7 +106,8 @@ def encoded_size(frequencies: int) -> int:
 
 
 def neutral_row(id_table: IdTable) -> int | None:
-    """Row of the neutral expression among the shared ones: that of grafted heads, which are all neutral; else the one named "neutral".
+    """Row of the neutral expression among the shared ones: that of grafted heads, which are all neutral; without any, the one
+    named "neutral".
 
     None where no expression is known to be neutral. Raises ModelError when grafted heads have several expressions.
     """
@@ -120,17 +121,17 @@ def neutral_row(id_table: IdTable) -> int | None:
 
 
 class I3DMMField(AutoDecoder):
-    """Signed distances of a head: S(x + D(z_id, z_exp, x)). Codes: id [B,128] of a head, exp [B,128] of an expression that all share.
+    """Signed distances of a head: S(x + D(z_id, z_exp, x)). Codes: id [B,128] of a head, exp [B,128] of an expression, shared by all heads.
 
-    Codes without exp mean the neutral head: the trained code of the neutral expression, or zeros where the training data has no
-    expression that is known to be neutral (see `neutral_row`).
+    Without exp the head is neutral: its code is the trained code of the neutral expression, or zeros where the training data has
+    no expression that is known to be neutral (see `neutral_row`).
     """
 
     Options: ClassVar[type[MethodOptions]] = I3DMMOptions
     options: I3DMMOptions
     presets: ClassVar[tuple[Config, ...]] = (PUBLISHED,)
     lr_factors: ClassVar[dict[str, float]] = {"reference.": 0.2}
-    """Learning rate of parameters by the beginning of their name, relative to the other networks': published 1e-4 and 5e-4."""
+    """Factor on the learning rate of the parameters whose name starts with a key; the published rates are 1e-4 and 5e-4."""
 
     def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:
         own = own_options(config, I3DMMOptions)
@@ -160,7 +161,7 @@ class I3DMMField(AutoDecoder):
         return points + self.displacement(points, codes)
 
     def training_terms(self, batch: Batch, codes: Codes, epoch: Tensor) -> Terms:
-        """Published terms. In the first `i3dmm_pretrain_epochs` only sdf counts, of neutral heads, without deformation.
+        """The published terms. In the first `i3dmm_pretrain_epochs` only sdf is used, on neutral heads and without deformation.
 
         The published reference is trained beforehand on one chosen mesh; here it learns the median of the neutral heads.
         """

@@ -1,1 +1,1 @@
-"""What training leaves to go on from, and what everything else reads a model from: sealed JSON and safetensors, never a pickle."""
+"""Checkpoints, from which training resumes and models are loaded: JSON with checksums and safetensors, never pickle."""

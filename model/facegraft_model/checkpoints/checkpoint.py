@@ -1,14 +1,14 @@
-"""Checkpoints of a training run: whole or absent, checked byte by byte when read, and never pickled.
+"""Checkpoints of a training run: written atomically, checked byte by byte when read, and never pickled.
 
 A run keeps them as
 
     RUN/checkpoints/step_00001234/model.safetensors   parameters and buffers by name
                                   optim.safetensors   the optimiser's moments (absent when there is no optimiser)
-                                  state.json          sizes and checksums of both, and what the caller has to say
-    RUN/checkpoints/latest                            the name of the folder to go on from
+                                  state.json          sizes and checksums of both, and the caller's state
+    RUN/checkpoints/latest                            the name of the folder to resume from
 
-A folder is written under a temporary name, flushed to the disk and renamed; `latest` follows as one atomic step, and only
-then do older folders go. So a process that is killed at any moment leaves the previous checkpoint as it was.
+A folder is written under a temporary name, flushed to the disk and renamed; then `latest` is replaced atomically, and only
+then are older folders removed. So a process that is killed at any moment leaves the previous checkpoint intact.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MODEL_FILE = "model.safetensors"
 OPTIM_FILE = "optim.safetensors"
 STATE_FILE = "state.json"
 
-# The second name of a step serves when the step is saved again while `latest` still points at the first.
+# The second name of a step is used when the step is saved again while `latest` still points to the first.
 _FOLDER_NAME = re.compile(r"step_(\d{8,})(-2)?")
 
 
@@ -59,7 +59,7 @@ class Checkpoint:
     """A checkpoint whose model file has been read and checked.
 
     path: its folder. step: finished training steps. tensors: model tensors by name, on the CPU.
-    state: what was given to `save` as `state`, after its way through JSON (tuples are lists).
+    state: the `state` passed to `save`, as read back from JSON (tuples are lists).
     """
 
     path: Path
@@ -72,7 +72,7 @@ class Checkpoint:
     def optim(self) -> dict[str, Tensor]:
         """The optimiser's tensors, read and checked now (twice the size of the model). Raises CheckpointError."""
         if OPTIM_FILE not in self._files:
-            raise CheckpointError(f"{self.path}: was saved without an optimiser, so training cannot go on from it")
+            raise CheckpointError(f"{self.path}: was saved without an optimiser, so training cannot resume from it")
         return read_tensors(self.path / OPTIM_FILE, self._files[OPTIM_FILE])
 
 
@@ -91,13 +91,13 @@ def save(
 
     model_tensors: e.g. `field.state_dict()`, any device. optim_tensors: of `optimiser_tensors`; empty for none.
     state: anything that JSON can hold (configuration, id table, mm per unit, fingerprint of the data, …).
-    A step may be saved again: the new one takes over once it is complete, at times under the step's second name.
-    Raises CheckpointError for a number that is not finite (the checkpoints before stay as they are), for a tensor that
-    safetensors has no type for, and for a disk that refuses; StoreError for a state that is not writable as JSON.
+    A step may be saved again: the new checkpoint replaces the old one once it is complete, sometimes under the step's second name.
+    Raises CheckpointError for a number that is not finite (earlier checkpoints are kept), for a tensor that safetensors has no
+    type for, and where the disk cannot be written; StoreError for a state that is not writable as JSON.
     """
     if step < 0 or keep < 1:
         raise CheckpointError(
-            f"a checkpoint is of a step >= 0 and at least one is kept, not step {step} and keep {keep}"
+            f"a checkpoint needs a step >= 0 and keep >= 1, not step {step} and keep {keep}"
         )
     parent = Path(run) / CHECKPOINT_FOLDER
     where = f"checkpoint of step {step} in {run}"
@@ -111,7 +111,7 @@ def save(
         "torch": str(torch.__version__),
         "state": dict(state),
     }
-    atomic.canonical_json(document)  # refuses an unwritable state before anything is written
+    atomic.canonical_json(document)  # raises for an unwritable state before anything is written
     temporary = parent / atomic.temporary_name(_folder_name(step))
     try:
         atomic.make_folder(parent)
@@ -139,9 +139,9 @@ def save(
 
 
 def prune(run: str | os.PathLike[str], keep: int = 2) -> list[Path]:
-    """Remove the checkpoints of a run except the one that `latest` names and the keep - 1 newest before it; returns those removed.
+    """Remove the checkpoints of a run except the one that `latest` names and the keep - 1 newest before it; returns the removed ones.
 
-    Checkpoints of later steps (training went back and goes on from an older one) stay until training has passed them.
+    Checkpoints of later steps (after training was resumed from an older one) are kept until training has passed them.
     Raises CheckpointError when one cannot be removed.
     """
     if keep < 1:
@@ -152,7 +152,7 @@ def prune(run: str | os.PathLike[str], keep: int = 2) -> list[Path]:
         return []
     step = int(match[1])
     older = [folder for folder in _folders(parent) if folder.name != current and _step_of(folder) <= step]
-    # Of a step that was saved twice, only the folder that `latest` names is of this history.
+    # If a step was saved twice, only the folder that `latest` names belongs to this history.
     kept = [folder for folder in older if _step_of(folder) < step][: keep - 1]
     removed = [folder for folder in older if folder not in kept]
     for folder in removed:
@@ -166,7 +166,7 @@ def prune(run: str | os.PathLike[str], keep: int = 2) -> list[Path]:
 
 
 def _free_name(parent: Path, step: int) -> Path:
-    """The folder for a step: a name that `latest` does not point at, cleared when an abandoned checkpoint holds it."""
+    """The folder for a step: a name that `latest` does not point to, cleared if an abandoned checkpoint has it."""
     plain = parent / _folder_name(step)
     final = plain if _latest_name(parent) != plain.name else plain.with_name(f"{plain.name}-2")
     if final.exists():
@@ -175,14 +175,14 @@ def _free_name(parent: Path, step: int) -> Path:
 
 
 def _discard(folder: Path) -> None:
-    """Remove a checkpoint folder. It loses its name first: a half-removed folder must not look like a checkpoint."""
+    """Remove a checkpoint folder. It is renamed first: a half-removed folder must not look like a checkpoint."""
     doomed = folder.with_name(atomic.temporary_name(folder.name))
     folder.rename(doomed)
     shutil.rmtree(doomed)
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove the temporary folders and files of writers that are dead, or that had this process's id before it."""
+    """Remove the temporary folders and files of writers that are dead, or that had this process's id earlier."""
     own = f"{atomic.host_name()}-{os.getpid()}-"
     for leftover in parent.glob(f"*{atomic.TEMPORARY_MARK}*"):
         token = leftover.name.partition(atomic.TEMPORARY_MARK)[2]
@@ -212,7 +212,7 @@ def _folders(parent: Path) -> list[Path]:
 def latest(run: str | os.PathLike[str]) -> Path | None:
     """The folder of a run's latest checkpoint, or None when it has saved none yet.
 
-    Raises CheckpointError when `latest` names something else than a checkpoint of this run.
+    Raises CheckpointError when `latest` does not name a checkpoint of this run.
     """
     parent = Path(run) / CHECKPOINT_FOLDER
     name = _latest_name(parent)
@@ -235,12 +235,12 @@ def latest(run: str | os.PathLike[str]) -> Path | None:
 
 
 def named(run: str | os.PathLike[str], name: str) -> Path:
-    """Where a run keeps the checkpoint of a name (step_00001234), whether it is there or not."""
+    """The folder of a run's checkpoint by name (step_00001234); it need not exist."""
     return Path(run) / CHECKPOINT_FOLDER / name
 
 
 def identity(checkpoint: Path) -> str | None:
-    """sha256 by which a checkpoint is known again: that of its state file, which holds the checksums of all others. None: not there."""
+    """The sha256 that identifies a checkpoint: that of its state file, which has the checksums of all others. None if it is missing."""
     state = checkpoint / STATE_FILE
     return atomic.sha256_file(state) if state.is_file() else None
 
@@ -248,8 +248,8 @@ def identity(checkpoint: Path) -> str | None:
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read the checkpoint in a folder, or the latest one of a run, and check every byte of state.json and of the model file.
 
-    Raises CheckpointError, which names the file and the first tensor or field that is missing, too many, of another shape or
-    type than was written, damaged or not finite.
+    Raises CheckpointError, which names the file and the first tensor or field that is missing, unexpected, of a wrong shape or
+    type, damaged or not finite.
     """
     folder = _resolve(Path(path))
     document = _read_state(folder / STATE_FILE)
@@ -261,7 +261,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str | os.PathLike[str]) -> None:
     """Copy named tensors into a module that has exactly these, of the same shapes and types; all of them or none.
 
-    where: what to call the source in an error, e.g. the checkpoint's path. Raises CheckpointError with the first tensor that does not fit.
+    where: what to call the source in an error, e.g. the checkpoint's path. Raises CheckpointError with the first tensor that does not match.
     """
     own = module.state_dict()
     check_names(own, tensors, os.fspath(where), "the model has another architecture than the checkpoint")
@@ -300,14 +300,14 @@ def _resolve(path: Path) -> Path:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """state.json without its checksum, every field of ours checked."""
+    """state.json without its checksum, with all our fields checked."""
     data = read_whole(path)
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged (not JSON); {REMEDY}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT_NAME:
-        raise CheckpointError(f"{path}: field 'format' is not {FORMAT_NAME!r}, so this is no checkpoint of facegraft")
+        raise CheckpointError(f"{path}: field 'format' is not {FORMAT_NAME!r}, so this is not a checkpoint of facegraft")
     version = document.get("version")
     if not is_count(version):
         raise CheckpointError(f"{path}: field 'version' is {version!r}, not a number; {REMEDY}")

@@ -1,4 +1,4 @@
-"""What a checkpoint says of a model beside its tensors, and the model made again from both."""
+"""The state of a model in a checkpoint besides its tensors, and loading the model from both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Make = Callable[[Config, IdTable, TemplateFacts, float], F]
 
 
 def model_state(field: Field, seed: int) -> dict[str, Any]:
-    """State of a checkpoint. `field.provenance["data"]` says what it learnt from (`training.setup.data_facts`)."""
+    """State of a checkpoint. `field.provenance["data"]` describes the training data (`training.setup.data_facts`)."""
     return {
         "method": field.config.model.method,
         "config": field.config.to_json(),
@@ -33,20 +33,20 @@ def model_state(field: Field, seed: int) -> dict[str, Any]:
 
 
 def restored(checkpoint: Checkpoint, kinds: Mapping[str, Make[F]], device: str | torch.device = "cpu") -> F:
-    """The model of a checkpoint, in evaluation mode, with `field.provenance`. kinds: by method, those that are wanted.
+    """The model of a checkpoint, in evaluation mode, with `field.provenance`. kinds: the accepted models, by method.
 
-    Raises CheckpointError for tensors that are not the model's, ModelError for a state of another version or a method not wanted.
+    Raises CheckpointError for tensors that are not the model's, ModelError for a state of another version or another method.
     """
     state, where = checkpoint.state, checkpoint.path
     if isinstance(table := state.get("id_table"), dict) and "parts" not in table:
         raise ModelError(
-            f"{where} names no parts: it was made by a facegraft whose parts were fixed; train anew, or use the version that made it"
+            f"{where} names no parts: it was made by an older facegraft with fixed parts; train anew, or use the version that made it"
         )
     missing = [name for name in ("config", "id_table", "mm_per_unit", "data", "seed") if name not in state]
     missing += [name for name in TEMPLATE_TENSORS if name not in checkpoint.tensors]
     if missing:
         raise ModelError(
-            f"{where}: {missing[0]} is missing; this is no checkpoint of a training run, or one of another version"
+            f"{where}: {missing[0]} is missing; this is not a checkpoint of a training run, or it is of another version"
         )
     config = Config.from_json(state["config"], f"{where}: config")
     method = config.model.method
@@ -55,7 +55,7 @@ def restored(checkpoint: Checkpoint, kinds: Mapping[str, Make[F]], device: str |
             f"{where} holds a model of method {method}, where {' or '.join(kinds)} is needed; facegraft_model.models.load_field reads all"
         )
     template = TemplateFacts(*(checkpoint.tensors[name] for name in TEMPLATE_TENSORS))
-    with torch.random.fork_rng(devices=[]):  # the start, which is random, is overwritten
+    with torch.random.fork_rng(devices=[]):  # the random initial values are overwritten
         field = kinds[method](config, IdTable.from_json(state["id_table"]), template, state["mm_per_unit"])
     load_into(field, checkpoint.tensors, where)
     field.provenance = {

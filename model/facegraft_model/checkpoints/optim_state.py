@@ -1,4 +1,4 @@
-"""An optimiser as named tensors and a JSON value, and back, bit by bit: what torch would pickle, without pickle."""
+"""Save an optimiser as named tensors and a JSON value, and restore it bit by bit, without pickle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from facegraft_model.checkpoints.tensor_file import CheckpointError, check_fits, check_names
 
-# How a step is carried out depends on the machine; it is no part of what was learnt.
+# These options depend on the machine and do not belong to the saved state.
 _MACHINE_OPTIONS = ("foreach", "fused", "capturable", "differentiable")
 _NOT_OPTIONS = ("params", "param_names", *_MACHINE_OPTIONS)
 
@@ -24,7 +24,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, named: Named) -> tuple[d
     named: `module.named_parameters()` of all its parameters. Returns the tensors "exp_avg/NAME", "exp_avg_sq/NAME", "step/NAME" for
     `checkpoint.save`, and {"kind", "groups": [{"options": {…}, "parameters": {NAME: [names of its tensors]}}]} to be kept in its
     `state`. A parameter that never had a gradient has no tensors.
-    Raises CheckpointError for a parameter without a name and for an entry that is no tensor.
+    Raises CheckpointError for a parameter without a name and for an entry that is not a tensor.
     """
     tensors: dict[str, Tensor] = {}
     groups = []
@@ -51,11 +51,11 @@ def restore_optimiser(
     description: Mapping[str, Any],
     where: str | os.PathLike[str],
 ) -> None:
-    """Put what `optimiser_tensors` gave into an optimiser of the same kind and parameters; all of it or nothing.
+    """Restore the result of `optimiser_tensors` in an optimiser of the same kind and parameters; all of it or nothing.
 
-    Parameters are matched by name, whatever their order within a group. Learning rate, betas and other numbers come from the
-    checkpoint; how a step is carried out (fused, foreach, …) stays as this optimiser was made, so the machine may change.
-    where: what to call the source in errors. Raises CheckpointError with the first parameter, tensor or option that does not fit.
+    Parameters are matched by name, in any order within a group. Learning rate, betas and other numbers come from the checkpoint;
+    options of the implementation (fused, foreach, …) remain those of this optimiser, so the machine may change.
+    where: name of the source in errors. Raises CheckpointError with the first parameter, tensor or option that does not match.
     """
     where = os.fspath(where)
     own = _names_by_group(optimiser, named)
@@ -63,7 +63,7 @@ def restore_optimiser(
     state: dict[int, dict[str, Tensor]] = {}
     groups: list[dict[str, Any]] = []
     check_names(
-        _tensor_names(saved), tensors, where, "the optimiser's tensors and its description do not belong together"
+        _tensor_names(saved), tensors, where, "the optimiser's tensors and its description do not match"
     )
     index = 0
     for number, (group, parameters) in enumerate(zip(optimiser.param_groups, own, strict=True)):
@@ -79,7 +79,7 @@ def restore_optimiser(
         first = index
         for name, parameter in parameters.items():
             for kind in kinds[name]:
-                # A step counter is one float32 number; every moment looks like its parameter.
+                # A step counter is one float32 number; every moment has the shape and type of its parameter.
                 target = torch.zeros(()) if kind == "step" else parameter
                 check_fits(f"{kind}/{name}", tensors[f"{kind}/{name}"], target, where)
             if kinds[name]:
@@ -105,7 +105,7 @@ def _names_by_group(optimiser: torch.optim.Optimizer, named: Named) -> list[dict
 
 
 def _saved_groups(optimiser: torch.optim.Optimizer, description: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """The groups of a description that fits the optimiser's kind and number of groups."""
+    """The groups of a description, checked against the optimiser's kind and number of groups."""
     groups = description.get("groups")
     if not isinstance(groups, list) or not all(
         isinstance(group, dict) and {"options", "parameters"} <= group.keys() for group in groups
@@ -142,7 +142,7 @@ def _options(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_here(value: Any, own: Any) -> Any:
-    """A JSON value in the type that the optimiser has it: a tensor (learning rate of a compiled step), a tuple (betas), or itself."""
+    """A JSON value converted to the optimiser's type: a tensor (learning rate of a compiled step), a tuple (betas), or itself."""
     if isinstance(own, Tensor):
         return torch.full_like(own, value)
     return tuple(value) if isinstance(own, tuple) else value

@@ -1,6 +1,6 @@
-"""A safetensors file whose every tensor has a checksum, so that damage is found and named.
+"""A safetensors file with a checksum for every tensor, so that damage is found and located.
 
-The checksums are kept apart from the file, as its record: {"bytes", "sha256", "tensors": {NAME: {"dtype", "shape", "crc32"}}}.
+The checksums are stored outside the file, as its record: {"bytes", "sha256", "tensors": {NAME: {"dtype", "shape", "crc32"}}}.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CheckpointError(ModelError):
 
 
 def plain_tensors(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Contiguous CPU tensors that share no memory, as safetensors wants them.
+    """Contiguous CPU tensors that share no memory, as safetensors requires.
 
     Raises CheckpointError for a value that is not finite and for a type that a safetensors file does not have.
     """
@@ -82,7 +82,7 @@ def read_whole(path: Path) -> bytes:
 
 
 def is_count(value: object) -> bool:
-    """Whether a JSON value is a whole number from 0 on."""
+    """Whether a JSON value is a whole number of at least 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -97,7 +97,7 @@ def is_record(record: object) -> bool:
 
 
 def read_tensors(path: Path, record: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, after every one has been compared with its record. Raises CheckpointError."""
+    """The tensors of a safetensors file, each compared with its record. Raises CheckpointError."""
     data = read_whole(path)
     size = f"it has {len(data)} bytes where {record['bytes']} were written"
     header = _header(data)
@@ -139,7 +139,7 @@ def read_tensors(path: Path, record: dict[str, Any]) -> dict[str, Tensor]:
 def _header(data: bytes) -> dict[str, dict[str, Any]] | None:
     """Type, shape and byte range of each tensor of a safetensors file; None when the header cannot be read.
 
-    Read by hand, since the library refuses a damaged file as a whole and cannot say which tensor is at fault.
+    Parsed here, since the library refuses a damaged file as a whole and cannot say which tensor is damaged.
     """
     start = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or len(data) < start:

@@ -1,4 +1,4 @@
-"""From shards to batches: id tables, a stateless sampler, resident and streamed back ends."""
+"""Make batches from shards: id tables, a stateless sampler, resident and streaming back ends."""
 
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.data.ids import DataError, IdTable

@@ -37,16 +37,16 @@ __all__ = ["BatchSource"]
 
 GB = 1e9
 TEMPLATE_TOLERANCE = 1e-5
-"""In units of the ball: the template is stored with every item, in float32."""
+"""Tolerance, in units of the ball, for the template, which is stored with every item in float32."""
 
 
 class BatchSource:
     """Batches of items of a dataset of samples, for training and fitting.
 
-    Each item comes with a window of `surface`, of `near` and of `free` points, and with `stage` of its registered points. A window that
-    runs over the end of a set goes on at its beginning. Which items a step has and where their windows start depends on (seed, step)
-    alone (see `Sampler`), not on the back end, and not on how many processes share the work: process `rank` of `world` gets the
-    `rank`-th of `world` equal shares of a step's items.
+    Each item has a window of `surface`, of `near` and of `free` points, and `stage` of its registered points. A window that runs
+    over the end of a set continues at its beginning. The items of a step and the starts of their windows depend only on (seed, step)
+    (see `Sampler`), not on the back end or the number of processes: process `rank` of `world` gets the `rank`-th of `world` equal
+    shares of a step's items.
 
     `batch(step)` is a dict of tensors on `device`. With b = items / world, and S = len(parts.stages), or 1 where the samples hold no
     template morph:
@@ -61,21 +61,21 @@ class BatchSource:
     | stage_points | f32 [b,S,stage,3] | at each stage; the same choice of points for all items of a step |
     | stage_part_labels | u8 [stage] | labels of those points |
     | to_mm | f64 [b,4,4] | from the unit ball to the mesh's mm |
-    | item | int64 [b] | place in `keys` |
+    | item | int64 [b] | index into `keys` |
     | subject, recipient, each part's name, expression, head, shape, expression_name | int64 [b] | rows of the tables of id_table |
     | is_composite, is_neutral | bool [b] | a graft; a scan of the neutral expression |
 
     Arguments. split: train, test, or None for all. origins (scan, composite) and expressions: only items of these. keys: exactly these
-    items, in this order. id_table: the model's; by default it is made of the chosen items. expect: the `coordinates` of the data that
-    a model was trained on, which these samples must have too. backend: "resident" (everything in the device's memory), "stream" (read
-    as it is needed), or "auto": resident where it fits, on CUDA into the free memory less reserve_gb (of 1e9 bytes), on a CPU into
-    half the free memory. verify: check the sha256 of each shard at its first open.
+    items, in this order. id_table: the model's; by default it is made from the chosen items. expect: the `coordinates` of the data
+    that a model was trained on, which these samples must have too. backend: "resident" (everything in the device's memory), "stream"
+    (read on demand), or "auto": resident if it fits, on CUDA into the free memory less reserve_gb (of 1e9 bytes), on a CPU into half
+    the free memory. verify: check the sha256 of each shard when it is first opened.
 
     Attributes: parts, keys, rows (of the index), id_table, backend, device, mm_per_unit, frame, topology, coordinates, fingerprint
-    (sha256 of dataset.json), neutral_expression, stages (S); and on the device stage_template f32 [M,3] and landmarks_template
-    f32 [68,3] (the last stage, which is the same for all items; None where S is 1) and stage_parts u8 [M] (None where there are none).
+    (sha256 of dataset.json), neutral_expression, stages (S). On the device: stage_template f32 [M,3] and landmarks_template
+    f32 [68,3] (the last stage, which is the same for all items; None if S is 1) and stage_parts u8 [M] (None if the samples lack them).
 
-    Raises DataError for whatever in the dataset does not fit, when it is opened or when it is read; ModelError for wrong arguments.
+    Raises DataError for an unusable dataset, on opening or while reading; ModelError for wrong arguments.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class BatchSource:
         taken = sorted({*self.store.schema.fields, "stage_part_labels"} & set(self.parts))
         if taken:
             raise DataError(
-                f"{self.store.path}: a part is called {taken[0]!r}, which is something else in a batch; rename it in the region set"
+                f"{self.store.path}: a part is called {taken[0]!r}, a name that batches use for other data; rename it in the region set"
             )
         self.mm_per_unit = self.store.mm_per_unit
         self.frame = self.store.schema.frame
@@ -134,7 +134,7 @@ class BatchSource:
         self.ids = {name: tensor.to(self.device) for name, tensor in ids.items()}
         self.items, self.world = items, world
         windows = {"surface": surface, "near": near, "free": free}
-        # Shapes stand in the shards' headers: reading those needs no checksum over a whole dataset.
+        # The shapes are in the shards' headers: reading those needs no checksum over a whole dataset.
         headers = open_dataset(path, verify=False)
         sizes = set_sizes(headers, self.keys, windows)
         self._read_template(headers, stage)
@@ -147,7 +147,7 @@ class BatchSource:
         self._closed = False
 
     def _read_template(self, headers: Dataset, stage: int) -> None:
-        """stages, stage_template, landmarks_template and stage_parts; the same number of stages and stage points for all items."""
+        """Set stages, stage_template, landmarks_template and stage_parts; all items must have as many stages and stage points."""
         shapes = {field: headers.shape(self.keys[0], field) for field in ("landmarks", "stage_points")}
         for key in self.keys:
             for field, shape in shapes.items():
@@ -180,7 +180,7 @@ class BatchSource:
             self.landmarks_template = torch.from_numpy(self._template["landmarks"]).to(self.device)
 
     def _check(self, key: str, field: str, values: NDArray[Any]) -> None:
-        """Raises DataError for NaN, and for an item whose last stage is another template than the others'."""
+        """Raises DataError for NaN, and for an item whose last stage is not the template of the other items."""
         check_finite(self.store, key, field, values)
         template = self._template.get(field)
         if template is not None and np.abs(values[-1] - template).max(initial=0.0) > TEMPLATE_TOLERANCE:
@@ -236,11 +236,11 @@ class BatchSource:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps in which every item comes once; not a whole number where `items` does not divide the number of items."""
+        """Number of steps in which every item is used once; fractional where `items` does not divide the number of items."""
         return len(self.keys) / self.items
 
     def epoch_of(self, step: int) -> int:
-        """The epoch that the first item of a step belongs to."""
+        """The epoch of the first item of a step."""
         return step * self.items // len(self.keys)
 
     def close(self) -> None:
@@ -260,12 +260,12 @@ class BatchSource:
 
 
 def check_coordinates(store: Dataset, coordinates: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
-    """Raises DataError that names everything in which a dataset's topology, mm_per_unit, frame and parts differ from those expected."""
+    """Raises DataError, which names all differences of a dataset's topology, mm_per_unit, frame and parts from those expected."""
     unknown = set(expect) - set(coordinates)
     if unknown:
-        raise ModelError(f"a model's coordinates have {', '.join(coordinates)}; what is {', '.join(sorted(unknown))}?")
+        raise ModelError(f"a model's coordinates have {', '.join(coordinates)}; {', '.join(sorted(unknown))} is unknown")
     have, want = _flat(coordinates), _flat(expect)
-    # Landmarks of a part that only one side has say nothing that the names of the parts do not.
+    # If only one side has a part, the names of the parts already show it: its landmarks need not be listed too.
     differing = [name for name in want if name in have and have[name] != want[name]]
     if differing:
         both = "; ".join(f"{name} {have[name]!r}, the model's {want[name]!r}" for name in differing)
@@ -275,7 +275,7 @@ def check_coordinates(store: Dataset, coordinates: Mapping[str, Any], expect: Ma
 
 
 def item_bytes(store: Dataset, key: str, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Bytes [I] that the items take in memory, from their set sizes [I,3]; whole fields are as large as those of item `key`."""
+    """Bytes [I] that the items take in memory, from their set sizes [I,3]; fields read whole have the sizes of item `key`."""
     width = {field: np.dtype(spec.dtype).itemsize for field, spec in store.schema.fields.items()}
     row = [
         sum(width[field] * int(np.prod(store.shape(key, field)[1:])) for field in fields)
@@ -287,7 +287,7 @@ def item_bytes(store: Dataset, key: str, sizes: NDArray[np.int64]) -> NDArray[np
 
 
 def _flat(coordinates: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the topology and of the parts beside the others, each under words for it that a value may follow."""
+    """Coordinates as a flat dict, with the fields of the topology and of the parts under names that read well before a value."""
     flat: dict[str, Any] = {}
     for name, value in coordinates.items():
         if name == "parts":
@@ -311,5 +311,5 @@ def _check_counts(items: int, rank: int, world: int, counts: Mapping[str, int]) 
         raise ModelError(f"rank must be 0 to world - 1, but rank is {rank} and world {world}")
     if items % world:
         raise ModelError(
-            f"{items} items a step cannot be shared evenly by {world} processes; take a multiple of {world}"
+            f"{items} items per step cannot be shared evenly by {world} processes; use a multiple of {world}"
         )

@@ -1,4 +1,4 @@
-"""Which row of the model's code tables belongs to which subject, head, expression and shape."""
+"""The id table: the row of each subject, head, expression and shape in the model's code tables."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from facegraft.store import write_json_atomic
 from facegraft_model.errors import ModelError
 
 Head = tuple[str, ...]
-"""An identity: the subjects that its remainder and its parts, in cascade order, come from."""
+"""An identity: the subjects of its remainder and its parts, in cascade order."""
 Shape = tuple[str, ...]
-"""A head with an expression: the subjects of the head, and then the name of the expression."""
+"""A head with an expression: the subjects of the head, then the name of the expression."""
 
 _TABLES = ("subjects", "expressions", "heads", "shapes", "expression_names")
 _NOT_FITTED = "its code has to be fitted first, or the table is another model's"
 
 
 class DataError(ModelError):
-    """Samples and model do not fit: an unknown subject, a set that is too small, a missing column."""
+    """Samples and model do not match: for instance an unknown subject, a set that is too small, a missing column."""
 
 
 @dataclass(frozen=True)
 class IdTable:
     """Rows of the code tables, each table sorted and without repeats.
 
-    parts: the parts that heads are put together of; subjects: everyone who lends a part, for the part codes; expressions: (subject,
-    expression), for expression codes of a subject; heads: the recipient and the donor of each part, for methods with one identity
-    code; shapes: heads with an expression, for methods with one code a shape; expression_names: for expression codes that all
-    subjects share. It is saved with a model, because the rows of its code tables mean nothing without it.
+    parts: the parts of the heads; subjects: all recipients and donors, for the part codes; expressions: (subject, expression), for
+    expression codes of a subject; heads: the recipient and the donor of each part, for methods with one identity code; shapes: heads
+    with an expression, for methods with one code per shape; expression_names: for expression codes that all subjects share. The table
+    is saved with a model, because it defines the meaning of the rows of its code tables.
     """
 
     parts: Parts
@@ -74,7 +74,7 @@ class IdTable:
 
     @classmethod
     def from_index(cls, index: pa.Table, parts: Parts, split: str | None = None) -> IdTable:
-        """Everyone who appears in the written items of an index of samples (of one split): as subject, recipient or donor."""
+        """The table of all written items in an index of samples (of one split), with every subject, recipient and donor."""
         return cls.from_rows(written_rows(index, parts, split).to_pylist(), parts)
 
     @classmethod
@@ -91,7 +91,7 @@ class IdTable:
         )
 
     def subject(self, name: str) -> int:
-        """Row of a subject. Raises DataError for somebody whom the table does not know."""
+        """Row of a subject. Raises DataError for a subject that is not in the table."""
         row = self._rows["subjects"].get(name)
         if row is None:
             raise DataError(
@@ -100,7 +100,7 @@ class IdTable:
         return row
 
     def expression(self, subject: str, expression: str) -> int:
-        """Row of a subject's expression. Raises DataError when the table does not know it."""
+        """Row of a subject's expression. Raises DataError when it is not in the table."""
         row = self._rows["expressions"].get((subject, expression))
         if row is None:
             self.subject(subject)
@@ -111,7 +111,7 @@ class IdTable:
         return row
 
     def head(self, head: Head) -> int:
-        """Row of a head. Raises DataError when the table does not know it."""
+        """Row of a head. Raises DataError when it is not in the table."""
         row = self._rows["heads"].get(head)
         if row is None:
             raise DataError(
@@ -120,7 +120,7 @@ class IdTable:
         return row
 
     def shape(self, head: Head, expression: str) -> int:
-        """Row of a head with an expression. Raises DataError when the table does not know it."""
+        """Row of a head with an expression. Raises DataError when it is not in the table."""
         row = self._rows["shapes"].get((*head, expression))
         if row is None:
             self.head(head)
@@ -131,7 +131,7 @@ class IdTable:
         return row
 
     def expression_name(self, name: str) -> int:
-        """Row of an expression that all subjects share. Raises DataError when the table does not know it."""
+        """Row of an expression that all subjects share. Raises DataError when it is not in the table."""
         row = self._rows["expression_names"].get(name)
         if row is None:
             raise DataError(
@@ -152,7 +152,7 @@ class IdTable:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> IdTable:
-        """Raises DataError when the document is no id table."""
+        """The table from JSON. Raises DataError when the document is not an id table."""
         missing = [name for name in ("parts", *_TABLES) if name not in document]
         if missing:
             raise DataError(
@@ -184,7 +184,7 @@ class IdTable:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> IdTable:
-        """Raises DataError when the file is missing or no id table."""
+        """Read a table. Raises DataError when the file is missing or not an id table."""
         try:
             document = json.loads(Path(path).read_bytes())
         except (OSError, ValueError) as error:
@@ -195,7 +195,7 @@ class IdTable:
 
 
 def _widths(parts: Parts) -> dict[str, int]:
-    """How many names an entry of each table has."""
+    """Number of names in an entry of each table."""
     return dict(zip(_TABLES, (1, 2, 1 + len(parts), 2 + len(parts), 1), strict=True))
 
 
@@ -205,7 +205,7 @@ def _person_columns(parts: Parts) -> tuple[str, ...]:
 
 
 def written_rows(index: pa.Table, parts: Parts, split: str | None) -> pa.Table:
-    """The rows of an index of samples that hold data (and belong to a split). Raises DataError when a needed column is missing."""
+    """The rows of written items in an index of samples (of a split, if given). Raises DataError when a needed column is missing."""
     needed = (*_person_columns(parts), "expression", "split", "origin")
     missing = [column for column in needed if column not in index.column_names]
     if missing:

@@ -1,4 +1,4 @@
-"""Which items of a samples dataset are used, whose codes they carry, how large their sets are, and reading a part of them."""
+"""Items of a samples dataset: choose them, find the rows of their codes and the sizes of their sets, and read windows of them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def select_rows(
     expressions: Sequence[str] | None = None,
     keys: Sequence[str] | None = None,
 ) -> Rows:
-    """Index rows of the written items of a split (None: of all), of some origins and some expressions.
+    """Index rows of the written items of a split (None: all splits), with the given origins and expressions.
 
     keys: exactly these items, in this order; otherwise the items come sorted by key.
-    Raises DataError when nothing is left, for an unknown origin or expression, an item without a known origin, and a key that is
-    unknown, repeated, or ruled out by the other arguments.
+    Raises DataError when no items are left, for an unknown origin or expression, an item without a known origin, and a key that is
+    unknown, repeated, or excluded by the other arguments.
     """
     every: Rows = written_rows(store.index, store.parts, None).to_pylist()
     for row in every:
@@ -100,10 +100,10 @@ def _rows_of_keys(store: Dataset, keys: Sequence[str], rows: Rows, wanted: Mappi
 
 
 def neutral_expression(store: Dataset) -> str:
-    """Name of the expression that all subjects' neutral heads have.
+    """Name of the neutral expression.
 
-    Composites are made of neutral heads, so theirs is the neutral one; without composites it is "neutral", as ingest names it.
-    Raises DataError when composites differ.
+    Composites are made of neutral heads, so their expression is the neutral one; without composites it is "neutral", as ingest
+    names it. Raises DataError when composites have different expressions.
     """
     rows = written_rows(store.index, store.parts, None).to_pylist()
     names = sorted({str(row["expression"]) for row in rows if row["origin"] == COMPOSITE})
@@ -115,10 +115,10 @@ def neutral_expression(store: Dataset) -> str:
 
 
 def look_up_ids(store: Dataset, rows: Rows, table: IdTable) -> dict[str, torch.Tensor]:
-    """Per row, the rows of the code tables, int64 [I] each, and the bool flags is_composite and is_neutral.
+    """For each index row, the rows of the code tables, int64 [I] each, and the bool flags is_composite and is_neutral.
 
-    is_neutral marks a subject's own head with the neutral expression; of composites it is False (they have no expression at all).
-    Raises DataError that names the item when the table does not know somebody.
+    is_neutral marks a subject's own head with the neutral expression; for composites it is False (they have no expression).
+    Raises DataError, naming the item, for a subject that is not in the table.
     """
     parts = table.parts
     require_names(rows, parts)
@@ -159,7 +159,7 @@ def set_sizes(store: Dataset, keys: Sequence[str], windows: Mapping[str, int]) -
 
 
 def read_window(store: Dataset, key: str, field: str, start: int, out: NDArray[Any], size: int) -> None:
-    """Fill `out` [count, …] with rows from `start` on of a field of `size` rows, going on at row 0 after the last."""
+    """Fill `out` [count, …] with rows from `start` on of a field of `size` rows, continuing at row 0 after the last."""
     count = len(out)
     first = min(count, size - start)
     out[:first] = store.window(key, field, start, start + first)
@@ -173,5 +173,5 @@ def check_finite(store: Dataset, key: str, field: str, values: NDArray[Any]) -> 
         bad = int(np.count_nonzero(~np.isfinite(values)))
         raise DataError(
             f"{store.path}: item {key}, field {field}: {bad} of {values.size} values are NaN or infinite; "
-            f"look with `facegraft verify {store.path}`, and sample the item again or leave it out"
+            f"check with `facegraft verify {store.path}`, and sample the item again or leave it out"
         )

@@ -1,4 +1,4 @@
-"""The whole set in the memory of the device, uploaded once; a batch is gathered there."""
+"""The whole dataset in the memory of the device, uploaded once; batches are gathered there."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Check = Callable[[str, str, NDArray[np.generic]], None]
 class ResidentSets:
     """Point sets and whole fields of the items, on one device.
 
-    Each field of a set is one tensor [rows of all items, …]; item i's rows start at offsets[i]. It is filled item by item, so that
-    beside the set itself only one item is in memory at a time.
+    Each field of a set is one tensor [rows of all items, …]; item i's rows start at offsets[i]. The tensors are filled item by item,
+    so that only one further item is in memory at a time.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ResidentSets:
                 self.flat[field] = self._empty(store, keys[0], field, (int(totals[column]),))
         for field in WHOLE_FIELDS:
             self.whole[field] = self._empty(store, keys[0], field, (len(keys), store.shape(keys[0], field)[0]))
-        # In the order of the keys, which is the order of the shards: each is opened once, whatever order the items have here.
+        # In the order of the keys, which is that of the shards: each shard is opened once, in whatever order the items are used.
         for number in sorted(range(len(keys)), key=keys.__getitem__):
             self._fill(store, number, keys[number], offsets[number], sizes[number], check)
 
@@ -68,12 +68,12 @@ class ResidentSets:
             self.whole[field][number].copy_(torch.from_numpy(values))
 
     def batch(self, draw: Draw) -> dict[str, torch.Tensor]:
-        """The windows and whole fields of a draw, on the device."""
+        """The windows and the fields read whole of a draw, on the device."""
         items, starts, stage = (to_device(array, self.device) for array in (draw.items, draw.starts, draw.stage))
         batch: dict[str, torch.Tensor] = {}
         for column, (name, window) in enumerate(self.windows.items()):
             arange = torch.arange(window, device=self.device)
-            # A window of 0 points may meet an empty set, so the modulus is at least 1.
+            # A set may be empty if its window has 0 points, so the modulus is at least 1.
             size = self.sizes[items, column].clamp(min=1)
             rows = self.offsets[items, column, None] + (starts[:, column, None] + arange) % size[:, None]
             for field in POINT_SETS[name]:

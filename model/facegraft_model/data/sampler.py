@@ -1,8 +1,8 @@
-"""What a training step looks at: which items, where their windows start, which stage points. It has no state.
+"""The random choices of a training step: items, starts of their windows, and stage points. The sampler has no state.
 
 The items are an endless list of shuffled epochs; step t takes the positions t·items to (t+1)·items of it, across the borders of
-epochs. Every draw is a pure function of (seed, epoch) or (seed, step), so a run that is resumed, or goes on with another number of
-processes, sees the same data. The numbers are raw output of PCG64, whose stream numpy guarantees across versions.
+epochs. Every draw is a pure function of (seed, epoch) or (seed, step), so a run that is resumed, also with another number of
+processes, uses the same data. The numbers are raw output of PCG64, whose stream numpy guarantees across versions.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Draw:
 class Sampler:
     """The draws of a training run.
 
-    sizes int64 [n, 3]: points in the sets of the n items; items: how many a step takes, of all processes together;
-    stage: how many of the stage_points a step takes, the same ones for all its items; rank, world: this process of how many.
+    sizes int64 [n, 3]: points in the sets of the n items; items: items per step, over all processes; stage: how many of the
+    stage_points a step uses, the same for all its items; rank, world: number of this process and number of processes.
     """
 
     sizes: NDArray[np.int64]
@@ -63,7 +63,7 @@ class Sampler:
     world: int = 1
 
     def draw(self, step: int) -> Draw:
-        """What this process looks at in a step: its contiguous share of the step's positions."""
+        """The draw of this process in a step: its contiguous share of the step's positions."""
         count, share = len(self.sizes), self.items // self.world
         positions = step * self.items + self.rank * share + np.arange(share, dtype=np.int64)
         items = np.empty(share, dtype=np.int64)

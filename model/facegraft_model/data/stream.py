@@ -1,4 +1,4 @@
-"""Batches read from the shards as they are needed, by one thread that is a step ahead."""
+"""Batches read from the shards on demand, by one thread that reads one step ahead."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Check = Callable[[str, str, NDArray[np.generic]], None]
 class StreamedSets:
     """Reads the windows of a step's items while the step before it is being computed.
 
-    Tensors are filled in (for CUDA: pinned) host memory, and copied to the device when the batch is asked for. There are at most two
-    batches at a time. An exception of the thread is raised by the batch() that asks for that step; asking again reads again.
+    Tensors are filled in (for CUDA: pinned) host memory, and copied to the device by batch(). There are at most two batches at a
+    time. An exception of the thread is raised by the batch() of that step; calling it again reads again.
     """
 
     def __init__(
@@ -40,18 +40,18 @@ class StreamedSets:
         self._ahead: tuple[int, Future[dict[str, torch.Tensor]]] | None = None
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """The windows and whole fields of a step, on the device; starts to read the next step."""
+        """The windows and the fields read whole of a step, on the device; starts to read the next step."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] != step:
             ahead[1].cancel()
             ahead = None
         host = (self._thread.submit(self.read, step) if ahead is None else ahead[1]).result()
         self._ahead = (step + 1, self._thread.submit(self.read, step + 1))
-        # Pinned memory is given back to torch's cache, which waits for the copy before it hands the memory out again.
+        # Pinned memory returns to torch's cache, which waits for the copy before it reuses the memory.
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in host.items()}
 
     def read(self, step: int) -> dict[str, torch.Tensor]:
-        """The windows and whole fields of a step, in host memory."""
+        """The windows and the fields read whole of a step, in host memory."""
         draw = self.draw(step)
         count = len(draw.items)
         stages = self.store.shape(self.keys[0], "landmarks")[0]
@@ -62,7 +62,7 @@ class StreamedSets:
         batch["stage_points"] = self._empty("stage_points", (count, stages, len(draw.stage)), 2)
         batch["to_mm"] = self._empty("to_mm", (count, 4), 1)
         arrays = {field: tensor.numpy() for field, tensor in batch.items()}
-        # In the order of the keys, which is the order of the shards: a step opens each of its shards once.
+        # In the order of the keys, which is that of the shards: a step opens each of its shards once.
         for number in sorted(range(count), key=lambda number: self.keys[int(draw.items[number])]):
             self._fill({field: array[number] for field, array in arrays.items()}, draw, number)
         return batch
@@ -83,7 +83,7 @@ class StreamedSets:
             out[field][...] = values[:, draw.stage] if field == "stage_points" else values
 
     def _empty(self, field: str, rows: tuple[int, ...], own: int) -> torch.Tensor:
-        """An uninitialised host tensor; its last axes are the field's, less its first `own`."""
+        """An uninitialised host tensor; its last axes are those of the field without the first `own`."""
         dtype = getattr(torch, self.store.schema.fields[field].dtype)
         tail = self.store.shape(self.keys[0], field)[own:]
         return torch.empty((*rows, *tail), dtype=dtype, pin_memory=self.device.type == "cuda")

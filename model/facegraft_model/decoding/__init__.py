@@ -1,1 +1,1 @@
-"""From a field to the mesh of its zero level, and from one decoded head to another by way of the template."""
+"""Extract the mesh of a field's zero level, and match decoded heads through the template."""

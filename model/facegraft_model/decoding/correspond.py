@@ -21,7 +21,7 @@ def corresponding_points(a: Decoded, b: Decoded) -> tuple[Floats, Floats]:
     """
     if a.template_coords is None or b.template_coords is None:
         raise ModelError(
-            "correspondence: the field has no warp to a template (as with deepsdf); take a method that has one"
+            "correspondence: the field has no warp to a template (as with deepsdf); use a method that has one"
         )
     if not len(b.mesh.faces):
         raise ModelError("correspondence: the second mesh has no faces")

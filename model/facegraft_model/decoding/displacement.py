@@ -1,6 +1,6 @@
-"""How far every point of a head has moved when its codes were changed, and how much of that lies where nothing should move.
+"""Displacement of every point of a head when its codes are changed, and how much of it is where nothing should move.
 
-The two heads are decoded, and their points matched through the template: points are the same when they warp to the same place.
+Both heads are decoded and their points are matched through the template: points correspond when they warp to the same place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOLERANCE_MM = 1.0
 """Points matched over a larger distance in template space have no counterpart and are not counted."""
 
 FOLLOWED_MM = 1e-3
-"""A point is followed when its template coordinates agree to this, far below any error of a model but well above float32."""
+"""Tolerance of template coordinates for a followed point: far below the error of a model, but well above that of float32."""
 
 UNMOVED_MM = 1e-3
 """A part whose points move less than this (rms) has not changed: ratios to it would be noise."""
@@ -32,9 +32,9 @@ UNMOVED_MM = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Displacement:
-    """Where the vertices of one head lie on another: vectors [n,3] and lengths [n] in mm; areas [n] in mm².
+    """Displacements of the vertices of one head to another: vectors [n,3] and lengths [n] in mm; areas [n] in mm².
 
-    template_mm [n]: how far apart the matched points are in template space; counted [n]: not farther than tolerance_mm.
+    template_mm [n]: distance of the matched points in template space; counted [n]: whether it is at most tolerance_mm.
     """
 
     vectors_mm: Floats
@@ -56,19 +56,19 @@ def dense_displacement(
 ) -> Displacement:
     """From each vertex of `base` to the point of `other` (decoded from other_codes) with the same template coordinates.
 
-    Each vertex is first followed (`follow_warp`) from where it is, so that what has not moved has displacement 0, and where the
-    warp folds several points of the head onto one of the template, the near one is taken. Vertices that cannot be followed get
-    the point that `corresponding_points` finds on the other mesh. Raises ModelError for a method without a warp.
+    Each vertex is first followed (`follow_warp`) from its own position: a vertex that has not moved gets displacement 0, and where
+    the warp folds several points of the head onto one of the template, the near one is taken. Vertices that cannot be followed
+    get the point that `corresponding_points` finds on the other mesh. Raises ModelError for a method without a warp.
     """
     if base.template_coords is None:
         raise ModelError(
-            "displacement: the field has no warp to a template (as with deepsdf); take a method that has one"
+            "displacement: the field has no warp to a template (as with deepsdf); use a method that has one"
         )
     limit = FOLLOWED_MM / field.mm_per_unit
     points, distance = follow_warp(field, other_codes, base.mesh.vertices, base.template_coords, limit)
     lost = distance > limit
     if lost.any():
-        # Faces play no part in looking up points.
+        # Faces are not used when looking up points.
         rest = Decoded(
             Mesh(base.mesh.vertices[lost], np.zeros((0, 3), dtype=np.int64)), base.template_coords[lost], None
         )
@@ -84,12 +84,12 @@ def dense_displacement(
 def follow_warp(
     field: Field, codes: Codes, start: Floats, target: Floats, limit: float, chunk: int = 1 << 15
 ) -> tuple[Floats, Floats]:
-    """Points near `start` [n,3] whose template coordinates are `target` [n,3], and how far from it they got [n]. Codes [1,d].
+    """Points near `start` [n,3] whose template coordinates are `target` [n,3], and their remaining distances [n]. Codes [1,d].
 
-    Solves W(y) = target from y = start, first by y ← y + s (target − W(y)), which is all that a warp near a translation needs; then,
-    for the points still farther than `limit`, by y ← y + s (JᵀJ + μI)⁻¹ Jᵀ (target − W(y)), J = ∂W/∂y (Levenberg-Marquardt), which
-    also works where the warp turns space over. s is halved for points whose distance to the target does not fall. The best points
-    are returned; their distance says where neither converged.
+    Solves W(y) = target from y = start, first by y ← y + s (target − W(y)), which suffices where the warp is nearly a translation;
+    then, for the points still farther than `limit`, by y ← y + s (JᵀJ + μI)⁻¹ Jᵀ (target − W(y)), J = ∂W/∂y (Levenberg-Marquardt),
+    which also works where the warp inverts space. s is halved for points whose distance to the target does not fall. The best
+    points are returned; their distances show where neither iteration converged.
     """
     y = start.copy()
     value = template_coordinates(field, codes, chunk)
@@ -114,7 +114,7 @@ def follow_warp(
 
 
 def template_coordinates(field: Field, codes: Codes, chunk: int = 1 << 15) -> Callable[[Floats], Floats]:
-    """The warp of one head: points [n,3] ↦ where they come to lie in the template's space [n,3]."""
+    """The warp of one head: points [n,3] ↦ their positions [n,3] in the template's space."""
     return _in_chunks(lambda x: field.warp(x, codes)[0], codes, chunk)
 
 
@@ -150,7 +150,7 @@ def _damped_solution(jacobian: Floats, gap: Floats, damping: float = 1e-4) -> Fl
 
 
 def vertex_areas(mesh: Mesh) -> Floats:
-    """A third of the area of the faces around each vertex [n], so that sums over vertices are integrals over the surface."""
+    """A third of the area of the faces around each vertex [n]: weights that make sums over vertices integrals over the surface."""
     a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
     thirds = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 6.0
     areas = np.zeros(len(mesh.vertices))
@@ -182,7 +182,7 @@ def describe_region(displacement: Displacement, region: Bools) -> dict[str, Any]
 
 
 def part_labels(decoded: Decoded) -> Any:
-    """Part labels u8 [n] of the vertices. Raises ModelError for a model that cannot tell."""
+    """Part labels u8 [n] of the vertices. Raises ModelError for a model without them."""
     if decoded.parts is None:
         raise ModelError(
             "the decoded head has no part labels: the model was trained without registered points (stage_points) of the template"
@@ -193,11 +193,11 @@ def part_labels(decoded: Decoded) -> Any:
 def describe_change(
     base: Decoded, displacement: Displacement, changed: Collection[str], parts: Parts
 ) -> dict[str, Any]:
-    """How much a head moved inside the parts whose codes were changed, outside them, and in each part. parts: the model's.
+    """Displacement of a head inside the parts whose codes were changed, outside them, and in each part. parts: the model's.
 
-    inside: vertices of `base` labelled as one of the `changed` parts; outside: all other vertices within the unit ball, with the
-    neck and what closes it. leakage: rms outside ÷ rms inside; null where the parts themselves move less than UNMOVED_MM. The
-    remainder's code moves the parts along with the face, and an expression everything, so leakage is null for these.
+    inside: vertices of `base` labelled as one of the `changed` parts; outside: all other vertices in the unit ball, including the
+    neck and its cap. leakage: rms outside ÷ rms inside; null where the parts themselves move less than UNMOVED_MM. The
+    remainder's code also moves the parts, and an expression moves everything, so leakage is null for these.
     """
     labels = part_labels(base)
     inside = np.isin(labels, [parts.label(name) for name in changed if name in parts.labelled])

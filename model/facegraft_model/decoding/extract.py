@@ -1,8 +1,8 @@
 """Triangle meshes of the zero level of a signed distance field.
 
-The field is sampled at nodes of a `Grid`, each at most once: all of them (`dense`), or those near the surface, found by
-refining blocks from coarse to fine (`sparse`). Both fill the same volume, and marching cubes (Lorensen & Cline 1987, by
-libigl) runs over the cells with a change of sign; so both give the same mesh wherever the sparse search finds all of it.
+The field is evaluated at nodes of a `Grid`, each at most once: at all of them (`dense`), or at those near the surface, found
+by refining blocks from coarse to fine (`sparse`). In both modes marching cubes (Lorensen & Cline 1987, by libigl) runs over
+the cells with a change of sign; so both give the same mesh if the sparse search finds the whole surface.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from facegraft_model.method import Codes, Field
 
 __all__ = ["Decoded", "EmptyFieldError", "Grid", "Mesh", "decode", "extract_surface"]
 
-MAX_BLOCKS = 2_000_000  # kept at one level; a head at 512³ has about 300,000
+MAX_BLOCKS = 2_000_000  # blocks kept at one level; a head at 512³ has about 300,000
 # Vertices keep this share of an edge away from its nodes, so that no triangle collapses where the field is 0 at a node.
 _EDGE_MARGIN = 1e-4
 _OFFSETS = np.array(list(itertools.product((0, 1), repeat=3)))  # of the eight children or corners
@@ -67,7 +67,7 @@ class Mesh:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A mesh in unit coordinates and what the field knows of its vertices.
+    """A mesh in unit coordinates, with the field's template coordinates and part labels of its vertices.
 
     template_coords f64 [n,3]: None for a field without a warp. parts u8 [n], the label of the nearest stage point of the
     template: None also when the field was trained without stage points.
@@ -91,14 +91,14 @@ def extract_surface(
 ) -> Mesh:
     """The surface sdf = 0 of a field that is negative inside: points f32 [n,3] -> values [n], at most `chunk` at a time.
 
-    sparse: refines blocks by 2 where the surface can be, if |∇sdf| <= safety, and follows what it finds to its end; a
-    separate piece is missed only where the field is steeper than that. dense: every node.
-    polish: ask the field once more at each vertex, which linear interpolation has put on an edge of the grid, and move it
-    to the root of the parabola through the three values: its error falls from second to third order in the spacing.
-    clip_radius: faces with a vertex farther from 0 than this are left out (models are trained inside the unit ball only).
-    keep: all components, or the one of largest area.
-    Raises EmptyFieldError without a zero crossing; ModelError for a value that is not finite, or a field that is no
-    distance at all.
+    sparse: halves blocks that the surface can cross if |∇sdf| <= safety, and follows each piece of surface to its end; a
+    separate piece is missed only where the field is steeper than that. dense: evaluates every node.
+    polish: evaluate the field once more at each vertex, which linear interpolation has put on an edge of the grid, and move
+    the vertex to the root of the parabola through the three values: its error falls from second to third order in the spacing.
+    clip_radius: faces with a vertex farther from 0 than this are left out (models are trained only inside the unit ball).
+    keep: all components, or the one with the largest area.
+    Raises EmptyFieldError without a zero crossing, ModelError for a value that is not finite, or a field that is far from
+    a distance.
     """
     if mode not in ("sparse", "dense"):
         raise ModelError(f"mode {mode!r}: must be 'sparse' or 'dense'")
@@ -127,7 +127,7 @@ def _describe_empty(samples: NodeValues, mode: str, clip_radius: float | None) -
     known = samples.values[~np.isnan(samples.values)]
     where = "" if clip_radius is None else f" inside the ball of radius {clip_radius:g}"
     shape = "×".join(map(str, samples.grid.shape))
-    hint = "" if mode == "dense" else "; a field that is no true distance may need mode 'dense'"
+    hint = "" if mode == "dense" else "; a field that is not a true distance may need mode 'dense'"
     return (
         f"extraction: the field has no zero crossing{where} on the {shape} grid (values {known.min():.4g} to {known.max():.4g} "
         f"at {len(known):,} nodes), so there is no surface: is the model trained, and the code one of this model?{hint}"
@@ -135,7 +135,7 @@ def _describe_empty(samples: NodeValues, mode: str, clip_radius: float | None) -
 
 
 def _within(grid: Grid, blocks: Ints, stride: int, radius: float | None) -> Ints:
-    """Those blocks (index × stride is the lower corner) that meet the ball about 0."""
+    """The blocks (index × stride is the lower corner) that overlap the ball about 0."""
     if radius is None or not len(blocks):
         return blocks
     low = grid.points(blocks * stride)
@@ -147,9 +147,9 @@ def _within(grid: Grid, blocks: Ints, stride: int, radius: float | None) -> Ints
 def _sample_near_surface(samples: NodeValues, safety: float, radius: float | None) -> None:
     """Evaluate every corner of the cells that the surface can pass, by refining blocks of nodes.
 
-    With |∇sdf| <= safety, a ball of radius |sdf(c)| / safety about c holds no surface. A block is dropped when the ball
+    With |∇sdf| <= safety, a ball of radius |sdf(c)| / safety about c contains no surface. A block is dropped when the ball
     about its middle node covers it; a cell when the balls about two opposite corners do. Two neighbouring blocks whose
-    middles differ in sign are kept whatever their values are.
+    middles differ in sign are always kept.
     """
     grid = samples.grid
     cells = np.array(grid.cells)
@@ -168,7 +168,7 @@ def _sample_near_surface(samples: NodeValues, safety: float, radius: float | Non
         blocks = blocks[(np.abs(values) <= safety * reach) | _beside_other_sign(blocks, values, -(-cells // stride))]
         if len(blocks) > MAX_BLOCKS:
             raise ModelError(
-                f"extraction: the field is within reach of 0 in {len(blocks):,} blocks of {stride}³ cells, too flat to be a distance; take mode 'dense' or a lower resolution"
+                f"extraction: the field is within reach of 0 in {len(blocks):,} blocks of {stride}³ cells, too flat to be a distance; use mode 'dense' or a lower resolution"
             )
         if stride == 2:
             break
@@ -188,7 +188,7 @@ def _sample_near_surface(samples: NodeValues, safety: float, radius: float | Non
 def _covers_cell(a: Floats, b: Floats) -> Bools:
     """Whether balls of radii a, b [n] about two opposite corners of the unit cube cover it.
 
-    What the larger ball leaves of the cube is spanned by points on the cube's edges; the smaller must reach the farthest.
+    The rest of the cube outside the larger ball is spanned by points on the cube's edges; the smaller ball must reach the farthest.
     """
     larger, smaller = np.maximum(a, b), np.minimum(a, b)
     past_face = np.sqrt(np.maximum(larger**2 - 1, 0))  # where the larger ball ends on the edges of its three far faces
@@ -198,13 +198,13 @@ def _covers_cell(a: Floats, b: Floats) -> Bools:
 
 
 def _children(blocks: Ints, limit: Ints) -> Ints:
-    """The blocks of half the size, those beyond the grid left out."""
+    """The blocks split into blocks of half the size, without those outside the grid."""
     children = (2 * blocks[:, None] + _OFFSETS).reshape(-1, 3)
     return children[(children < limit).all(axis=1)]
 
 
 def _beside_other_sign(blocks: Ints, values: NDArray[np.float32], shape: Ints) -> Bools:
-    """Which blocks [m] have a face neighbour among them whose value has the other sign."""
+    """Mask [m] of the blocks with a face neighbour among them whose value has the other sign."""
     sign = np.zeros(shape, dtype=np.int8)
     index = tuple(blocks.T)
     sign[index] = np.where(values < 0, -1, 1)
@@ -228,8 +228,8 @@ def _evaluate_corners(samples: NodeValues, cells: Ints) -> None:
 def _follow_surface(samples: NodeValues, radius: float | None) -> Ints:
     """All cells [m,3] with a change of sign, in the order of a scan, after the surface has been followed to its end.
 
-    Where it leaves the evaluated cells through a face with both signs, the next cell is evaluated: a field steeper than
-    expected loses no part of a piece that was found at all.
+    Where the surface leaves the evaluated cells through a face with both signs, the next cell is evaluated: even if the field is
+    steeper than expected, a piece is found completely or not at all.
     """
     grid = samples.grid
     while True:
@@ -243,7 +243,7 @@ def _follow_surface(samples: NodeValues, radius: float | None) -> Ints:
 
 
 def _unknown_ahead(samples: NodeValues, cells: Ints, radius: float | None) -> Ints:
-    """The cells not wholly evaluated that share a face with both signs with one of these cells."""
+    """The incompletely evaluated cells that share a face with both signs with one of these cells."""
     onward = []
     for axis, side in itertools.product(range(3), (0, 1)):
         negative = samples.at(cells[:, None] + _OFFSETS[_OFFSETS[:, axis] == side]) < 0
@@ -287,7 +287,7 @@ def _root_of_parabola(t: Floats, f0: Floats, ft: Floats, f1: Floats) -> Floats:
     curve = ((f1 - ft) / (1 - t) - (f1 - f0)) / t
     linear = f1 - f0 - curve
     rise = np.sqrt(np.maximum(linear**2 - 4 * curve * f0, 0.0))
-    # Of the two forms of the root the one without cancellation; where linear < 0, curve > 0.
+    # The form of the root without cancellation; where linear < 0, curve > 0.
     forward = -2 * f0 / np.where(linear >= 0, linear + rise, 1.0)
     backward = (rise - linear) / np.where(linear < 0, 2 * curve, 1.0)
     return np.where(linear >= 0, forward, backward)
@@ -302,7 +302,7 @@ def _kept(mesh: Mesh, faces: Bools) -> Mesh:
 
 
 def _largest(mesh: Mesh) -> Mesh:
-    """The component of largest area."""
+    """The component with the largest area."""
     component = face_components(mesh.faces)
     areas = np.bincount(component, weights=face_areas(mesh.vertices, mesh.faces))
     return _kept(mesh, component == areas.argmax())
@@ -322,9 +322,9 @@ def decode(
 ) -> Decoded:
     """The head of one set of codes (each [1, dim]): mesh in unit coordinates, template coordinates and part labels.
 
-    The grid spans [-1, 1]³ with `resolution` nodes an axis; clip_ball leaves out what crosses zero outside the unit ball.
-    At most `chunk` points go through the network at a time, in float32, without gradients; the rest as `extract_surface`.
-    Raises ModelError for codes of more than one head, and what `extract_surface` raises.
+    The grid spans [-1, 1]³ with `resolution` nodes per axis; clip_ball leaves out surfaces outside the unit ball.
+    At most `chunk` points go through the network at a time, in float32, without gradients; other arguments are those of
+    `extract_surface`. Raises ModelError for codes of more than one head, and the errors of `extract_surface`.
     """
     wrong = [f"{name} {tuple(code.shape)}" for name, code in codes.items() if code.ndim != 2 or len(code) != 1]
     if wrong or not codes:

@@ -1,7 +1,7 @@
-"""Regular grids whose origin and spacing cannot disagree: node (i, j, k) lies at origin + spacing·(i, j, k), always.
+"""Regular grids: node (i, j, k) lies at origin + spacing·(i, j, k), for queries and vertices alike.
 
 A surface extracted with one spacing for the queries (2/N) and another for the vertices (2/(N-1)) is scaled about a corner
-of the box; a perfect field would then score half a millimetre. So both are taken from `Grid.points` alone.
+of the box; even a perfect field would then have an error of half a millimetre. So both use `Grid.points`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from facegraft_model.errors import ModelError
 
 SDF = Callable[[NDArray[np.float32]], NDArray[Any]]  # points [n,3] -> signed distances [n], negative inside
-MAX_SURFACE_CELLS = 8_000_000  # a head at 512³ has under one million
-MAX_RESOLUTION = 512  # nodes an axis: a float32 volume of 512 MiB
+MAX_SURFACE_CELLS = 8_000_000  # cells with a change of sign; a head at 512³ has under one million
+MAX_RESOLUTION = 512  # nodes per axis: a float32 volume of 512 MiB
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A grid of nodes: origin f64 [3] is node (0, 0, 0), spacing the edge of a cell, shape the number of nodes an axis.
+    """A grid of nodes: origin f64 [3] is node (0, 0, 0), spacing the edge of a cell, shape the number of nodes per axis.
 
     Node ids count in C order: id = (i·ny + j)·nz + k. Raises ModelError for a grid without a cell, or over the size limit.
     """
@@ -43,13 +43,13 @@ class Grid:
         if len(self.shape) != 3 or min(self.shape) < 2:
             raise ModelError(f"grid: needs at least 2 nodes on each of 3 axes, not {self.shape}")
         if self.size > MAX_RESOLUTION**3:
-            raise ModelError(f"grid: {self.shape} has more than {MAX_RESOLUTION}³ nodes; take a lower resolution")
+            raise ModelError(f"grid: {self.shape} has more than {MAX_RESOLUTION}³ nodes; use a lower resolution")
 
     @classmethod
     def cube(cls, resolution: int, half: float = 1.0) -> Grid:
-        """The cube [-half, half]³ with `resolution` nodes an axis, its faces included."""
+        """The cube [-half, half]³ with `resolution` nodes per axis, its faces included."""
         if not 2 <= resolution <= MAX_RESOLUTION:
-            raise ModelError(f"resolution {resolution}: must be from 2 to {MAX_RESOLUTION} nodes an axis")
+            raise ModelError(f"resolution {resolution}: must be from 2 to {MAX_RESOLUTION} nodes per axis")
         return cls(np.full(3, -half), 2 * half / (resolution - 1), (resolution,) * 3)
 
     @property
@@ -59,7 +59,7 @@ class Grid:
 
     @property
     def cells(self) -> tuple[int, int, int]:
-        """Number of cells an axis."""
+        """Number of cells per axis."""
         nx, ny, nz = self.shape
         return nx - 1, ny - 1, nz - 1
 
@@ -136,7 +136,7 @@ class NodeValues:
             total += len(cells)
             if total > MAX_SURFACE_CELLS:
                 raise ModelError(
-                    f"extraction: the field changes sign in more than {MAX_SURFACE_CELLS:,} cells; it is noise, not a distance (an untrained or damaged model?), or take a lower resolution"
+                    f"extraction: the field changes sign in more than {MAX_SURFACE_CELLS:,} cells; it is noise, not a distance (an untrained or damaged model?), or use a lower resolution"
                 )
             found.append(cells)
         return np.concatenate(found)

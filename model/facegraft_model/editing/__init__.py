@@ -1,1 +1,1 @@
-"""Swaps, walks and random heads, part by part."""
+"""Edit heads part by part: swap, interpolate, draw at random, and walk along principal components."""

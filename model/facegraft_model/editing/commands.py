@@ -1,4 +1,4 @@
-"""Edits of heads that are named by their keys: of folders of fits, or of a run alone."""
+"""Edits of heads given by their keys in a folder of fits, or of a run without fits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fitted_head(fits: Fits, key: str) -> Head:
 
 
 def swap_fitted(fits: Fits, host: str, donors: Mapping[str, str], settings: DecodeSettings | None = None) -> Edit:
-    """`swap_heads` by keys: host, and part → donor."""
+    """`swap_heads` by keys: the host's, and the donor's for each part."""
     heads = {part: fitted_head(fits, key) for part, key in donors.items()}
     return swap_heads(fits.field, fitted_head(fits, host), heads, settings)
 

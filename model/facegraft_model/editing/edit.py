@@ -1,6 +1,6 @@
-"""The commands that edit heads: each decodes the heads of its sheet and measures how every point moved.
+"""The commands that edit heads: each decodes the heads of its sheet and measures the displacement of every point.
 
-What is done to the codes is in `partcodes`.
+The changes of the codes are in `partcodes`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from facegraft_model.method import Codes, Field
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """resolution: nodes an axis of the extraction grid. tolerance_mm: see `displacement`. on_head(done, all): progress."""
+    """resolution: nodes per axis of the extraction grid. tolerance_mm: see `displacement`. on_head(done, all): progress."""
 
     resolution: int = 256
     mode: Literal["sparse", "dense"] = "sparse"
@@ -47,8 +47,8 @@ class DecodeSettings:
 class EditedHead:
     """A decoded head of an edit and its place (row, column) on a sheet: vertices [n,3] in mm, faces [m,3], parts u8 [n] or None.
 
-    displacement_mm [n]: how far each vertex has moved from the head number `base` of the edit, NaN where that head has no such
-    point; None for a head that nothing is compared with. numbers: `displacement.describe_change` from the base to this head.
+    displacement_mm [n]: displacement of each vertex from head number `base` of the edit, NaN where that head has no corresponding
+    point; None for a head that is not compared. numbers: `displacement.describe_change` from the base to this head.
     """
 
     label: str
@@ -68,7 +68,7 @@ class EditedHead:
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """The heads of one command in the order of its sheet, all its numbers (plain JSON), and the parts that heads are made of."""
+    """The heads of one command in the order of its sheet, all its numbers (plain JSON), and the parts of the heads."""
 
     heads: list[EditedHead]
     numbers: dict[str, Any]
@@ -86,9 +86,10 @@ class _Plan(NamedTuple):
 
 
 def swap_heads(field: Field, host: Head, donors: Mapping[str, Head], settings: DecodeSettings | None = None) -> Edit:
-    """The host with the named parts of donors: sheet of the host, every donor, and the result, which is compared with the host.
+    """The host with the named parts of donors: a sheet of the host, every donor, and the result, which is compared with the host.
 
-    donors: part (or `partcodes.EXPRESSION`) → whose. Raises ModelError for a method without part codes, and what `swap_parts` does.
+    donors: the donor of each part (or `partcodes.EXPRESSION`). Raises ModelError for a method without part codes, and the errors
+    of `swap_parts`.
     """
     require_part_codes(field)
     if not donors:
@@ -113,11 +114,12 @@ def interpolate_heads(
     steps: int = 4,
     settings: DecodeSettings | None = None,
 ) -> Edit:
-    """One head into another part after part; a row of the sheet for each part, from the head where that part begins to move.
+    """Interpolate from one head to another, one part after another; the sheet has a row for each part.
 
-    order: parts in the order in which they move; None: as the cascade has them, the remainder last.
+    order: parts in the order in which they move; None: the order of the cascade, the remainder last.
 
-    Each head is compared with that first head of its row, so that an error map shows what this part's code alone has changed.
+    Each head is compared with the first head of its row, in which the row's part has not moved yet, so that the map shows the
+    change by this part's code.
     """
     require_part_codes(field, "interpolate")
     order = chosen_codes(field, order)
@@ -143,7 +145,7 @@ def generate_heads(
 ) -> Edit:
     """Random parts on a given head, or random faces; compared with that head, or with the mean head, which comes first.
 
-    parts: which codes are drawn; None: all of them.
+    parts: the parts whose codes are drawn; None: all of them.
     """
     require_part_codes(field, "draw")
     changed = chosen_codes(field, parts)
@@ -167,7 +169,8 @@ def component_heads(
 ) -> Edit:
     """Principal components of each part: a row of the sheet for each, all compared with the head at 0σ, which comes first.
 
-    parts: None for all, the remainder too. The zero of a part is the mean of its codes. With a base, its other parts stay: then each part has its own head at 0σ.
+    parts: None for all, including the remainder. At 0σ, a part has the mean of its codes. With a base, the other parts keep the
+    base's codes, so each part has its own head at 0σ.
     """
     require_part_codes(field, "analyse")
     parts = chosen_codes(field, parts)
@@ -196,7 +199,7 @@ def component_heads(
 
 
 def decode_head(field: Field, codes: Codes, label: str, settings: DecodeSettings) -> Decoded:
-    """`extract.decode`, whose error about a head without a surface says which head."""
+    """`extract.decode`; its error for a head without a surface also names the head."""
     try:
         return decode(field, codes, resolution=settings.resolution, mode=settings.mode)
     except EmptyFieldError as error:
@@ -210,7 +213,7 @@ def _decode_plan(
     decoded: list[Decoded] = []
     heads: list[EditedHead] = []
     for number, (step, row, column, base, changed) in enumerate(plan):
-        # Walks along several components all pass through the same head.
+        # Walks along different components share the head at 0.
         repeats = base is not None and _same_codes(step.codes, heads[base].codes)
         decoded.append(
             decoded[base] if base is not None and repeats else decode_head(field, step.codes, step.label, settings)

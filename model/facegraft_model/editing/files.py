@@ -22,7 +22,7 @@ def write_edit(output: Path, edit: Edit, suffix: str = "ply") -> list[Path]:
 
 
 def write_head(path: Path, edit: Edit, head: EditedHead) -> None:
-    """One head of an edit in mm, with the part labels and template coordinates that the format can hold."""
+    """Write one head of an edit in mm, with part labels and template coordinates if the format supports them."""
     template = None if path.suffix == ".obj" else head.template_coords
     write_mesh(
         path,

@@ -1,6 +1,6 @@
-"""Heads as the codes of their parts: swap parts, interpolate part after part, draw random ones, walk along components.
+"""Operations on the codes of parts: swap, interpolate one part after another, draw at random, walk along components.
 
-Pure functions of codes [1,d] by name; `edit` decodes what they give.
+Pure functions of codes [1,d] by name; `edit` decodes the results.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field
 
 EXPRESSION = "exp"
-"""The code that composites and neutral heads do without."""
+"""The expression's code, which composites and neutral heads lack."""
 
 
 class Head(NamedTuple):
-    """Somebody's codes, each [1,d], and what to call them."""
+    """A head by its name and codes, each [1,d]."""
 
     name: str
     codes: Codes
 
 
 class Step(NamedTuple):
-    """One head of an edit: its codes, what it shows, the part that changes, and how far (t, or sigmas); None: nothing does."""
+    """One head of an edit: its codes, its label, the part that changes (None: no part), and the amount (t, or sigmas)."""
 
     codes: Codes
     label: str
@@ -41,7 +41,7 @@ class Step(NamedTuple):
 
 
 def part_codes(parts: Parts) -> tuple[str, ...]:
-    """The codes of a neutral head, in the order of the cascade: those of the parts, then the remainder's."""
+    """Names of the codes of a neutral head, in the order of the cascade: the parts, then the remainder."""
     return (*parts, REM)
 
 
@@ -59,22 +59,22 @@ def require_part_codes(field: Field, purpose: str = "swap") -> None:
 
 
 def trained_head(field: Field, subject: str) -> Head:
-    """The neutral head of a training subject. Raises DataError for somebody whom the model was not trained on."""
+    """The neutral head of a training subject. Raises DataError for a subject that the model was not trained on."""
     require_part_codes(field, "edit")
     row = field.id_table.subject(subject)
     return Head(subject, {name: field.tables[name].detach()[row : row + 1] for name in part_codes(field.parts)})
 
 
 def mean_codes(field: Field) -> dict[str, Tensor]:
-    """Codes [1,d] of the mean head: neutral, every part's code the mean of the trained ones."""
+    """Codes [1,d] of the mean head: neutral, with the mean of the trained codes for every part."""
     require_part_codes(field, "average")
     return {name: _like_table(field, name, field.code_statistics(name).mean[None]) for name in part_codes(field.parts)}
 
 
 def swap_parts(host: Codes, donor: Codes, parts: Sequence[str]) -> dict[str, Tensor]:
-    """The host's codes with those of the named parts taken from the donor; the expression's, too, can be named.
+    """The host's codes, with those of the named parts taken from the donor; the expression can be named too.
 
-    Raises ModelError for a part that either has no code of, or for codes of different sizes.
+    Raises ModelError for a part that the host or the donor has no code for, or for codes of different sizes.
     """
     for name in parts:
         for who, codes in (("host", host), ("donor", donor)):
@@ -88,21 +88,21 @@ def swap_parts(host: Codes, donor: Codes, parts: Sequence[str]) -> dict[str, Ten
 
 
 def interpolate_parts(start: Codes, end: Codes, order: Sequence[str], steps: int = 4) -> list[Step]:
-    """From one head to another part after part, linear in the codes: the start, then `steps` heads for each part of `order`.
+    """Interpolate the codes linearly, one part after another: the start, then `steps` heads for each part of `order`.
 
-    Each part moves from t = 1/steps to 1 and stays there while the next ones move. Codes not in `order` stay those of the start.
+    Each part moves from t = 1/steps to 1 and stays there while the next ones move. Codes not in `order` keep the start's values.
     Raises ModelError for a part without a code, one named twice, or no steps.
     """
     if steps < 1 or not order or len(set(order)) != len(order):
         raise ModelError(
             f"interpolation takes at least one step and each part once, not {steps} steps of {list(order)}"
         )
-    swap_parts(start, end, order)  # says what does not fit
+    swap_parts(start, end, order)  # raises for codes that do not match
     result = [Step(dict(start), "start", None, None)]
     reached = dict(start)
     for name in order:
         for k in range(1, steps + 1):
-            # The last step takes the code itself, free of rounding.
+            # The last step takes the end's code itself, without rounding.
             code = end[name] if k == steps else torch.lerp(start[name], end[name], k / steps)
             result.append(Step({**reached, name: code}, f"{name} {k}/{steps}", name, k / steps))
         reached[name] = end[name]
@@ -120,9 +120,9 @@ def sample_codes(
     """`count` heads whose named parts (None: all of them) are drawn from the Gaussian of the trained codes; codes [1,d].
 
     z = μ + scale · Σ^½ ε, with Σ^½ the symmetric root from the eigen-decomposition of the covariance: unlike a Cholesky factor it
-    exists for fewer heads than dimensions, and it does not depend on the signs that eigenvectors come with. The other codes are
-    those of `base` (its expression too), or the mean head's. Every part has its own random numbers: naming more parts does not
-    change a part's draws, and more heads only add to them. Raises ModelError for unknown parts or a count below 1.
+    exists for fewer heads than dimensions, and it does not depend on the signs of the eigenvectors. The other codes are
+    those of `base` (including its expression), or the mean head's. Every part has its own random numbers: naming more parts does
+    not change a part's draws, and a larger count only adds to them. Raises ModelError for unknown parts or a count below 1.
     """
     require_part_codes(field, "draw")
     chosen = chosen_codes(field, parts)
@@ -143,7 +143,7 @@ def sample_codes(
 class Components:
     """Principal components of the trained codes of one part, the strongest first: mean [d], directions [k,d], sigmas [k], f64.
 
-    Only those with variance: at most one fewer than there are heads. The largest entry of a direction is positive.
+    Only components with variance are kept: at most one fewer than the number of heads. The largest entry of a direction is positive.
     """
 
     mean: Tensor
@@ -176,7 +176,7 @@ def component_codes(
 ) -> list[Step]:
     """Heads whose part has the code μ + s σ_k u_k for each s of `sigmas`; the other codes are those of `base`, or the mean head's.
 
-    component k counts from 0. Raises ModelError for one that the codes do not have.
+    component k counts from 0. Raises ModelError for a component that the codes do not have.
     """
     found = principal_components(field, part)
     if not 0 <= component < len(found.sigmas):
@@ -197,7 +197,7 @@ def component_codes(
 
 
 def named_rng(seed: int, *purpose: str | int) -> np.random.Generator:
-    """Random numbers of their own for every purpose, so that no draw depends on what else is drawn."""
+    """A separate stream of random numbers for every purpose, so that draws do not depend on each other."""
     return np.random.default_rng(derived_seed(seed, *purpose))
 
 
@@ -219,6 +219,6 @@ def chosen_codes(field: Field, names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def no_part(name: str, known: Sequence[str]) -> str:
-    """The line about a part that the model does not have: the one that was probably meant, or which there are."""
+    """The message for a part that the model does not have, with the most similar part or the list of parts."""
     listed = ", ".join(known)
     return f"the model has no part {printable(name)!r}{nearest(name, known, f'its parts are {listed}')}"

@@ -1,4 +1,4 @@
-"""Means over heads, and how sure they are: bootstrap intervals over subjects."""
+"""Means over heads with bootstrap intervals over subjects."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bootstrap(
     """Mean over heads of each metric (values [n] each) and its 95 % percentile interval under resampling of *subjects*.
 
     The heads of one subject are not independent, so whole subjects are drawn with replacement, with all their heads
-    (cluster bootstrap, Davison & Hinkley 1997, 3.8). All metrics see the same draws. Raises ModelError without heads.
+    (cluster bootstrap, Davison & Hinkley 1997, 3.8). All metrics use the same draws. Raises ModelError without heads.
     """
     if not subjects:
         raise ModelError("no heads to average")
@@ -62,7 +62,8 @@ def paired_bootstrap(
 ) -> dict[str, Interval]:
     """Mean difference second − first on the same heads (rows matched), with its interval over subjects.
 
-    Pairing removes the spread between easy and difficult heads, which dwarfs that between methods. Metrics of only one are left out.
+    Pairing removes the spread between easy and difficult heads, which is much larger than that between methods. Metrics that only
+    one of the two has are left out.
     """
     differences = {name: np.asarray(second[name]) - np.asarray(first[name]) for name in first if name in second}
     return bootstrap(differences, subjects, rng, rounds)

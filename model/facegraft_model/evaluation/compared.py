@@ -1,4 +1,4 @@
-"""What `compare` compares: every method trained, fitted and scored behind one interface, all of them in REGISTERED."""
+"""The methods of `compare`: each is trained, fitted and scored through one interface, and listed in REGISTERED."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from facegraft_model.training.train import train
 
 RUN, FITS, SCORES = "run", "fits", "scores"
 FIVE = "-five"
-"""Ending of a preset's name: the same five landmarks for all nets (the paper's Tables 3 and 4)."""
+"""Suffix of a preset's name: the same five landmarks for all nets (the paper's Tables 3 and 4)."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every method is given: the samples, how long to train and to fit (None: as the preset says), how to score.
+    """The task of every method: the samples, the length of training and fitting (None: the preset's), and how to score.
 
-    overrides: `group.name=value` of the configuration, for the methods that have one. progress is called with what is done, of how
-    many.
+    overrides: `group.name=value` of the configuration, for the methods that have one. progress is called with the name of the
+    work, the count done and the total.
     """
 
     samples: Path
@@ -52,19 +52,19 @@ class Task:
     show_training: bool = True
 
     def report(self, method: str) -> Progress | None:
-        """`progress` with the method's name before what is done."""
+        """`progress` with the method's name in front of the name of the work."""
         progress = self.progress
         return None if progress is None else lambda what, done, total: progress(f"{method}: {what}", done, total)
 
 
 class Method(Protocol):
-    """A method of a comparison. It writes what it trains, fits and scores to FOLDER/run, FOLDER/fits and FOLDER/scores."""
+    """A method of a comparison. It writes its model, fits and scores to FOLDER/run, FOLDER/fits and FOLDER/scores."""
 
     @property
     def name(self) -> str: ...
 
     def scores(self, folder: Path, task: Task) -> Scores:
-        """Train, fit and score; what an earlier call with the same task has finished is taken from the folder."""
+        """Train, fit and score; results that an earlier call with the same task has finished are read from the folder."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class FieldMethod:
         return result
 
     def _trained(self, folder: Path, task: Task) -> Config:
-        """Train; the configuration that was trained."""
+        """Train, and return the configuration that was trained."""
         config = self.config.with_settings(task.overrides)
         if task.steps is not None:
             config = replace(config, train=replace(config.train, steps=task.steps))
@@ -114,7 +114,7 @@ class FieldMethod:
 
 @dataclass(frozen=True)
 class LinearMethod:
-    """PCA of the registered training heads: a mesh model, which learns from the surfaces and is fitted to the samples' points."""
+    """PCA of the registered training heads: a mesh model, trained on the surfaces and fitted to the samples' points."""
 
     name: str = "linear"
 
@@ -160,7 +160,7 @@ REGISTERED: tuple[Method, ...] = (
     *(FieldMethod(config) for config in PRESETS.values()),
     *(FieldMethod(_five(config)) for config in PRESETS.values()),
 )
-"""All methods that can be compared. A new field is here as soon as it has a preset; another kind of method is one line more."""
+"""All methods that can be compared. Every preset of a field is included automatically; any other method needs a line here."""
 
 COMPARED = {method.name: method for method in REGISTERED}
 
@@ -176,7 +176,7 @@ def method_named(name: str) -> Method:
 
 
 def _kept_fits(folder: Path, steps: int, device: str) -> Fits | None:
-    """Fits of an earlier call, if they are of the same length and of the run's checkpoint as it is."""
+    """Fits of an earlier call, if they have the same number of iterations and were made with the run's present checkpoint."""
     path = folder / FITS
     if not (path / FITS_FILE).exists():
         return None
@@ -188,7 +188,7 @@ def _kept_fits(folder: Path, steps: int, device: str) -> Fits | None:
 
 
 def _kept_scores(folder: Path, settings: EvaluationSettings, fits: Fits) -> Scores | None:
-    """Scores of an earlier call, if they are of these fits and were taken in the same way."""
+    """Scores of an earlier call, if they are of these fits and have the same settings."""
     path = folder / SCORES_JSON
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""Several methods on the same samples: trained, fitted and scored alike, and put into one table."""
+"""Several methods on the same samples: trained, fitted and scored in the same way, in one table."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from facegraft_model.evaluation.scoretable import difference_table, score_table
 
 TABLE_FILE, COMPARISON_FILE = "table.txt", "comparison.json"
 OURS = "facegraft"
-"""The method that the others are subtracted from."""
+"""The method from whose scores those of the others are subtracted."""
 
 
 def compare_methods(methods: Sequence[str], output: Path, task: Task) -> str:
-    """Train, fit and score each method (names of `compared.COMPARED`) in OUT/METHOD; what is finished already is kept.
+    """Train, fit and score each method (names of `compared.COMPARED`) in OUT/METHOD; finished results are kept.
 
-    Returns the tables, which are also OUT/table.txt; OUT/comparison.json says what was asked for. Raises ModelError for an unknown
+    Returns the tables, which are also in OUT/table.txt; OUT/comparison.json has the arguments. Raises ModelError for an unknown
     method or one named twice, before anything is trained.
     """
     if not methods or len(set(methods)) < len(methods):
@@ -41,7 +41,7 @@ def compare_methods(methods: Sequence[str], output: Path, task: Task) -> str:
 
 
 def comparison_table(scores: Sequence[Scores]) -> str:
-    """Scores of all methods, their disentanglement, and how ours differs from each of the others."""
+    """Tables of the scores of all methods, of their disentanglement, and of the difference of ours from each other method."""
     table = score_table(scores) + disentanglement_table(scores)
     ours = next((result for result in scores if result.method == OURS), None)
     for other in scores if ours is not None else ():

@@ -1,4 +1,4 @@
-"""How well the codes of the parts of fitted heads are disentangled: leakage, swap error and predictability, and their table."""
+"""Disentanglement of the parts' codes of fitted heads: leakage, swap error and predictability, and their table."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from facegraft_model.evaluation.truth import Truth
 from facegraft_model.fitting.fits import Fits
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is done, how many of it are done, and of how many."""
+"""Called with the name of the work, the count done and the total."""
 
 SWAPPED, UNCHANGED = "swapped", "host unchanged"
 PREDICTED_RESOLUTION = 128
-"""Nodes an axis of the grid of predictability, at most: its features are displacements of registered points, not of the mesh."""
+"""Most nodes per axis of the grid for predictability: its features are displacements of registered points, not of the mesh."""
 
 
 def measure_disentanglement(
@@ -37,8 +37,8 @@ def measure_disentanglement(
 ) -> dict[str, Any] | None:
     """Leakage, swap error and variation predictability as JSON; a model without a surface has {"failed": why}.
 
-    pairs: of heads for leakage and swap error. predictability: heads that variation predictability starts from. None where nothing
-    can be measured: 0 pairs, fewer than two neutral heads, or a method without part codes.
+    pairs: number of pairs of heads for leakage and swap error. predictability: number of base heads of variation predictability.
+    Returns None where nothing can be measured: 0 pairs, fewer than two neutral heads, or a method without part codes.
     """
     if pairs == 0 or not has_part_codes(fits.field):
         return None
@@ -93,7 +93,7 @@ def _measured(
 
 
 def counted(what: str, total: int, progress: Progress | None) -> Callable[[object], None]:
-    """A function that, each time that it is called, reports one more of `what` as done."""
+    """A function that reports one more of `what` as done each time it is called."""
     done = 0
 
     def one_more(_: object) -> None:
@@ -119,7 +119,7 @@ MEANING = (
 
 
 def disentanglement_table(results: Sequence[Scores]) -> str:
-    """Leakage and swap error by part, a row a method; empty where nothing was measured. All results are of the same parts."""
+    """Leakage and swap error by part, one row per method; empty where nothing was measured. All results must have the same parts."""
     rows: list[tuple[str, list[list[str]]]] = []
     failures = []
     for result in results:
@@ -136,7 +136,7 @@ def disentanglement_table(results: Sequence[Scores]) -> str:
     heads = {"leakage": parts, "swap error, p2s mm": (FULL, *parts), UNCHANGED: parts}
     widths = [[max(CELL, len(name)) for name in names] for names in heads.values()]
     groups = [sum(of_group) + len(of_group) - 1 for of_group in widths]
-    # A group is at least as wide as its heading: what is missing goes to its last column.
+    # A group is at least as wide as its heading: its last column is widened as needed.
     for of_group, group, heading in zip(widths, groups, heads, strict=True):
         of_group[-1] += max(0, len(heading) - group)
     first = max(len("method"), *(len(name) for name, _ in rows))

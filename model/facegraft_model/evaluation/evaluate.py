@@ -1,4 +1,4 @@
-"""Everything that is measured of a set of fits: reconstruction by part, and how well the parts are disentangled."""
+"""All measurements of a set of fits: reconstruction by part, and disentanglement of the parts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from facegraft_model.fitting.fits import Fits
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """resolution: of the extracted meshes. pairs: of heads for leakage and swap error; 0: no disentanglement. predictability: heads
-    that variation predictability starts from; 0: none. score: how points are drawn and compared."""
+    """resolution: of the extracted meshes. pairs: number of pairs of heads for leakage and swap error; 0: no disentanglement.
+    predictability: number of base heads of variation predictability; 0: leave it out. score: how points are drawn and compared."""
 
     resolution: int = 256
     pairs: int = 20
@@ -36,15 +36,15 @@ def evaluate_fits(
 ) -> Scores:
     """Scores of fitted heads against the surfaces that the samples were made of.
 
-    Raises ModelError for fits of scans that are not among the samples, samples with other parts than the model's, and what
-    `score.evaluate` raises.
+    Raises ModelError for fits of scans that are not among the samples and for samples whose parts are not the model's, and the
+    errors of `score.evaluate`.
     """
     truth = Truth(samples, surfaces)
     known = set(truth.samples)
     strange = [item["key"] for item in fits.items if item["key"] not in known]
     if strange:
         raise ModelError(
-            f"{fits.path}: {strange[0]} is no item of {samples}, so there is nothing to compare it with; score fits of that dataset"
+            f"{fits.path}: {strange[0]} is not an item of {samples}, so there is nothing to compare it with; score fits of that dataset"
         )
     model = fits.field
     if model.parts != truth.parts:

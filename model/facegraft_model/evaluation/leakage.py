@@ -1,4 +1,4 @@
-"""Leakage: when the code of one part changes, how much moves outside the part, relative to inside (0: nothing)."""
+"""Leakage: displacement outside a part, relative to inside, when only the part's code changes (0: nothing moves outside)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from facegraft_model.evaluation.bootstrap import Interval, bootstrap
 from facegraft_model.method import Codes, Field
 
 Progress = Callable[[int, int], None]
-"""Called with how many pairs are done, and of how many."""
+"""Called with the number of finished pairs and the total."""
 
 DEFINITION = (
     "only one part's code changes from that of head a to that of head b; rms displacement of the vertices of the decoded "
@@ -31,7 +31,7 @@ DEFINITION = (
 
 @dataclass(frozen=True)
 class Leakage:
-    """Displacement in mm (rms by area) inside and outside a part whose code was changed, of n_inside and n_outside vertices.
+    """Displacement in mm (rms by area) inside and outside a part whose code was changed, over n_inside and n_outside vertices.
 
     ratio: outside ÷ inside; None where the part itself does not move (less than `displacement.UNMOVED_MM`).
     excluded_percent: share of the head's area without a counterpart within the tolerance; of the part's, excluded_inside_percent.
@@ -54,9 +54,9 @@ def leakage(field: Field, codes_a: Codes, codes_b: Codes, part: str, settings: D
 
     Displacement is that of the vertices of the decoded a to the points of the changed head with the same template coordinates.
     Inside: the vertices of a labelled as the part. Outside: *all* others within the unit ball: the other parts, the remainder,
-    the neck and the surface that closes it, right up to the part's border, with no margin. RMS are weighted by area. Vertices
-    whose counterpart lies farther than `tolerance_mm` away in template space have none, and are left out of both.
-    Raises ModelError for the remainder, whose code rightly moves everything, and for a part of which nothing can be compared.
+    the neck and its cap, up to the part's border, without a margin. RMS are weighted by area. Vertices whose counterpart is
+    farther than `tolerance_mm` away in template space are left out of both.
+    Raises ModelError for the remainder, whose code moves everything by design, and for a part without comparable vertices.
     """
     settings = settings or DecodeSettings()
     require_part_codes(field)
@@ -68,7 +68,7 @@ def leakage(field: Field, codes_a: Codes, codes_b: Codes, part: str, settings: D
 
 @dataclass(frozen=True)
 class LeakageSummary:
-    """Leakage of one part over pairs: mean ratio with its interval over hosts, pooled ratio, and how many pairs had none."""
+    """Leakage of one part over pairs: mean ratio with its interval over hosts, pooled ratio, and the number of pairs without a ratio."""
 
     part: str
     ratio: Interval | None
@@ -86,7 +86,7 @@ class LeakageSummary:
 
 @dataclass(frozen=True)
 class LeakageStudy:
-    """Leakage of each part, and every pair that it comes from."""
+    """Leakage of each part, with the values of every pair."""
 
     parts: dict[str, LeakageSummary]
     pairs: list[Leakage]
@@ -111,10 +111,10 @@ def leakage_study(
     bootstrap_rounds: int = 2000,
     progress: Progress | None = None,
 ) -> LeakageStudy:
-    """Leakage of each part (None: of all) over `pairs` ordered pairs of heads, chosen by `choose_pairs`: all parts see the same pairs.
+    """Leakage of each part (None: of all) over `pairs` ordered pairs of heads, chosen by `choose_pairs`: all parts use the same pairs.
 
-    The interval is that of the mean over pairs when hosts are drawn anew. Pairs in which the part does not move are counted as
-    `unmoved`, and have no ratio: a code without effect leaks nothing, and is no success.
+    The interval is that of the mean over pairs under resampling of hosts. Pairs in which the part does not move are counted as
+    `unmoved` and have no ratio: a code without effect does not leak, but is not a success either.
     """
     settings = settings or DecodeSettings()
     require_part_codes(field)
@@ -147,7 +147,7 @@ def leakage_study(
 
 
 def choose_pairs(heads: int, count: int, seed: int) -> list[tuple[int, int]]:
-    """`count` different ordered pairs (host, donor), or all there are; everybody is host equally often, to within one."""
+    """`count` different ordered pairs (host, donor), or all possible ones; every head is host equally often, to within one."""
     if heads < 2 or count < 1:
         raise ModelError(f"pairs of heads: needs at least 2 heads and 1 pair, not {heads} and {count}")
     rng = named_rng(seed, "pairs")
@@ -208,7 +208,7 @@ def _summary(part: str, pairs: Sequence[Leakage], seed: int, rounds: int) -> Lea
 
 
 def check_grafted(field: Field, part: str) -> None:
-    """Raises ModelError for what no graft takes from a donor: the remainder, or a part that the model does not have."""
+    """Raises ModelError for the remainder, which is never grafted, and for a part that the model does not have."""
     if part == REM:
         raise ModelError(
             f"leakage is defined for {', '.join(field.parts)}, not {part!r}: the remainder's code moves the parts along with the face"

@@ -37,15 +37,15 @@ from facegraft_model.errors import ModelError
 ARRAYS_FILE, FACTS_FILE = "linear.safetensors", "linear.json"
 FORMAT_NAME, FORMAT_VERSION = "facegraft linear model", 2
 RANK_TOLERANCE = 1e-12
-"""Modes with less than this share of the largest variance are rounding of the Gram matrix in float64."""
+"""Modes with less than this share of the largest variance are rounding errors of the Gram matrix in float64."""
 ROUNDING = 2.0**-24
-"""Largest error of a coordinate of the unit ball that is stored in float32."""
+"""Largest rounding error of a coordinate in the unit ball in float32."""
 START_NOISE_MM = 5.0
-"""Scale of the distances in the first iteration on points: the model starts stiff, and gives way as correspondences get better."""
+"""Noise in mm in the first iteration on points: the model starts stiff and becomes softer as correspondences improve."""
 REJECTED_MEDIANS = 4.0
-"""Points farther from the model than this many median distances have no counterpart on it."""
+"""Points farther from the model than this multiple of the median distance are ignored."""
 REJECTED_COSINE = 0.5
-"""Nor have points whose normal differs from the model's by more than 60 degrees."""
+"""Points whose normal differs from the model's by more than 60 degrees are ignored."""
 
 
 class LinearShape(NamedTuple):
@@ -58,7 +58,7 @@ class LinearShape(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LinearFit:
-    """codes: id [Ki] and exp [Ke] (only where it was fitted). mesh: in unit coordinates. rms_mm: over what was fitted to."""
+    """codes: id [Ki] and exp [Ke] (only if fitted). mesh: in unit coordinates. rms_mm: rms distance to the fitted points or vertices."""
 
     codes: dict[str, Floats]
     mesh: Mesh
@@ -70,7 +70,7 @@ class LinearFit:
 class LinearModel:
     """mean [V,3], identity [Ki,V,3] and expression [Ke,V,3] f64 in unit coordinates; faces i64 [F,3], parts u8 [V].
 
-    facts: mm_per_unit, topology, frame, part_set (what the labels mean), and what it was trained on.
+    facts: mm_per_unit, topology, frame, part_set (the meaning of the labels), and the training data.
     """
 
     mean: Floats
@@ -86,7 +86,7 @@ class LinearModel:
 
     @property
     def part_set(self) -> Parts:
-        """The parts that its labels stand for."""
+        """The parts of its labels."""
         return Parts.from_json(self.facts["part_set"])
 
     @property
@@ -104,8 +104,8 @@ class LinearModel:
         expression: int = 100,
         origins: Sequence[str] = (SCAN,),
     ) -> LinearModel:
-        """PCA on the heads of a split of a dataset of surfaces. identity, expression: modes at most (FLAME's numbers; fewer
-        where the heads span less).
+        """PCA on the heads of a split of a dataset of surfaces. identity, expression: largest number of modes (default: FLAME's);
+        there are fewer where the heads span less.
 
         Identity modes come from the neutral heads about their mean; expression modes from the offsets of each subject's expressive
         scans from the neutral one, about 0, so that code 0 is neutral. origins=("scan", "composite") takes grafted heads, which are
@@ -123,7 +123,7 @@ class LinearModel:
         neutral = [row for row in rows if row["expression"] == neutral_name]
         if len(neutral) < 2:
             raise DataError(
-                f"{store.path} has {len(neutral)} heads of expression {neutral_name!r} in split {split!r}; a linear model needs two at least"
+                f"{store.path} has {len(neutral)} heads of expression {neutral_name!r} in split {split!r}; a linear model needs at least two"
             )
         heads = reader.vertices(neutral)
         mean = heads.mean(0)
@@ -183,7 +183,7 @@ class LinearModel:
         return LinearShape(vertices, self.faces, self.parts)
 
     def _fit(self, code: Floats, expression: bool, squared: Floats, iterations: int) -> LinearFit:
-        """squared [n]: squared distances, in units, of what was fitted to."""
+        """squared [n]: squared distances, in units, to the fitted points or vertices."""
         ids = len(self.identity)
         codes = {"id": code[:ids]} | ({"exp": code[ids:]} if expression else {})
         mesh = Mesh(self.decode(codes).vertices, self.faces)
@@ -193,7 +193,7 @@ class LinearModel:
 
     @cached_property
     def _modes(self) -> Floats:
-        """All modes [V,3,Ki + Ke], vertices first: points of the surface gather the rows of their triangle."""
+        """All modes [V,3,Ki + Ke] with vertices as the first axis, so that surface points can gather the rows of their triangle."""
         return np.ascontiguousarray(np.concatenate([self.identity, self.expression]).transpose(1, 2, 0))
 
     @cached_property
@@ -208,7 +208,7 @@ class LinearModel:
         """Codes of a registered head [V,3] in unit coordinates: least |v - head(z)|^2 / noise^2 + |z|^2.
 
         noise_mm: standard deviation of each coordinate, which weighs the data against the prior; 0: no prior. expression=False:
-        identity alone. Raises ModelError for another number of vertices.
+        fit only the identity. Raises ModelError for a wrong number of vertices.
         """
         target = np.asarray(vertices, dtype=np.float64)
         if target.shape != self.mean.shape or not np.isfinite(target).all():
@@ -242,9 +242,9 @@ class LinearModel:
 
         Each iteration finds the nearest point q_i of the model's surface to every p_i, and solves for the codes that minimise
         sum_i ((n_i . d_i)^2 + slide^2 |d_i|^2) / noise^2 + |z|^2, with d_i = p_i - q_i(z) and n_i the model's normal at q_i. The noise
-        falls from 5 mm to noise_mm in the first two thirds of the iterations; it ends when nothing moves by 0.001 mm any more.
-        normals [n,3] (outward) keep points off surfaces that face the other way. max_points: of more, this many are drawn.
-        The scan has to be in the model's frame already: no rigid motion is fitted. Raises ModelError for points that are not finite.
+        falls from 5 mm to noise_mm in the first two thirds of the iterations; the fit ends when no point moves by 0.001 mm.
+        normals [n,3] (outward) prevent matches with surfaces that face the other way. Of more than max_points points, a random
+        choice is used. The scan must already be in the model's frame: no rigid motion is fitted. Raises ModelError for points that are not finite.
         """
         scan, directions = _chosen(points, normals, max_points, seed)
         if not (noise_mm > 0 and iterations > 0 and slide >= 0):
@@ -287,7 +287,7 @@ class LinearModel:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> LinearModel:
-        """Raises ModelError when the folder holds no linear model, one of another version, or a damaged one."""
+        """Read a model. Raises ModelError when the folder has no linear model, one of another version, or a damaged one."""
         path = Path(folder)
         try:
             document = json.loads((path / FACTS_FILE).read_bytes())
@@ -311,14 +311,14 @@ class LinearModel:
                 facts=document["facts"],
             )
         except (SafetensorError, KeyError) as error:
-            raise ModelError(f"{path} is no whole linear model ({error}); train it anew") from error
+            raise ModelError(f"{path} is not a complete linear model ({error}); train it anew") from error
 
 
 def principal_modes(offsets: Floats, count: int, freedom: int) -> Floats:
     """The first `count` principal modes [k,D] of offsets [n,D], each as long as its standard deviation (`freedom` in the denominator).
 
     With X = U S V^T, they are S V^T / sqrt(freedom) = U^T X / sqrt(freedom), with U from the Gram matrix X X^T: there are far
-    fewer heads than coordinates. Modes that the rounding of stored vertices would explain are left out.
+    fewer heads than coordinates. Modes as small as the rounding errors of stored vertices are left out.
     """
     variance, vectors = np.linalg.eigh(offsets @ offsets.T)
     variance, vectors = variance[::-1], vectors[:, ::-1]
@@ -329,7 +329,7 @@ def principal_modes(offsets: Floats, count: int, freedom: int) -> Floats:
 
 
 class _Registered:
-    """Reads the vertices of items and checks that all have the faces and parts of the first."""
+    """Reads the vertices of items and checks that their faces and parts equal those of the first."""
 
     def __init__(self, store: Dataset, first: str) -> None:
         self.store, self.first = store, first
@@ -379,12 +379,12 @@ def _ridge(system: Floats, right: Floats, noise: float) -> Floats:
 
 
 def _counterparts(gaps: Floats, facing: Floats, directions: Floats | None) -> NDArray[np.bool_]:
-    """Which scan points have a counterpart: gaps [n,3] to the model, its normals [n,3] there, the scan's normals."""
+    """Mask [n] of the scan points with a counterpart, from the gaps [n,3] to the model, its normals [n,3] there and the scan's normals."""
     distance = np.linalg.norm(gaps, axis=1)
     kept = distance <= REJECTED_MEDIANS * np.median(distance) + np.finfo(np.float64).eps
     if directions is not None:
         agrees = np.einsum("nj,nj->n", facing, directions) >= REJECTED_COSINE
-        # Where nothing agrees the normals point inwards or the scan is elsewhere: no code can be fitted to that.
+        # If no normal agrees, the scan's normals point inwards or it is not in the model's frame: nothing can be fitted.
         if not (kept & agrees).any():
             raise ModelError(
                 "no point of the scan faces the way the model does; are its normals outward, and is it in the model's frame?"

@@ -1,4 +1,4 @@
-"""Several results together: the same method trained with several seeds, and one method against another."""
+"""Combine results: merge runs of one method with several seeds, and compare two methods."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from facegraft_model.evaluation.records import HeadScores, Scores, bootstrap_rng
 
 
 def merge_scores(runs: Sequence[Scores]) -> Scores:
-    """One result out of the same method trained with several seeds and scored in the same way.
+    """Merge the results of one method trained with several seeds and scored in the same way.
 
     A head's scores become their mean over the runs (heads that failed in any run are failures), so that intervals over subjects
     keep their meaning; `over_seeds` has, by alignment, region and metric, the mean of each run and their standard deviation.
-    Raises ModelError for no runs, other methods, other settings, the same seed twice, or runs on other heads.
+    Raises ModelError for no runs, different methods, settings or heads, or the same seed twice.
     """
     if not runs:
         raise ModelError("no scores to merge")
@@ -60,13 +60,13 @@ def merge_scores(runs: Sequence[Scores]) -> Scores:
 
 
 def compare_scores(first: Scores, second: Scores, alignment: str = "none") -> dict[str, dict[str, Interval]]:
-    """Region → metric → mean difference second − first on the heads that both have, with its interval over subjects.
+    """By region and metric, the mean difference second − first on the heads that both have, with its interval over subjects.
 
-    Raises ModelError when the two were scored in different ways or have no head in common.
+    Raises ModelError when the two were scored with different settings or have no head in common.
     """
     check_comparable(first, second)
     for scored in (first, second):
-        scored.summary(alignment)  # says which alignment is missing
+        scored.summary(alignment)  # raises and names a missing alignment
     others = {str(head.item["key"]): head for head in second.heads}
     pairs = [(head, others[str(head.item["key"])]) for head in first.heads if str(head.item["key"]) in others]
     if not pairs:
@@ -82,7 +82,7 @@ def compare_scores(first: Scores, second: Scores, alignment: str = "none") -> di
 
 def check_comparable(first: Scores, second: Scores) -> None:
     """Raises ModelError, naming the first setting that differs."""
-    # Where the truth lies does not matter, nor how it was sampled for the fit: only what it is.
+    # The truth's content must be equal; its path and its sampling for the fit may differ.
     places = ("samples", "samples_fingerprint", "surfaces", "matched_by")
 
     def essence(scored: Scores) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _mean_of(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _over_seeds(tables: Sequence[Mapping[str, HeadScores]], keys: Sequence[str], alignment: str) -> dict[str, Any]:
-    """Region → metric → the mean over heads of each run, and the standard deviation of these means (null for one run)."""
+    """By region and metric, the mean over heads of each run, and the standard deviation of these means (null for one run)."""
     runs = [columns_of([table[key].scores[alignment] for key in keys]) for table in tables]
     result: dict[str, Any] = {}
     for region, metrics in runs[0].items():

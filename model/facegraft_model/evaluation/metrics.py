@@ -1,11 +1,11 @@
-"""Distances between two surfaces in mm, and the scores made of them: pure functions of arrays.
+"""Distances between two surfaces in mm, and scores computed from them: pure functions of arrays.
 
 Two kinds of distance are scored, because they answer different questions:
-- between clouds of random points, as the literature does (SCD, F): comparable with published numbers, but never below a floor
-  of 0.5 / √density that only says how dense the clouds were;
-- from points to the exact surface (libigl's AABB tree): zero for a perfect reconstruction, whatever the number of points.
+- between clouds of random points, as in the literature (SCD, F): comparable with published numbers, but never below a floor
+  of 0.5 / √density that depends only on the density of the clouds;
+- from points to the exact surface (libigl's AABB tree): zero for a perfect reconstruction, independent of the number of points.
 
-libigl and scipy are imported where they are used: training and fitting need neither.
+libigl and scipy are imported on first use: training and fitting need neither.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from facegraft.lazily import lazy_import
 
 
 class Cloud:
-    """A cloud of points [n, 3] to which nearest distances are asked. `workers`: threads of the search."""
+    """A cloud of points [n, 3] for nearest-point queries. `workers`: threads of the search."""
 
     def __init__(self, points: Floats, workers: int = 1) -> None:
         spatial = lazy_import("scipy.spatial")
-        # Midpoint splits build several times as fast as medians, and random points of a surface need no balance.
+        # Midpoint splits build several times as fast as medians, and random points of a surface need no balanced tree.
         self._tree = spatial.cKDTree(points, balanced_tree=False, compact_nodes=True)
         self._workers = workers
 
@@ -57,7 +57,7 @@ def describe(distances: Floats) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class OneWay:
-    """From n points of one shape to the other: nearest distance to its cloud and to its surface [n], |cos| of the normals [n]."""
+    """From n points of one shape to the other shape: distances [n] to its cloud and to its surface, and |cos| of the normals [n]."""
 
     cloud: Floats
     surface: Floats
@@ -68,7 +68,7 @@ def normal_cosine(normals: Floats, other: Floats) -> Floats:
     """|n · n'| [n] of the unit normals [n, 3] at points and at their nearest points on the other surface.
 
     Its mean over both directions is the normal consistency of Mescheder et al. 2019 (Occupancy Networks), here with exact nearest
-    points instead of the nearest of a cloud. The absolute value makes it blind to a mesh that is inside out.
+    points instead of the nearest of a cloud. Because of the absolute value, a mesh that is inside out gets the same value.
     """
     return np.asarray(np.abs(np.einsum("ni,ni->n", normals, other)))
 
@@ -90,7 +90,7 @@ def scores(truth: OneWay, reconstruction: OneWay, taus: Sequence[float]) -> dict
 
 
 def floor_scores(forward: Floats, backward: Floats, taus: Sequence[float]) -> dict[str, float]:
-    """What two independent samplings of the same surface score: cloud distances alone (the exact ones are 0 by definition)."""
+    """Scores of two independent samplings of the same surface: only cloud distances (the exact ones are 0 by definition)."""
     return {"scd_mm": symmetric_chamfer(forward, backward)} | {
         f"f_{tau:g}mm": f_score(forward, backward, tau) for tau in taus
     }

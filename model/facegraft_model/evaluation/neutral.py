@@ -1,4 +1,4 @@
-"""The fits of neutral scans: the heads between which parts are exchanged when disentanglement is measured."""
+"""The fits of neutral scans, between which parts are exchanged to measure disentanglement."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from facegraft_model.errors import ModelError
 
 
 def fitted_neutral(items: Sequence[Mapping[str, Any]], neutral: str) -> dict[str, int]:
-    """Subject → row of the fit of their neutral scan. Raises ModelError when a subject has two."""
+    """By subject, the row of the fit of the neutral scan. Raises ModelError when a subject has two."""
     fitted: dict[str, int] = {}
     for row, item in enumerate(items):
         if item["origin"] != SCAN or item["expression"] != neutral:
@@ -35,5 +35,5 @@ def neutral_heads(items: Sequence[Mapping[str, Any]], codes: Mapping[str, Tensor
 
 
 def one_head(codes: Mapping[str, Tensor], name: str, row: int) -> Tensor:
-    """Code [1,d] of one fit of [I,d]."""
+    """The code [1,d] of one fit, from codes [I,d]."""
     return codes[name][row : row + 1]

@@ -1,6 +1,6 @@
 """Variation predictability (Zhu et al., ECCV 2020; for meshes Foti et al. 2023): a measure of disentanglement.
 
-If the codes are disentangled, one can tell from how a head moves which component of which part's code was changed.
+If the codes are disentangled, the displacement of a head shows which component of which part's code was changed.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ DEFINITION = (
 
 @dataclass(frozen=True)
 class VariationPredictability:
-    """Accuracy on the pairs of heads that the classifier was not trained on, in [0, 1], and what guessing would give.
+    """Accuracy in [0, 1] on the pairs of heads that the classifier was not trained on, and the accuracy of guessing.
 
-    classes: (part, component from 0). part_accuracy: only the part has to be right. confusion [K,K]: true class by row.
+    classes: (part, component from 0). part_accuracy: only the part must be correct. confusion [K,K]: true class by row.
     """
 
     accuracy: Interval
@@ -73,18 +73,17 @@ def variation_predictability(
     bootstrap_rounds: int = 2000,
     progress: Callable[[int, int], None] | None = None,
 ) -> VariationPredictability:
-    """How well the displacement of a head tells which principal component of which part was changed (after Zhu et al. 2020).
+    """How well the displacement of a head predicts which principal component of which part was changed (after Zhu et al. 2020).
 
-    parts: None for all, the remainder too.
+    parts: None for all, including the remainder.
 
-    `bases` random heads are drawn from the Gaussian of the codes; of each, the coordinate along every component of every part in
-    turn is drawn anew from N(0, σ²). The two heads of a pair are ordered by that coordinate, for their order means nothing and the
-    sign of a displacement should not either. The feature is the displacement of `points` registered points of the template, found
-    on the decoded first head and followed to the other by their template coordinates (`follow_warp`), scaled to rms 1 (one below
-    `UNMOVED_MM` stays 0). The classifier is ridge
-    regression onto the classes, with penalty `ridge` times the mean squared norm of the training features; it is trained on all
-    pairs of a share of the bases, and tested on those of the others. One guesses right 1 time in K.
-    The interval of the accuracy is over the test bases. Raises ModelError for fewer than 2 classes or 2 bases.
+    `bases` random heads are drawn from the Gaussian of the codes; for each, the coordinate along every component of every part in
+    turn is drawn again from N(0, σ²). The two heads of a pair are ordered by that coordinate, since their order, and so the sign of
+    a displacement, has no meaning. The feature is the displacement of `points` registered points of the template, found on the
+    decoded first head and followed to the other by their template coordinates (`follow_warp`), scaled to rms 1 (a displacement
+    below `UNMOVED_MM` becomes 0). The classifier is ridge regression onto the classes, with penalty `ridge` times the mean squared
+    norm of the training features; it is trained on all pairs of a share of the bases, and tested on those of the others. Guessing
+    has accuracy 1 / K. The interval of the accuracy is over the test bases. Raises ModelError for fewer than 2 classes or 2 bases.
     """
     settings = settings or DecodeSettings(resolution=64)
     require_part_codes(field, "predict")
@@ -106,7 +105,7 @@ def variation_predictability(
         for j, (part, k) in enumerate(classes):
             components_of = found[part]
             if k >= len(components_of.sigmas):
-                component_codes(field, part, k)  # raises, and says how many there are
+                component_codes(field, part, k)  # raises for too many components, with their number
             offset = codes[part].double().cpu()[0] - components_of.mean
             here = float(offset @ components_of.directions[k] / components_of.sigmas[k])
             there = float(named_rng(seed, "redrawn", part, k, i).standard_normal())
@@ -164,10 +163,10 @@ def _registered_points(field: Field, count: int, seed: int) -> Floats:
 
 
 def _on_head(decoded: Decoded, registered: Floats) -> Floats:
-    """Where points [m,3] of the template lie on a decoded head [m,3].
+    """Positions [m,3] on a decoded head of points [m,3] of the template.
 
-    The nearest point of the head's mesh laid out in template space: unlike inverting the cascade by fixed-point iteration, it
-    needs no net to be a contraction.
+    They are the nearest points of the head's mesh in template space: unlike a fixed-point inversion of the cascade, this does not
+    require the nets to be contractions.
     """
     template = Decoded(Mesh(registered, np.zeros((0, 3), dtype=np.int64)), registered, None)
     return corresponding_points(template, decoded)[0]
@@ -182,7 +181,7 @@ def _scaled(displacement: Floats, mm_per_unit: float) -> Floats:
 def _ridge_classify(train: Floats, test: Floats, ridge: float) -> Ints:
     """Classes [b,K] that ridge regression onto one-hot targets gives the test features [b,K,f]; class j is number j of each row.
 
-    In its dual form, W = Xᵀ (X Xᵀ + λI)⁻¹ Y, for there are far fewer pairs than coordinates. X and Y are centred.
+    It uses the dual form, W = Xᵀ (X Xᵀ + λI)⁻¹ Y, since there are far fewer pairs than coordinates. X and Y are centred.
     """
     classes = train.shape[1]
     x = train.reshape(-1, train.shape[2])

@@ -1,4 +1,4 @@
-"""What scoring takes and gives: settings, reconstructions, the scores of a head and of a method, and their means."""
+"""Inputs and results of scoring: settings, reconstructions, the scores of a head and of a method, and their means."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.bootstrap import Interval, bootstrap
 
 FULL = "full"
-"""The region that is the head as a whole."""
+"""Name of the region that is the whole head."""
 ITEM_COLUMNS = ("key", "subject", "expression", "split", "origin")
 
 
 def regions_of(parts: Iterable[str]) -> tuple[str, ...]:
-    """What is scored of a head, in the order of the tables: all of it, each part in cascade order, the remainder."""
+    """The regions of a head that are scored, in the order of the tables: the whole head, each part in cascade order, the remainder."""
     return (FULL, *parts, REM)
 
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How reconstructions are scored. Two results are comparable when these, and the truth, are the same.
+    """Settings of scoring. Two results are comparable when their settings and their truth are the same.
 
-    alignment "icp": scored twice, as they are and after rigid ICP onto the truth (whole heads, at most 20 point-to-plane steps).
+    alignment "icp": score twice, without alignment and after rigid ICP onto the truth (whole heads, at most 20 point-to-plane steps).
     labels "truth": a point of the reconstruction has the part of the true surface nearest to it; "model": its own part label.
-    seed: of the points drawn. A head gets the same true points for every method. workers: threads of the cloud searches.
+    seed: of the random points. A head gets the same true points for every method. workers: threads of the cloud searches.
     """
 
     full_points: int = 150_000
@@ -64,7 +64,7 @@ class ScoreSettings:
 
 
 class Reconstruction(NamedTuple):
-    """A decoded item: index row with at least "key"; vertices [V, 3] in mm, faces [F, 3]; own part labels [V] where they are to be used."""
+    """A decoded item: index row with at least "key"; vertices [V, 3] in mm, faces [F, 3]; the model's part labels [V] if they are used."""
 
     item: Mapping[str, Any]
     vertices: NDArray[Any]
@@ -73,14 +73,14 @@ class Reconstruction(NamedTuple):
 
 
 RegionScores = dict[str, dict[str, float]]
-"""Region → metric → value."""
+"""Values by region and metric."""
 
 
 @dataclass(frozen=True)
 class HeadScores:
     """Scores of one head: by alignment, region and metric; the floor by region and metric.
 
-    excluded_percent: share of the reconstruction's area that is not scored, by alignment. icp: the motion found.
+    excluded_percent: share of the reconstruction's area that is not scored, by alignment. icp: the rigid motion that was found.
     """
 
     item: dict[str, Any]
@@ -92,7 +92,7 @@ class HeadScores:
 
 @dataclass(frozen=True)
 class Failure:
-    """A head that could not be scored, and why."""
+    """A head that could not be scored, with the reason."""
 
     key: str
     subject: str
@@ -101,9 +101,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one method on some heads. `settings` says how they were taken, `record` what was scored, in words and numbers.
+    """Scores of one method on a set of heads, with the `settings` of scoring and a `record` of the model and data.
 
-    training_seeds: of the models; several when runs were merged, and then `over_seeds` has the spread of the means over them.
+    training_seeds: of the models. After merging runs there are several, and `over_seeds` has the spread of the means over them.
     """
 
     method: str
@@ -116,7 +116,7 @@ class Scores:
     disentanglement: Any = None
 
     def summary(self, alignment: str = "none") -> dict[str, dict[str, Interval]]:
-        """Region → metric → mean over heads with its interval over subjects. Raises ModelError for an alignment not scored."""
+        """By region and metric, the mean over heads with its interval over subjects. Raises ModelError for an alignment not scored."""
         if alignment not in self.settings["alignments"]:
             raise ModelError(
                 f"{self.method} was not scored with alignment {alignment!r}; it has {', '.join(self.settings['alignments'])}"
@@ -124,7 +124,7 @@ class Scores:
         return self._intervals(lambda head: head.scores[alignment])
 
     def floor(self) -> dict[str, dict[str, Interval]]:
-        """Region → metric → mean floor over heads."""
+        """By region and metric, the mean floor over heads."""
         return self._intervals(lambda head: head.floor)
 
     @property
@@ -134,12 +134,12 @@ class Scores:
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """What was scored of every head."""
+        """The regions that were scored."""
         return regions_of(self.parts)
 
     @property
     def subjects(self) -> list[str]:
-        """Subject of each head; of a composite, the recipient's."""
+        """Subject of each head; for a composite, the recipient."""
         return [str(head.item["subject"]) for head in self.heads]
 
     def _intervals(self, of: Callable[[HeadScores], RegionScores]) -> dict[str, dict[str, Interval]]:
@@ -153,12 +153,12 @@ class Scores:
 
 
 def bootstrap_rng(settings: Mapping[str, Any]) -> np.random.Generator:
-    """The same draws for every region and method, so that they do not depend on what else is in a file."""
+    """The generator of the draws, the same for every region and method, so that they do not depend on the rest of a file."""
     return score_rng(int(settings["seed"]), "bootstrap")
 
 
 def columns_of(heads: Sequence[RegionScores]) -> dict[str, dict[str, Floats]]:
-    """Region → metric → values of the heads [n]."""
+    """By region and metric, the values [n] of the heads."""
     return {
         region: {metric: np.array([head[region][metric] for head in heads]) for metric in metrics}
         for region, metrics in heads[0].items()

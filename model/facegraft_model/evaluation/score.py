@@ -35,11 +35,11 @@ def evaluate(
 ) -> Scores:
     """Score reconstructions, one after the other as they are decoded.
 
-    decoded: Reconstructions, tuples (item, vertices in mm, faces), or Failures where nothing could be decoded. landmarks: which
-    ones the fits used ("none"). resolution: of the grid that the meshes were extracted on, None for meshes of another kind.
-    training_seed: of the model, None where nothing was trained. record: anything else that belongs to the result.
-    A mesh that is empty, not finite, or has nothing of a part becomes a Failure; it is counted, and never silently left out.
-    Raises ModelError for no items, an item twice, or a truth without one of the parts.
+    decoded: Reconstructions, tuples (item, vertices in mm, faces), or Failures where nothing could be decoded. landmarks: the
+    landmarks that the fits used ("none"). resolution: of the grid from which the meshes were extracted, None for other meshes.
+    training_seed: of the model, None where nothing was trained. record: further information to store with the result.
+    A mesh that is empty, not finite, or lacks a part becomes a Failure, which is counted and reported.
+    Raises ModelError for no items, a repeated item, or a truth that lacks a part.
     """
     heads: list[HeadScores] = []
     failures: list[Failure] = []
@@ -91,8 +91,8 @@ def decode_items(
     """Decode fitted heads one after the other, in mm of the true head, for `evaluate`.
 
     items: index rows with key and subject. codes_of(i): codes [1, dim] of item i, without the expression's for a neutral head. to_model
-    [I, 4, 4] (column vectors): how the fit moved each item's unit coordinates; its inverse is applied before the item's to_mm.
-    A field without a surface becomes a Failure; anything else that `decode` refuses is raised.
+    [I, 4, 4] (column vectors): the alignment of each item's unit coordinates by the fit; its inverse is applied before the item's
+    to_mm. A field without a surface becomes a Failure; other errors of `decode` are raised.
     """
     from facegraft_model.decoding.extract import EmptyFieldError, decode
 
@@ -111,7 +111,7 @@ def decode_items(
 
 def _settings_record(settings: ScoreSettings, truth: Truth) -> dict[str, Any]:
     record = asdict(settings)
-    record.pop("workers")  # changes nothing but the time
+    record.pop("workers")  # affects only the time
     return {
         **record,
         "parts": list(truth.parts),

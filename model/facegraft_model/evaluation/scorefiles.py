@@ -1,4 +1,4 @@
-"""Scores on disk: scores.json, which has everything and says what it means, and scores.csv, a row a head and region."""
+"""Scores on disk: scores.json with all values and their definitions, and scores.csv with a row per head and region."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_scores(folder: str | os.PathLike[str], scores: Scores) -> None:
 
 
 def read_scores(path: str | os.PathLike[str]) -> Scores:
-    """Scores as written: a folder or a scores.json. Raises ModelError for anything else."""
+    """Read scores from a folder or a scores.json. Raises ModelError for anything else."""
     file = Path(path)
     file = file / SCORES_JSON if file.is_dir() else file
     try:
@@ -69,7 +69,7 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
 
 
 def to_json(scores: Scores) -> dict[str, Any]:
-    """The content of scores.json. The key "disentanglement" holds that part of the evaluation, or null."""
+    """The content of scores.json. The key "disentanglement" has that part of the evaluation, or null."""
     return {
         "format": FORMAT,
         "version": VERSION,

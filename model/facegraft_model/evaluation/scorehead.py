@@ -1,13 +1,13 @@
 """All scores of one head.
 
-Per head 150,000 points of each shape, and 6,000 of each part (10,000 is usual for whole heads), all uniform by area:
+Each head is scored with 150,000 points of each shape and 6,000 of each part (10,000 is usual for whole heads), uniform by area:
 - full: the scored area of one shape against that of the other, both ways;
 - a part: its points in one shape against the *whole* other shape, both ways (as i3DMM does), so that a part that has moved is an
-  error, and the border of a part costs nothing.
+  error, but its border is not.
 
-What is scored: of the truth all but its cut faces (the neck's cap, the ball of a frontal solid: nobody's surface); of the
-reconstruction all but points whose nearest true point lies on a cut face or on the rim of an open sheet. A reconstruction is
-scored as it is handed over. Nothing else is cropped: a stray piece within the unit ball counts as an error.
+Cut faces of the truth (the neck's cap, the ball of a frontal solid) are not part of the head and are not scored; neither are
+points of the reconstruction whose nearest true point lies on a cut face or on the rim of an open sheet. Nothing else is cropped
+from the reconstruction: a stray piece in the unit ball counts as an error.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ from facegraft_model.evaluation.records import (
 from facegraft_model.evaluation.truth import TrueHead
 
 CELL_MM = 4.0
-"""Size of the cells by which a reconstruction's faces near a part are found; it changes how many are looked at, not the scores' law."""
+"""Size of the cells for finding a reconstruction's faces near a part; it affects the number of candidates, not the distribution
+of the scores."""
 
 
 def score_head(truth: TrueHead, reconstruction: Reconstruction, settings: ScoreSettings) -> HeadScores:
@@ -54,7 +55,7 @@ def score_head(truth: TrueHead, reconstruction: Reconstruction, settings: ScoreS
     own = None
     if settings.labels == "model":
         if reconstruction.parts is None:
-            raise ModelError(f"item {truth.key} comes without part labels of the model; score with labels=truth")
+            raise ModelError(f"item {truth.key} has no part labels of the model; score with labels=truth")
         own = face_labels(reconstruction.parts, reconstruction.faces)
     drawn = _draw_truth(truth, settings, "truth")
     cloud = Cloud(drawn[FULL].points, settings.workers)
@@ -75,7 +76,7 @@ def score_head(truth: TrueHead, reconstruction: Reconstruction, settings: ScoreS
 
 
 class _ScoredReconstruction:
-    """Points of a reconstruction with their nearest true points; those whose truth is no real surface are drawn again."""
+    """Points of a reconstruction with their nearest true points; points that are not scored are replaced by new draws."""
 
     def __init__(self, truth: TrueHead, surface: Surface, own: Labels | None, settings: ScoreSettings) -> None:
         self.truth, self.surface, self.own, self.settings = truth, surface, own, settings
@@ -89,9 +90,9 @@ class _ScoredReconstruction:
         return points, nearest
 
     def _draw(self, region: str, count: int) -> tuple[SurfaceSamples, Nearest, float]:
-        """`count` points of a region by rejection, so uniform over it; also the share of drawn points that were kept.
+        """`count` points of a region by rejection sampling (so uniform over it), and the share of drawn points that were kept.
 
-        Raises SurfaceError when next to nothing of the reconstruction belongs to the region.
+        Raises SurfaceError when almost none of the reconstruction belongs to the region.
         """
         faces = None if region == FULL else self._candidates(region)
         kept: list[tuple[SurfaceSamples, Nearest]] = []
@@ -112,7 +113,7 @@ class _ScoredReconstruction:
             drawn, found = drawn + batch, found + len(rows)
         points = SurfaceSamples.concatenated([samples for samples, _ in kept])
         nearest = Nearest(*(np.concatenate(column) for column in zip(*(near for _, near in kept), strict=True)))
-        first = np.arange(count)  # they come in random order
+        first = np.arange(count)  # they are in random order
         return points.take(first), nearest.take(first), found / drawn
 
     def _belongs(self, region: str, sampled: SurfaceSamples, nearest: Nearest) -> Bools:
@@ -122,7 +123,7 @@ class _ScoredReconstruction:
         return np.asarray(labels == self.truth.vocabulary.label(region))
 
     def _candidates(self, region: str) -> Bools:
-        """Faces [F] that can hold points of a part: all that do, and few others.
+        """Mask [F] of the faces that may have points of a part: all that have some, and few others.
 
         Let v be a face's first corner, r its longest edge from there, p a point of the face, and q its nearest true point, with the
         part's label. Then q lies in the part's box and |v − q| ≤ |v − p| + |p − q| ≤ r + (r + d(v)), d the distance to the truth.
@@ -131,7 +132,7 @@ class _ScoredReconstruction:
         if self.own is not None:
             chosen = self.own == label
             if not chosen.any():
-                raise SurfaceError(f"the model labels nothing of the reconstruction {region!r}")
+                raise SurfaceError(f"the model labels no face of the reconstruction as {region!r}")
             return np.asarray(chosen)
         if label == 0:
             return np.ones(len(self.surface.faces), dtype=bool)
@@ -146,9 +147,9 @@ class _ScoredReconstruction:
         return np.asarray(chosen)
 
     def _distance_bound(self) -> Floats:
-        """At most so far [V] is each vertex from the truth: the distance of the middle of its cell, and the way there.
+        """Upper bounds [V] of the vertices' distances to the truth: the distance from the middle of the vertex's cell, plus that to the middle.
 
-        A tenth as many searches as for the distances themselves.
+        This needs a tenth of the searches for the distances themselves.
         """
         if self._bound is None:
             cells = np.floor(self.surface.vertices / CELL_MM).astype(np.int64)
@@ -164,7 +165,7 @@ class _ScoredReconstruction:
 
 
 def _draw_truth(truth: TrueHead, settings: ScoreSettings, purpose: str) -> dict[str, SurfaceSamples]:
-    """Points of every region of the truth, off its cut faces. Raises ModelError where it has nothing of a region."""
+    """Points of every region of the truth, without its cut faces. Raises ModelError where the truth lacks a region."""
     rng = score_rng(settings.seed, truth.key, purpose)
     drawn = {}
     for region in regions_of(truth.vocabulary):
@@ -181,7 +182,7 @@ def _draw_truth(truth: TrueHead, settings: ScoreSettings, purpose: str) -> dict[
 
 
 def _floor(truth: TrueHead, drawn: Mapping[str, SurfaceSamples], cloud: Cloud, settings: ScoreSettings) -> RegionScores:
-    """The scores of a second, independent sampling of the truth in the place of the reconstruction."""
+    """The floor: scores of a second, independent sampling of the truth instead of the reconstruction."""
     again = _draw_truth(truth, settings, "floor")
     other = Cloud(again[FULL].points, settings.workers)
     return {

@@ -1,4 +1,4 @@
-"""Scores as a table to read: a row per method, and columns region by region."""
+"""Scores as a text table: a row per method, with columns grouped by region."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GAP = "   "
 
 
 def score_table(results: Sequence[Scores], alignment: str = "none", tau_mm: float = 1.0) -> str:
-    """Methods × (full, part after part, rem) × (SCD mm, F, p2s mm, NC %), then the floor, then what the numbers mean.
+    """Table of methods × (full, each part, rem) × (SCD mm, F, p2s mm, NC %), then the floor, then an explanation of the numbers.
 
     All results must have been scored in the same way (ModelError otherwise); the floor is that of the first.
     """
@@ -61,7 +61,7 @@ def difference_table(
     alignment: str = "none",
     metrics: Sequence[str] = ("scd_mm", "f_1mm", "p2s_mm", "normal_consistency"),
 ) -> str:
-    """second − first on the heads that both have, by region and metric, with the interval over subjects; * where it excludes 0."""
+    """Table of second − first on the heads that both have, by region and metric, with the interval over subjects; * where it excludes 0."""
     differences = compare_scores(first, second, alignment)
     width = max(len("region"), *(len(region) for region in differences))
     lines = [
@@ -85,7 +85,7 @@ def _cells(
     summary: Mapping[str, Mapping[str, Interval]],
     columns: Mapping[str, tuple[str, float, int]],
 ) -> dict[str, list[str]]:
-    """Region → its cells; "-" for a metric that there is none of (the floor's exact distances are 0 by definition)."""
+    """The cells of each region; "-" for a missing metric (the floor's exact distances are 0 by definition)."""
     cells = {}
     for region in regions:
         metrics = summary.get(region, {})

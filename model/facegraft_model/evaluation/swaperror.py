@@ -1,4 +1,4 @@
-"""Swap error: heads decoded from a host's codes with donors' part codes, scored against the geometric grafts of the same people."""
+"""Swap error: heads decoded from a host's codes with donors' part codes, scored against the geometric grafts of the same heads."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def swap_error(
 
     items, codes {name: [I,d]}, to_model [I,4,4] or None: fits of scans, row by row; only neutral scans are used (`fitted_neutral`).
     The truth is every composite of `split` in the samples whose recipient and donors differ and all have a fit, or `pairs` of them
-    chosen by the seed. Its stand-in is decoded from the recipient's codes, without expression, with the codes of `parts` taken from
-    the donors of that composite; parts: None for all; () swaps nothing, and says how far the recipient alone is from its grafts. The graft is in
-    the recipient's frame, so the recipient's alignment (to_model) holds for it too.
-    Scores.record["swap"] says how many composites there were, were used, and lacked a fit. Raises ModelError where none can be used.
+    chosen by the seed. The reconstruction is decoded from the recipient's codes, without expression, with the codes of `parts` taken
+    from the donors of that composite; parts: None for all; () swaps nothing and gives the distance of the recipient from its grafts.
+    The graft is in the recipient's frame, so the recipient's alignment (to_model) applies to it too.
+    Scores.record["swap"] has the numbers of composites: all, used, and without a fit. Raises ModelError where none can be used.
     """
     require_part_codes(field)
     parts = field.parts.names if parts is None else parts
@@ -101,7 +101,7 @@ def swap_error(
 
 
 def _grafts(truth: Truth, split: str, fitted: Mapping[str, int]) -> tuple[list[dict[str, Any]], int]:
-    """Composites of somebody else's parts whose people are all fitted, by key, and how many of the split are not."""
+    """Composites with other subjects' parts, all of whose subjects are fitted, by key; and the number in the split that lack a fit."""
     grafts, lacking = [], 0
     rows = written_rows(truth.samples.index, truth.parts, split).to_pylist()
     for row in sorted(rows, key=lambda row: str(row["key"])):

@@ -1,7 +1,7 @@
 """The true surfaces that reconstructions are scored against: the `surfaces` dataset that the samples were made from.
 
-Samples hold points; the exact surface, its part labels and its cut faces are in the surfaces. Their vertices are in unit
-coordinates; everything here is handed out in mm of the head's own mesh, by the head's `to_mm`.
+Samples have points only; the exact surface, its part labels and its cut faces are in the surfaces. Their vertices are in unit
+coordinates; everything here is returned in mm of the head's own mesh, by the head's `to_mm`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ ON_EDGE = 1e-6
 """A nearest point whose barycentric weight is below this lies on the edge."""
 
 COPIED = ("landmarks", "to_mm")
-"""Fields that samples take over from their surfaces unchanged, so that the two can be matched without run.json."""
+"""Fields that samples copy from their surfaces, so that the two can be matched without run.json."""
 
 
 class TruthError(ModelError):
-    """The true surfaces are not there, or are not those that the samples were made from."""
+    """The true surfaces are missing, or are not those that the samples were made from."""
 
 
 @dataclass(frozen=True)
 class TrueHead:
     """One head in mm: vertices [V, 3], faces [F, 3], part of each face [F], cut faces [F] (no real surface).
 
-    vocabulary: what the part labels mean.
+    vocabulary: the parts of the labels.
     """
 
     key: str
@@ -59,9 +59,9 @@ class TrueHead:
         return str(self.row["subject"])
 
     def is_real(self, nearest: Nearest) -> Bools:
-        """Which nearest points [n] lie on real surface: not on a cut face, nor on the rim of an open sheet.
+        """Mask [n] of the nearest points that are on real surface: not on a cut face, nor on the rim of an open sheet.
 
-        What is nearest to a rim lies beyond the end of the scan, where nobody knows the truth.
+        A point nearest to a rim lies beyond the end of the scan, where the truth is unknown.
         """
         real = ~self.cut[nearest.face]
         if self._open_edge is not None:
@@ -82,7 +82,7 @@ class TrueHead:
     def _on_rim(self, nearest: Nearest) -> Bools:
         assert self._open_edge is not None
         rim_vertex = np.zeros(len(self.vertices), dtype=bool)
-        for corner in range(3):  # the edge opposite a corner has the two others as its ends
+        for corner in range(3):  # the edge opposite a corner joins the other two corners
             rim_vertex[self.faces[self._open_edge[:, corner]][:, [i for i in range(3) if i != corner]]] = True
         face = self.faces[nearest.face]
         weights = barycentric(nearest.point, self.vertices[face])
@@ -95,9 +95,9 @@ class TrueHead:
 class Truth:
     """The true heads of a samples dataset, by item key.
 
-    Found in this order: `surfaces` when given; the input named in the samples' run.json; the folder `surfaces` beside the samples.
-    With a run.json the dataset's fingerprint must be the recorded one; without, landmarks and to_mm of every head that is asked
-    for are compared with the samples'. Raises TruthError.
+    The surfaces are looked for in this order: `surfaces` when given; the input named in the samples' run.json; the folder `surfaces`
+    next to the samples. With a run.json the dataset's fingerprint must be the recorded one; without it, landmarks and to_mm of every
+    requested head are compared with the samples'. Raises TruthError.
     """
 
     def __init__(self, samples: AnyPath, surfaces: AnyPath | None = None) -> None:
@@ -129,7 +129,7 @@ class Truth:
         return float(scale)
 
     def describe(self) -> dict[str, Any]:
-        """What scores were taken against, for the record."""
+        """A description of the true surfaces, for the record of scores."""
         return {
             "samples": str(self.samples.path),
             "samples_fingerprint": self.samples.fingerprint,
@@ -151,7 +151,7 @@ class Truth:
         return np.asarray(self.store.read(key, "to_mm"), dtype=np.float64)
 
     def head(self, key: str) -> TrueHead:
-        """The true head of an item. Raises TruthError for a key that the surfaces do not hold, or that differs from the samples."""
+        """The true head of an item. Raises TruthError for a key that the surfaces lack, or an item that differs from the samples."""
         to_mm = self._to_mm(key)
         item = self.store[key]
         for name in COPIED if self.matched_by == "items" else ():
@@ -186,14 +186,14 @@ def _recorded(samples: Location) -> tuple[str | None, list[str]]:
         return str(document["input_fingerprint"]["surfaces"]), [str(folder) for folder in document["inputs"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TruthError(
-            f"{path} does not say what the samples were made from ({error!r}); delete it and pass --surfaces DIR"
+            f"{path} does not record what the samples were made from ({error!r}); delete it and pass --surfaces DIR"
         ) from error
 
 
 def _find(
     samples: Location, fingerprint: str | None, inputs: list[str], given: AnyPath | None
 ) -> tuple[Dataset, str]:
-    """The surfaces, and how they are known to be the right ones: "fingerprint" or "items"."""
+    """The surfaces, and how they were matched to the samples: "fingerprint" or "items"."""
     if given is not None:
         store = _open(place(given))
         if fingerprint is not None and store.fingerprint != fingerprint:
@@ -202,7 +202,7 @@ def _find(
                 f"({fingerprint[:12]}); pass those with --surfaces DIR, or sample anew"
             )
         return store, "items" if fingerprint is None else "fingerprint"
-    # A folder on this machine does not decide which addresses are called; whoever wants that gives --surfaces.
+    # A run.json on this machine must not cause requests to remote addresses; users can pass them with --surfaces.
     recorded = [place(path) for path in inputs if isinstance(samples, RemotePath) or "://" not in path]
     tried = list(dict.fromkeys([*recorded, samples.parent / "surfaces"]))
     others = []

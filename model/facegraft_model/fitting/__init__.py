@@ -1,1 +1,1 @@
-"""Latent codes of unseen heads: of samples, of scans, and on disk."""
+"""Fit latent codes to unseen heads, from samples or from scans, and store them on disk."""

@@ -1,4 +1,4 @@
-"""Fits on disk: of items of a dataset, or of scans from anywhere."""
+"""Fit items of a dataset or scans from files, and write the fits to disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCAN_ROBUST_MM = 2.0
 
 @dataclass(frozen=True)
 class ScanChoice:
-    """How scans are read: millimetres per unit of the file, how they are aligned, and a file of landmarks."""
+    """Options for reading scans: millimetres per unit of the file, the alignment, and a file of landmarks."""
 
     unit_mm: float = 1.0
     align: Align = "rigid"
@@ -165,6 +165,6 @@ def _memory(field: Field, fit: FitConfig) -> AbstractContextManager[None]:
 def _fit_config(field: Field, settings: Sequence[str], changes: Mapping[str, Any] | None) -> FitConfig:
     wrong = [setting for setting in settings if not setting.startswith("fit.")]
     if wrong:
-        raise ModelError(f"--set {wrong[0]}: a fit takes fit.name=value only; the rest is the run's")
+        raise ModelError(f"--set {wrong[0]}: a fit takes only fit.name=value; other settings are fixed by the run")
     config = field.config.with_settings(settings)
     return replace(config, fit=replace(config.fit, **(changes or {}))).checked().fit

@@ -32,8 +32,8 @@ def extract_fits(
 ) -> list[Path]:
     """A mesh of each fitted head, with part labels and template coordinates, and OUT/meshes.json. Returns the files.
 
-    unit mm: millimetres about the centre of the unit ball, in the coordinates that the head was given in (its alignment undone);
-    unit: the model's own coordinates.
+    unit "mm": millimetres about the centre of the unit ball, in the head's original coordinates (without its alignment);
+    "unit": the model's own coordinates.
     Raises EmptyFieldError, naming the head, for a field without a surface: no file is written for it.
     """
     chosen = list(range(len(fits))) if keys is None else [fits.index(key) for key in keys]
@@ -67,7 +67,7 @@ def extract_fits(
 
 
 def head_to_mm(fits: Fits, index: int) -> np.ndarray:
-    """Map [4,4] from unit coordinates to mm about the unit ball's centre, in the coordinates that the head was given in."""
+    """Map [4,4] from unit coordinates to mm about the unit ball's centre, in the head's original coordinates."""
     scale = np.diag([fits.field.mm_per_unit] * 3 + [1.0])
     if fits.samples is not None:
         return scale @ np.linalg.inv(fits.alignment[index].numpy())
@@ -75,7 +75,7 @@ def head_to_mm(fits: Fits, index: int) -> np.ndarray:
 
 
 def write_decoded(path: Path, decoded: Decoded, transform: np.ndarray, parts: Parts) -> None:
-    """A decoded head under a map [4,4], with what the format can hold. parts: those of the model."""
+    """Write a decoded head, transformed by a map [4,4], with the values that the format supports. parts: those of the model."""
     vertices = decoded.mesh.vertices @ transform[:3, :3].T + transform[:3, 3]
     template = None if path.suffix == ".obj" else decoded.template_coords
     write_mesh(

@@ -1,4 +1,4 @@
-"""Fitting latent codes to heads (Eq. 12 of Gu and Pears 2024): the weights are frozen, Adam moves codes alone."""
+"""Fitting latent codes to heads (Eq. 12 of Gu and Pears 2024): the weights are frozen, and Adam optimises the codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from facegraft_model.seeds import generator
 
 Landmarks = Literal["none", "given", "predicted"]
 LANDMARK_WEIGHT = 100.0
-"""Weight of |warped landmarks - the template's|, as landmark consistency has in training."""
+"""Weight of |warped landmarks - the template's|, equal to that of landmark consistency in training."""
 
 Report = Callable[[int, int, float], None]
 """Called with (finished iterations, all iterations, mean loss of a head)."""
@@ -29,7 +29,7 @@ Report = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class FittedCodes:
-    """codes: name → [I,dim] (zeros where a head has none); errors_mm [I]: mean |sdf| of its surface points at the end."""
+    """codes: [I,dim] by name (zeros where a head has none); errors_mm [I]: mean |sdf| of its surface points at the end."""
 
     codes: dict[str, Tensor]
     errors_mm: Tensor
@@ -37,7 +37,7 @@ class FittedCodes:
 
 @contextmanager
 def exact(field: Field) -> Iterator[None]:
-    """float32 products without TF32 or rounded operands, whatever training is set to."""
+    """float32 products without TF32 or rounded operands, independent of the settings for training."""
     precision, matmul = torch.get_float32_matmul_precision(), field.matmul
     torch.set_float32_matmul_precision("highest")
     if matmul is not None:
@@ -63,10 +63,10 @@ def optimise_codes(
 ) -> FittedCodes:
     """Codes of I heads by `fit.steps` iterations of Adam, whose rate falls to 1 % along a cosine.
 
-    batch_of(iteration): a batch with "item" [b], places among the I heads. rows: code name → row of a head's code [I]; heads that share
-    an identity share rows, and a code that is not named is not used. landmarks: also draw batch["landmarks"][:, 0] to the template's (or to batch["landmark_targets"]).
-    moving: what else is fitted, and its learning rate relative to the codes' (the pose that batch_of puts a scan into).
-    Raises ModelError when a loss is no longer a number.
+    batch_of(iteration): a batch with "item" [b], indices of the I heads. rows: by code name, the row of each head's code [I]; heads
+    that share an identity share rows, and a code that is not named is not used. landmarks: also pull batch["landmarks"][:, 0] to the
+    template's (or to batch["landmark_targets"]). moving: further parameters to fit, with their learning rate relative to the codes'
+    (the pose that batch_of applies to a scan). Raises ModelError when a loss is not finite.
     """
     device = next(field.parameters()).device
     count = len(next(iter(rows.values())))
@@ -111,9 +111,9 @@ def optimise_codes(
 
 @torch.no_grad()
 def surface_errors(field: Field, batch: Batch, codes: Mapping[str, Tensor], count: int) -> Tensor:
-    """Mean |sdf| in mm of each head's surface points, [count]; heads that the batch lacks get NaN.
+    """Mean |sdf| in mm of each head's surface points, [count]; NaN for heads that are not in the batch.
 
-    A fit without surface points (DeepSDF's) is measured at all its points, by their distance to the true value.
+    A fit without surface points (DeepSDF's) is measured at all its points, by the difference from the true distance.
     """
     errors = torch.full((count,), math.nan)
     item = batch["item"]
@@ -143,7 +143,7 @@ def fit_samples(
     """
     if landmarks != "none" and not field.has_warp:
         raise ModelError(
-            f"landmarks={landmarks}: method {field.config.model.method} has no map to a template that landmarks could be drawn along"
+            f"landmarks={landmarks}: method {field.config.model.method} has no map to a template, so landmarks cannot be used"
         )
     device = next(field.parameters()).device
     expect = field.provenance["data"]["coordinates"]
@@ -205,7 +205,7 @@ def _start(field: Field, name: str, count: int, fit: FitConfig, seed: int) -> Te
 
 
 def _rows(field: Field, chosen: Sequence[Mapping[str, Any]], share_identity: bool) -> dict[str, Tensor]:
-    """Which row of a group's codes belongs to which head."""
+    """The row of each head's code among a group's codes."""
     own = torch.arange(len(chosen))
     subjects = sorted({row["subject"] for row in chosen})
     composite = chosen[0]["origin"] == COMPOSITE
@@ -222,7 +222,7 @@ def _rows(field: Field, chosen: Sequence[Mapping[str, Any]], share_identity: boo
 def _groups(
     index: Sequence[Mapping[str, Any]], size: int, share_identity: bool, has_expression: bool
 ) -> list[list[int]]:
-    """Heads that are fitted together: at most `size`, not scans beside composites, the heads of one subject never apart."""
+    """Groups of heads to fit together: at most `size` heads, scans or composites only, and all heads of a subject in one group."""
     groups: list[list[int]] = []
     for origin in ORIGINS:
         places = [i for i, row in enumerate(index) if row["origin"] == origin]
@@ -256,9 +256,9 @@ def _with_predicted(field: Field, batch_of: Callable[[int], Batch]) -> Callable[
 
 
 def predict_landmarks(field: Field, points: Tensor) -> Tensor:
-    """Landmarks [B,68,3] of heads without any: the points [B,n,3] of each that lie nearest to the template's landmarks.
+    """Landmarks [B,68,3] of heads without any: the points of each head [B,n,3] nearest to the template's landmarks.
 
-    A guess for heads that are aligned with the training data; as good as the head resembles the template.
+    A guess for heads that are aligned with the training data; its quality depends on how much the head resembles the template.
     """
     nearest = torch.cdist(field.template_landmarks.expand(len(points), -1, -1), points).argmin(2)
     return points.gather(1, nearest.unsqueeze(-1).expand(-1, -1, 3))

@@ -1,4 +1,4 @@
-"""Fitted codes on disk: FITS/fits.json and FITS/codes.safetensors, both or nothing."""
+"""Fitted codes on disk: FITS/fits.json and FITS/codes.safetensors, written together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FORMAT = "facegraft fits"
 
 
 def item_columns(parts: Parts) -> tuple[str, ...]:
-    """What is kept of an item's row of the index."""
+    """Columns that are kept of an item's index row."""
     return ("key", "subject", "expression", "split", *parts.head_columns, "origin")
 
 
@@ -36,8 +36,8 @@ def item_columns(parts: Parts) -> tuple[str, ...]:
 class Fits:
     """Fitted heads and the model that their codes belong to.
 
-    items: rows of the index (key, subject, expression, …) with error_mm; codes: name → [I,dim]; alignment f64 [I,4,4]: from the
-    coordinates that were given to the model's unit coordinates.
+    items: rows of the index (key, subject, expression, …) with error_mm; codes: [I,dim] by name; alignment f64 [I,4,4]: from the
+    input's coordinates to the model's unit coordinates.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Fits:
         return {name: code[index : index + 1] for name, code in self.codes.items() if not (name == "exp" and neutral)}
 
     def index(self, key: str) -> int:
-        """Place of an item. Raises ModelError for a key that was not fitted."""
+        """Index of an item. Raises ModelError for a key that was not fitted."""
         keys = [item["key"] for item in self.items]
         if key not in keys:
             raise ModelError(
@@ -79,7 +79,7 @@ def save_fits(
     samples: Location | None = None,
     alignment: Tensor | None = None,
 ) -> None:
-    """Write a folder of fits. Raises ModelError when it exists already with other contents than fits."""
+    """Write a folder of fits. Raises ModelError when the folder exists with contents other than fits."""
     if path.exists() and any(path.iterdir()) and not (path / FITS_FILE).exists():
         raise ModelError(f"{path} is not empty and holds no fits; choose another folder")
     path.mkdir(parents=True, exist_ok=True)
@@ -111,9 +111,9 @@ def save_fits(
 def load_fits(
     path: str | os.PathLike[str], device: str | torch.device = "cpu", run: str | os.PathLike[str] | None = None
 ) -> Fits:
-    """Read fits and the very checkpoint they were made with. run: where the run is now, if it was moved.
+    """Read fits and the exact checkpoint they were made with. run: the run's present folder, if it was moved.
 
-    Raises ModelError for a folder without fits, changed files, or a run whose checkpoint has gone.
+    Raises ModelError for a folder without fits, changed files, or a run whose checkpoint is missing.
     """
     path = Path(path)
     try:
@@ -124,7 +124,7 @@ def load_fits(
             f"{path} holds no fits: {error}; make them with facegraft model fit RUN SAMPLES -o {path}"
         ) from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ModelError(f"{path / FITS_FILE} is no file of fits")
+        raise ModelError(f"{path / FITS_FILE} is not a file of fits")
     if hashlib.sha256(data).hexdigest() != document["codes_sha256"]:
         raise ModelError(f"{path / CODES_FILE} was changed or damaged; fit again")
     folder = Path(run or document["run"])
@@ -132,7 +132,7 @@ def load_fits(
     found = identity(checkpoint)
     if found is None:
         raise ModelError(
-            f"{path} was made with checkpoint {checkpoint}, which is not there; name the run's folder with --run, or fit again with the latest checkpoint"
+            f"{path} was made with checkpoint {checkpoint}, which is missing; name the run's folder with --run, or fit again with the latest checkpoint"
         )
     if found != document["checkpoint_sha256"]:
         raise ModelError(f"{checkpoint} is not the checkpoint that {path} was made with; fit again")

@@ -1,4 +1,4 @@
-"""Fitting a mesh or a partial point cloud from anywhere: into the model's frame first, then codes and pose together."""
+"""Fitting a mesh or a partial point cloud from a file: first align it to the model's frame, then fit codes and pose together."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ POSE_RATE = 0.1
 
 @dataclass(frozen=True)
 class Scan:
-    """Points of a scan in mm, f32 [n,3], normals f32 [n,3] (0 where unknown), given landmarks by iBUG index."""
+    """A scan: points in mm, f32 [n,3], normals f32 [n,3] (0 where unknown), and the given landmarks by iBUG index."""
 
     points: Tensor
     normals: Tensor
@@ -49,7 +49,7 @@ class Scan:
 def read_scan(
     path: str | os.PathLike[str], unit_mm: float, landmarks: str | os.PathLike[str] | None, seed: int
 ) -> Scan:
-    """A mesh (sampled evenly over its area) or a point cloud. unit_mm: millimetres per unit of the file.
+    """Read a mesh (sampled evenly over its area) or a point cloud. unit_mm: millimetres per unit of the file.
 
     landmarks: JSON object iBUG index → [x, y, z], or a list of 68 points, in the file's unit.
     Raises MeshError for a file that cannot be read, ModelError for a mesh without area or too few points.
@@ -60,7 +60,7 @@ def read_scan(
         try:
             drawn = sample_surface(cloud.points, cloud.faces, SURFACE_SAMPLES, rng)
         except SamplingError as error:
-            raise ModelError(f"{path}: {error}; export the mesh again, or give its points alone") from error
+            raise ModelError(f"{path}: {error}; export the mesh again, or give only its points") from error
         points, normals = drawn.points, drawn.normals
     else:
         points, normals = _cloud_samples(cloud, rng)
@@ -85,14 +85,14 @@ def fit_scan(
 ) -> tuple[FittedCodes, Tensor]:
     """Codes of a scan, and the map f64 [4,4] from its millimetres to the model's unit coordinates.
 
-    align: none (the scan is in the model's frame, in mm about the unit ball's centre), rigid or similarity: first to the template, by the
-    given landmarks where there are three or more, else by trimmed ICP (Chetverikov et al. 2002) from three starting turns; then the pose
-    moves along with the codes.
+    align: none (the scan is in the model's frame, in mm about the unit ball's centre), rigid or similarity: it is first aligned to the
+    template, by the given landmarks if there are at least three, else by trimmed ICP (Chetverikov et al. 2002) from three initial
+    rotations; then the pose is optimised together with the codes.
     Raises ModelError for landmarks=given without landmarks.
     """
     if landmarks != "none" and not field.has_warp:
         raise ModelError(
-            f"landmarks={landmarks}: method {field.config.model.method} has no map to a template that landmarks could be drawn along"
+            f"landmarks={landmarks}: method {field.config.model.method} has no map to a template, so landmarks cannot be used"
         )
     if landmarks == "given" and not scan.landmarks:
         raise ModelError("landmarks=given: no landmarks were given; name their file with --landmark-file")
@@ -119,7 +119,7 @@ def fit_scan(
 
 
 class Pose(nn.Module):
-    """A map of points that starts at a given one and may turn, move and (similarity) grow from there."""
+    """A trainable map of points: a given start map, followed by a rotation, a shift and (similarity) a scale."""
 
     start: Tensor
 
@@ -130,7 +130,7 @@ class Pose(nn.Module):
         self.grow = nn.Parameter(torch.zeros(()), requires_grad=align == "similarity")
 
     def rotation(self) -> Tensor:
-        """exp of the turn's cross-product matrix [3,3]."""
+        """The rotation matrix [3,3]: exp of the cross-product matrix of the rotation vector."""
         x, y, z = self.turn.unbind()
         zero = torch.zeros_like(x)
         cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
@@ -157,7 +157,7 @@ def _batches(
     mm_per_unit: float,
     draw: torch.Generator,
 ) -> Callable[[int], Batch]:
-    """Random points of the scan; where normals are known, also points beside the surface, whose distance is the offset."""
+    """Random points of the scan; where normals are known, also points off the surface, whose distance is the offset."""
     scale = mm_per_unit
 
     def batch_of(_: int) -> Batch:
@@ -191,7 +191,7 @@ def _batches(
 
 
 def _known_landmarks(field: Field, scan: Scan, pose: Pose, landmarks: Landmarks) -> tuple[Tensor, Tensor] | None:
-    """Landmarks of the scan in mm [k,3] and where the template has them [k,3]."""
+    """Landmarks of the scan in mm [k,3] and the template's [k,3]."""
     device = field.template_landmarks.device
     if landmarks == "none":
         return None
@@ -233,7 +233,7 @@ def _initial_pose(field: Field, scan: Scan, scale: NDArray[np.float64], similari
 def _turned_to_front(
     points: NDArray[np.float64], template: NDArray[np.float64], turn_deg: float
 ) -> NDArray[np.float64]:
-    """Map [4,4] that turns points [n,3] about the vertical and lays them on the template's foremost part: a face lies in front."""
+    """Map [4,4] that turns points [n,3] about the vertical and moves them to the front of the template, where the face is."""
     angle = np.radians(turn_deg)
     pose = np.eye(4)
     pose[:3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
@@ -243,7 +243,7 @@ def _turned_to_front(
 
 
 def _nearest_of(template: NDArray[np.float64]) -> NearestOf:
-    """Nearest points by brute force: a template has a few thousand, and fitting needs no scipy."""
+    """Nearest points by brute force: a template has a few thousand points, and fitting then needs no scipy."""
     target = torch.from_numpy(template)
 
     def nearest(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

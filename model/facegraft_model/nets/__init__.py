@@ -1,1 +1,1 @@
-"""The pieces of a net: sine networks, hyper-networks, blended landmark fields, windows, landmark generators."""
+"""Components of a net: sine networks, hyper-networks, blended landmark fields, windows, landmark generators."""

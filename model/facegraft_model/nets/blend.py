@@ -1,4 +1,4 @@
-"""How the fields around K landmarks are blended: a softmax of a small network of the position (ImFace's fusion net)."""
+"""Blend weights of the fields around K landmarks: a softmax of a small network of the position (ImFace's fusion net)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EPS = 1e-5
 
 
 class BlendTrace(NamedTuple):
-    """What the adjoint needs: blend weights [B,N,K], and normalised values and scales of the three LayerNorms."""
+    """Values that the adjoint needs: blend weights [B,N,K], and normalised values and scales of the three LayerNorms."""
 
     weights: Tensor
     normalised: list[Tensor]
@@ -28,7 +28,7 @@ class BlendTrace(NamedTuple):
 class BlendNet(nn.Module):
     """x [B,N,3] → blend weights [B,N,K]: 3-w-w-K, LayerNorm and LeakyReLU twice, LayerNorm before the softmax.
 
-    It depends on the position alone, not on any code, as in ImFace.
+    As in ImFace, it depends only on the position, not on any code.
     """
 
     def __init__(self, width: int, landmarks: int) -> None:

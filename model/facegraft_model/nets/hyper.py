@@ -1,4 +1,4 @@
-"""Hyper-networks: from a latent code to the weights of a mini-net."""
+"""Hyper-networks: they map a latent code to the weights of a mini-net."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class PlainSiren(nn.Module):
 class HyperNet(nn.Module):
     """z [B,d] → weights of a sine network of five linear layers, per layer [B,out,in] and [B,out].
 
-    One ReLU MLP (d-h-h-numel) a tensor, whose trunks run as two batched products. What the MLP predicts:
+    There is one ReLU MLP (d-h-h-numel) per tensor; the MLPs' hidden layers run as two batched products. The MLP predicts,
     full: the tensor itself; low-rank: factors U [out,r], V [r,in] of a change of a shared matrix, the rows of V scaled to unit
     length; film: a factor and a shift per output, (1 + s) * W, as FiLM does. Biases are always predicted as changes of shared ones.
-    The shared tensors start as a SIREN, the predicted changes near zero, the last layer at zero: no deformation at first.
+    The shared tensors start as a SIREN, the predicted changes near zero and the last layer at zero: no deformation at first.
     """
 
     def __init__(self, config: ModelConfig, code_dim: int, shapes: list[tuple[int, int]]) -> None:
@@ -89,7 +89,7 @@ class HyperNet(nn.Module):
                 weight = base * (1 + change).unsqueeze(2)
             else:
                 left, right = change[:, : out * self.rank], change[:, out * self.rank :]
-                # With both factors free, the two chase each other: single heads got weights a hundred times the shared ones'.
+                # With both factors free, their scales diverge: single heads got weights a hundred times the shared ones'.
                 directions = nn.functional.normalize(right.reshape(-1, self.rank, fan_in), dim=2)
                 weight = base + torch.bmm(left.reshape(-1, out, self.rank), directions)
             weights.append((weight, bias))

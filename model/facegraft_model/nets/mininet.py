@@ -11,7 +11,7 @@ from facegraft_model.nets.siren import EXACT, Matmul, Weights, siren_adjoint, si
 
 
 class NetTrace(NamedTuple):
-    """Output [B,N,o] of a mini-net, and what its adjoint needs: the fields [B,N,K,o], phases, and the blend."""
+    """Output [B,N,o] of a mini-net, and the values that its adjoint needs: the fields [B,N,K,o], phases, and the blend."""
 
     out: Tensor
     fields: Tensor
@@ -28,8 +28,8 @@ class NetTrace(NamedTuple):
 class MiniNet(nn.Module):
     """f(x) = sum_k w_k(x) f_k(x - l_1, …, x - l_K) (Eq. 7 of Gu and Pears 2024; Zheng et al. 2022).
 
-    The weights of the sine network come from outside, folded onto x and scaled by
-    the frequency (`siren.fold_landmarks`, `siren.scale_frequency`).
+    The weights of the sine network are an argument; they are already folded onto x and scaled by the frequency
+    (`siren.fold_landmarks`, `siren.scale_frequency`).
     """
 
     def __init__(self, blend_width: int, landmarks: int, outputs: int) -> None:

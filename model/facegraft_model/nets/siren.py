@@ -1,6 +1,6 @@
 """A sine network whose weights may differ from item to item, and the explicit derivative of a scalar of its output.
 
-Everything is a pure function of (x, weights): a fused kernel can take its place behind the same tests.
+Everything is a pure function of (x, weights), so a fused kernel could replace it and be tested in the same way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Weights = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Matmul:
-    """How hidden layers are multiplied: the operands may be rounded to 16 bits, sums and phases stay in float32."""
+    """Precision of the products in hidden layers: the operands may be rounded to 16 bits; sums and phases stay in float32."""
 
     half: bool = False
 
@@ -29,9 +29,9 @@ EXACT = Matmul()
 
 
 def cotangent_scale(grad: Tensor) -> float:
-    """A power of two that brings the cotangent [B,N,out] of a mean over B N points into the range of float16.
+    """A power of two that scales the cotangent [B,N,out] of a mean over B N points to the range of float16.
 
-    Unscaled it would underflow for the 10^5..10^6 points of a training step; a fixed scale would overflow for a few hundred.
+    Unscaled it would underflow for the 10^5..10^6 points of a training step; a fixed scale would overflow for a few hundred points.
     """
     rows = grad.shape[0] * grad.shape[1]
     return 2.0 ** max(rows.bit_length() - 8, 0)
@@ -57,7 +57,7 @@ class _HalfProduct(torch.autograd.Function):
 def _product16(a: Tensor, b: Tensor) -> Tensor:
     if a.device.type == "cuda":
         return torch.bmm(a, b, out_dtype=torch.float32)
-    return torch.bmm(a.float(), b.float())  # a CPU has no such product: the same rounding, the same sums
+    return torch.bmm(a.float(), b.float())  # the CPU lacks this product: emulate it with the same rounding and sums
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor, matmul: Matmul = EXACT) -> Tensor:
@@ -81,7 +81,7 @@ def affine_adjoint(g: Tensor, weight: Tensor, matmul: Matmul = EXACT) -> Tensor:
 
 
 def scale_frequency(weights: Weights, omega: float) -> Weights:
-    """sin(omega (W h + b)) = sin((omega W) h + omega b): the factor goes into the few weights, not onto every point."""
+    """sin(omega (W h + b)) = sin((omega W) h + omega b): it is cheaper to scale the few weights than every point."""
     return [(omega * weight, omega * bias) for weight, bias in weights[:-1]] + [weights[-1]]
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from facegraft_model.errors import ModelError
 
 LEAST_DEPTH = 1 / 8
-"""Least semi-axis of the ellipsoid around a part, as a share of the largest distance of its points from their mean."""
+"""Smallest semi-axis of the ellipsoid around a part, as a share of the largest distance of its points from their mean."""
 
 TOLERANCE = 1e-3
-"""When the enclosing ellipsoid is near enough to the least one: a point leaves it by less than this share of its squared radius."""
+"""Convergence of the smallest enclosing ellipsoid: points lie outside it by less than this share of its squared radius."""
 
 
 class WindowTrace(NamedTuple):
@@ -38,11 +38,11 @@ def part_window(x: Tensor, centre: Tensor, metric: Tensor, inner: float, outer: 
 
 
 def part_ellipsoid(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The ellipsoid of least volume that holds all the points, and has some depth: centre [3], metric [3,3] (r = 1 on it).
+    """The ellipsoid of least volume that contains all the points and has a minimum depth: centre [3], metric [3,3] (r = 1 on it).
 
     points [n,3]. Raises ModelError for fewer than 4, and for points that are all in one place.
     By Khachiyan's algorithm (M. J. Todd and E. A. Yildirim, "On Khachiyan's algorithm for the computation of minimum-volume enclosing
-    ellipsoids", Discrete Applied Mathematics 155, 2007): the weight of the point that the ellipsoid leaves out the most rises.
+    ellipsoids", Discrete Applied Mathematics 155, 2007): each step raises the weight of the point farthest outside the ellipsoid.
     """
     if len(points) < 4 or bool((points == points[0]).all()):
         raise ModelError(
@@ -52,7 +52,7 @@ def part_ellipsoid(points: Tensor) -> tuple[Tensor, Tensor]:
     points = points.double()
     mean = points.mean(0)
     axes = torch.linalg.svd(points - mean, full_matrices=False).Vh
-    # A part can be as thin as a shell, which another head's part leaves at once: poles keep its ellipsoid from being a disc.
+    # A part can be a thin shell, outside of which most of another head's part would lie: added poles give the ellipsoid depth.
     depth = LEAST_DEPTH * torch.linalg.vector_norm(points - mean, dim=1).max()
     points = torch.cat([points, mean + depth * axes, mean - depth * axes])
     lifted = torch.cat([points, points.new_ones(len(points), 1)], 1)

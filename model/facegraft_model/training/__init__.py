@@ -1,1 +1,1 @@
-"""The training loop and what it leaves on disk: checkpoints, logs, validation."""
+"""The training loop, with its checkpoints, logs and validation."""

@@ -1,4 +1,4 @@
-"""How fast training goes."""
+"""Measure the speed of training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Rates(NamedTuple):
-    """What the steps since the last `Meter.restart` took, on average."""
+    """Average times of the steps since the last `Meter.restart`."""
 
     items_per_s: float
     points_per_s: float
@@ -25,12 +25,12 @@ class Meter:
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """Begin anew, at a finished step: what has been done in between, such as validating, is no part of the steps."""
+        """Restart at a finished step, so that work between steps, such as validation, is not counted."""
         self._waited, self._since, self._first = 0.0, time.perf_counter(), step
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """What is done within counts as waiting for data."""
+        """A context whose time counts as waiting for data."""
         began = time.perf_counter()
         yield
         self._waited += time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""Several processes, one a GPU, as torchrun starts them."""
+"""Several processes, one per GPU, as started by torchrun."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from facegraft_model.devices import choose_device
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together. device: its own."""
+    """This process among those that train together. device: that of this process."""
 
     rank: int
     world: int

@@ -1,4 +1,4 @@
-"""How exactly matrix products are carried out."""
+"""Precision of matrix products."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from facegraft_model.config import TrainConfig
 
 @contextmanager
 def precision(train: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Precision of matrix products for the time of the training."""
+    """Set the precision of matrix products during training."""
     wanted = train.precision
     if wanted == "auto":
         wanted = "tf32" if device.type == "cuda" else "fp32"

@@ -1,4 +1,4 @@
-"""How far training is: a bar that redraws itself on a terminal, a plain line now and then elsewhere."""
+"""Progress of training: a bar on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BAR_WIDTH = 24
 class ProgressLine:
     """One line on `stream` about a run of `total` steps: bar, step, loss, rates, time left.
 
-    The time left is judged by the wall clock since the first update, so that saving and validation count and a compilation
+    The time left is estimated from the wall clock since the first update, so that saving and validation count, but compilation
     before the first step does not. now: seconds, for tests.
     """
 
@@ -49,13 +49,13 @@ class ProgressLine:
         self._drawn = True
 
     def note(self, text: str) -> None:
-        """A line of its own above the bar."""
+        """Print a line above the bar."""
         if self._drawn:
             self.stream.write("\r\x1b[K")
         print(text, file=self.stream, flush=True)
 
     def close(self) -> None:
-        """Leave the bar as it is and go to the next line."""
+        """Leave the bar and move to the next line."""
         if self._drawn:
             print(file=self.stream, flush=True)
         self._drawn = False

@@ -1,4 +1,4 @@
-"""The folder of a run: who may write to it, and what has to be the same when training goes on there."""
+"""The folder of a run: its lock, and the settings that must be the same when training resumes."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ FREE_TO_CHANGE = {
     },
     "fit": {item.name for item in fields(FitConfig)},
 }
-"""Settings that may differ when a run is resumed: they do not change what the next step computes."""
+"""Settings that may differ when a run is resumed: they do not change the result of the next step."""
 
 
 def describe_run(config: Config, seed: int, fingerprint: str) -> dict[str, Any]:
-    """What RUN/config.json says. fingerprint: of the samples."""
+    """The content of RUN/config.json. fingerprint: of the samples."""
     return {"config": config.to_json(), "seed": seed, "fingerprint": fingerprint}
 
 
 def claim(run: Path, document: Mapping[str, Any], *, write: bool) -> None:
-    """Write RUN/config.json, or find that the checkpoints there are of the same run. document: of `describe_run`.
+    """Write RUN/config.json, or check that existing checkpoints are of the same run. document: of `describe_run`.
 
     write: whether this process writes. Raises ModelError when the folder holds a run of another configuration, seed or dataset.
     """
     path = run / CONFIG_FILE
-    if latest(run) is None:  # nothing was learnt yet, so nothing can be at odds with it
+    if latest(run) is None:  # no checkpoint yet, so nothing can contradict it
         if write:
             write_json_atomic(path, document)
         return
@@ -57,7 +57,7 @@ def claim(run: Path, document: Mapping[str, Any], *, write: bool) -> None:
         if group == "preset":
             continue
         free = FREE_TO_CHANGE.get(group, set())
-        if now["train"]["schedule"] == "cosine":  # its rate at every step depends on how many there are
+        if now["train"]["schedule"] == "cosine":  # the learning rate at every step depends on the number of steps
             free = free - {"steps"}
         differing += [
             f"{group}.{name} ({then[group][name]!r} before, {value!r} now)"
@@ -71,7 +71,7 @@ def claim(run: Path, document: Mapping[str, Any], *, write: bool) -> None:
 
 
 def read_run_config(run: Path) -> Mapping[str, Any]:
-    """RUN/config.json: configuration, seed and fingerprint of the data. Raises ModelError when it is none."""
+    """RUN/config.json: configuration, seed and fingerprint of the data. Raises ModelError when the file is not valid."""
     try:
         document = json.loads((run / CONFIG_FILE).read_bytes())
     except (OSError, ValueError) as error:
@@ -79,13 +79,14 @@ def read_run_config(run: Path) -> Mapping[str, Any]:
             f"{run / CONFIG_FILE} cannot be read: {error}; is this the folder of a training run?"
         ) from error
     if not isinstance(document, dict) or not {"config", "seed", "fingerprint"} <= set(document):
-        raise ModelError(f"{run / CONFIG_FILE} is no configuration of a training run")
+        raise ModelError(f"{run / CONFIG_FILE} is not a configuration of a training run")
     return document
 
 
 @contextmanager
 def locked(run: Path, *, wanted: bool = True) -> Iterator[None]:
-    """One training at a time in a folder; not `wanted` by processes that do not write. Raises ModelError when another holds it."""
+    """Lock the folder, so that only one training uses it; only processes that write take the lock (`wanted`). Raises ModelError
+    when another process has it."""
     if not wanted:
         yield
         return

@@ -1,8 +1,8 @@
 """The log of a training run: metrics.jsonl always, TensorBoard when it is installed, a progress line on stderr.
 
-metrics.jsonl holds one JSON object a line: "step", then what was measured (loss, each of its terms, points_per_s, data_wait_ms, …); records
-of the validation set have "split": "validation". A value that is not finite is written as null. A line is written by one system call, so
-a killed process leaves at most the beginning of its last line, without a newline; readers take no notice of that.
+metrics.jsonl has one JSON object per line: "step", then the measured values (loss, each of its terms, points_per_s, data_wait_ms, …);
+records of the validation set have "split": "validation". A value that is not finite is written as null. A line is written by one
+system call, so a killed process leaves at most an incomplete last line, without a newline; readers ignore it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class LogError(ModelError):
 class RunLog:
     """Writes the log of a run; on ranks above 0 it does nothing. Use it in a `with`, or close it.
 
-    run: its folder, made if need be. total_steps: for the progress line. resume_step: finished steps of the checkpoint that training
-    goes on from: records of later steps are dropped (they will come again), so that every curve goes on without repeats.
+    run: its folder, created if missing. total_steps: for the progress line. resume_step: finished steps of the checkpoint from which
+    training resumes: records of later steps are dropped (they will be written again), so that curves have no repeats.
     tensorboard, progress: whether to write event files and to show progress.
-    Raises LogError when the log is damaged or the disk refuses.
+    Raises LogError when the log is damaged or cannot be written.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class RunLog:
             self._line = ProgressLine(total_steps, sys.stderr)
         dropped = truncate_metrics(run, resume_step)
         if dropped:
-            self.note(f"{self.path}: dropped {dropped} lines after step {resume_step}, from which training goes on")
+            self.note(f"{self.path}: dropped {dropped} lines after step {resume_step}, from which training resumes")
         try:
             atomic.make_folder(Path(run))
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -73,7 +73,7 @@ class RunLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.note(f"tensorboard is not installed (pip install tensorboard): the curves are in {METRICS_FILE} only")
+            self.note(f"tensorboard is not installed (pip install tensorboard): the curves are only in {METRICS_FILE}")
             return
         # TensorBoard hides the events of earlier writers from purge_step on.
         self._events = SummaryWriter(str(folder), purge_step=resume_step + 1)
@@ -103,12 +103,12 @@ class RunLog:
             self._line.update(step, items_per_s, loss, points_per_s)
 
     def note(self, text: str) -> None:
-        """A line on stderr that does not tear the progress bar."""
+        """Print a line on stderr without damaging the progress bar."""
         if self._line is not None:
             self._line.note(text)
 
     def sync(self) -> None:
-        """Put what was logged on the disk; call it before a checkpoint, so that no step before the checkpoint is without its record."""
+        """Flush the log to the disk; call it before a checkpoint, so that all steps before the checkpoint have their record."""
         if self._descriptor is not None:
             os.fsync(self._descriptor)
         if self._events is not None:
@@ -135,7 +135,7 @@ class RunLog:
 
 
 def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a run in the order of writing; none when it has no log. A line that is still being written is left out.
+    """The records of a run in the order of writing; empty when it has no log. A line that is still being written is left out.
 
     Raises LogError with the number of a line that is not a record.
     """
@@ -144,9 +144,9 @@ def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def truncate_metrics(run: str | os.PathLike[str], step: int) -> int:
-    """Drop the records of steps after `step` and a last line without its end; returns how many lines went.
+    """Drop the records of steps after `step` and an incomplete last line; returns the number of dropped lines.
 
-    The file is replaced as a whole or stays as it was. Raises LogError for a damaged line.
+    The file is replaced atomically. Raises LogError for a damaged line.
     """
     path = Path(run) / METRICS_FILE
     lines = _lines(path)
@@ -181,7 +181,7 @@ def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _plain(name: str, value: Any) -> int | float | str | None:
-    """A value as JSON has it; numpy and torch scalars by their item()."""
+    """A value for JSON; numpy and torch scalars by their item()."""
     if isinstance(value, np.generic | np.ndarray | torch.Tensor) and math.prod(value.shape) == 1:
         value = value.item()
     if value is None or isinstance(value, bool | int | str):

@@ -1,4 +1,4 @@
-"""Learning rates: of which parameters, and at which step."""
+"""Learning rates by parameter and by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run starts from: batches of the samples, and a fresh model of what they say."""
+"""Set up a run: batches of the samples, and a new model for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def open_source(
     rank: int = 0,
     world: int = 1,
 ) -> BatchSource:
-    """Batches of the training subjects' items, as a configuration wants them. Raises DataError where the samples do not suffice."""
+    """Batches of the training subjects' items by the configuration. Raises DataError where the samples are not sufficient."""
     return BatchSource(
         samples,
         items=data.items,
@@ -42,17 +42,17 @@ def open_source(
 
 
 def template_facts(source: BatchSource) -> TemplateFacts:
-    """The template that the items of a source end in. Raises ModelError where they have none."""
+    """The template at the last stage of a source's items. Raises ModelError where the items have none."""
     if source.stage_template is None or source.landmarks_template is None or source.stage_parts is None:
         raise ModelError(
-            f"{source.store.path} holds no template morph, which the models learn their template from; sample surfaces that were "
+            f"{source.store.path} holds no template morph, from which the models learn their template; sample surfaces that were "
             "cleaned from composites and heads together (facegraft clean COMPOSITES HEADS -o SURFACES)"
         )
     return TemplateFacts(source.landmarks_template.cpu(), source.stage_template.cpu(), source.stage_parts.cpu())
 
 
 def data_facts(source: BatchSource) -> dict[str, Any]:
-    """What a checkpoint says of the data that a model learnt from."""
+    """The description of the training data in a checkpoint."""
     return {
         "samples": str(source.store.path.resolve()),
         "fingerprint": source.fingerprint,

@@ -1,4 +1,4 @@
-"""Ending a run from outside."""
+"""Stop a run by a signal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class StopSignals:
     def __enter__(self) -> Self:
         try:
             self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not the main thread: whoever started the thread handles signals
+        except ValueError:  # not the main thread: only that one can handle signals
             self._before = {}
         return self
 

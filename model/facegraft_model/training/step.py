@@ -1,4 +1,4 @@
-"""One step of training: a batch becomes a loss, its gradient, and a step of the optimiser."""
+"""One step of training: the loss of a batch, its gradient, and a step of the optimiser."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StepResult(NamedTuple):
 
 
 def step_module(field: Field, train: TrainConfig, processes: Processes) -> nn.Module:
-    """The step of a field, compiled where the configuration asks for it, and one for all processes where there are several."""
+    """The loss module of a field, compiled if the configuration says so, and wrapped in DDP if there are several processes."""
     step, device = TrainingStep(field), processes.device
     if train.compile == "on" or (train.compile == "auto" and device.type == "cuda"):
         step.compile(fullgraph=True, dynamic=False)
@@ -49,9 +49,9 @@ def step_module(field: Field, train: TrainConfig, processes: Processes) -> nn.Mo
 def optimise(
     module: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch, epoch: Tensor, train: TrainConfig
 ) -> StepResult:
-    """One step of the optimiser. module: of `step_module`; epoch: how many epochs have gone by, a scalar.
+    """One step of the optimiser. module: of `step_module`; epoch: number of epochs so far, a scalar.
 
-    The batch goes through in `accumulate` equal parts, whose gradients add up to that of the batch.
+    The batch is processed in `accumulate` equal parts, whose gradients add up to that of the batch.
     """
     optimiser.zero_grad(set_to_none=True)
     terms: Terms = {}
@@ -59,7 +59,7 @@ def optimise(
     parts = split_batch(batch, train.accumulate)
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
-        # Processes exchange gradients once a step: with the last part, when each has all of its own.
+        # Processes exchange gradients once per step: with the last part, when each has accumulated its own.
         quiet = module.no_sync() if isinstance(module, DistributedDataParallel) and not last else nullcontext()
         with quiet:
             part_loss, part_terms = module(part, epoch)
@@ -72,7 +72,7 @@ def optimise(
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
-    """A batch as equal parts of its items. Raises ModelError when they do not come out equal."""
+    """A batch split into equal parts of its items. Raises ModelError when it cannot be split equally."""
     if parts == 1:
         return [batch]
     count = len(batch["item"])

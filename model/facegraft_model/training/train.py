@@ -43,8 +43,8 @@ def train(
     """Train a model on the training subjects of a dataset of samples; the same call resumes. Returns the last checkpoint.
 
     Writes RUN/config.json, RUN/checkpoints/…, RUN/metrics.jsonl and RUN/tensorboard/.
-    Raises ModelError for samples that cannot be trained on, a run of another configuration or of other data, a loss that is no longer
-    a number, and memory that does not suffice.
+    Raises ModelError for samples that cannot be used, a run of another configuration or of other data, a loss that is not finite, and
+    insufficient memory.
     """
     config = config.checked()
     data = config.data
@@ -63,7 +63,7 @@ def train(
 
 
 class _Run:
-    """One process's share of a training run: what it has when a step begins, and how it is kept."""
+    """One process's share of a training run: its state, and saving it."""
 
     def __init__(
         self, samples: Location, run: Path, config: Config, processes: Processes, seed: int, progress: bool
@@ -85,7 +85,7 @@ class _Run:
         self.step = self._resume()
 
     def _resume(self) -> int:
-        """Take over the run's latest checkpoint, if there is one; the number of finished steps."""
+        """Load the run's latest checkpoint, if there is one; returns the number of finished steps."""
         if checkpoints.latest(self.run) is None:
             return 0
         found = checkpoints.load(self.run)
@@ -99,7 +99,7 @@ class _Run:
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     def train(self) -> Path:
-        """Go on to the last step, or until a signal asks to stop. Returns the latest checkpoint."""
+        """Train to the last step, or until a signal. Returns the latest checkpoint."""
         with self.source:
             if self.step >= self.total:
                 found = checkpoints.latest(self.run)
@@ -116,17 +116,17 @@ class _Run:
         saved, path = time.monotonic(), self.run
         while self.step < self.total:
             # A step is a pure function of the weights, the optimiser and its number: the batch, the rate and the
-            # random numbers all derive from that, so a run that was stopped goes on as if it had not been.
+            # random numbers all derive from these, so a resumed run continues as if it had not been stopped.
             self._set_learning_rate()
             with meter.waiting():
                 batch = self.source.batch(self.step)
-            torch.manual_seed(derived_seed(self.seed, "step", self.step, processes.rank))  # dropout, where a method has it
+            torch.manual_seed(derived_seed(self.seed, "step", self.step, processes.rank))  # for methods with dropout
             epoch = torch.tensor(self.step / self.source.steps_per_epoch, device=processes.device)
             result = optimise(module, self.optimiser, batch, epoch, train)
             self.step += 1
             done = self.step == self.total
 
-            # Reading the loss waits for the device, so that is not done at every step.
+            # Reading the loss waits for the device, so it is not read at every step.
             if self.step % train.log_every == 0 or done:
                 self._record(log, result, meter)
                 meter.restart(self.step)
@@ -139,15 +139,15 @@ class _Run:
             late = time.monotonic() - saved > 60 * train.checkpoint_minutes
             asked = bool(processes.agreed(float(stop.asked)))
             if processes.agreed(float(done or late)) or asked:
-                log.sync()  # no step before a checkpoint may be without its record
+                log.sync()  # every step before a checkpoint must have its record
                 path = self._save() or self.run
                 saved = time.monotonic()
             if asked:
-                log.note(f"stopped at step {self.step} of {self.total}; the same command goes on from there")
+                log.note(f"stopped at step {self.step} of {self.total}; run the same command again to continue")
                 break
         return path
 
-    # -- what the loop does by the way --------------------------------------------------------------------------------
+    # -- saving, logging and validation -------------------------------------------------------------------------------
 
     def _log(self) -> RunLog:
         rank = self.processes.rank
@@ -161,7 +161,7 @@ class _Run:
             group["lr"] = lr * factor
 
     def _record(self, log: RunLog, result: StepResult, meter: Meter) -> None:
-        """Log a step: loss and terms over all processes. Raises ModelError when the loss is no longer a number."""
+        """Log a step: loss and terms over all processes. Raises ModelError when the loss is not finite."""
         values = self.processes.mean(torch.stack([result.loss, *result.terms.values()])).tolist()
         if not math.isfinite(values[0]):
             raise ModelError(

@@ -1,4 +1,4 @@
-"""Validation while training: codes of held-out heads are fitted briefly, and what is left of the error is logged."""
+"""Validation during training: codes of held-out heads are fitted briefly, and the remaining error is logged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POINTS = 1024
 
 
 class Validation:
-    """Fits the first scans of the test subjects with the weights as they are."""
+    """Fits the first scans of the test subjects with the current weights."""
 
     def __init__(self, samples: Location, config: Config, field: Field, device: torch.device, seed: int) -> None:
         self.samples, self.field, self.seed = samples, field, seed

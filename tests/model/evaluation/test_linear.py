@@ -211,5 +211,5 @@ def test_wrong_input_is_refused(trained: LinearModel, synthetic: Synthetic, tmp_
     with pytest.raises(DataError, match="holds samples"):
         LinearModel.train(samples)
     one = synthetic.write(tmp_path / "one", random_heads(synthetic, 1))
-    with pytest.raises(DataError, match="two at least"):
+    with pytest.raises(DataError, match="at least two"):
         LinearModel.train(one)

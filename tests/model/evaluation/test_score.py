@@ -181,7 +181,7 @@ def test_surfaces_are_found_by_the_run_record_and_must_be_the_recorded_ones(data
     with pytest.raises(TruthError, match=r"surfaces \(other surfaces\)"):
         Truth(samples)
     (samples / "run.json").write_text("{}")
-    with pytest.raises(TruthError, match="does not say what the samples were made from"):
+    with pytest.raises(TruthError, match="does not record what the samples were made from"):
         Truth(samples)
     (samples / "run.json").unlink()
     with pytest.raises(TruthError, match=r"landmarks of .* differ"):
@@ -310,7 +310,7 @@ def test_own_labels_of_the_model_can_be_used(truth: Truth) -> None:
     vertices = grown(1.0)(head)
     result = score_head(head, Reconstruction({"key": "anna_n"}, vertices, head.faces, own), settings)
     assert result.scores["none"]["nose"]["p2s_mm"] == pytest.approx(1.0, rel=0.03)
-    with pytest.raises(ModelError, match="without part labels"):
+    with pytest.raises(ModelError, match="has no part labels"):
         score_head(head, Reconstruction({"key": "anna_n"}, vertices, head.faces), settings)
 
 
