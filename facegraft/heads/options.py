@@ -44,12 +44,21 @@ class ComputedOptions(SourceOptions):
     )
 
 
-class MeshOptions(SourceOptions):
-    """Options of all sources that read mesh files."""
+class MappedOptions(SourceOptions):
+    """Options of everything that takes a region map of one's own."""
 
     region_map: str | None = Field(
         None, description="region map of the meshes: a file, or the name of a shipped topology"
     )
+
+
+class SyntheticOptions(ComputedOptions, MappedOptions):
+    """Options of kind `synthetic`."""
+
+
+class MeshOptions(MappedOptions):
+    """Options of all sources that read mesh files."""
+
     mm_per_unit: float | None = Field(None, gt=0, description="unit of the meshes, where it is not the region map's")
 
 

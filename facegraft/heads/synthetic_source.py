@@ -13,7 +13,7 @@ from facegraft.arrays import Floats
 from facegraft.heads import synthetic
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME, check_names, expression_intensity
-from facegraft.heads.options import ComputedOptions
+from facegraft.heads.options import SyntheticOptions
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import (
     DEFAULT_EXPRESSIONS,
@@ -36,9 +36,9 @@ FAMILY_VERSION = 1
 class SyntheticSource(HeadSource):
     """Subjects s0001, s0002, … of the synthetic family."""
 
-    Options = ComputedOptions
+    Options = SyntheticOptions
 
-    def __init__(self, path: Location | None, options: ComputedOptions, seed: int) -> None:
+    def __init__(self, path: Location | None, options: SyntheticOptions, seed: int) -> None:
         if path is not None:
             raise SourceError(f"{path}: kind synthetic reads no files; leave the folder out")
         self.options, self.seed = options, seed
@@ -46,8 +46,12 @@ class SyntheticSource(HeadSource):
     def plan(self) -> SourcePlan:
         """List the heads, subjects × expressions; raises SourceError for expressions that the family does not have."""
         faces = synthetic.template().faces.astype(np.int32)
-        region_map = load_region_map("synthetic")
+        region_map = load_region_map(self.options.region_map or "synthetic")
         region_map.check_mesh(len(synthetic.template().vertices), faces, "the synthetic family")
+        if region_map.mm_per_unit != 1.0:
+            raise SourceError(
+                f"{self.options.region_map}: its unit is {region_map.mm_per_unit:g} mm, the synthetic family's 1 mm; build it with --mm-per-unit 1"
+            )
         first, count = self.options.first_subject, self.options.subjects or DEFAULT_SUBJECTS
         names = self._expressions()
         heads = [self._head(number, name) for number in range(first, first + count) for name in names]

@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -70,7 +70,7 @@ class Dataset:
     def _open(self) -> None:
         data, self.document = read_document(self.path)
         self.fingerprint = hashlib.sha256(data).hexdigest()
-        self.schema = DatasetSchema.from_json(self.document)
+        self.schema = read_schema(self.path, self.document)
         self._files = {shard["name"]: shard for shard in self.document["shards"]}
         each(self.path, lambda shard: check_shard_file(self.path, shard), self._files.values())
         self._index = read_index(self.path, self.document, self.schema)
@@ -369,6 +369,23 @@ def read_document(folder: Location) -> tuple[bytes, dict[str, Any]]:
                 f"{path} names an attachment outside the folder, or by no plain name: {printable(repr(name))}; {REBUILD}"
             )
     return data, document
+
+
+def read_schema(folder: Location, document: Mapping[str, Any]) -> DatasetSchema:
+    """The schema of a dataset.json. Raises StoreError, naming the file: something is missing or wrong, or its parts
+    are not those, in the order, of the donors in its index."""
+    path = folder / DATASET_FILE
+    try:
+        schema = DatasetSchema.from_json(document)
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}; {REBUILD}") from error
+    wanted = [] if schema.parts is None else list(schema.parts.donor_columns.values())
+    found = [name for name in schema.columns if name in wanted]
+    if found and found != wanted:
+        raise StoreError(
+            f"{path}: its parts ask for the index columns {', '.join(wanted)} in this order, but it has {', '.join(found)}; {REBUILD}"
+        )
+    return schema
 
 
 def read_index(folder: Location, document: dict[str, Any], schema: DatasetSchema) -> pa.Table:

@@ -23,6 +23,7 @@ from facegraft.store.reader import (
     read_attachment,
     read_document,
     read_index,
+    read_schema,
     remote_shard,
 )
 from facegraft.store.remote import AnyPath, Location, RemotePath, place
@@ -43,7 +44,7 @@ def verify_dataset(path: AnyPath) -> list[str]:
     folder = place(path)
     try:
         _, document = read_document(folder)
-        schema = DatasetSchema.from_json(document)
+        schema = read_schema(folder, document)
     except StoreError as error:
         return [str(error)]
     return list(_findings(folder, document, schema))

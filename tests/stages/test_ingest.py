@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from facegraft.engine import EngineOptions, ItemRejected, StageContext, execute
 from facegraft.errors import FacegraftError
 from facegraft.heads.errors import SourceError
+from facegraft.regions.regionmap import RegionMapError, RegionSet, load_region_map
 from facegraft.stages import INGEST
 from facegraft.stages.ingest import IngestParameters, IngestStage, plan_ingest
 from facegraft.stages.parameters import ParameterError
@@ -251,3 +253,19 @@ def test_a_region_map_that_is_not_there(tmp_path):
     (tmp_path / "h").mkdir()
     with pytest.raises(FacegraftError, match=r"none\.json: cannot read the region map"):
         plan_ingest(tmp_path / "h", parameters(kind="meshes", region_map=str(tmp_path / "none.json")), 0)
+
+
+def test_synthetic_heads_take_a_region_map_of_one_s_own(tmp_path) -> None:
+    shipped = load_region_map("synthetic")
+    nose = RegionSet("mine", {"nose": shipped.region_set("eyes").regions["nose"]})
+    replace(shipped, regions={"mine": nose}).save(tmp_path / "mine.json")
+    chosen = {"kind": "synthetic", "subjects": 4, "expressions": 1}
+    own = plan_ingest(None, parameters(**chosen, region_map=str(tmp_path / "mine.json")), 0)
+    usual = plan_ingest(None, parameters(**chosen), 0)
+    assert list(own.region_map["regions"]) == ["mine"] and list(usual.region_map["regions"]) != ["mine"]
+    assert [item.key for item in own.items] == [item.key for item in usual.items]
+    replace(shipped, mm_per_unit=10.0).save(tmp_path / "cm.json")
+    with pytest.raises(SourceError, match=r"cm\.json: its unit is 10 mm, the synthetic family's 1 mm"):
+        plan_ingest(None, parameters(**chosen, region_map=str(tmp_path / "cm.json")), 0)
+    with pytest.raises(RegionMapError, match="the synthetic family: 16324 vertices, but topology ict has 26719"):
+        plan_ingest(None, parameters(**chosen, region_map="ict"), 0)

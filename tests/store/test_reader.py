@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sphere_heads import write_spheres
 
 from facegraft.store import DamagedError, StoreError, UnknownKeyError, open_dataset, reader, shard_name, verify_dataset
 from facegraft.store.document import seal, unseal
@@ -273,3 +274,24 @@ def test_the_json_files_are_plain_json(toy) -> None:
     assert document["counts"] == {"planned": 6, "written": 4, "rejected": 2}
     record = json.loads((toy.folder / "shards" / "00000-of-00002.json").read_bytes())
     assert record["planned"] == ["s0a", "s0b", "s0c"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda parts: parts["parts"].reverse(), "its parts ask for the index columns donor_mouth, donor_eyes, donor_nose in this order"),
+        (lambda parts: parts["parts"][0].update(name="beak"), "its parts ask for .* donor_beak, .* but it has donor_eyes, donor_mouth"),
+        (lambda parts: parts["parts"][1].update(name="nose"), "names part 'nose' twice"),
+        (lambda parts: parts["parts"][0].update(landmarks=[1]), "part 'nose' needs five landmarks"),
+        (lambda parts: parts.clear(), "does not list its parts"),
+    ],
+)
+def test_parts_that_are_not_those_of_the_index_are_refused(tmp_path: Path, change: Callable[[dict], None], message: str) -> None:
+    """Labels follow from the parts' order: in another one they would mean other parts."""
+    folder = write_spheres(tmp_path / "samples")
+    assert open_dataset(folder).parts.names == ("nose", "eyes", "mouth")
+    reseal(folder, lambda document: change(document["parts"]))
+    with pytest.raises(StoreError, match=message) as caught:
+        open_dataset(folder)
+    assert str(caught.value).startswith(f"{folder / 'dataset.json'}: ")
+    assert verify_dataset(folder) == [str(caught.value)]

@@ -70,6 +70,10 @@ def check_donors(ctx: click.Context, donors: Mapping[str, Any], parts: Iterable[
     parts = list(parts)
     own = [option.lstrip("-") for param in ctx.command.get_params(ctx) for option in (*param.opts, *param.secondary_opts)]
     for name in donors:
+        if name in own and name not in parts:
+            raise click.UsageError(
+                f"the parts of this model are {', '.join(parts)}; {name} is none of them, but an option: --{name} KEY", ctx
+            )
         if name not in parts:
             raise click.UsageError(
                 f"the parts of this model are {', '.join(parts)}; {printable(name)!r} is neither a part nor an option"

@@ -53,6 +53,7 @@ def test_parts_may_stand_anywhere_and_be_written_in_all_ways(args: tuple[str, ..
         (("in", "--host", "h", "--donor", "nose"), "'nose' must be PART=KEY"),
         (("in", "--host", "h", "--ear-lfet", "a"), "the parts of this model are nose, ear_left; 'ear_lfet' is neither a part nor an option (did you mean 'ear_left'?)"),
         (("in", "--host", "h", "--lout", "a"), "'lout' is neither a part nor an option (did you mean 'loud'?)"),
+        (("in", "--host", "h", "--donor", "host=a"), "the parts of this model are nose, ear_left; host is none of them, but an option: --host KEY"),
         (("in", "--host", "h", "--Nose", "a"), "No such option '--Nose'."),
         (("in", "-x", "h"), "No such option '-x'."),
     ],
