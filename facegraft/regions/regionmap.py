@@ -87,10 +87,17 @@ class RegionSet:
         return {disk: part for part, region in self.regions.items() for disk in region.disks}
 
     def overlaps(self) -> dict[tuple[str, str], int]:
-        """Pairs of disks that share vertices, loops included, and how many: of such disks one graft would overwrite the other."""
-        vertices = {name: np.concatenate([disk.loop, disk.interior]) for name, disk in self.disks.items()}
-        shared = {(a, b): len(np.intersect1d(vertices[a], vertices[b])) for a, b in combinations(vertices, 2)}
-        return {pair: count for pair, count in shared.items() if count}
+        """Pairs of disks of which one has vertices inside the other, and how many: one graft would overwrite the other.
+
+        Disks that only touch, loop at loop, are not among them: a graft leaves its loop as it is.
+        """
+        found: dict[tuple[str, str], int] = {}
+        for (a, one), (b, other) in combinations(self.disks.items(), 2):
+            shared = np.intersect1d(np.concatenate([one.loop, one.interior]), np.concatenate([other.loop, other.interior]))
+            count = len(np.setdiff1d(shared, np.intersect1d(one.loop, other.loop)))
+            if count:
+                found[a, b] = count
+        return found
 
 
 @dataclass(frozen=True)
