@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -81,10 +80,7 @@ def check_region_map(
             measured = _measure(region_map, shape, skin, regions, name)
             figures[set_name][name] = asdict(measured)
             findings += [f"{set_name}.{name}: {what}" for what in _shortcomings(measured)]
-        for a, b in combinations(regions.disks, 2):
-            shared = np.intersect1d(_vertices(regions.disks[a]), _vertices(regions.disks[b]))
-            if len(shared):
-                findings.append(f"{set_name}: {a} and {b} share {len(shared)} vertices")
+        findings += [f"{set_name}: {a} and {b} share {count} vertices" for (a, b), count in regions.overlaps().items()]
         findings += _check_held(region_map, regions) + _check_kept(region_map, regions)
     return findings, figures
 

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,12 @@ class RegionSet:
     def part_of(self) -> dict[str, str]:
         """The part of each disk."""
         return {disk: part for part, region in self.regions.items() for disk in region.disks}
+
+    def overlaps(self) -> dict[tuple[str, str], int]:
+        """Pairs of disks that share vertices, loops included, and how many: of such disks one graft would overwrite the other."""
+        vertices = {name: np.concatenate([disk.loop, disk.interior]) for name, disk in self.disks.items()}
+        shared = {(a, b): len(np.intersect1d(vertices[a], vertices[b])) for a, b in combinations(vertices, 2)}
+        return {pair: count for pair, count in shared.items() if count}
 
 
 @dataclass(frozen=True)

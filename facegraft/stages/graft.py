@@ -83,7 +83,7 @@ def plan(inputs: Sequence[Location], parameters: GraftParameters, seed: int) -> 
 def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StagePlan:
     """Pair the subjects of each split and plan the composites.
 
-    Raises GraftError for a dataset that is not of kind `heads`, NeutralError for heads without a neutral one, RegionMapError
+    Raises GraftError for a dataset that is not of kind `heads` and disks that overlap, NeutralError for heads without a neutral one, RegionMapError
     for a region set that the topology does not have.
     """
     if heads.kind != "heads" or heads.region_map is None:
@@ -91,6 +91,11 @@ def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StageP
     region_map = RegionMap.from_json(heads.region_map)
     regions = region_map.region_set(parameters.region_set)
     parts = regions.parts
+    for (a, b), count in regions.overlaps().items():
+        raise GraftError(
+            f"region set {regions.name!r} of topology {region_map.name}: disks {a} and {b} share {count} vertices, so one graft would "
+            "overwrite the other; move one of them, and see `facegraft regions check`"
+        )
     neutral = neutral_keys(heads)
     splits: dict[str, list[str]] = {}
     for subject, (_, split) in sorted(neutral.items()):

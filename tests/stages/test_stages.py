@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import igl
@@ -12,8 +13,8 @@ import trimesh
 
 from facegraft.engine import EngineOptions
 from facegraft.geometry.frame import frontal_origin, head_origin
-from facegraft.pipeline import clean, graft, sample
-from facegraft.regions.regionmap import RegionMap
+from facegraft.pipeline import clean, graft, ingest, sample
+from facegraft.regions.regionmap import RegionMap, RegionSet, load_region_map
 from facegraft.stages.clean import CleanError
 from facegraft.stages.graft import GraftError
 from facegraft.stages.sample import SampleError
@@ -238,6 +239,19 @@ def test_a_head_that_leaves_the_ball_is_rejected_with_the_scale_it_needs(small_r
     rows = open_dataset(tmp_path / "s").index.to_pylist()
     assert {row["status"] for row in rows} == {"rejected"}
     assert "larger clean.mm_per_unit" in rows[0]["reason"]
+
+
+def test_a_region_set_whose_disks_overlap_is_not_grafted(tmp_path: Path, sync: EngineOptions) -> None:
+    """Of two such disks one graft would overwrite the other, by the order of their names."""
+    shipped = load_region_map("synthetic")
+    nose = shipped.region_set("eyes").regions["nose"]
+    beak = replace(nose, disks={"beak": nose.disks["nose"]})
+    replace(shipped, regions={"mine": RegionSet("mine", {"nose": nose, "beak": beak})}).save(tmp_path / "mine.json")
+    options = {"kind": "synthetic", "subjects": 4, "expressions": 1, "region_map": str(tmp_path / "mine.json")}
+    ingest(None, tmp_path / "heads", options, options=sync)
+    with pytest.raises(GraftError, match=r"region set 'mine' of topology synthetic: disks beak and nose share \d+ vertices"):
+        graft(tmp_path / "heads", tmp_path / "x", {"region_set": "mine", "donors": 1}, options=sync)
+    assert not (tmp_path / "x").exists()
 
 
 def test_stages_refuse_each_others_inputs(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:
