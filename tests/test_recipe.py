@@ -94,7 +94,7 @@ def test_settings_name_their_stage() -> None:
     with pytest.raises(SettingError, match="name=value"):
         stage_settings("sample", ["surface"])
     recipe = load_recipe(find_recipe("demo"))
-    with pytest.raises(RecipeError, match=r"name the stage too .* sample.near"):
+    with pytest.raises(RecipeError, match=r"name the stage too, .* sample.near"):
         recipe.override(["near=5"])
     with pytest.raises(RecipeError, match="did you mean 'sample'"):
         recipe.override(["sampl.near=5"])

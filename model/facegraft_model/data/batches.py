@@ -111,11 +111,6 @@ class BatchSource:
         require_samples(self.store)
         self.fingerprint = self.store.fingerprint
         self.parts = self.store.parts
-        taken = sorted({*self.store.schema.fields, "stage_part_labels"} & set(self.parts))
-        if taken:
-            raise DataError(
-                f"{self.store.path}: a part is called {taken[0]!r}, a name that batches use for other data; rename it in the region set"
-            )
         self.mm_per_unit = self.store.mm_per_unit
         self.frame = self.store.schema.frame
         self.topology = dict(self.store.schema.topology)
