@@ -55,7 +55,7 @@ class GraftParameters(StageParameters):
     )
     region_set: str = Field(
         DEFAULT_REGION_SET,
-        description="region set of the topology's map, which defines the parts (eyes, goggles, full, or your own)",
+        description="region set of the topology's map, which defines the parts; a wrong name lists those that the map has",
     )
     donors: int = Field(16, ge=0, description="donors for every recipient, besides itself")
     independent: float = Field(
