@@ -8,7 +8,6 @@ Format: parquet-format, thrift compact protocol.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +16,8 @@ import pyarrow.parquet as pq
 _FREE = 1 << 26
 _TIMES = 256
 _CELL = 8
+_ROW_GROUPS, _COLUMNS, _COLUMN_METADATA = 4, 1, 3
+_NUM_VALUES, _COMPRESSED_SIZE, _DATA_PAGE_OFFSET, _DICTIONARY_PAGE_OFFSET = 5, 7, 9, 11
 _BOOL, _LONGEST_VARINT, _DEEPEST = (1, 2), 10, 8
 
 
@@ -36,8 +37,7 @@ def read_flat_table(data: bytes) -> pa.Table:
     if rows != metadata.num_rows or any(group.num_rows < 0 for group in groups):
         raise ValueError("its row groups do not hold the rows that it counts")
     _within(rows * len(schema) * _CELL, budget)
-    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
-    sizes = (size for column in columns for size in _page_sizes(data, column))
+    sizes = (size for column in _column_chunks(data) for size in _page_sizes(data, column))
     total = 0
     for size in sizes:
         total += size
@@ -69,14 +69,31 @@ def _text_bytes(column: pa.ChunkedArray) -> int:
     return total
 
 
-def _page_sizes(data: bytes, column: Any) -> Iterator[int]:
+def _column_chunks(data: bytes) -> list[dict[int, int]]:
+    """The integer fields of every ColumnMetaData in the footer, by number (parquet.thrift). Raises ValueError for another footer.
+
+    pyarrow's own `RowGroupMetaData.column` ends the process where a column's statistics contradict its schema.
+    """
+    stop = len(data) - 8
+    start = stop - int.from_bytes(data[stop : stop + 4], "little")
+    if start < 0:
+        raise ValueError("a footer that is longer than the file")
+    footer = _Thrift(data, start, stop)
+    return [
+        footer.integers()
+        for _ in footer.structs_of(_ROW_GROUPS)
+        for _ in footer.structs_of(_COLUMNS)
+        for _ in footer.struct_at(_COLUMN_METADATA)
+    ]
+
+
+def _page_sizes(data: bytes, column: dict[int, int]) -> Iterator[int]:
     """Uncompressed size of every page of a column chunk. Raises ValueError where there is no page header."""
-    if column.num_values == 0:  # the decoder then reads no page, and an empty table's offsets are not valid
+    if column.get(_NUM_VALUES) == 0:  # the decoder then reads no page, and an empty table's offsets are not valid
         return
-    at = column.data_page_offset
-    if column.has_dictionary_page:
-        at = min(at, column.dictionary_page_offset)
-    stop = at + column.total_compressed_size
+    at = column.get(_DATA_PAGE_OFFSET, -1)
+    at = min(at, column.get(_DICTIONARY_PAGE_OFFSET, at))
+    stop = at + column.get(_COMPRESSED_SIZE, -1)
     if not 0 <= at <= stop <= len(data):
         raise ValueError("a column lies outside the file")
     while at < stop:
@@ -104,6 +121,29 @@ class _Thrift:
             else:
                 self._skip(kind, 0)
         return found
+
+    def structs_of(self, wanted: int) -> Iterator[None]:
+        """Go through the struct: stop at the start of each struct in the list that is its field `wanted`, and skip all other fields.
+
+        Whoever iterates reads that struct, to its end.
+        """
+        for field, kind in self._fields():
+            if field != wanted or kind != 9:
+                self._skip(kind, 0)
+                continue
+            head = self._byte()
+            if head & 15 != 12:
+                raise ValueError("a footer with another list than one of structs")
+            for _ in range(self._varint() if head >> 4 == 15 else head >> 4):
+                yield
+
+    def struct_at(self, wanted: int) -> Iterator[None]:
+        """As `structs_of`, of a field that is a struct itself."""
+        for field, kind in self._fields():
+            if field == wanted and kind == 12:
+                yield
+            else:
+                self._skip(kind, 0)
 
     def _fields(self) -> Iterator[tuple[int, int]]:
         field = 0

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from toy_stages import SCHEMA, toy_plan
 from facegraft.engine.errors import EngineError
 from facegraft.engine.plan import PLAN_FILE, read_plan, read_shard_items, shard_plan, write_plan
 from facegraft.engine.stage import PlannedItem
+from facegraft.store.parquet_limits import _column_chunks, read_flat_table
 
 
 @given(st.permutations(range(13)), st.integers(1, 15))
@@ -82,6 +85,33 @@ def test_a_flipped_byte_is_always_noticed(data: st.DataObject, tmp_path_factory:
         assert "plan.parquet is damaged" in str(error)
     else:
         assert again == sharded or again.sha256() != sharded.sha256()
+
+
+def test_no_flipped_bit_of_the_footer_ends_the_process(tmp_path: Path) -> None:
+    """Statistics that contradict the schema: pyarrow's own access to a column's metadata aborts there."""
+    write_plan(tmp_path, shard_plan(toy_plan(10, 4)))
+    raw = (tmp_path / PLAN_FILE).read_bytes()
+    footer = len(raw) - 8 - int.from_bytes(raw[-8:-4], "little")
+    refused = 0
+    for at in range(footer, footer + 64):
+        for bit in range(8):
+            try:
+                read_flat_table(raw[:at] + bytes([raw[at] ^ (1 << bit)]) + raw[at + 1 :])
+            except (pa.ArrowException, OSError, ValueError):
+                refused += 1
+    assert refused > 100
+
+
+def test_a_footer_is_read_as_pyarrow_reads_it(tmp_path: Path) -> None:
+    write_plan(tmp_path, shard_plan(toy_plan(10, 4)))
+    metadata = pq.read_metadata(tmp_path / PLAN_FILE)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    names = {5: "num_values", 7: "total_compressed_size", 9: "data_page_offset", 11: "dictionary_page_offset"}
+    assert len(columns) > 8
+    assert [{n: c.get(n) for n in names} for c in _column_chunks((tmp_path / PLAN_FILE).read_bytes())] == [
+        {number: getattr(column, name) for number, name in names.items()} for column in columns
+    ]
 
 
 def test_a_missing_plan_says_what_to_do(tmp_path: Path) -> None:
