@@ -18,9 +18,6 @@ from facegraft.vocabulary import LANDMARK_COUNT, REM
 MAX_PARTS = 255
 """Largest number of parts: labels are bytes, and 0 is the remainder's."""
 
-FIXED_STAGES = 3
-"""Number of stages of the template morph that belong to no part: as scanned, neutral, template."""
-
 RESERVED = frozenset(
     [
         "all",

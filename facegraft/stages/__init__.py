@@ -103,11 +103,6 @@ SAMPLE = StageDefinition(
 STAGES = (INGEST, GRAFT, CLEAN, SAMPLE)
 
 
-def stage_named(name: str) -> StageDefinition | None:
-    """The stage with this name, or None."""
-    return next((stage for stage in STAGES if stage.name == name), None)
-
-
 def stage_at(path: str) -> StageDefinition | None:
     """The stage whose class has this import path; None for one that is not facegraft's own."""
     return next((stage for stage in STAGES if stage.path == path), None)

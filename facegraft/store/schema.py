@@ -23,7 +23,6 @@ FORMAT_VERSION = "2.0"
 DTYPES = ("float64", "float32", "int64", "int32", "int16", "uint8", "bool")
 COLUMN_TYPES = ("string", "int64", "float64", "bool")
 OWN_COLUMNS = {"key": "string", "shard": "string", "status": "string", "reason": "string"}
-STATUSES = ("written", "rejected")
 MAX_KEY_LENGTH = 200
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")

@@ -20,7 +20,6 @@ CANTHUS_INNER = np.array([17.0, -2.2])
 CANTHUS_OUTER = np.array([44.6, 0.6])
 LID_UPPER, LID_LOWER = 5.5, 4.0  # height of the lid margins above and below the line through the canthi
 MOUTH_HALF_WIDTH = 25.4
-LIP_LINE = -69.4
 
 
 def smoothstep(low: float, high: float, x: Floats) -> Floats:
