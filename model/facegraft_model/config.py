@@ -33,6 +33,9 @@ class ModelConfig:
     """Width of the four sine layers of every mini-net."""
     omega: float = positive(30.0)
     """Frequency of the sines, sin(omega x) (Sitzmann et al. 2020)."""
+    nets: Literal["hyper", "basis"] = "hyper"
+    """hyper: a code sets the weights of a cascade of nets, as in the paper; basis: displacements of the template that are linear in the
+    codes (method parts only)."""
     hyper: Literal["full", "low-rank", "film"] = "full"
     """How a latent code sets the weights of a net: full tensors, a low-rank change of shared ones, or scales and shifts."""
     hyper_width: int = positive(128)
@@ -51,6 +54,17 @@ class ModelConfig:
     window_inner: float = 1.1
     window_outer: float = 1.4
     """The window is 1 up to window_inner and 0 from window_outer on, in radii of the ellipsoid around the part."""
+    features: int = positive(384)
+    """nets=basis: width of the last sine layer of the remainder's net, of which all its displacement fields are combined."""
+    part_features: int = positive(192)
+    """nets=basis: the same for a part's net."""
+    exp_features: int = positive(192)
+    """nets=basis: the same for the expression's net."""
+    basis_omega: float = positive(25.0)
+    """nets=basis: frequency of the sines of the nets; omega is that of the template's distance."""
+    local_mm: float = 150.0
+    """nets=basis: the remainder's modes are local: points farther from each other than this vary nearly independently; 0: they are the
+    principal components of the training heads."""
     part_dim: int = positive(48)
     """Length of the latent code of each part."""
     rem_dim: int = positive(112)
@@ -129,6 +143,9 @@ class TrainConfig:
     lr_factor: float = 0.95
     lr_every: float = positive(10.0)
     lr_from: float = 200.0
+    pretrain: int = 0
+    """nets=basis: steps of the regressions before training: of each net to the modes of the registered heads, and of the template's
+    distance with the nets held; 0: the nets start at zero displacement and the template at random."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
     clip_grad: float = 0.0
@@ -154,8 +171,15 @@ class TrainConfig:
 class FitConfig:
     """Fitting codes to unseen heads (Eq. 12), with frozen weights."""
 
+    solver: Literal["adam", "gauss-newton"] = "adam"
+    """adam: `steps` iterations of Adam, for every method; gauss-newton: Levenberg-Marquardt, for methods that are nearly linear in their
+    codes (nets=basis)."""
     steps: int = positive(1000)
+    """Iterations; gauss-newton stops earlier once it has converged."""
     lr: float = positive(1e-4)
+    """Adam's learning rate."""
+    noise_mm: float = positive(0.3)
+    """gauss-newton: standard deviation of a point's distance that weighs as much as one of a code."""
     items: int = positive(16)
     """Heads fitted at once."""
     surface: int = 15401
@@ -237,7 +261,7 @@ class Config:
             raise ModelError(
                 f"data.items {self.data.items} cannot be split into train.accumulate={self.train.accumulate} equal parts"
             )
-        methods.field_class(self.model.method).check(self)
+        methods.field_class(self.model.method, self.model.nets).check(self)
         return self
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from facegraft.parts import Parts
 from facegraft_model.config import Config, FitConfig, own_options
 from facegraft_model.data.ids import IdTable
+from facegraft_model.errors import ModelError
 from facegraft_model.methods import MethodOptions
 from facegraft_model.nets.siren import Matmul
 
@@ -40,6 +41,32 @@ class TemplateFacts:
     parts: Tensor
 
 
+class Linearised(NamedTuple):
+    """A field at points [B,N,3], to first order: distance [B,N], its gradient by the point [B,N,3] and by each code [B,N,d].
+
+    places: where the points lie in the template's space, from which a call with nearly the same codes can begin its search.
+    """
+
+    sdf: Tensor
+    grad: Tensor
+    columns: dict[str, Tensor]
+    places: Tensor
+
+
+@dataclass(frozen=True)
+class RegisteredHeads:
+    """The registered points of the training scans: stages [n,S,M,3] of the template morph, in units, and landmarks [n,S,68,3].
+
+    ids: by id (`table_rows`), the row [n] of each scan's codes. neutral [n]: whether the scan's expression is the neutral one.
+    """
+
+    stages: Tensor
+    landmarks: Tensor
+    ids: dict[str, Tensor]
+    neutral: Tensor
+    mm_per_unit: float
+
+
 class CodeStatistics(NamedTuple):
     """The Gaussian of the trained codes of one kind: mean [d], covariance [d,d]."""
 
@@ -63,6 +90,10 @@ class Field(nn.Module, ABC):
     code_dims: dict[str, int]
     code_ids: dict[str, str]
     has_warp: bool = True
+    has_unwarp: ClassVar[bool] = False
+    """Whether `unwarp` gives positions on the head of points of the template, without a search."""
+    has_derivatives: ClassVar[bool] = False
+    """Whether `linearise` and `unwarp_columns` give the derivatives by the codes that a Gauss-Newton fit needs."""
     lr_factors: ClassVar[dict[str, float]] = {}
     """Factor on the learning rate of the parameters whose name starts with a key."""
     matmul: Matmul | None = None
@@ -125,6 +156,21 @@ class Field(nn.Module, ABC):
     @abstractmethod
     def warp(self, points: Tensor, codes: Codes) -> Tensor:
         """Positions [B,N,3] of points [B,N,3] in the template's space. Only where `has_warp`."""
+
+    def unwarp(self, template_points: Tensor, codes: Codes) -> Tensor:
+        """Positions [B,N,3] on the heads of points [B,N,3] of the template's space. Only where `has_unwarp`."""
+        raise ModelError(f"method {self.config.model.method} has no map from the template to a head")
+
+    def linearise(self, points: Tensor, codes: Codes, start: Tensor | None = None) -> Linearised:
+        """Distance at points [B,N,3] and its derivatives, without gradients. Only where `has_derivatives`."""
+        raise ModelError(f"method {self.config.model.method} gives no derivatives by its codes; use fit.solver=adam")
+
+    def unwarp_columns(self, template_points: Tensor, name: str) -> Tensor:
+        """The derivatives [N,3,d] of `unwarp` by a code, at points [N,3] of the template's space. Only where `has_derivatives`."""
+        raise ModelError(f"method {self.config.model.method} gives no derivatives by its codes; use fit.solver=adam")
+
+    def begin(self, heads: RegisteredHeads, batch_of: Callable[[int], Batch], seed: int) -> None:
+        """Prepare a new model for training on these heads, before its first step; batch_of: the batch of a step."""
 
     @abstractmethod
     def training_terms(self, batch: Batch, codes: Codes, epoch: Tensor) -> Terms:

@@ -28,17 +28,22 @@ class MethodClass(Protocol):
 
 
 METHODS = {
-    "parts": "facegraft_model.field:FaceField",
-    "imface": "facegraft_model.field:FaceField",
+    "parts": "facegraft_model.field:CascadeField",
+    "imface": "facegraft_model.field:CascadeField",
     "i3dmm": "facegraft_model.baselines.i3dmm:I3DMMField",
     "deepsdf": "facegraft_model.baselines.deepsdf:DeepSDFField",
 }
 """Module and class of each method, by its name in `model.method`."""
 
+BASIS = {"parts": "facegraft_model.field:MorphField"}
+"""The methods that can also be built of neural bases (`model.nets=basis`), and the class that does so."""
 
-def field_class(method: str) -> MethodClass:
-    """The class of a method. Raises ModelError for an unknown name."""
+
+def field_class(method: str, nets: str = "hyper") -> MethodClass:
+    """The class of a method. Raises ModelError for an unknown name, or a method that cannot be built of such nets."""
     if method not in METHODS:
         raise ModelError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
-    module, _, name = METHODS[method].partition(":")
+    if nets == "basis" and method not in BASIS:
+        raise ModelError(f"model.nets=basis: method {method} has no neural bases; methods that have: {', '.join(BASIS)}")
+    module, _, name = (BASIS if nets == "basis" else METHODS)[method].partition(":")
     return cast(MethodClass, getattr(importlib.import_module(module), name))

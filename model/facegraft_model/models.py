@@ -13,14 +13,14 @@ from facegraft_model.checkpoints.modelstate import Make, restored
 from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
 from facegraft_model.method import Field, TemplateFacts
-from facegraft_model.methods import METHODS, field_class
+from facegraft_model.methods import field_class
 
 
 def build_field(config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float, seed: int = 0) -> Field:
     """A freshly initialised model; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "model"))
-        return _maker(config.model.method)(config, id_table, template, mm_per_unit)
+        return _maker(config)(config, id_table, template, mm_per_unit)
 
 
 def load_field(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Field:
@@ -28,8 +28,8 @@ def load_field(path: str | os.PathLike[str], device: str | torch.device = "cpu")
 
     Raises CheckpointError for a damaged checkpoint, ModelError for one of another version.
     """
-    return restored(load(path), {name: _maker(name) for name in METHODS}, device)
+    return restored(load(path), _maker, device)
 
 
-def _maker(method: str) -> Make[Field]:
-    return cast(Make[Field], field_class(method))  # every method takes these four arguments, whatever its base class takes
+def _maker(config: Config) -> Make[Field]:
+    return cast(Make[Field], field_class(config.model.method, config.model.nets))  # every method takes these four arguments, whatever its base class takes

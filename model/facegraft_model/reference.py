@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from facegraft_model.cascade import Conditioning, Gradients, Trace
-from facegraft_model.field import FaceField
+from facegraft_model.field import CascadeField
 
 
 def double_backward_gradients(trace: Trace, create_graph: bool = True) -> Gradients:
@@ -18,7 +18,7 @@ def double_backward_gradients(trace: Trace, create_graph: bool = True) -> Gradie
     return Gradients(point[:, :count], neutral[:, :count])
 
 
-class DoubleBackwardField(FaceField):
+class DoubleBackwardField(CascadeField):
     """The same model with the gradients of `double_backward_gradients`, as in ImFace."""
 
     def trace(self, points: torch.Tensor, conditioning: Conditioning, count: int | None = None) -> Trace:

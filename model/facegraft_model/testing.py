@@ -133,6 +133,7 @@ def toy_batch(table: IdTable, seed: int = 0, *, surface: int = 12, near: int = 6
         "landmarks": points(stages, LANDMARK_COUNT, 3),
         "stage_points": points(stages, stage, 3),
         "stage_part_labels": (torch.arange(stage) % (len(parts) + 1)).to(torch.uint8),
+        "stage_rows": torch.arange(stage),
         "is_composite": torch.tensor(composite),
         "is_neutral": torch.tensor(neutral),
         "item": torch.arange(items),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -32,8 +32,9 @@ def model_state(field: Field, seed: int) -> dict[str, Any]:
     }
 
 
-def restored(checkpoint: Checkpoint, kinds: Mapping[str, Make[F]], device: str | torch.device = "cpu") -> F:
-    """The model of a checkpoint, in evaluation mode, with `field.provenance`. kinds: the accepted models, by method.
+def restored(checkpoint: Checkpoint, maker: Callable[[Config], Make[F]], device: str | torch.device = "cpu") -> F:
+    """The model of a checkpoint, in evaluation mode, with `field.provenance`. maker: what makes a model of such a configuration; its
+    error for one of another kind is raised with the checkpoint's name.
 
     Raises CheckpointError for tensors that are not the model's, ModelError for a state of another version or another method.
     """
@@ -50,13 +51,13 @@ def restored(checkpoint: Checkpoint, kinds: Mapping[str, Make[F]], device: str |
         )
     config = Config.from_json(state["config"], f"{where}: config")
     method = config.model.method
-    if method not in kinds:
-        raise ModelError(
-            f"{where} holds a model of method {method}, where {' or '.join(kinds)} is needed; facegraft_model.models.load_field reads all"
-        )
+    try:
+        make = maker(config)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from error
     template = TemplateFacts(*(checkpoint.tensors[name] for name in TEMPLATE_TENSORS))
     with torch.random.fork_rng(devices=[]):  # the random initial values are overwritten
-        field = kinds[method](config, IdTable.from_json(state["id_table"]), template, state["mm_per_unit"])
+        field = make(config, IdTable.from_json(state["id_table"]), template, state["mm_per_unit"])
     load_into(field, checkpoint.tensors, where)
     field.provenance = {
         "checkpoint": str(where),

@@ -59,7 +59,7 @@ class BatchSource:
     | free_points, free_normals; free_sdf | f32 [b,free,3]; f32 [b,free] | |
     | landmarks | f32 [b,S,68,3] | at each stage |
     | stage_points | f32 [b,S,stage,3] | at each stage; the same choice of points for all items of a step |
-    | stage_part_labels | u8 [stage] | labels of those points |
+    | stage_part_labels, stage_rows | u8 [stage], int64 [stage] | labels of those points, and their numbers among all |
     | to_mm | f64 [b,4,4] | from the unit ball to the mesh's mm |
     | item | int64 [b] | index into `keys` |
     | subject, recipient, each part's name, expression, head, shape, expression_name | int64 [b] | rows of the tables of id_table |
@@ -221,6 +221,7 @@ class BatchSource:
         return {
             **batch,
             "stage_part_labels": parts,
+            "stage_rows": stage,
             "item": items,
             **{name: ids[items] for name, ids in self.ids.items()},
         }

@@ -100,6 +100,34 @@ def siren_forward(x: Tensor, weights: Weights, matmul: Matmul = EXACT) -> tuple[
     return affine(h, *weights[-1]), phases
 
 
+def siren_features(x: Tensor, weights: Weights) -> Tensor:
+    """Values [B,N,width] of the last sine layer at x [B,N,in]: those that the last, linear layer combines."""
+    h = x
+    for weight, bias in weights[:-1]:
+        h = torch.sin(affine(h, weight, bias))
+    return h
+
+
+def siren_jacobian(x: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
+    """y [B,N,out] at x [B,N,in], and its derivatives [B,N,out,in], from the last layer back to the first.
+
+    The weights of the sine layers are shared by all heads, [1,out,in]; those of the last layer may differ.
+    """
+    y, phases = siren_forward(x, weights)
+    slopes = weights[-1][0].unsqueeze(1)
+    for (weight, _), phase in zip(reversed(weights[:-1]), reversed(phases), strict=True):
+        slopes = (torch.cos(phase).unsqueeze(2) * slopes) @ weight[0]
+    return y, slopes
+
+
+def at_shared_points(x: Tensor, weights: Weights) -> Tensor:
+    """y [B,N,out] at the same points x [N,in] for every head: the sine layers, whose weights all heads share, run once."""
+    h = siren_features(x[None], weights)[0]
+    weight, bias = weights[-1]
+    together = torch.nn.functional.linear(h, weight.flatten(0, 1), bias.flatten())
+    return together.view(len(h), *bias.shape).transpose(0, 1)
+
+
 def siren_adjoint(g: Tensor, weights: Weights, phases: list[Tensor], matmul: Matmul = EXACT) -> Tensor:
     """Cotangent g [B,N,out] of y → cotangent [B,N,in] of x, by ordinary differentiable operations."""
     g = affine_adjoint(g, weights[-1][0])

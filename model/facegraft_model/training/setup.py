@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from facegraft.store import AnyPath
-from facegraft.vocabulary import TRAIN
+from facegraft.vocabulary import SCAN, TRAIN
 from facegraft_model.config import DataConfig
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
-from facegraft_model.method import TemplateFacts
+from facegraft_model.method import RegisteredHeads, TemplateFacts
 
 
 def open_source(
@@ -49,6 +50,28 @@ def template_facts(source: BatchSource) -> TemplateFacts:
             "cleaned from composites and heads together (facegraft clean COMPOSITES HEADS -o SURFACES)"
         )
     return TemplateFacts(source.landmarks_template.cpu(), source.stage_template.cpu(), source.stage_parts.cpu())
+
+
+def registered_heads(source: BatchSource) -> RegisteredHeads:
+    """The registered points and landmarks of all scans among a source's items. Raises ModelError where there are none."""
+    scans = [i for i, row in enumerate(source.rows) if row["origin"] == SCAN]
+    if not scans:
+        raise ModelError(
+            f"{source.store.path} has no scans to train on, only composites; sample surfaces cleaned from composites and heads together"
+        )
+    # In the order of the keys, which is that of the shards.
+    scans.sort(key=source.keys.__getitem__)
+
+    def read(field: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([source.store.read(source.keys[i], field) for i in scans]))
+
+    return RegisteredHeads(
+        stages=read("stage_points"),
+        landmarks=read("landmarks"),
+        ids={name: ids[scans].cpu() for name, ids in source.ids.items()},
+        neutral=source.ids["is_neutral"][scans].cpu(),
+        mm_per_unit=source.mm_per_unit,
+    )
 
 
 def data_facts(source: BatchSource) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
     count = len(batch["item"])
     if count % parts:
         raise ModelError(f"{count} items of a process cannot be split into train.accumulate={parts} equal parts")
-    shared = {"stage_part_labels"}
+    shared = {"stage_part_labels", "stage_rows"}
     size = count // parts
     return [
         {name: value if name in shared else value[index * size : (index + 1) * size] for name, value in batch.items()}

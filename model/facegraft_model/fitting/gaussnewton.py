@@ -1,0 +1,214 @@
+"""Fitting codes by Gauss-Newton steps with Levenberg's damping, for fields that are nearly linear in their codes.
+
+Minimises sum w(r) (r / noise)^2 + |z|^2 over the codes z, and a scan's pose: r are the differences of the field's distances from the
+true ones, w the weights of the Geman-McClure loss. It is the maximum a posteriori estimate for codes N(0, 1) and a noise of
+`fit.noise_mm`; a few hundred unknowns, one small linear system for each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from facegraft_model.config import FitConfig
+from facegraft_model.errors import ModelError
+from facegraft_model.method import Batch, Codes, Field, sampled_points
+
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1e6
+CONVERGED = 2e-4
+"""A step that lowers the objective by less than this share of it is the last."""
+LANDMARK_NOISE_MM = 1.0
+"""Standard deviation of a landmark that weighs as much as one of a code."""
+POSE_SPREAD = (0.2, 0.1, 0.1)
+"""Standard deviations of a scan's remaining turn (radians), shift (units) and log of the scale: a weak prior that keeps the system
+regular where the points do not determine the pose."""
+
+
+@dataclass
+class Posed:
+    """A rigid or similar map [4,4] of a scan's points into the model's frame, to be fitted with the codes."""
+
+    matrix: Tensor
+    similarity: bool
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """points [B,n,3] → [B,n,3]."""
+        return points @ self.matrix[:3, :3].T + self.matrix[:3, 3]
+
+    def moved(self, step: Tensor) -> Posed:
+        """This pose followed by a small turn, shift and (similarity) growth [6 or 7]."""
+        x, y, z = step[:3].unbind()
+        zero = torch.zeros_like(x)
+        cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
+        turn = torch.linalg.matrix_exp(cross)
+        if self.similarity:
+            turn = step[6].exp() * turn
+        change = torch.eye(4, dtype=step.dtype, device=step.device)
+        change[:3, :3], change[:3, 3] = turn, step[3:6]
+        return Posed(change.to(self.matrix) @ self.matrix, self.similarity)
+
+
+@dataclass
+class Solution:
+    """codes by name [rows,d]; pose: the fitted one, or None. cost: the objective, steps: those that were taken."""
+
+    codes: dict[str, Tensor]
+    pose: Posed | None
+    cost: float
+    steps: int
+
+
+@dataclass
+class _State:
+    """The system at some codes: normal matrix, gradient, and objective; places of the points for the next search."""
+
+    codes: dict[str, Tensor]
+    pose: Posed | None
+    cost: float
+    matrix: Tensor
+    slope: Tensor
+    places: Tensor
+
+
+def gauss_newton(
+    field: Field,
+    batch: Batch,
+    rows: Mapping[str, Tensor],
+    fit: FitConfig,
+    start: Mapping[str, Tensor],
+    *,
+    pose: Posed | None = None,
+    report: Callable[[int, float], None] | None = None,
+) -> Solution:
+    """Codes of the heads of a batch. rows: by code name, the row of each head's code; heads that share an identity share rows.
+
+    start: the first codes by name [rows,d]. pose: the batch's points are in a scan's frame, and this map into the model's is fitted
+    too. batch["landmarks"] [B,1,k,3], where wanted, are pulled to batch["landmark_targets"] [B,k,3] of the template.
+    Raises ModelError for a field without derivatives, and an objective that is not finite.
+    """
+    if not field.has_derivatives:
+        raise ModelError(
+            f"fit.solver=gauss-newton: method {field.config.model.method} with nets={field.config.model.nets} gives no derivatives by its "
+            "codes; use fit.solver=adam"
+        )
+    problem = _Problem(field, batch, rows, fit)
+    state = problem.at({name: code.clone() for name, code in start.items()}, pose, None)
+    damping, steps = FIRST_DAMPING, 0
+    while steps < fit.steps and damping < MOST_DAMPING:
+        tried = problem.at(*problem.stepped(state, damping), state.places)
+        steps += 1
+        if not tried.cost < state.cost:
+            damping *= 10
+            continue
+        gain = (state.cost - tried.cost) / state.cost
+        state, damping = tried, max(damping / 10, LEAST_DAMPING)
+        if report is not None:
+            report(steps, state.cost / problem.heads)
+        if gain < CONVERGED:
+            break
+    return Solution(state.codes, state.pose, state.cost, steps)
+
+
+class _Problem:
+    """The least squares problem of one group of heads."""
+
+    def __init__(self, field: Field, batch: Batch, rows: Mapping[str, Tensor], fit: FitConfig) -> None:
+        self.field, self.batch, self.rows, self.fit = field, batch, rows, fit
+        self.points, self.distances, _ = sampled_points(batch)
+        self.heads, self.count = self.points.shape[:2]
+        self.noise = fit.noise_mm / field.mm_per_unit
+        self.scale = fit.robust_mm / field.mm_per_unit
+        self.offsets, size = {}, 0
+        for name, places in rows.items():
+            self.offsets[name] = size
+            size += (int(places.max()) + 1) * field.code_dims[name]
+        self.size = size
+
+    def at(self, codes: dict[str, Tensor], pose: Posed | None, places: Tensor | None) -> _State:
+        """The system at these codes. places: those of the points at nearby codes."""
+        field = self.field
+        points = self.points if pose is None else pose(self.points)
+        own = {name: codes[name][place] for name, place in self.rows.items()}
+        found = field.linearise(points, own, places)
+        extra = 0 if pose is None else 7 if pose.similarity else 6
+        size = self.size + extra
+        kind = torch.float64
+        matrix = torch.zeros(size, size, dtype=kind, device=points.device)
+        slope = torch.zeros(size, dtype=kind, device=points.device)
+        residual = (found.sdf - self.distances) / self.noise
+        cost = 0.0
+        squares, weights = residual.square(), torch.ones_like(residual)
+        if self.scale > 0:
+            bound = (self.scale / self.noise) ** 2
+            weights = (bound / (bound + squares)).square()
+            squares = bound * squares / (bound + squares)
+        cost += float(squares.double().sum())
+        for head in range(self.heads):
+            columns = [found.columns[name][head] for name in self.rows]
+            if pose is not None:
+                columns.append(_pose_columns(points[head], found.grad[head], pose.similarity))
+            self._add(matrix, slope, torch.cat(columns, 1) / self.noise, residual[head], weights[head], head, extra)
+        if "landmark_targets" in self.batch:
+            cost += self._landmarks(matrix, slope, own, pose, extra)
+        for name, code in codes.items():
+            cost += float(code.double().square().sum())
+            first = self.offsets[name]
+            slope[first : first + code.numel()] += code.double().flatten()
+        matrix.diagonal()[: self.size] += 1
+        if extra:
+            spread = torch.tensor([POSE_SPREAD[0]] * 3 + [POSE_SPREAD[1]] * 3 + [POSE_SPREAD[2]] * (extra - 6))
+            matrix.diagonal()[self.size :] += (1 / spread.to(matrix)).square()
+        if not torch.isfinite(torch.tensor(cost)):
+            raise ModelError("the objective of the fit is not finite; are the points in the model's frame?")
+        return _State(codes, pose, cost, matrix, slope, found.places)
+
+    def _landmarks(self, matrix: Tensor, slope: Tensor, own: Codes, pose: Posed | None, extra: int) -> float:
+        """Add the landmarks' equations, and return their share of the objective."""
+        field, noise = self.field, LANDMARK_NOISE_MM / self.field.mm_per_unit
+        targets = self.batch["landmark_targets"]
+        where = self.batch["landmarks"][:, 0]
+        where = where if pose is None else pose(where)
+        residual = (field.unwarp(targets, own) - where) / noise
+        for head in range(self.heads):
+            columns = [field.unwarp_columns(targets[head], name).flatten(0, 1) for name in self.rows]
+            if pose is not None:
+                columns.append(
+                    -torch.stack([_pose_columns(where[head], axis.expand_as(where[head]), pose.similarity) for axis in torch.eye(3).to(where)], 1).flatten(0, 1)
+                )
+            ones = residual[head].new_ones(residual[head].numel())
+            self._add(matrix, slope, torch.cat(columns, 1) / noise, residual[head].flatten(), ones, head, extra)
+        return float(residual.double().square().sum())
+
+    def _add(
+        self, matrix: Tensor, slope: Tensor, columns: Tensor, residual: Tensor, weights: Tensor, head: int, extra: int
+    ) -> None:
+        """Add one head's equations columns [n,own unknowns] x ~ -residual [n] to the normal equations."""
+        places = [
+            self.offsets[name] + int(place[head]) * self.field.code_dims[name] + torch.arange(self.field.code_dims[name])
+            for name, place in self.rows.items()
+        ]
+        index = torch.cat([*places, self.size + torch.arange(extra)]).to(matrix.device)
+        weighted = columns * weights.unsqueeze(1)
+        matrix[index[:, None], index] += (weighted.T @ columns).double()
+        slope[index] += (weighted.T @ residual).double()
+
+    def stepped(self, state: _State, damping: float) -> tuple[dict[str, Tensor], Posed | None]:
+        """Codes and pose after a damped step from a state."""
+        matrix = state.matrix + damping * torch.diag(state.matrix.diagonal())
+        step = -torch.linalg.solve(matrix, state.slope)
+        codes = {}
+        for name, code in state.codes.items():
+            first = self.offsets[name]
+            codes[name] = code + step[first : first + code.numel()].view_as(code).to(code)
+        return codes, None if state.pose is None else state.pose.moved(step[self.size :])
+
+
+def _pose_columns(points: Tensor, grad: Tensor, similarity: bool) -> Tensor:
+    """Derivatives [n,6 or 7] of the distances by a turn, shift and growth of points [n,3]; grad [n,3]: by the points."""
+    columns = [torch.linalg.cross(points, grad), grad]
+    if similarity:
+        columns.append((points * grad).sum(1, keepdim=True))
+    return torch.cat(columns, 1)

@@ -1,0 +1,331 @@
+"""The template's morph: heads as displacements of the template that are linear in the codes of their parts.
+
+    x(q; z) = q + v_exp(q; z_exp) + sum over parts of m(q) v_part(q; z_part) + v_rem(q; z_rem);   sdf(p) = S(q) where x(q; z) = p
+
+q is a point of the template's space, v a neural basis (`nets.basis`), m a part's mask (`nets.mask`), S the template's distance. A point
+of a head is brought to the template by solving x(q; z) = p (`Morph.locate`), and a point of the template to the head by one evaluation
+(`Morph.unwarp`), so heads of one template are in correspondence.
+
+The lips of a template touch. A field that has to open them would jump between two points in the same place; so the template holds
+its mouth open, as far as its expressions do, and every head's displacement starts by closing it (`opening`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from facegraft.parts import Parts
+from facegraft.vocabulary import REM
+from facegraft_model.config import Config, ModelConfig
+from facegraft_model.data.ids import IdTable
+from facegraft_model.errors import ModelError
+from facegraft_model.method import Codes, Field, Linearised, SDFGrad, TemplateFacts
+from facegraft_model.nets.basis import BasisNet
+from facegraft_model.nets.hyper import PlainSiren, siren_shapes
+from facegraft_model.nets.mask import PartMask
+from facegraft_model.nets.siren import (
+    Weights,
+    at_shared_points,
+    scale_frequency,
+    siren_adjoint,
+    siren_features,
+    siren_forward,
+    siren_jacobian,
+)
+
+EXP = "exp"
+SOLVED_MM = 1e-3
+"""A point is solved when the morph takes it back to within this distance; float32 allows no much smaller one."""
+RIM_MM = (1.0, 4.0)
+"""Bounds of the width over which a part's displacement fades to 0 at its rim."""
+MOST_ROUNDS = 24
+LEAST_STEP = 1 / 16
+"""Steps of a point's search are halved down to this share where they lead away."""
+LARGEST_MOVE = 0.1
+"""Largest step of the search, in units: a singular Jacobian must not throw a point out of the ball."""
+FLATTEST = 0.02
+"""Smallest determinant of the Jacobian that is inverted: between closed lips space is nearly flat."""
+
+
+class Conditioning(NamedTuple):
+    """The weights of a batch of heads: of each net, and of the template."""
+
+    weights: dict[str, Weights]
+    template: Weights
+
+
+class Located(NamedTuple):
+    """Points q [B,N,3] of the template's space, the inverse Jacobians [B,N,3,3] there, and how far [B,N] x(q) is from the points."""
+
+    q: Tensor
+    inverse: Tensor
+    gap: Tensor
+
+
+class Morph(Field):
+    """Codes [B,d]: exp, one for each part, rem. Without "exp", or with zeros for it, a head is neutral."""
+
+    has_unwarp = True
+    has_derivatives = True
+
+    def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:
+        model, parts = config.model, id_table.parts
+        dims = {EXP: model.exp_dim, **dict.fromkeys(parts, model.part_dim), REM: model.rem_dim}
+        ids = {EXP: "expression", **{name: name for name in parts}, REM: "recipient"}
+        super().__init__(config, id_table, template, mm_per_unit, dims, ids)
+        self.nets, self.masks = nn.ModuleDict(), nn.ModuleDict()
+        for name, dim in dims.items():
+            own = name in parts
+            features = model.part_features if own else model.exp_features if name == EXP else model.features
+            self.nets[name] = BasisNet(model.width, features, model.basis_omega, dim)
+        self.template_weights = PlainSiren(siren_shapes(3, model.width, 1), model.omega)
+        self.set_template(self.template_points, self.template_landmarks)
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        super().check(config)
+        if config.data.stage == 0 and config.loss.dense > 0:
+            raise ModelError("loss.dense needs registered points: set data.stage (such as 512), or loss.dense=0")
+
+    def set_template(self, points: Tensor, landmarks: Tensor) -> None:
+        """Replace the template's registered points [M,3] and landmarks [68,3]; the masks follow them."""
+        self.template_points, self.template_landmarks = points.clone(), landmarks.clone()
+        for name in self.parts:
+            rim = (mm / self.mm_per_unit for mm in RIM_MM)
+            mask = PartMask(points.cpu(), self.template_parts.cpu(), self.parts.label(name), *rim)
+            self.masks[name] = mask.to(points)
+
+    # -- conditioning -------------------------------------------------------------------------------------------------
+
+    def condition(self, codes: Codes, on: Tensor | None = None) -> Conditioning:
+        """The weights of the heads of `codes`. on [B]: 0 for a head whose expression code is to be ignored."""
+        weights: dict[str, Weights] = {}
+        some = next(iter(codes.values()))
+        for name in self.code_dims:
+            code = codes.get(name)
+            if code is None:
+                if name != EXP:
+                    raise ModelError(f"a head of this model needs the code {name}; there are {', '.join(codes)}")
+                code = some.new_zeros(len(some), self.code_dims[EXP])
+            elif name == EXP and on is not None:
+                code = on.view(-1, 1) * code
+            weights[name] = self.nets[name](code)
+        return Conditioning(weights, scale_frequency(self.template_weights(), self.config.model.omega))
+
+    # -- the morph ----------------------------------------------------------------------------------------------------
+
+    def displacements(self, q: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
+        """The displacement [B,N,3] by each net, mask included, at points q [B,N,3] of the template's space."""
+        result = {}
+        for name, weights in conditioning.weights.items():
+            if name in self.masks:
+                result[name] = self._masked(name, q, weights, slopes=False)[0]
+            else:
+                result[name] = siren_forward(q, weights)[0]
+        return result
+
+    def displacement(self, q: Tensor, conditioning: Conditioning) -> Tensor:
+        """The whole displacement [B,N,3] at points q [B,N,3]."""
+        return torch.stack(list(self.displacements(q, conditioning).values())).sum(0)
+
+    def displacement_jacobian(self, q: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
+        """The whole displacement [B,N,3] at q [B,N,3], and its derivatives [B,N,3,3]."""
+        total, slopes = None, None
+        for name, weights in conditioning.weights.items():
+            if name in self.masks:
+                move, slope = self._masked(name, q, weights, slopes=True)
+            else:
+                move, slope = siren_jacobian(q, weights)
+            total = move if total is None else total + move
+            slopes = slope if slopes is None else slopes + slope
+        assert total is not None and slopes is not None
+        return total, slopes
+
+    def _masked(self, name: str, q: Tensor, weights: Weights, slopes: bool) -> tuple[Tensor, Tensor]:
+        """A part's displacement and (slopes) derivatives; its net runs only at the points that its mask can reach."""
+        mask = self.masks[name]
+        assert isinstance(mask, PartMask)
+        with torch.no_grad():
+            closeness = mask.closeness(q)
+            most = int((closeness > 0).sum(1).max())
+            if most == 0:
+                return torch.zeros_like(q), q.new_zeros(*q.shape, 3)
+            index = closeness.topk(most, dim=1).indices
+        own = q.gather(1, index.unsqueeze(2).expand(-1, -1, 3))
+        here = mask(own)
+        if not slopes:
+            moved = here.value * siren_forward(own, weights)[0]
+            return torch.zeros_like(q).scatter(1, index.unsqueeze(2).expand(-1, -1, 3), moved), q[:0]
+        value, slope = siren_jacobian(own, weights)
+        moved = here.value * value
+        slope = here.value.unsqueeze(3) * slope + value.unsqueeze(3) * here.grad.unsqueeze(2)
+        wide = index.view(*index.shape, 1, 1).expand(-1, -1, 3, 3)
+        return (
+            torch.zeros_like(q).scatter(1, index.unsqueeze(2).expand(-1, -1, 3), moved),
+            q.new_zeros(*q.shape, 3).scatter(1, wide, slope),
+        )
+
+    def registered(self, conditioning: Conditioning, rows: Tensor | None = None) -> dict[str, Tensor]:
+        """The displacement [B,M,3] of the template's registered points, or of those in `rows`, by each net: a part's is 0 off its
+        points."""
+        points, labels = self.template_points, self.template_parts
+        if rows is not None:
+            points, labels = points[rows], labels[rows]
+        result = {}
+        for name, weights in conditioning.weights.items():
+            if name not in self.masks:
+                result[name] = at_shared_points(points, weights)
+                continue
+            own = labels == self.parts.label(name)
+            moved = at_shared_points(points[own], weights)
+            result[name] = moved.new_zeros(len(moved), len(own), 3).index_copy(1, own.nonzero()[:, 0], moved)
+        return result
+
+    @torch.no_grad()
+    def start(self, points: Tensor, conditioning: Conditioning, chunk: int = 1 << 12) -> Tensor:
+        """First guesses q [B,N,3] of points [B,N,3]: as far from a registered point as the point is from that one on the head."""
+        anchors = self.template_points.to(points.dtype).expand(len(points), -1, -1)
+        moved = anchors + torch.stack(list(self.registered(conditioning).values())).sum(0)
+        guesses = []
+        for first in range(0, points.shape[1], chunk):
+            own = points[:, first : first + chunk]
+            index = torch.cdist(own, moved).argmin(2).unsqueeze(2).expand(-1, -1, 3)
+            guesses.append(own - moved.gather(1, index) + anchors.gather(1, index))
+        return torch.cat(guesses, 1)
+
+    @torch.no_grad()
+    def locate_nearly(self, points: Tensor, conditioning: Conditioning) -> Located:
+        """One Newton step from the first guess: enough for `attach`, which takes the next, and for a training step."""
+        q = self.start(points, conditioning)
+        move, slope = self.displacement_jacobian(q, conditioning)
+        inverse = _inverse(slope)
+        miss = q + move - points
+        change = (inverse @ miss.unsqueeze(3)).squeeze(3)
+        length = torch.linalg.vector_norm(change, dim=2)
+        return Located(q - change * (LARGEST_MOVE / length.clamp_min(1e-12)).clamp_max(1).unsqueeze(2), inverse, length)
+
+    @torch.no_grad()
+    def locate(
+        self, points: Tensor, conditioning: Conditioning, rounds: int = MOST_ROUNDS, start: Tensor | None = None
+    ) -> Located:
+        """The points q of the template's space with x(q) = points [B,N,3], by Newton's method with halved steps.
+
+        start: where the search begins; None: at `self.start`.
+        """
+        q = self.start(points, conditioning) if start is None else start
+        move, slope = self.displacement_jacobian(q, conditioning)
+        miss = q + move - points
+        gap = torch.linalg.vector_norm(miss, dim=2)
+        inverse = _inverse(slope)
+        step = torch.ones_like(gap)
+        limit = SOLVED_MM / self.mm_per_unit
+        for _ in range(rounds):
+            open_ = (gap > limit) & (step >= LEAST_STEP)
+            if not bool(open_.any()):
+                break
+            change = (inverse @ miss.unsqueeze(3)).squeeze(3)
+            length = torch.linalg.vector_norm(change, dim=2, keepdim=True).clamp_min(1e-12)
+            change = change * (LARGEST_MOVE / length).clamp_max(1)
+            tried = torch.where(open_.unsqueeze(2), q - step.unsqueeze(2) * change, q)
+            move, slope = self.displacement_jacobian(tried, conditioning)
+            new_miss = tried + move - points
+            new_gap = torch.linalg.vector_norm(new_miss, dim=2)
+            better = open_ & (new_gap < gap)
+            step = torch.where(open_ & ~better, step / 2, step)
+            q = torch.where(better.unsqueeze(2), tried, q)
+            miss = torch.where(better.unsqueeze(2), new_miss, miss)
+            gap = torch.where(better, new_gap, gap)
+            inverse = torch.where(better.view(*better.shape, 1, 1), _inverse(slope), inverse)
+        return Located(q, inverse, gap)
+
+    def attach(self, points: Tensor, located: Located, conditioning: Conditioning) -> Located:
+        """q [B,N,3] again, now as a function of points, codes and weights: one more Newton step, whose derivatives are those of the
+        solution (the implicit function theorem), with the Jacobian held fixed. gap: before this step."""
+        q = located.q
+        miss = q + self.displacement(q, conditioning) - points
+        gap = torch.linalg.vector_norm(miss.detach(), dim=2)
+        return Located(q - (located.inverse @ miss.unsqueeze(3)).squeeze(3), located.inverse, gap)
+
+    # -- the field ----------------------------------------------------------------------------------------------------
+
+    def sdf(self, points: Tensor, codes: Codes) -> Tensor:
+        conditioning = self.condition(codes)
+        q = self.attach(points, self.locate(points, conditioning), conditioning).q
+        return siren_forward(q, conditioning.template)[0][..., 0]
+
+    def sdf_and_grad(self, points: Tensor, codes: Codes) -> SDFGrad:
+        conditioning = self.condition(codes)
+        q = self.attach(points, self.locate(points, conditioning), conditioning).q
+        sdf, own = template_distance(q, conditioning)
+        slope = self.displacement_jacobian(q, conditioning)[1]
+        eye = torch.eye(3, dtype=q.dtype, device=q.device)
+        grad = torch.linalg.solve((eye + slope).transpose(2, 3), own.unsqueeze(3)).squeeze(3)
+        return SDFGrad(sdf, grad)
+
+    @torch.no_grad()
+    def linearise(self, points: Tensor, codes: Codes, start: Tensor | None = None) -> Linearised:
+        """See `method.Linearised`; start: places of the points in an earlier call."""
+        conditioning = self.condition(codes)
+        located = self.locate(points, conditioning, start=start)
+        sdf, own = template_distance(located.q, conditioning)
+        grad = (own.unsqueeze(2) @ located.inverse).squeeze(2)
+        columns = {name: self._columns(name, located.q, -grad) for name in codes}
+        return Linearised(sdf, grad, columns, located.q)
+
+    def _columns(self, name: str, q: Tensor, along: Tensor) -> Tensor:
+        """along . dx(q)/dz [B,N,d] for the code of a net; q and along [B,N,3]."""
+        net = self.nets[name]
+        assert isinstance(net, BasisNet)
+        modes = net.modes.flatten(1)
+        if name not in self.masks:
+            return _projected(net, q, along) @ modes.T
+        mask = self.masks[name]
+        assert isinstance(mask, PartMask)
+        result = q.new_zeros(*q.shape[:2], len(modes))
+        batch, row = (mask.closeness(q) > 0).nonzero(as_tuple=True)
+        if len(row):
+            own = q[batch, row][None]
+            weighted = mask(own).value * along[batch, row]
+            result[batch, row] = (_projected(net, own, weighted) @ modes.T)[0]
+        return result
+
+    def unwarp_columns(self, template_points: Tensor, name: str) -> Tensor:
+        """The derivatives [N,3,d] of `unwarp` by the code of a net, at points [N,3] of the template's space."""
+        return torch.stack(
+            [self._columns(name, template_points[None], axis.expand(1, len(template_points), 3))[0] for axis in torch.eye(3).to(template_points)],
+            1,
+        )
+
+    def warp(self, points: Tensor, codes: Codes) -> Tensor:
+        conditioning = self.condition(codes)
+        return self.attach(points, self.locate(points, conditioning), conditioning).q
+
+    def unwarp(self, template_points: Tensor, codes: Codes) -> Tensor:
+        """Positions [B,N,3] on the heads of points [B,N,3] of the template's space: the inverse of `warp`."""
+        return template_points + self.displacement(template_points, self.condition(codes))
+
+
+def _projected(net: BasisNet, q: Tensor, along: Tensor) -> Tensor:
+    """Products [B,N,3 (features + 1)] of directions along [B,N,3] with the features of a net at q [B,N,3]."""
+    hidden = net.hidden()
+    h = siren_features(q, [*hidden, hidden[-1]])
+    h = torch.cat([h, h.new_ones(*h.shape[:2], 1)], 2)
+    return (along.unsqueeze(3) * h.unsqueeze(2)).flatten(2)
+
+
+def template_distance(q: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
+    """The template's distance [B,N] at q [B,N,3], and its gradient [B,N,3] there."""
+    value, phases = siren_forward(q, conditioning.template)
+    return value[..., 0], siren_adjoint(torch.ones_like(value), conditioning.template, phases)
+
+
+def _inverse(slope: Tensor) -> Tensor:
+    """(I + slope)^-1 [...,3,3]; a determinant nearer to 0 than FLATTEST counts as FLATTEST."""
+    a, b, c = (slope + torch.eye(3, dtype=slope.dtype, device=slope.device)).unbind(-1)
+    rows = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -2)
+    determinant = (a * rows[..., 0, :]).sum(-1)
+    held = torch.where(determinant < 0, -1.0, 1.0) * determinant.abs().clamp_min(FLATTEST)
+    return rows / held[..., None, None]

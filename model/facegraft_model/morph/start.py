@@ -1,0 +1,207 @@
+"""The start of a morph's training: codes and modes of the registered heads, each net's regression to them, then the template's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from facegraft.vocabulary import REM
+from facegraft_model.method import Batch, RegisteredHeads, sampled_points
+from facegraft_model.morph.losses import distance_terms
+from facegraft_model.morph.morph import EXP, Morph
+from facegraft_model.nets.basis import BasisNet
+from facegraft_model.nets.modes import Modes, local_modes, principal_modes
+from facegraft_model.nets.siren import siren_features
+from facegraft_model.seeds import generator
+
+OPENING_MM = 2.0
+"""An expression opens the mouth if its inner lips are farther apart than the neutral ones by this."""
+UPPER_LIP, LOWER_LIP = 62, 66
+"""The middles of the inner lips (iBUG 68)."""
+POINTS = 2048
+"""Registered points in a step of a net's regression."""
+OFF_SURFACE = 0.3
+OFF_SURFACE_MM = 4.0
+"""Share of these points that are moved off the surface along its normal, and by how much (standard deviation): there the fields are
+constant, or the search for a point would follow their waves."""
+NEIGHBOURS = 12
+RIDGE, FINAL_RIDGE = 1e-5, 1e-8
+NET_RATE, TEMPLATE_RATE = 1e-3, 1e-3
+LEAST_RATE = 0.02
+
+
+def begin(field: Morph, heads: RegisteredHeads, batch_of: Callable[[int], Batch], seed: int) -> None:
+    """Set template, codes, nets and the template's distance of a new model. batch_of(step): batches, for the distance."""
+    opening, landmark_opening = mouth_opening(heads)
+    field.set_template(
+        heads.stages[0, -1].to(field.template_points) + opening.to(field.template_points),
+        heads.landmarks[0, -1].to(field.template_landmarks) + landmark_opening.to(field.template_landmarks),
+    )
+    steps = field.config.train.pretrain
+    for name, modes in head_modes(field, heads, opening, seed).items():
+        rows = heads.ids[field.code_ids[name]]
+        table = field.tables[name].data
+        table.zero_()
+        width = modes.scores.shape[1]
+        table[rows, :width] = modes.scores.to(table)
+        if steps:
+            regress(field, name, modes, steps, seed)
+    if steps:
+        learn_template(field, batch_of, steps)
+
+
+def mouth_opening(heads: RegisteredHeads) -> tuple[Tensor, Tensor]:
+    """How far the expressions that open the mouth move the registered points [M,3] and landmarks [68,3], on average; 0 if none does.
+
+    The widest expression and those at least half as wide count.
+    """
+    lips = heads.landmarks[:, :2, UPPER_LIP] - heads.landmarks[:, :2, LOWER_LIP]
+    gaps = torch.linalg.vector_norm(lips, dim=2)
+    wider = gaps[:, 0] - gaps[:, 1]
+    widest = float(wider.max())
+    chosen = (wider >= widest / 2) & ~heads.neutral
+    if not bool(chosen.any()) or widest < OPENING_MM / heads.mm_per_unit:
+        return torch.zeros_like(heads.stages[0, 0]), torch.zeros_like(heads.landmarks[0, 0])
+    return (
+        (heads.stages[chosen, 0] - heads.stages[chosen, 1]).mean(0),
+        (heads.landmarks[chosen, 0] - heads.landmarks[chosen, 1]).mean(0),
+    )
+
+
+def head_modes(field: Morph, heads: RegisteredHeads, opening: Tensor, seed: int) -> dict[str, Modes]:
+    """The modes of each net's displacement of the registered points, and the scores of the heads, all scans in each.
+
+    A part has modes only on its own points. The expression's are about 0, the neutral head, after the mouth has been closed.
+    """
+    model, last = field.config.model, heads.stages.shape[1] - 1
+    labels = field.template_parts.cpu()
+    result = {}
+    expression = heads.stages[:, 0] - heads.stages[:, 1]
+    found = principal_modes(expression[~heads.neutral], model.exp_dim, centred=False)
+    scores = _scores(expression, found)
+    result[EXP] = Modes(-opening.double(), found.modes, scores)
+    one_each = _first_of_each(heads.ids["recipient"])
+    for k, name in enumerate(field.parts, 1):
+        own = heads.stages[:, k] - heads.stages[:, k + 1]
+        own = own * (labels == field.parts.label(name))[:, None]
+        found = principal_modes(own[one_each], model.part_dim)
+        result[name] = found._replace(scores=_scores(own - found.mean, found))
+    rest = heads.stages[:, last - 1] - heads.stages[:, last]
+    if model.local_mm > 0:
+        found = local_modes(
+            rest[one_each], heads.stages[0, -1], model.local_mm / heads.mm_per_unit, model.rem_dim, seed
+        )
+    else:
+        found = principal_modes(rest[one_each], model.rem_dim)
+    result[REM] = found._replace(scores=_scores(rest - found.mean, found))
+    return result
+
+
+def _scores(offsets: Tensor, modes: Modes) -> Tensor:
+    """Scores [n,K] of offsets [n,M,3] from the mean: the modes are orthogonal."""
+    flat = modes.modes.flatten(1)
+    return offsets.double().flatten(1) @ flat.T / flat.square().sum(1).clamp_min(1e-300)
+
+
+def _first_of_each(rows: Tensor) -> Tensor:
+    """Indices of the first occurrence of each row, in order."""
+    seen: dict[int, int] = {}
+    for place, row in enumerate(rows.tolist()):
+        seen.setdefault(row, place)
+    return torch.tensor(list(seen.values()))
+
+
+def regress(field: Morph, name: str, modes: Modes, steps: int, seed: int) -> None:
+    """Fit a net's fields to modes at the registered points of the template.
+
+    The fields are linear in the last layer, which is solved for at each step; only the sine layers take gradient steps (variable
+    projection: G. H. Golub and V. Pereyra, SIAM Journal on Numerical Analysis 10, 1973). The last layer is solved once more at the end.
+    """
+    net = field.nets[name]
+    assert isinstance(net, BasisNet)
+    device = field.template_points.device
+    points = field.template_points.cpu().float()
+    rows = torch.arange(len(points))
+    if name in field.parts:
+        rows = rows[field.template_parts.cpu() == field.parts.label(name)]
+    targets = torch.cat([modes.mean[None], modes.modes])[:, rows].permute(1, 0, 2).flatten(1)
+    points, normals = points[rows], surface_normals(points)[rows]
+    # As many directions as the last layer has features carry all that it can represent.
+    wanted = targets.float()
+    if wanted.shape[1] > net.mean.shape[1] - 1:
+        left, spread, _ = torch.linalg.svd(targets, full_matrices=False)
+        wanted = (left * spread)[:, : net.mean.shape[1] - 1].float()
+    wanted = wanted * field.mm_per_unit
+    draw = generator(seed, "regression", name)
+    shift_by = OFF_SURFACE_MM / field.mm_per_unit
+
+    def features(x: Tensor) -> Tensor:
+        weights = [(weight.cpu(), bias.cpu()) for weight, bias in net.hidden()]
+        h = siren_features(x[None], [*weights, weights[-1]])[0]
+        return torch.cat([h, h.new_ones(len(h), 1)], 1)
+
+    def off_surface(count: int, share: float) -> Tensor:
+        moved = torch.rand(count, 1, generator=draw) < share
+        return moved * shift_by * torch.randn(count, 1, generator=draw)
+
+    parameters = [*net.weights, *net.biases]
+    optimiser = torch.optim.Adam(parameters, lr=NET_RATE)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = NET_RATE * _cosine(step / steps)
+        chosen = torch.randperm(len(rows), generator=draw)[:POINTS]
+        h = features(points[chosen] + off_surface(len(chosen), OFF_SURFACE) * normals[chosen])
+        with torch.no_grad():
+            last = _least_squares(h, wanted[chosen])
+        loss = (h @ last - wanted[chosen]).square().sum(1).mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    with torch.no_grad():
+        moved = points + shift_by * torch.randn(len(points), 1, generator=draw) * normals
+        share = OFF_SURFACE**0.5
+        h = torch.cat([features(points), share * features(moved)]).double()
+        last = _least_squares(h, torch.cat([targets, share * targets]), FINAL_RIDGE)
+        fields = last.T.reshape(-1, 3, h.shape[1]).float().to(device)
+        net.mean.data.copy_(fields[0])
+        net.modes.data.zero_()
+        net.modes.data[: len(fields) - 1] = fields[1:]
+
+
+def learn_template(field: Morph, batch_of: Callable[[int], Batch], steps: int) -> None:
+    """Fit the template's distance alone to the batches of the first steps, each point at its place in the template's space."""
+    optimiser = torch.optim.Adam(field.template_weights.parameters(), lr=TEMPLATE_RATE)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = TEMPLATE_RATE * _cosine(step / steps)
+        batch = batch_of(step)
+        on = (~batch["is_composite"]).to(batch["landmarks"].dtype)
+        points, distances, normals = sampled_points(batch)
+        with torch.no_grad():
+            conditioning = field.condition(field.codes_of(batch), on)
+            located = field.attach(points, field.locate_nearly(points, conditioning), conditioning)
+        own = field.condition({name: code[:1].detach() for name, code in field.codes_of(batch).items()}).template
+        terms = distance_terms(field, located, distances, normals, conditioning._replace(template=own))
+        optimiser.zero_grad(set_to_none=True)
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+
+def surface_normals(points: Tensor) -> Tensor:
+    """Directions [M,3] across the surface at points [M,3] on it, of either sign: the least axis of each point's neighbours."""
+    nearest = torch.cdist(points, points).topk(min(NEIGHBOURS, len(points)), largest=False).indices
+    around = points[nearest]
+    return torch.linalg.svd(around - around.mean(1, keepdim=True), full_matrices=False).Vh[:, -1]
+
+
+def _least_squares(h: Tensor, wanted: Tensor, ridge: float = RIDGE) -> Tensor:
+    """x with h x ~ wanted, by the normal equations with a ridge relative to the mean of the diagonal."""
+    square = h.T @ h
+    return torch.linalg.solve(square + ridge * square.diagonal().mean() * torch.eye(len(square), dtype=h.dtype), h.T @ wanted)
+
+
+def _cosine(share: float) -> float:
+    return LEAST_RATE + (1 - LEAST_RATE) * 0.5 * (1 + math.cos(math.pi * share))
