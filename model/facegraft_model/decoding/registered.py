@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from facegraft.arrays import Bools, Floats
+from facegraft.lazily import lazy_import
 from facegraft_model.data.topology import Topology
 from facegraft_model.decoding.correspond import corresponding_points
 from facegraft_model.decoding.displacement import FOLLOWED_MM, follow_warp, in_chunks
@@ -90,6 +91,13 @@ def registered_vertices(field: Field, codes: Codes, chunk: int = 1 << 15) -> Reg
         else:
             points, lost = _solved(field, codes, target, chunk)
         points, sdf, gradient = _on_zero_level(field, codes, points, chunk)
+        stuck = np.abs(sdf) > LEVEL_MM / field.mm_per_unit
+        if stuck.any():  # the gradient leads nowhere from here: start on the surface itself
+            lost |= stuck
+            mesh = decode(field, codes, resolution=GUESS_RESOLUTION, chunk=chunk).mesh
+            tree = lazy_import("scipy.spatial").cKDTree(mesh.vertices)
+            start = mesh.vertices[tree.query(points[stuck])[1]]
+            points[stuck], sdf[stuck], gradient[stuck] = _on_zero_level(field, codes, start, chunk)
     faces = topology.faces.cpu().numpy()
     a, b, c = (points[faces[:, corner]] for corner in range(3))
     outward = np.einsum("ij,ij->i", np.cross(b - a, c - a), gradient[faces].sum(axis=1))
