@@ -68,6 +68,8 @@ def restored(checkpoint: Checkpoint, kinds: Mapping[str, Make[F]], device: str |
         "seed": state["seed"],
         "data": state["data"],
     }
+    if "published" in state:
+        field.provenance["pretrained"] = {"name": state["published"]["name"], "sha256": checkpoint.model_sha256}
     return field.to(device).eval().requires_grad_(False)
 
 

@@ -103,7 +103,7 @@ def test_a_head_that_is_turned_over_is_refused_with_the_count() -> None:
     field.topology = Topology(
         field.topology.vertices, field.topology.faces.flip(1), field.topology.parts, field.topology.ids
     )
-    with pytest.raises(RegistrationError, match=r" 1280 of 1280 triangles fold \(at most 1% may\)"):
+    with pytest.raises(RegistrationError, match=r" 1280 of 1280 triangles fold, 100.0% of the area \(at most 2% may\)"):
         run(field)
 
 
