@@ -21,9 +21,10 @@ from torch import Tensor
 from facegraft.seeds import item_rng
 from facegraft.store import atomic
 from facegraft_model.checkpoints.checkpoint import STATE_FILE, load, write_weights
+from facegraft_model.checkpoints.modelstate import TEMPLATE_TENSORS
 from facegraft_model.decoding.extract import decode
 from facegraft_model.errors import ModelError
-from facegraft_model.method import Field
+from facegraft_model.method import TOPOLOGY_TENSORS, Field
 from facegraft_model.models import field_of
 from facegraft_model.pretrained.shipped import Run, load_run
 
@@ -113,10 +114,14 @@ def publish(run: Run, folder: Path, *, card: Path | None = None) -> Published:
 def halvable(field: Field, limit_mm: float = 0.5 * LARGEST_ERROR_MM) -> tuple[set[str], float]:
     """The tensors of a field that may be rounded to float16, and by how much (mm) that changes its distances on the surface at most.
 
-    A tensor whose rounding no measured distance shows is not known to be harmless, and stays, unless float16 holds it exactly.
+    A tensor whose rounding no measured distance shows is not known to be harmless, and stays, unless float16 holds it exactly. The
+    template's coordinates stay too: they are read as they are, and rounding moves them by up to 0.05 mm.
     """
     measure = _Measure(field)
-    floats = {name: tensor for name, tensor in field.state_dict().items() if tensor.dtype == torch.float32}
+    read = {*TEMPLATE_TENSORS, *TOPOLOGY_TENSORS}
+    floats = {
+        name: tensor for name, tensor in field.state_dict().items() if tensor.dtype == torch.float32 and name not in read
+    }
     fitting = {name for name, tensor in floats.items() if bool(torch.isfinite(tensor.half()).all())}
     lossless = {name for name in fitting if torch.equal(floats[name].half().float(), floats[name])}
     alone = {name: measure.error_mm([name]) for name in sorted(fitting - lossless)}
