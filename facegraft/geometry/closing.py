@@ -145,6 +145,8 @@ class HeadCloser:
         self._labels = np.concatenate(all_labels)
         own = np.where(self._kept < self._vertex_count, self._kept, -1)
         self._source = np.concatenate([own, np.full(count - len(own), -1)])
+        self._skin_faces = faces[(faces < self._vertex_count).all(axis=1)]
+        self._skin_faces.setflags(write=False)
         self._faces.setflags(write=False)
         self._labels.setflags(write=False)
         self._source.setflags(write=False)
@@ -169,6 +171,12 @@ class HeadCloser:
     def vertex_labels(self) -> NDArray[np.uint8]:
         """Part labels [V] of the closed heads' vertices (read-only)."""
         return self._labels
+
+    @property
+    def skin_faces(self) -> Ints:
+        """The triangles [F', 3] of the given head that a closed head keeps, in vertices of the given head (read-only): those of
+        the topology itself, without caps and without the triangles that the neck's cut runs through."""
+        return self._skin_faces
 
     @property
     def source(self) -> Ints:

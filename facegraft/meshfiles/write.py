@@ -1,10 +1,10 @@
 """Write meshes as PLY, GLB and OBJ.
 
-| written | positions, faces | colours | parts | template coordinates |
-|---|---|---|---|---|
-| .ply (binary) | f64, i32 | red, green, blue | part (uchar) | tx, ty, tz (f64) |
-| .glb | f32, u32 | COLOR_0 | _PART | _TEMPLATE (f32) |
-| .obj | 9 digits | after the position | face groups, named | refused |
+| written | positions, faces | colours | parts | template coordinates | vertex ids |
+|---|---|---|---|---|---|
+| .ply (binary) | f64, i32 | red, green, blue | part (uchar) | tx, ty, tz (f64) | vertex_id (int) |
+| .glb | f32, u32 | COLOR_0 | _PART | _TEMPLATE (f32) | refused |
+| .obj | 9 digits | after the position | face groups, named | refused | refused |
 
 Formats: G. Turk, "The PLY Polygon File Format", 1994; Wavefront OBJ, Advanced Visualizer manual, appendix B1; glTF 2.0.
 """
@@ -38,6 +38,7 @@ class _Written:
     part_names: tuple[str, ...]
     colours: Bytes | None
     template_coords: Floats | None
+    vertex_ids: NDArray[np.int32] | None
 
 
 def write_mesh(
@@ -49,12 +50,14 @@ def write_mesh(
     part_names: Sequence[str] = (),
     colours: NDArray[np.uint8] | None = None,
     template_coords: NDArray[np.float64] | None = None,
+    vertex_ids: NDArray[np.int32] | None = None,
 ) -> None:
     """Write vertices [n,3] and faces [m,3] atomically, in the format of the suffix (table above).
 
-    Optional values per vertex: parts u8 [n] (labels, indices into `part_names`), colours u8 [n,3], template_coords [n,3].
+    Optional values per vertex: parts u8 [n] (labels, indices into `part_names`), colours u8 [n,3], template_coords [n,3], vertex_ids i32 [n]
+    (of the mesh that the vertices come from).
     Raises MeshError for an unknown suffix, an empty mesh, a wrong shape or dtype, a label without a name, template
-    coordinates in an OBJ; StoreError when the file cannot be written; MissingPackageError for GLB without trimesh.
+    coordinates in an OBJ, ids in anything but a PLY; StoreError when the file cannot be written; MissingPackageError for GLB without trimesh.
     """
     path = place(path)
     writers = {".ply": _ply_bytes, ".glb": _glb_bytes, ".obj": _obj_bytes}
@@ -69,11 +72,11 @@ def write_mesh(
         ("parts", parts, (n,), "u1"),
         ("colours", colours, (n, 3), "u1"),
         ("template_coords", template_coords, (n, 3), "f"),
+        ("vertex_ids", vertex_ids, (n,), "i4"),
     ):
         if values is not None and (values.shape != shape or kind not in (values.dtype.kind, values.dtype.str[1:])):
-            raise MeshError(
-                f"{path}: {name} must be {'u8' if kind == 'u1' else 'float'} {list(shape)}, not {values.dtype} {list(values.shape)}"
-            )
+            wanted = {"u1": "u8", "i4": "i32", "f": "float"}[kind]
+            raise MeshError(f"{path}: {name} must be {wanted} {list(shape)}, not {values.dtype} {list(values.shape)}")
     if parts is not None and n and int(parts.max()) >= len(part_names):
         raise MeshError(
             f"{path}: part label {parts.max()} has no name; name all labels: {', '.join(part_names) or '-'}"
@@ -82,7 +85,10 @@ def write_mesh(
         raise MeshError(
             f"{path}: an OBJ file has no place for template coordinates; write .ply or .glb, or leave them out"
         )
-    write_bytes_atomic(path, writers[suffix](_Written(v, f, parts, tuple(part_names), colours, template_coords)))
+    if vertex_ids is not None and suffix != ".ply":
+        raise MeshError(f"{path}: only a PLY file has a place for the ids of vertices; write .ply, or leave them out")
+    written = _Written(v, f, parts, tuple(part_names), colours, template_coords, vertex_ids)
+    write_bytes_atomic(path, writers[suffix](written))
 
 
 def _ply_bytes(mesh: _Written) -> bytes:
@@ -96,6 +102,9 @@ def _ply_bytes(mesh: _Written) -> bytes:
     if mesh.template_coords is not None:
         columns |= dict(zip(("tx", "ty", "tz"), mesh.template_coords.astype(np.float64).T, strict=True))
         comments.append("tx ty tz: where the model's warp puts the vertex in its template")
+    if mesh.vertex_ids is not None:
+        columns["vertex_id"] = mesh.vertex_ids
+        comments.append("vertex_id: the vertex of the registered topology that it is")
     vertices = np.empty(
         len(mesh.vertices), dtype=[(name, values.dtype.newbyteorder("<")) for name, values in columns.items()]
     )

@@ -15,6 +15,9 @@ from pydantic import Field, field_validator
 
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError, nearest
+from facegraft.geometry.frame import to_unit
+from facegraft.regions.regionmap import RegionMap
+from facegraft.stages.clean import make_closer
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.remote import Location
@@ -25,6 +28,8 @@ from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_surface
 
 AUTO = "auto"
+FRAME_TOLERANCE = 1e-5
+"""Largest difference, in units, of the last stage from the template: both are rounded to float32."""
 
 
 class SampleParameters(StageParameters):
@@ -111,14 +116,51 @@ def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> S
         schema=schema,
         items=items,
         shared={
-            name: np.asarray(array)
-            for name, array in surfaces.shared.items()
-            if name in ("stage_vertices", "stage_parts")
+            **{
+                name: np.asarray(array)
+                for name, array in surfaces.shared.items()
+                if name in ("stage_vertices", "stage_parts")
+            },
+            **template_topology(surfaces),
         },
         region_map=surfaces.region_map,
         shard_items=parameters.shard_items,
         input_fingerprint={"surfaces": surfaces.fingerprint},
     )
+
+
+def template_topology(surfaces: Dataset) -> dict[str, NDArray[Any]]:
+    """The template on the topology's own vertices and triangles, for models that give heads in correspondence; {} without a morph.
+
+    template_vertices f32 [n,3] in the unit-ball frame of the last stage, template_faces i32 [m,3] (indices into these), template_parts
+    u8 [n], template_ids i32 [n] (vertex of the topology, ascending): the skin that cleaning keeps, and of that the triangles
+    inside the unit ball, outside of which there are no samples. Raises SampleError where the last stage is not the template.
+    """
+    written = (row["key"] for row in surfaces.index.to_pylist() if row["status"] == "written")
+    key = next((key for key in written if surfaces.shape(key, "stage_points")[0] > 1), None)
+    if key is None or surfaces.region_map is None:
+        return {}
+    template = np.asarray(surfaces.shared["template"], dtype=np.float64)
+    labels = np.asarray(surfaces.shared["vertex_labels"])
+    stage = surfaces.read(key, "stage_points")[-1].astype(np.float64)
+    # The stage points carry the frame of the template, which the dataset does not state: the origin is what they leave over.
+    left_over = template[np.asarray(surfaces.shared["stage_vertices"])] - stage * surfaces.mm_per_unit
+    origin = left_over.mean(axis=0)
+    unit = to_unit(template, origin, surfaces.mm_per_unit)
+    if np.abs(left_over - origin).max() > FRAME_TOLERANCE * surfaces.mm_per_unit:
+        raise SampleError(
+            f"{surfaces.path}: the last stage of item {key} is not the dataset's template; clean composites and heads anew"
+        )
+    closer = make_closer(template, surfaces.shared["faces"], RegionMap.from_json(surfaces.region_map), labels)
+    faces = closer.skin_faces
+    faces = faces[(np.linalg.norm(unit, axis=1) <= 1.0)[faces].all(axis=1)]
+    ids, corners = np.unique(faces, return_inverse=True)
+    return {
+        "template_vertices": unit[ids].astype(np.float32),
+        "template_faces": corners.reshape(-1, 3).astype(np.int32),
+        "template_parts": labels[ids].astype(np.uint8),
+        "template_ids": ids.astype(np.int32),
+    }
 
 
 class SampleStage:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import ClassVar, cast
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from facegraft_model import losses
 from facegraft_model.cascade import Cascade
-from facegraft_model.checkpoints.checkpoint import load
 from facegraft_model.checkpoints.modelstate import Make, restored
 from facegraft_model.config import Config, FitConfig
 from facegraft_model.errors import ModelError
@@ -20,6 +20,7 @@ from facegraft_model.methods import field_class
 from facegraft_model.morph import losses as morph_losses
 from facegraft_model.morph.morph import Morph
 from facegraft_model.morph.start import begin
+from facegraft_model.pretrained.shipped import load_run, shipped
 
 
 class FaceField(Field):
@@ -29,11 +30,21 @@ class FaceField(Field):
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], device: str | torch.device = "cpu") -> FaceField:
-        """The trained model of a run (its latest checkpoint) or of a checkpoint folder, in evaluation mode.
+        """The trained model of a run (its latest checkpoint), of a checkpoint folder or of a pretrained model's name, in evaluation mode.
 
         Raises CheckpointError for a folder that is not a checkpoint or a damaged one, ModelError for a checkpoint of another method.
         """
-        return restored(load(run), cls._maker, device)
+        return restored(load_run(run), cls._maker, device)
+
+    @classmethod
+    def pretrained(
+        cls, name: str, device: str | torch.device = "cpu", searched: Sequence[Path] | None = None
+    ) -> FaceField:
+        """A model that ships with the package, such as "ict-head", in evaluation mode. searched: folders of models, by default the package's.
+
+        Raises CheckpointError for an unknown name, which lists the known ones.
+        """
+        return cls.load(shipped(name, searched), device)
 
     @classmethod
     def _maker(cls, config: Config) -> Make[FaceField]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from facegraft.parts import Parts
 from facegraft_model.config import Config, FitConfig, own_options
 from facegraft_model.data.ids import IdTable
+from facegraft_model.data.topology import Topology
 from facegraft_model.errors import ModelError
 from facegraft_model.methods import MethodOptions
 from facegraft_model.nets.siren import Matmul
@@ -20,6 +21,9 @@ from facegraft_model.nets.siren import Matmul
 Batch = Mapping[str, Tensor]
 Codes = Mapping[str, Tensor]
 Terms = dict[str, Tensor]
+TOPOLOGY = "topology_"
+TOPOLOGY_TENSORS = tuple(TOPOLOGY + item.name for item in fields(Topology))
+"""Names of the buffers of a field's topology."""
 
 
 class SDFGrad(NamedTuple):
@@ -33,12 +37,14 @@ class SDFGrad(NamedTuple):
 class TemplateFacts:
     """Facts about the template of the training data; they are saved with the weights.
 
-    landmarks [68,3], points [M,3] and parts u8 [M] of the template, in unit coordinates.
+    landmarks [68,3], points [M,3] and parts u8 [M] of the template, in unit coordinates. topology: its mesh; None where the samples
+    hold none.
     """
 
     landmarks: Tensor
     points: Tensor
     parts: Tensor
+    topology: Topology | None = None
 
 
 class Linearised(NamedTuple):
@@ -79,7 +85,8 @@ class Field(nn.Module, ABC):
 
     parts: those of the training data. code_dims: length of each code by name. code_ids: by code, the id of a batch's items that
     selects the row of its table. has_warp: whether points can be mapped to a template. mm_per_unit: scale of the unit ball.
-    template_points [M,3], template_parts u8 [M] and template_landmarks [68,3]: see `TemplateFacts`.
+    template_points [M,3], template_parts u8 [M] and template_landmarks [68,3]: see `TemplateFacts`. has_unwarp: whether the method
+    can say which points warp to given ones (`unwarp`).
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
@@ -120,10 +127,21 @@ class Field(nn.Module, ABC):
         self.register_buffer("template_points", template.points.float())
         self.register_buffer("template_parts", template.parts.to(torch.uint8))
         self.register_buffer("template_landmarks", template.landmarks.float())
+        self.has_topology = template.topology is not None
+        if template.topology is not None:
+            for name in TOPOLOGY_TENSORS:
+                self.register_buffer(name, getattr(template.topology, name.removeprefix(TOPOLOGY)))
         rows = table_rows(id_table)
         self.tables = nn.ParameterDict(
             {name: nn.Parameter(self.initial_code(name, rows[code_ids[name]])) for name in code_dims}
         )
+
+    @property
+    def topology(self) -> Topology | None:
+        """The mesh of the training heads' topology in the template; None for a model of samples without it."""
+        if not self.has_topology:
+            return None
+        return Topology(**{name.removeprefix(TOPOLOGY): getattr(self, name) for name in TOPOLOGY_TENSORS})
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -158,7 +176,7 @@ class Field(nn.Module, ABC):
         """Positions [B,N,3] of points [B,N,3] in the template's space. Only where `has_warp`."""
 
     def unwarp(self, template_points: Tensor, codes: Codes) -> Tensor:
-        """Positions [B,N,3] on the heads of points [B,N,3] of the template's space. Only where `has_unwarp`."""
+        """Points [B,N,3] that `warp` maps to template_points [B,N,3], in units: their positions on the heads. Only where `has_unwarp`."""
         raise ModelError(f"method {self.config.model.method} has no map from the template to a head")
 
     def linearise(self, points: Tensor, codes: Codes, start: Tensor | None = None) -> Linearised:

@@ -8,12 +8,13 @@ from typing import cast
 import torch
 
 from facegraft.seeds import derived_seed
-from facegraft_model.checkpoints.checkpoint import load
+from facegraft_model.checkpoints.checkpoint import Checkpoint
 from facegraft_model.checkpoints.modelstate import Make, restored
 from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
 from facegraft_model.method import Field, TemplateFacts
 from facegraft_model.methods import field_class
+from facegraft_model.pretrained.shipped import load_run
 
 
 def build_field(config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float, seed: int = 0) -> Field:
@@ -24,11 +25,17 @@ def build_field(config: Config, id_table: IdTable, template: TemplateFacts, mm_p
 
 
 def load_field(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Field:
-    """The model of a run (its latest checkpoint) or of one checkpoint, in evaluation mode, with `field.provenance`.
+    """The model of a run (its latest checkpoint), of one checkpoint or of a pretrained model's name, in evaluation mode, with
+    `field.provenance`.
 
-    Raises CheckpointError for a damaged checkpoint, ModelError for one of another version.
+    Raises CheckpointError for a run that is not there and a damaged checkpoint, ModelError for one of another version.
     """
-    return restored(load(path), _maker, device)
+    return field_of(load_run(path), device)
+
+
+def field_of(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> Field:
+    """The model of a checkpoint that has been read. Raises as `load_field`."""
+    return restored(checkpoint, _maker, device)
 
 
 def _maker(config: Config) -> Make[Field]:

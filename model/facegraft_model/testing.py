@@ -306,6 +306,17 @@ class FieldSuite:
                 assert float(slope[1].abs().sum()) > 0, name
                 assert not bool(torch.cat([slope[:1], slope[2:]]).any()), name
 
+    def test_unwarp_inverts_the_warp(self, make: Callable[[], Field], batch: Batch, points: Tensor) -> None:
+        field = make()
+        codes = {name: code.detach() for name, code in field.codes_of(batch).items()}
+        if not field.has_unwarp:
+            with pytest.raises(NotImplementedError):
+                field.unwarp(points, codes)
+            return
+        with torch.no_grad():
+            back = field.warp(field.unwarp(points.detach(), codes), codes)
+        assert float((back - points).abs().max()) < 1e-5
+
     # -- on disk -------------------------------------------------------------------------------------------------------
 
     def test_a_checkpoint_gives_the_same_field_back(

@@ -23,7 +23,10 @@ TEMPLATE = VERTICES / 7 + 0.1
 
 def test_ply_holds_everything(tmp_path: Path) -> None:
     path = tmp_path / "new" / "head.ply"
-    write_mesh(path, VERTICES, FACES, parts=PARTS, part_names=NAMES, colours=COLOURS, template_coords=TEMPLATE)
+    ids = np.array([7, 2, 10346, 4], dtype=np.int32)
+    write_mesh(
+        path, VERTICES, FACES, parts=PARTS, part_names=NAMES, colours=COLOURS, template_coords=TEMPLATE, vertex_ids=ids
+    )
     loaded = trimesh.load(path, process=False)
     assert np.array_equal(loaded.vertices, VERTICES)
     assert np.array_equal(loaded.faces, FACES)
@@ -31,6 +34,7 @@ def test_ply_holds_everything(tmp_path: Path) -> None:
     raw = loaded.metadata["_ply_raw"]["vertex"]["data"]
     assert raw.dtype["part"] == np.uint8
     assert np.array_equal(raw["part"].ravel(), PARTS)
+    assert raw.dtype["vertex_id"] == np.int32 and np.array_equal(raw["vertex_id"].ravel(), ids)
     assert np.array_equal(np.column_stack([raw[axis].ravel() for axis in ("tx", "ty", "tz")]), TEMPLATE)
     assert b"\ncomment part: 0 rem, 1 nose, 2 ears, 3 mouth\n" in path.read_bytes()
     again = read_points(path)
@@ -70,6 +74,10 @@ def test_write_refusals(tmp_path: Path) -> None:
         write_mesh(tmp_path / "head.ply", VERTICES, FACES, parts=PARTS[:3], part_names=NAMES)
     with pytest.raises(MeshError, match=r"colours must be u8 \[4, 3\], not float64"):
         write_mesh(tmp_path / "head.ply", VERTICES, FACES, colours=COLOURS / 255)
+    with pytest.raises(MeshError, match=r"vertex_ids must be i32 \[4\], not int64"):
+        write_mesh(tmp_path / "head.ply", VERTICES, FACES, vertex_ids=np.arange(4))
+    with pytest.raises(MeshError, match="only a PLY file has a place for the ids"):
+        write_mesh(tmp_path / "head.glb", VERTICES, FACES, vertex_ids=np.arange(4, dtype=np.int32))
     with pytest.raises(MeshError, match="part label 3 has no name"):
         write_mesh(tmp_path / "head.ply", VERTICES, FACES, parts=PARTS, part_names=NAMES[:3])
     assert list(tmp_path.iterdir()) == []

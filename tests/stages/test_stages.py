@@ -17,8 +17,9 @@ from facegraft.pipeline import clean, graft, ingest, sample
 from facegraft.regions.regionmap import RegionMap, RegionSet, load_region_map
 from facegraft.stages.clean import CleanError
 from facegraft.stages.graft import GraftError
-from facegraft.stages.sample import SampleError
+from facegraft.stages.sample import SampleError, template_topology
 from facegraft.store import Dataset, open_dataset, verify_dataset
+from facegraft.surfaces.normals import signed_volume
 from facegraft.surfaces.sampling import window_uniformity
 
 
@@ -203,6 +204,9 @@ def test_part_labels_of_points_are_their_places(sets: dict[str, Dataset]) -> Non
 
 def test_frontal_solid_and_paper_sheet(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:
     clean([small_run / "composites"], tmp_path / "frontal", {"mode": "frontal"}, options=sync)
+    shared = template_topology(open_dataset(tmp_path / "frontal"))
+    assert 0.99 < np.linalg.norm(shared["template_vertices"], axis=1).max() <= 1.0 + 1e-6
+    assert len(shared["template_ids"]) < len(open_dataset(small_run / "samples").shared["template_ids"])
     frontal = open_dataset(tmp_path / "frontal")
     assert frontal.mm_per_unit == 100.0
     item = frontal[frontal.keys()[0]]
@@ -227,6 +231,7 @@ def test_frontal_solid_and_paper_sheet(small_run: Path, tmp_path: Path, sync: En
 
 def test_heads_alone_have_one_stage(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:
     clean([small_run / "heads"], tmp_path / "s", {"stage_points": 64}, options=sync)
+    assert template_topology(open_dataset(tmp_path / "s")) == {}
     surfaces = open_dataset(tmp_path / "s")
     item = surfaces[surfaces.keys()[0]]
     assert item["landmarks"].shape == (1, 68, 3) and item["stage_points"].shape == (1, 64, 3)
@@ -264,3 +269,23 @@ def test_stages_refuse_each_others_inputs(small_run: Path, tmp_path: Path, sync:
     with pytest.raises(CleanError, match="two inputs hold an item"):
         clean([small_run / "heads", small_run / "heads"], tmp_path / "x", {}, options=sync)
     assert not (tmp_path / "x").exists()
+
+
+def test_samples_share_the_template_on_the_vertices_of_the_topology(sets: dict[str, Dataset]) -> None:
+    samples, surfaces = sets["samples"], sets["surfaces"]
+    shared, region_map = samples.shared, RegionMap.from_json(samples.region_map)
+    vertices, faces, ids = (shared[f"template_{name}"] for name in ("vertices", "faces", "ids"))
+    assert (vertices.dtype, faces.dtype, ids.dtype) == (np.float32, np.int32, np.int32)
+    assert shared["template_parts"].dtype == np.uint8 and (np.diff(ids) > 0).all()
+    assert np.array_equal(shared["template_parts"], region_map.vertex_labels("eyes")[ids])
+    # Both are rounded to float32, the stage points twice; the stage vertices are skin that no cut removes.
+    stage = samples.read(samples.keys()[0], "stage_points")[-1]
+    assert np.isin(shared["stage_vertices"], ids).all()
+    assert np.abs(vertices[np.searchsorted(ids, shared["stage_vertices"])] - stage).max() < 2e-7
+    # Each triangle is one of the topology's skin, and the skin above the neck cut is all there.
+    skin = {tuple(face) for face in region_map.skin_faces(surfaces.shared["faces"]).tolist()}
+    own = {tuple(face) for face in ids[faces].tolist()}
+    assert own <= skin and len(own) == len(faces)
+    kept = set(region_map.kept_skin().tolist())
+    assert {face for face in skin if kept.issuperset(face)} <= own
+    assert signed_volume(vertices, faces) > 0

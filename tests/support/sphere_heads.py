@@ -156,6 +156,18 @@ def renamed(row: Mapping[str, object], parts: Parts) -> dict[str, object]:
     return {**before, **donors, **{column: row[column] for column in row if column not in before and column not in three}}
 
 
+def template_mesh(among: Parts = EYES) -> dict[str, np.ndarray]:
+    """The template's mesh as samples share it: a ball of 642 vertices, which are every second vertex of an imagined topology."""
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    unit = np.asarray(ball.vertices)
+    return {
+        "template_vertices": (TEMPLATE_RADIUS * unit).astype(np.float32),
+        "template_faces": np.asarray(ball.faces, dtype=np.int32),
+        "template_parts": part_of(unit, among),
+        "template_ids": 2 * np.arange(len(unit), dtype=np.int32) + 1,
+    }
+
+
 def write_spheres(
     folder: Path,
     *,
@@ -168,10 +180,12 @@ def write_spheres(
     topology: str = "sphere",
     change: Callable[[str, dict[str, np.ndarray]], None] | None = None,
     parts: Parts = EYES,
+    mesh: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write FOLDER, samples of spheres with the morph to the template; `change(key, arrays)` may spoil an item before it is written.
 
-    rows: of `scan` and `composite`, by key; parts: as many as there shall be; stages: only so many of theirs.
+    rows: of `scan` and `composite`, by key; parts: as many as there shall be; stages: only so many of theirs; mesh: what they share of the
+    template's mesh, by default all of `template_mesh`.
     """
     rows = SPHERE_ROWS if rows is None else rows
     facts = {"name": topology, "vertex_count": None, "faces_sha256": None}
@@ -185,7 +199,8 @@ def write_spheres(
         items.append(ShardItem(key, arrays, renamed(row, parts)))
     plan = {shard_name(0, 1): sorted(rows)}
     write_shard(folder, shard_name(0, 1), items, [], schema, "c" * 64)
-    write_shared(folder, {"stage_parts": part_of(stage_directions(points, parts), parts)})
+    mesh = template_mesh(parts) if mesh is None else mesh
+    write_shared(folder, {"stage_parts": part_of(stage_directions(points, parts), parts), **mesh})
     finish_dataset(folder, schema, plan, "c" * 64)
     return folder
 

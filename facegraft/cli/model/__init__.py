@@ -3,7 +3,7 @@
 from facegraft.cli.model.editing import model_components, model_generate, model_interpolate, model_swap
 from facegraft.cli.model.group import model
 from facegraft.cli.model.scoring import model_compare, model_evaluate, model_extract
-from facegraft.cli.model.training import model_fit, model_train
+from facegraft.cli.model.training import model_fit, model_publish, model_train
 
 for command in (
     model_train,
@@ -15,6 +15,7 @@ for command in (
     model_interpolate,
     model_generate,
     model_components,
+    model_publish,
 ):
     model.add_command(command)
 

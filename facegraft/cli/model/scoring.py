@@ -28,6 +28,9 @@ from facegraft.cli.model.progress import Progress
 @click.option("--format", "suffix", type=click.Choice(["ply", "glb", "obj"]), default="ply", help="File format.")
 @click.option("--unit", type=click.Choice(["mm", "unit"]), default="mm", help="Millimetres, or the model's unit ball.")
 @click.option("--key", "keys", multiple=True, help="Extract only these heads; repeatable.")
+@click.option(
+    "--topology", is_flag=True, help="Also write KEY.topology.ply: the head on the vertices and triangles of the training heads."
+)
 @device_option
 @quiet_option
 def model_extract(
@@ -38,6 +41,7 @@ def model_extract(
     suffix: Any,
     unit: Any,
     keys: tuple[str, ...],
+    topology: bool,
     device: str,
     quiet: bool,
 ) -> None:
@@ -45,6 +49,7 @@ def model_extract(
 
     \b
     Example: facegraft model extract fits -o meshes --resolution 384
+             facegraft model extract fits -o meshes --topology       also in correspondence, vertex by vertex
     """
     from facegraft_model.fitting.export import extract_fits
 
@@ -57,6 +62,7 @@ def model_extract(
             mode="dense" if dense else "sparse",
             suffix=suffix,
             unit=unit,
+            topology=topology,
             on_head=bar.heads,
         )
     click.echo(f"{output}: {len(written)} meshes")

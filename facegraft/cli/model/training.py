@@ -1,4 +1,4 @@
-"""`facegraft model train` and `fit`."""
+"""`facegraft model train`, `fit` and `publish`."""
 
 from __future__ import annotations
 
@@ -147,4 +147,24 @@ def model_fit(
     errors = [item["error_mm"] for item in fits.items]
     click.echo(
         f"{output}: {len(fits)} heads fitted, mean distance {sum(errors) / len(errors):.3f} mm of their surface points, in {time.monotonic() - began:.0f} s"
+    )
+
+
+@click.command("publish")
+@click.argument("run", type=FOLDER)
+@output_option
+@click.option("--card", type=FILE, default=None, help="Markdown text for README.md: data, licence, scores, limits.")
+def model_publish(run: Path, output: Path, card: Path | None) -> None:
+    """Write a trained model as a small folder that can ship: weights in 16 bits where the surface does not show it, and a card.
+
+    \b
+    Example: facegraft model publish run -o ict-head --card card.md
+    Writes FOLDER/model.safetensors, FOLDER/state.json and FOLDER/README.md; a folder of models is searched by name.
+    """
+    from facegraft_model.published import publish
+
+    made = publish(run, output, card=card)
+    click.echo(
+        f"{made.folder}: {made.bytes / 1e6:.2f} MB, {made.halved} of {made.tensors} tensors in 16 bits, "
+        f"which moves the surface by at most {made.error_mm:.4f} mm"
     )

@@ -58,7 +58,8 @@ _FOLDER_NAME = re.compile(r"step_(\d{8,})(-2)?")
 class Checkpoint:
     """A checkpoint whose model file has been read and checked.
 
-    path: its folder. step: finished training steps. tensors: model tensors by name, on the CPU.
+    path: its folder. step: finished training steps. tensors: model tensors by name, on the CPU; those that a published model stores
+    in 16 bits are float32 again.
     state: the `state` passed to `save`, as read back from JSON (tuples are lists).
     """
 
@@ -68,6 +69,12 @@ class Checkpoint:
     state: dict[str, Any]
     torch_version: str
     _files: dict[str, Any] = field(repr=False)
+
+    @property
+    def model_sha256(self) -> str:
+        """The sha256 of the file of the model's tensors."""
+        found: str = self._files[MODEL_FILE]["sha256"]
+        return found
 
     def optim(self) -> dict[str, Tensor]:
         """The optimiser's tensors, read and checked now (twice the size of the model). Raises CheckpointError."""
@@ -104,13 +111,7 @@ def save(
     payloads = {MODEL_FILE: plain_tensors(model_tensors, f"{where}: {MODEL_FILE}")}
     if optim_tensors:
         payloads[OPTIM_FILE] = plain_tensors(optim_tensors, f"{where}: {OPTIM_FILE}")
-    document = {
-        "format": FORMAT_NAME,
-        "version": FORMAT_VERSION,
-        "step": step,
-        "torch": str(torch.__version__),
-        "state": dict(state),
-    }
+    document = _document(step, state)
     atomic.canonical_json(document)  # raises for an unwritable state before anything is written
     temporary = parent / atomic.temporary_name(_folder_name(step))
     try:
@@ -136,6 +137,27 @@ def save(
         ) from error
     prune(run, keep)
     return final
+
+
+def write_weights(folder: Path, step: int, model_tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint without optimiser into an existing folder of any name, from which `load` reads it.
+
+    Raises CheckpointError and StoreError as `save` does.
+    """
+    tensors = plain_tensors(model_tensors, f"{folder / MODEL_FILE}")
+    files = {MODEL_FILE: write_tensors(folder / MODEL_FILE, tensors)}
+    atomic.write_and_sync(folder / STATE_FILE, seal({**_document(step, state), "files": files}))
+
+
+def _document(step: int, state: Mapping[str, Any]) -> dict[str, Any]:
+    """state.json without the records of the files."""
+    return {
+        "format": FORMAT_NAME,
+        "version": FORMAT_VERSION,
+        "step": step,
+        "torch": str(torch.__version__),
+        "state": dict(state),
+    }
 
 
 def prune(run: str | os.PathLike[str], keep: int = 2) -> list[Path]:
@@ -239,6 +261,11 @@ def named(run: str | os.PathLike[str], name: str) -> Path:
     return Path(run) / CHECKPOINT_FOLDER / name
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint itself, not a run that holds some."""
+    return any((folder / name).exists() for name in (STATE_FILE, MODEL_FILE, OPTIM_FILE))
+
+
 def identity(checkpoint: Path) -> str | None:
     """The sha256 that identifies a checkpoint: that of its state file, which has the checksums of all others. None if it is missing."""
     state = checkpoint / STATE_FILE
@@ -254,7 +281,8 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     folder = _resolve(Path(path))
     document = _read_state(folder / STATE_FILE)
     files = document["files"]
-    tensors = read_tensors(folder / MODEL_FILE, files[MODEL_FILE])
+    stored = read_tensors(folder / MODEL_FILE, files[MODEL_FILE])
+    tensors = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in stored.items()}
     return Checkpoint(folder, document["step"], tensors, document["state"], document["torch"], files)
 
 
@@ -283,7 +311,7 @@ def _latest_name(parent: Path) -> str | None:
 
 
 def _resolve(path: Path) -> Path:
-    if any((path / name).exists() for name in (STATE_FILE, MODEL_FILE, OPTIM_FILE)):
+    if is_checkpoint(path):
         return path
     if (path / CHECKPOINT_FOLDER).is_dir():
         folder = latest(path)

@@ -10,8 +10,9 @@ import torch
 from facegraft_model.checkpoints.checkpoint import Checkpoint, load_into
 from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
+from facegraft_model.data.topology import Topology
 from facegraft_model.errors import ModelError
-from facegraft_model.method import Field, TemplateFacts
+from facegraft_model.method import TOPOLOGY, TOPOLOGY_TENSORS, Field, TemplateFacts
 
 TEMPLATE_TENSORS = ("template_landmarks", "template_points", "template_parts")
 
@@ -55,7 +56,8 @@ def restored(checkpoint: Checkpoint, maker: Callable[[Config], Make[F]], device:
         make = maker(config)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
-    template = TemplateFacts(*(checkpoint.tensors[name] for name in TEMPLATE_TENSORS))
+    landmarks, points, parts = (checkpoint.tensors[name] for name in TEMPLATE_TENSORS)
+    template = TemplateFacts(landmarks, points, parts, _topology(checkpoint))
     with torch.random.fork_rng(devices=[]):  # the random initial values are overwritten
         field = make(config, IdTable.from_json(state["id_table"]), template, state["mm_per_unit"])
     load_into(field, checkpoint.tensors, where)
@@ -67,4 +69,17 @@ def restored(checkpoint: Checkpoint, maker: Callable[[Config], Make[F]], device:
         "seed": state["seed"],
         "data": state["data"],
     }
+    if "published" in state:
+        field.provenance["pretrained"] = {"name": state["published"]["name"], "sha256": checkpoint.model_sha256}
     return field.to(device).eval().requires_grad_(False)
+
+
+def _topology(checkpoint: Checkpoint) -> Topology | None:
+    """The template's mesh in a checkpoint; None for one that was trained on samples without it."""
+    found = {name: checkpoint.tensors[name] for name in TOPOLOGY_TENSORS if name in checkpoint.tensors}
+    if not found:
+        return None
+    if len(found) < len(TOPOLOGY_TENSORS):
+        missing = ", ".join(name for name in TOPOLOGY_TENSORS if name not in found)
+        raise ModelError(f"{checkpoint.path}: {missing} is missing; restore the checkpoint, or train anew")
+    return Topology(**{name.removeprefix(TOPOLOGY): tensor for name, tensor in found.items()})

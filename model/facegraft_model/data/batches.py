@@ -30,6 +30,7 @@ from facegraft_model.data.items import (
 from facegraft_model.data.resident import ResidentSets
 from facegraft_model.data.sampler import Sampler
 from facegraft_model.data.stream import StreamedSets
+from facegraft_model.data.topology import Topology, read_topology
 from facegraft_model.devices import free_bytes, to_device, usable_device
 from facegraft_model.errors import ModelError
 
@@ -74,6 +75,7 @@ class BatchSource:
     Attributes: parts, keys, rows (of the index), id_table, backend, device, mm_per_unit, frame, topology, coordinates, fingerprint
     (sha256 of dataset.json), neutral_expression, stages (S). On the device: stage_template f32 [M,3] and landmarks_template
     f32 [68,3] (the last stage, which is the same for all items; None if S is 1) and stage_parts u8 [M] (None if the samples lack them).
+    On the CPU: template_topology (None for samples of an older version).
 
     Raises DataError for an unusable dataset, on opening or while reading; ModelError for wrong arguments.
     """
@@ -166,11 +168,13 @@ class BatchSource:
                 f"{headers.path}: stage_parts has shape {list(parts.shape)}, but the items have {points} stage points; sample anew"
             )
         self.stage_parts = None if parts is None else torch.from_numpy(parts.astype(np.uint8)).to(self.device)
+        self.template_topology: Topology | None = None
         self.stage_template: torch.Tensor | None = None
         self.landmarks_template: torch.Tensor | None = None
         self._template: dict[str, NDArray[np.float32]] = {}
         if self.stages > 1:
             self._template = {field: self.store.read(self.keys[0], field)[-1] for field in shapes}
+            self.template_topology = read_topology(self.store)
             self.stage_template = torch.from_numpy(self._template["stage_points"]).to(self.device)
             self.landmarks_template = torch.from_numpy(self._template["landmarks"]).to(self.device)
 

@@ -95,7 +95,7 @@ def follow_warp(
     value = template_coordinates(field, codes, chunk)
     gap = target - value(y)
     distance = np.linalg.norm(gap, axis=1)
-    for towards, iterations in ((None, 20), (_in_chunks(lambda x: _jacobian(field, x, codes), codes, chunk), 15)):
+    for towards, iterations in ((None, 20), (in_chunks(lambda x: _jacobian(field, x, codes), codes, chunk), 15)):
         step = np.ones(len(y))
         for _ in range(iterations):
             # Steps below 1/16 gain nothing: here the warp does not follow its derivative.
@@ -115,10 +115,10 @@ def follow_warp(
 
 def template_coordinates(field: Field, codes: Codes, chunk: int = 1 << 15) -> Callable[[Floats], Floats]:
     """The warp of one head: points [n,3] ↦ their positions [n,3] in the template's space."""
-    return _in_chunks(lambda x: field.warp(x, codes)[0], codes, chunk)
+    return in_chunks(lambda x: field.warp(x, codes)[0], codes, chunk)
 
 
-def _in_chunks(what: Callable[[Tensor], Tensor], codes: Codes, chunk: int) -> Callable[[Floats], Floats]:
+def in_chunks(what: Callable[[Tensor], Tensor], codes: Codes, chunk: int) -> Callable[[Floats], Floats]:
     """A function of float32 points [1,n,3] on the codes' device as one of numpy points [n,3]."""
     device = next(iter(codes.values())).device
 

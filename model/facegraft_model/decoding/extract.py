@@ -334,7 +334,7 @@ def decode(
     def ask(what: Callable[[Tensor, Codes], Tensor], points: NDArray[np.float32]) -> NDArray[np.float32]:
         return what(torch.from_numpy(points)[None].to(device), codes)[0].float().cpu().numpy()
 
-    with torch.no_grad(), _full_precision(device):
+    with torch.no_grad(), full_precision(device):
         mesh = extract_surface(
             lambda points: ask(field.sdf, points),
             Grid.cube(resolution),
@@ -363,7 +363,7 @@ def _part_labels(field: Field, template_coords: Floats) -> Labels | None:
 
 
 @contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device) -> Iterator[None]:
     """float32 matrix products, no TF32 and no autocast, whatever the program has set for training."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

@@ -18,10 +18,11 @@ from torch import Tensor
 from facegraft.parts import Parts
 from facegraft.store import Location, place, write_arrays_atomic, write_json_atomic
 from facegraft.vocabulary import COMPOSITE
-from facegraft_model.checkpoints.checkpoint import identity, named
+from facegraft_model.checkpoints.checkpoint import identity, is_checkpoint, named
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
+from facegraft_model.pretrained.shipped import name_of, shipped
 
 FITS_FILE, CODES_FILE = "fits.json", "codes.safetensors"
 FORMAT = "facegraft fits"
@@ -88,6 +89,7 @@ def save_fits(
     arrays = {f"codes.{name}": code.cpu().numpy() for name, code in codes.items()} | {"alignment": alignment.numpy()}
     write_arrays_atomic(path / CODES_FILE, arrays)
     checkpoint = Path(field.provenance["checkpoint"])
+    name = name_of(checkpoint)
     rows = [
         {name: item.get(name) for name in item_columns(field.parts)} | {"error_mm": round(float(error), 5)}
         for item, error in zip(items, errors_mm, strict=True)
@@ -95,7 +97,8 @@ def save_fits(
     document = {
         "format": FORMAT,
         "version": 1,
-        "run": str(run.resolve()),
+        "pretrained": name,  # found by this name on any machine that has the model
+        "run": str(run.resolve()) if name is None else name,
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": identity(checkpoint),
         "model": field.provenance,
@@ -112,6 +115,7 @@ def load_fits(
     path: str | os.PathLike[str], device: str | torch.device = "cpu", run: str | os.PathLike[str] | None = None
 ) -> Fits:
     """Read fits and the exact checkpoint they were made with. run: the run's present folder, if it was moved.
+    Fits of a pretrained model find it by its name.
 
     Raises ModelError for a folder without fits, changed files, or a run whose checkpoint is missing.
     """
@@ -127,12 +131,17 @@ def load_fits(
         raise ModelError(f"{path / FITS_FILE} is not a file of fits")
     if hashlib.sha256(data).hexdigest() != document["codes_sha256"]:
         raise ModelError(f"{path / CODES_FILE} was changed or damaged; fit again")
-    folder = Path(run or document["run"])
-    checkpoint = named(folder, document["checkpoint"])
+    name = document.get("pretrained") if run is None else None
+    folder = Path(run or document["run"]) if name is None else shipped(name)
+    checkpoint = folder if is_checkpoint(folder) else named(folder, document["checkpoint"])
     found = identity(checkpoint)
     if found is None:
         raise ModelError(
             f"{path} was made with checkpoint {checkpoint}, which is missing; name the run's folder with --run, or fit again with the latest checkpoint"
+        )
+    if found != document["checkpoint_sha256"] and name is not None:
+        raise ModelError(
+            f"{path} was made with another version of the pretrained model {name} than this installation has; fit again, or install that version"
         )
     if found != document["checkpoint_sha256"]:
         raise ModelError(f"{checkpoint} is not the checkpoint that {path} was made with; fit again")

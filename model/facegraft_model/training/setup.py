@@ -49,7 +49,9 @@ def template_facts(source: BatchSource) -> TemplateFacts:
             f"{source.store.path} holds no template morph, from which the models learn their template; sample surfaces that were "
             "cleaned from composites and heads together (facegraft clean COMPOSITES HEADS -o SURFACES)"
         )
-    return TemplateFacts(source.landmarks_template.cpu(), source.stage_template.cpu(), source.stage_parts.cpu())
+    return TemplateFacts(
+        source.landmarks_template.cpu(), source.stage_template.cpu(), source.stage_parts.cpu(), source.template_topology
+    )
 
 
 def registered_heads(source: BatchSource) -> RegisteredHeads:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import run_model
-from sphere_heads import scan, write_sphere_surfaces, write_spheres
+from sphere_heads import scan, template_mesh, write_sphere_surfaces, write_spheres
 
 from facegraft.errors import FacegraftError
+from facegraft.meshfiles import read_points
 from facegraft.parts import Parts
 from facegraft.store import open_dataset
 
@@ -68,6 +69,19 @@ def test_compare_puts_methods_side_by_side_and_resumes(house: Path, tmp_path: Pa
 def test_extract_needs_fits(tmp_path: Path) -> None:
     with pytest.raises(FacegraftError, match="holds no fits"):
         run_model("extract", tmp_path, "-o", tmp_path / "meshes")
+
+
+def test_heads_on_the_topology_are_written_beside_the_others(bears: Path, tmp_path: Path) -> None:
+    run_model("extract", bears / "fits", "-o", tmp_path, "--resolution", 32, "--topology", "--key", "eve_neutral", "--quiet")
+    mesh, heads = template_mesh(), json.loads((tmp_path / "meshes.json").read_text())["heads"]
+    for head in heads:
+        path = tmp_path / head["topology"]["file"]
+        assert path.name == f"{head['key']}.topology.ply" and (tmp_path / head["file"]).exists()
+        assert head["topology"]["largest_sdf_mm"] <= 0.02 and head["topology"]["vertices"] == 642
+        read = read_points(path)
+        assert np.array_equal(read.faces, mesh["template_faces"])
+        assert 30 < np.linalg.norm(read.points, axis=1).mean() < 80
+        assert b"property int vertex_id" in path.read_bytes()[:1000]
 
 
 def test_meshes_and_scores_have_the_parts_of_the_model(bears: Path, tmp_path: Path) -> None:
