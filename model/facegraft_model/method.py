@@ -179,6 +179,10 @@ class Field(nn.Module, ABC):
         """Points [B,N,3] that `warp` maps to template_points [B,N,3], in units: their positions on the heads. Only where `has_unwarp`."""
         raise ModelError(f"method {self.config.model.method} has no map from the template to a head")
 
+    def template_distance(self, template_points: Tensor) -> SDFGrad:
+        """The template's signed distance [B,N] and its gradient at points [B,N,3] of its space. Only where `has_unwarp`."""
+        raise ModelError(f"method {self.config.model.method} has no map from the template to a head")
+
     def linearise(self, points: Tensor, codes: Codes, start: Tensor | None = None) -> Linearised:
         """Distance at points [B,N,3] and its derivatives, without gradients. Only where `has_derivatives`."""
         raise ModelError(f"method {self.config.model.method} gives no derivatives by its codes; use fit.solver=adam")

@@ -13,43 +13,37 @@ PAPER = Config(preset="paper")
 
 FACEGRAFT = Config(
     preset="facegraft",
-    model=ModelConfig(window=True, hyper="low-rank", code_init=0.1),
-    loss=LossConfig(eikonal_neutral=50.0, code=1e2, dense=3e3, locality=300.0),
-    data=DataConfig(surface=9216, near=5120, free=2048, stage=512),
+    model=ModelConfig(nets="basis", rem_dim=200, exp_dim=32),
+    loss=LossConfig(code=1.0, dense=3e3, correction=0.0, landmark_generation=0.0, landmark_consistency=0.0, neutral=0.0),
+    data=DataConfig(items=10, surface=256, near=112, free=32, stage=512),
     train=TrainConfig(
-        lr=5e-4, head_lr=5e-5, code_lr=1e-3, schedule="cosine", epochs=400.0, warmup_steps=200, clip_grad=2e3
+        lr=5e-4, code_lr=1e-3, schedule="cosine", epochs=60.0, warmup_steps=100, clip_grad=2e3, pretrain=300
     ),
-    fit=FitConfig(lr=5e-3, surface=9216, near=5120, free=2048, init="mean", code=1e2, locality=300.0),
+    fit=FitConfig(
+        solver="gauss-newton", steps=30, lr=1e-2, items=4, surface=4096, near=0, free=0, init="mean", code=1.0, robust_mm=2.0
+    ),
 )
-"""Ours: stage supervision at registered points, windows, near-surface bands, low-rank hyper-networks."""
+"""Ours: neural bases of the template's displacements, with local modes of the registered heads; it needs no GPU."""
 
 TINY = replace(
     FACEGRAFT,
     preset="tiny",
     model=ModelConfig(
-        width=64,
-        hyper="low-rank",
-        hyper_width=64,
-        hyper_rank=4,
-        blend_width=32,
-        landmark_width=64,
-        window=True,
-        code_init=0.1,
+        nets="basis", width=64, features=192, part_features=96, exp_features=96, part_dim=24, rem_dim=96, exp_dim=16
     ),
-    data=DataConfig(items=8, surface=192, near=96, free=32, stage=96),
+    data=DataConfig(items=6, surface=160, near=64, free=16, stage=256),
     train=TrainConfig(
-        steps=1000,
+        steps=600,
         lr=5e-4,
-        head_lr=1e-4,
-        code_lr=2e-3,
+        code_lr=1e-3,
         schedule="cosine",
         warmup_steps=50,
         clip_grad=2e3,
+        pretrain=200,
         validate_steps=0,
     ),
-    fit=FitConfig(steps=200, lr=1e-2, items=4, surface=512, near=256, free=128, init="mean", code=1e2, locality=300.0),
 )
-"""Small enough for a CPU: for tests, the demo and first experiments."""
+"""The same for the demo, tests and first experiments: a minute or two on one core."""
 
 IMFACE = replace(
     PAPER,

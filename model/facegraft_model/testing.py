@@ -310,7 +310,7 @@ class FieldSuite:
         field = make()
         codes = {name: code.detach() for name, code in field.codes_of(batch).items()}
         if not field.has_unwarp:
-            with pytest.raises(NotImplementedError):
+            with pytest.raises(ModelError):
                 field.unwarp(points, codes)
             return
         with torch.no_grad():

@@ -56,7 +56,7 @@ def dense_displacement(
 ) -> Displacement:
     """From each vertex of `base` to the point of `other` (decoded from other_codes) with the same template coordinates.
 
-    Each vertex is first followed (`follow_warp`) from its own position: a vertex that has not moved gets displacement 0, and where
+    A field that can be unwarped says where that point is. For others each vertex is first followed (`follow_warp`) from its own position: a vertex that has not moved gets displacement 0, and where
     the warp folds several points of the head onto one of the template, the near one is taken. Vertices that cannot be followed
     get the point that `corresponding_points` finds on the other mesh. Raises ModelError for a method without a warp.
     """
@@ -65,6 +65,14 @@ def dense_displacement(
             "displacement: the field has no warp to a template (as with deepsdf); use a method that has one"
         )
     limit = FOLLOWED_MM / field.mm_per_unit
+    if field.has_unwarp:
+        points = in_chunks(lambda x: field.unwarp(x, other_codes)[0], other_codes, 1 << 15)(base.template_coords)
+        return Displacement(
+            (points - base.mesh.vertices) * field.mm_per_unit,
+            np.zeros(len(points)),
+            vertex_areas(base.mesh) * field.mm_per_unit**2,
+            tolerance_mm,
+        )
     points, distance = follow_warp(field, other_codes, base.mesh.vertices, base.template_coords, limit)
     lost = distance > limit
     if lost.any():

@@ -11,7 +11,8 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -323,36 +324,71 @@ def decode(
     """The head of one set of codes (each [1, dim]): mesh in unit coordinates, template coordinates and part labels.
 
     The grid spans [-1, 1]³ with `resolution` nodes per axis; clip_ball leaves out surfaces outside the unit ball.
-    At most `chunk` points go through the network at a time, in float32, without gradients; other arguments are those of
+    A field that can be unwarped (`Field.has_unwarp`) is extracted in the template's space, once, and its vertices are moved to the head:
+    all heads of a model then have the same triangles. At most `chunk` points go through the network at a time, in float32, without gradients; other arguments are those of
     `extract_surface`. Raises ModelError for codes of more than one head, and the errors of `extract_surface`.
     """
     wrong = [f"{name} {tuple(code.shape)}" for name, code in codes.items() if code.ndim != 2 or len(code) != 1]
     if wrong or not codes:
         raise ModelError(f"decode: takes the codes of one head, each [1, dim], not {', '.join(wrong) or 'none'}")
     device = next(iter(codes.values())).device
+    grid = {
+        "resolution": resolution,
+        "mode": mode,
+        "chunk": chunk,
+        "safety": safety,
+        "polish": polish,
+        "clip_radius": 1.0 if clip_ball else None,
+        "keep": keep,
+    }
 
-    def ask(what: Callable[[Tensor, Codes], Tensor], points: NDArray[np.float32]) -> NDArray[np.float32]:
-        return what(torch.from_numpy(points)[None].to(device), codes)[0].float().cpu().numpy()
+    def ask(what: Callable[[Tensor], Tensor], points: NDArray[np.float32]) -> NDArray[np.float32]:
+        return what(torch.from_numpy(points)[None].to(device))[0].float().cpu().numpy()
+
+    def asked(what: Callable[[Tensor], Tensor], points: Floats) -> Floats:
+        few = points.astype(np.float32)
+        return np.concatenate([ask(what, few[a : a + chunk]) for a in range(0, len(few), chunk)]).astype(np.float64)
 
     with torch.no_grad(), full_precision(device):
-        mesh = extract_surface(
-            lambda points: ask(field.sdf, points),
-            Grid.cube(resolution),
-            mode=mode,
-            chunk=chunk,
-            safety=safety,
-            polish=polish,
-            clip_radius=1.0 if clip_ball else None,
-            keep=keep,
-        )
+        if field.has_unwarp:
+            template = _template_mesh(field, grid)
+            vertices = asked(lambda x: field.unwarp(x, codes), template.vertices)
+            if not np.isfinite(vertices).all():
+                raise ModelError("decode: the template's displacement is not finite; the network or its code is damaged")
+            return Decoded(Mesh(vertices, template.faces), template.vertices, _part_labels(field, template.vertices))
+        mesh = _extracted(lambda points: ask(lambda x: field.sdf(x, codes), points), grid)
         if not field.has_warp:
             return Decoded(mesh, None, None)
-        points = mesh.vertices.astype(np.float32)
-        warped = [ask(field.warp, points[a : a + chunk]) for a in range(0, len(points), chunk)]
-    template_coords = np.concatenate(warped).astype(np.float64)
+        template_coords = asked(lambda x: field.warp(x, codes), mesh.vertices)
     if not np.isfinite(template_coords).all():
         raise ModelError("decode: the warp to the template is not finite; the network or its code is damaged")
     return Decoded(mesh, template_coords, _part_labels(field, template_coords))
+
+
+_TEMPLATES: WeakKeyDictionary[Field, dict[tuple[Any, ...], Mesh]] = WeakKeyDictionary()
+"""Meshes of the templates of fields that can be unwarped: one extraction serves all heads of a model."""
+
+
+def _template_mesh(field: Field, grid: dict[str, Any]) -> Mesh:
+    """The zero level of a field's template. A field that is still being trained (`field.training`) is extracted each time."""
+    device = field.template_points.device
+
+    def distance(points: NDArray[np.float32]) -> NDArray[np.float32]:
+        return field.template_distance(torch.from_numpy(points)[None].to(device)).sdf[0].float().cpu().numpy()
+
+    if field.training:
+        return _extracted(distance, grid)
+    kept = _TEMPLATES.setdefault(field, {})
+    key = tuple(grid.values())
+    if key not in kept:
+        kept[key] = _extracted(distance, grid)
+    return kept[key]
+
+
+def _extracted(distance: SDF, grid: dict[str, Any]) -> Mesh:
+    """`extract_surface` on a cube of so many nodes."""
+    options = {name: value for name, value in grid.items() if name != "resolution"}
+    return extract_surface(distance, Grid.cube(grid["resolution"]), **options)
 
 
 def _part_labels(field: Field, template_coords: Floats) -> Labels | None:

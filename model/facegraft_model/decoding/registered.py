@@ -6,6 +6,7 @@ the same place of the face in every head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from facegraft_model.decoding.correspond import corresponding_points
 from facegraft_model.decoding.displacement import FOLLOWED_MM, follow_warp, in_chunks
 from facegraft_model.decoding.extract import Decoded, Mesh, decode, full_precision
 from facegraft_model.errors import ModelError
-from facegraft_model.method import Codes, Field
+from facegraft_model.method import Codes, Field, SDFGrad
 
 LEVEL_MM = 0.02
 """Every vertex of a registered head is within this distance of the zero level."""
@@ -35,6 +36,10 @@ Area, not number: the triangles in the creases of lids and lips are small and ma
 GUESS_RESOLUTION = 64
 """Grid of the mesh on which the search for each vertex starts; its cells are a few mm, which the search bridges."""
 STEPS = 12
+
+
+ABOVE_MM = 0.1
+"""Height above the template at which the side of a head that is outside is looked up."""
 
 
 class RegistrationError(ModelError):
@@ -92,24 +97,42 @@ def registered_vertices(field: Field, codes: Codes, chunk: int = 1 << 15) -> Reg
     device = next(iter(codes.values())).device
     with torch.no_grad(), full_precision(device):
         if field.has_unwarp:
-            points = in_chunks(lambda x: field.unwarp(x, codes)[0], codes, chunk)(target)
-            lost = np.zeros(len(target), dtype=bool)
-        else:
-            points, lost = _solved(field, codes, target, chunk)
-        points, sdf, gradient = _on_zero_level(field, codes, points, chunk)
+            return _unwarped(field, codes, topology, chunk)
+        points, lost = _solved(field, codes, target, chunk)
+        points, sdf, gradient = _on_zero_level(lambda x: field.sdf_and_grad(x, codes), field, codes, points, chunk)
         stuck = np.abs(sdf) > LEVEL_MM / field.mm_per_unit
         if stuck.any():  # the gradient leads nowhere from here: start on the surface itself
             lost |= stuck
             mesh = decode(field, codes, resolution=GUESS_RESOLUTION, chunk=chunk).mesh
             tree = lazy_import("scipy.spatial").cKDTree(mesh.vertices)
             start = mesh.vertices[tree.query(points[stuck])[1]]
-            points[stuck], sdf[stuck], gradient[stuck] = _on_zero_level(field, codes, start, chunk)
-    faces = topology.faces.cpu().numpy()
+            points[stuck], sdf[stuck], gradient[stuck] = _on_zero_level(
+                lambda x: field.sdf_and_grad(x, codes), field, codes, start, chunk
+            )
+    return _checked(topology, points, sdf, gradient, lost, field.mm_per_unit)
+
+
+def _unwarped(field: Field, codes: Codes, topology: Topology, chunk: int) -> Registered:
+    """The head of a field that can be unwarped: the template's vertices are brought to its zero level there, and moved to the head."""
+    target, sdf, gradient = _on_zero_level(
+        field.template_distance, field, codes, topology.vertices.double().cpu().numpy(), chunk
+    )
+    moved = in_chunks(lambda x: field.unwarp(x, codes)[0], codes, chunk)
+    points = moved(target)
+    outward = moved(target + ABOVE_MM / field.mm_per_unit * gradient) - points
+    return _checked(topology, points, sdf, outward, np.zeros(len(points), dtype=bool), field.mm_per_unit)
+
+
+def _checked(
+    topology: Topology, points: Floats, sdf: Floats, outward: Floats, lost: Bools, mm_per_unit: float
+) -> Registered:
+    """The result for vertices [n,3] with their distances [n] and the directions [n,3] out of the head there. Raises RegistrationError."""
+    faces, template = topology.faces.cpu().numpy(), topology.vertices.double().cpu().numpy()
     a, b, c = (points[faces[:, corner]] for corner in range(3))
-    outward = np.einsum("ij,ij->i", np.cross(b - a, c - a), gradient[faces].sum(axis=1))
-    folded, areas = outward <= 0, face_areas(target, faces)
+    folded = np.einsum("ij,ij->i", np.cross(b - a, c - a), outward[faces].sum(axis=1)) <= 0
+    areas = face_areas(template, faces)
     share = float(areas[folded].sum() / areas.sum())
-    result = Registered(points, sdf * field.mm_per_unit, int(lost.sum()), int(folded.sum()), share)
+    result = Registered(points, sdf * mm_per_unit, int(lost.sum()), int(folded.sum()), share)
     _check(result, len(faces))
     return result
 
@@ -126,14 +149,16 @@ def _solved(field: Field, codes: Codes, target: Floats, chunk: int) -> tuple[Flo
     return points, lost
 
 
-def _on_zero_level(field: Field, codes: Codes, points: Floats, chunk: int) -> tuple[Floats, Floats, Floats]:
+def _on_zero_level(
+    distance: Callable[[Tensor], SDFGrad], field: Field, codes: Codes, points: Floats, chunk: int
+) -> tuple[Floats, Floats, Floats]:
     """Points [n,3] moved along the gradient to sdf = 0 by Newton's method, the sdf [n] and gradient [n,3] there.
 
     A step that does not come nearer is halved, so that a kink of the field does not throw a point away.
     """
 
     def both(x: Tensor) -> Tensor:
-        sdf, gradient = field.sdf_and_grad(x, codes)
+        sdf, gradient = distance(x)
         return torch.cat([sdf[..., None], gradient], -1)[0]
 
     value = in_chunks(both, codes, chunk)

@@ -16,6 +16,7 @@ from facegraft.vocabulary import COMPOSITE, ORIGINS
 from facegraft_model.config import FitConfig
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
+from facegraft_model.fitting.gaussnewton import gauss_newton
 from facegraft_model.method import Batch, Field, sampled_points
 from facegraft_model.seeds import generator
 
@@ -70,6 +71,8 @@ def optimise_codes(
     """
     device = next(field.parameters()).device
     count = len(next(iter(rows.values())))
+    if fit.solver == "gauss-newton":
+        return _solved_codes(field, batch_of(0), rows, fit, seed, landmarks, report)
     params = {
         name: nn.Parameter(_start(field, name, int(place.max()) + 1, fit, seed).to(device))
         for name, place in rows.items()
@@ -107,6 +110,58 @@ def optimise_codes(
         fitted = {name: params[name].detach()[rows[name]] for name in rows}
         errors = surface_errors(field, batch_of(fit.steps), fitted, count)
     return FittedCodes({name: code.cpu() for name, code in fitted.items()}, errors)
+
+
+def _solved_codes(
+    field: Field,
+    batch: Batch,
+    rows: Mapping[str, Tensor],
+    fit: FitConfig,
+    seed: int,
+    landmarks: bool,
+    report: Report | None,
+) -> FittedCodes:
+    """Codes of I heads by Gauss-Newton. Heads that share no code are solved one after the other: their systems are separate."""
+    device = next(field.parameters()).device
+    count = len(next(iter(rows.values())))
+    places = {int(item): i for i, item in enumerate(batch["item"])}
+    shared = {"stage_part_labels", "stage_rows"}
+    codes = {name: torch.zeros(count, field.code_dims[name]) for name in rows}
+    errors = torch.full((count,), math.nan)
+    groups = _linked(rows, count)
+    with exact(field), torch.no_grad():
+        for number, group in enumerate(groups):
+            index = torch.tensor([places[head] for head in group], device=device)
+            own = {name: value if name in shared else value[index] for name, value in batch.items()}
+            own["item"] = torch.arange(len(group), device=device)
+            if landmarks:
+                own.setdefault("landmark_targets", field.template_landmarks.expand(len(group), -1, -1))
+            local = {name: torch.unique(place[list(group)], return_inverse=True)[1] for name, place in rows.items()}
+            start = {
+                name: _start(field, name, int(place.max()) + 1, fit, seed).to(device) for name, place in local.items()
+            }
+            steps = None if report is None else _steps_of(report, number, len(groups), fit.steps)
+            solution = gauss_newton(field, own, local, fit, start, report=steps)
+            fitted = {name: solution.codes[name][place] for name, place in local.items()}
+            for name, code in fitted.items():
+                codes[name][list(group)] = code.cpu()
+            errors[list(group)] = surface_errors(field, own, fitted, len(group))
+    return FittedCodes(codes, errors)
+
+
+def _steps_of(report: Report, number: int, count: int, steps: int) -> Callable[[int, float], None]:
+    return lambda done, cost: report(number * steps + done, count * steps, cost)
+
+
+def _linked(rows: Mapping[str, Tensor], count: int) -> list[tuple[int, ...]]:
+    """The heads in groups that share rows of codes, each in order."""
+    group = list(range(count))
+    for place in rows.values():
+        first: dict[int, int] = {}
+        for head, row in enumerate(place.tolist()):
+            old, new = group[head], group[first.setdefault(row, head)]
+            group = [new if member == old else member for member in group]
+    return [tuple(i for i in range(count) if group[i] == leader) for leader in dict.fromkeys(group)]
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from torch import Tensor
 from facegraft_model.config import FitConfig
 from facegraft_model.losses import code_norm, eikonal, normal_deviation, robust
 from facegraft_model.method import Batch, Codes, Terms, mahalanobis, sampled_points
-from facegraft_model.morph.morph import EXP, Conditioning, Located, Morph, template_distance
+from facegraft_model.morph.morph import EXP, Conditioning, Located, Morph, distance_at
 
 LOST_MM = 1.0
 """A point that the search leaves farther than this from its place teaches nothing."""
@@ -34,7 +34,7 @@ def distance_terms(
     """Distance, slope and normal at located points of heads; true distances [B,N] and normals [B,N,3]."""
     loss = field.config.loss
     found = (located.gap < LOST_MM / field.mm_per_unit).to(distances.dtype)
-    sdf, own = template_distance(located.q, conditioning)
+    sdf, own = distance_at(located.q, conditioning.template)
     terms: Terms = {"sdf": loss.sdf * (found * (sdf - distances).abs()).mean()}
     grad = (own.unsqueeze(2) @ located.inverse).squeeze(2)
     if loss.eikonal > 0:
@@ -70,7 +70,7 @@ def fit_terms(field: Morph, batch: Batch, codes: Codes, fit: FitConfig) -> Terms
     conditioning = field.condition(codes)
     points, distances, _ = sampled_points(batch)
     located = field.attach(points, field.locate(points, conditioning), conditioning)
-    error = (template_distance(located.q, conditioning)[0] - distances).abs()
+    error = (distance_at(located.q, conditioning.template)[0] - distances).abs()
     if fit.robust_mm > 0:
         error = robust(error, fit.robust_mm / field.mm_per_unit)
     terms: Terms = {"sdf": field.config.loss.sdf * error.mean(1)}

@@ -12,7 +12,7 @@ its mouth open, as far as its expressions do, and every head's displacement star
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,10 @@ from facegraft_model.nets.siren import (
 )
 
 EXP = "exp"
-SOLVED_MM = 1e-3
-"""A point is solved when the morph takes it back to within this distance; float32 allows no much smaller one."""
+SOLVED_MM = {torch.float32: 1e-3, torch.float64: 1e-8}
+"""A point is solved when the morph takes it back to within this distance, of which rounding allows no much smaller one."""
+FITTED_MM = 0.02
+"""The same while codes are fitted."""
 RIM_MM = (1.0, 4.0)
 """Bounds of the width over which a part's displacement fades to 0 at its rim."""
 MOST_ROUNDS = 24
@@ -70,6 +72,8 @@ class Morph(Field):
 
     has_unwarp = True
     has_derivatives = True
+    lr_factors: ClassVar[dict[str, float]] = {"nets.": 0.01}
+    """The nets begin as the solution of their regression, whose last layers are large sums: they bear only small steps."""
 
     def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:
         model, parts = config.model, id_table.parts
@@ -97,6 +101,10 @@ class Morph(Field):
             rim = (mm / self.mm_per_unit for mm in RIM_MM)
             mask = PartMask(points.cpu(), self.template_parts.cpu(), self.parts.label(name), *rim)
             self.masks[name] = mask.to(points)
+
+    def set_topology_vertices(self, vertices: Tensor) -> None:
+        """Replace the topology's vertices [n,3] in the template."""
+        self.topology_vertices.copy_(vertices)
 
     # -- conditioning -------------------------------------------------------------------------------------------------
 
@@ -203,42 +211,42 @@ class Morph(Field):
         move, slope = self.displacement_jacobian(q, conditioning)
         inverse = _inverse(slope)
         miss = q + move - points
-        change = (inverse @ miss.unsqueeze(3)).squeeze(3)
-        length = torch.linalg.vector_norm(change, dim=2)
-        return Located(q - change * (LARGEST_MOVE / length.clamp_min(1e-12)).clamp_max(1).unsqueeze(2), inverse, length)
+        return Located(q - _shortened((inverse @ miss.unsqueeze(3)).squeeze(3)), inverse, torch.linalg.vector_norm(miss, dim=2))
 
     @torch.no_grad()
     def locate(
-        self, points: Tensor, conditioning: Conditioning, rounds: int = MOST_ROUNDS, start: Tensor | None = None
+        self, points: Tensor, conditioning: Conditioning, start: Tensor | None = None, solved_mm: float | None = None
     ) -> Located:
         """The points q of the template's space with x(q) = points [B,N,3], by Newton's method with halved steps.
 
-        start: where the search begins; None: at `self.start`.
+        start: where the search begins; None: at `self.start`. solved_mm: how near it ends; None: SOLVED_MM.
         """
-        q = self.start(points, conditioning) if start is None else start
-        move, slope = self.displacement_jacobian(q, conditioning)
-        miss = q + move - points
-        gap = torch.linalg.vector_norm(miss, dim=2)
-        inverse = _inverse(slope)
-        step = torch.ones_like(gap)
-        limit = SOLVED_MM / self.mm_per_unit
-        for _ in range(rounds):
-            open_ = (gap > limit) & (step >= LEAST_STEP)
-            if not bool(open_.any()):
+        q = self.start(points, conditioning) if start is None else start.clone()
+        limit = (SOLVED_MM[points.dtype] if solved_mm is None else solved_mm) / self.mm_per_unit
+        moved = self.displacement_jacobian
+        move, slope = moved(q, conditioning)
+        miss, inverse = q + move - points, _inverse(slope)
+        gap, step = torch.linalg.vector_norm(miss, dim=2), q.new_ones(q.shape[:2])
+        for _ in range(MOST_ROUNDS):
+            left = (gap > limit) & (step >= LEAST_STEP)
+            most = int(left.sum(1).max())
+            if most == 0:
                 break
-            change = (inverse @ miss.unsqueeze(3)).squeeze(3)
-            length = torch.linalg.vector_norm(change, dim=2, keepdim=True).clamp_min(1e-12)
-            change = change * (LARGEST_MOVE / length).clamp_max(1)
-            tried = torch.where(open_.unsqueeze(2), q - step.unsqueeze(2) * change, q)
-            move, slope = self.displacement_jacobian(tried, conditioning)
-            new_miss = tried + move - points
-            new_gap = torch.linalg.vector_norm(new_miss, dim=2)
-            better = open_ & (new_gap < gap)
-            step = torch.where(open_ & ~better, step / 2, step)
-            q = torch.where(better.unsqueeze(2), tried, q)
-            miss = torch.where(better.unsqueeze(2), new_miss, miss)
-            gap = torch.where(better, new_gap, gap)
-            inverse = torch.where(better.view(*better.shape, 1, 1), _inverse(slope), inverse)
+            # Each round goes on with the points that are left: after two rounds they are few.
+            rows = left.to(gap.dtype).topk(most, dim=1).indices
+            own = Located(*(_picked(tensor, rows) for tensor in (q, inverse, gap)))
+            own_step, own_points, own_left = (_picked(tensor, rows) for tensor in (step, points, left))
+            change = _shortened((own.inverse @ _picked(miss, rows).unsqueeze(3)).squeeze(3))
+            tried = own.q - own_step.unsqueeze(2) * change
+            move, slope = moved(tried, conditioning)
+            tried_miss = tried + move - own_points
+            tried_gap = torch.linalg.vector_norm(tried_miss, dim=2)
+            better = own_left & (tried_gap < own.gap)
+            _put(step, rows, torch.where(own_left & ~better, own_step / 2, own_step))
+            _put(q, rows, torch.where(better.unsqueeze(2), tried, own.q))
+            _put(miss, rows, torch.where(better.unsqueeze(2), tried_miss, _picked(miss, rows)))
+            _put(gap, rows, torch.where(better, tried_gap, own.gap))
+            _put(inverse, rows, torch.where(better.view(*better.shape, 1, 1), _inverse(slope), own.inverse))
         return Located(q, inverse, gap)
 
     def attach(self, points: Tensor, located: Located, conditioning: Conditioning) -> Located:
@@ -259,18 +267,22 @@ class Morph(Field):
     def sdf_and_grad(self, points: Tensor, codes: Codes) -> SDFGrad:
         conditioning = self.condition(codes)
         q = self.attach(points, self.locate(points, conditioning), conditioning).q
-        sdf, own = template_distance(q, conditioning)
+        sdf, own = distance_at(q, conditioning.template)
         slope = self.displacement_jacobian(q, conditioning)[1]
         eye = torch.eye(3, dtype=q.dtype, device=q.device)
         grad = torch.linalg.solve((eye + slope).transpose(2, 3), own.unsqueeze(3)).squeeze(3)
         return SDFGrad(sdf, grad)
 
+    def template_distance(self, template_points: Tensor) -> SDFGrad:
+        weights = scale_frequency(self.template_weights(), self.config.model.omega)
+        return SDFGrad(*distance_at(template_points, weights))
+
     @torch.no_grad()
     def linearise(self, points: Tensor, codes: Codes, start: Tensor | None = None) -> Linearised:
         """See `method.Linearised`; start: places of the points in an earlier call."""
         conditioning = self.condition(codes)
-        located = self.locate(points, conditioning, start=start)
-        sdf, own = template_distance(located.q, conditioning)
+        located = self.locate(points, conditioning, start, FITTED_MM)
+        sdf, own = distance_at(located.q, conditioning.template)
         grad = (own.unsqueeze(2) @ located.inverse).squeeze(2)
         columns = {name: self._columns(name, located.q, -grad) for name in codes}
         return Linearised(sdf, grad, columns, located.q)
@@ -316,10 +328,26 @@ def _projected(net: BasisNet, q: Tensor, along: Tensor) -> Tensor:
     return (along.unsqueeze(3) * h.unsqueeze(2)).flatten(2)
 
 
-def template_distance(q: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
+def distance_at(q: Tensor, template: Weights) -> tuple[Tensor, Tensor]:
     """The template's distance [B,N] at q [B,N,3], and its gradient [B,N,3] there."""
-    value, phases = siren_forward(q, conditioning.template)
-    return value[..., 0], siren_adjoint(torch.ones_like(value), conditioning.template, phases)
+    value, phases = siren_forward(q, template)
+    return value[..., 0], siren_adjoint(torch.ones_like(value), template, phases)
+
+
+def _shortened(change: Tensor) -> Tensor:
+    """Steps [B,N,3], at most LARGEST_MOVE long."""
+    length = torch.linalg.vector_norm(change, dim=2, keepdim=True).clamp_min(1e-12)
+    return change * (LARGEST_MOVE / length).clamp_max(1)
+
+
+def _picked(tensor: Tensor, rows: Tensor) -> Tensor:
+    """The rows [B,n] of a tensor [B,N,...]."""
+    return tensor.gather(1, rows.view(*rows.shape, *[1] * (tensor.ndim - 2)).expand(-1, -1, *tensor.shape[2:]))
+
+
+def _put(tensor: Tensor, rows: Tensor, values: Tensor) -> None:
+    """Write the rows [B,n] of a tensor [B,N,...]."""
+    tensor.scatter_(1, rows.view(*rows.shape, *[1] * (tensor.ndim - 2)).expand(-1, -1, *tensor.shape[2:]), values)
 
 
 def _inverse(slope: Tensor) -> Tensor:

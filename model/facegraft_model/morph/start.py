@@ -49,6 +49,8 @@ def begin(field: Morph, heads: RegisteredHeads, batch_of: Callable[[int], Batch]
         table[rows, :width] = modes.scores.to(table)
         if steps:
             regress(field, name, modes, steps, seed)
+    if field.topology is not None and steps:
+        open_topology(field)
     if steps:
         learn_template(field, batch_of, steps)
 
@@ -169,6 +171,17 @@ def regress(field: Morph, name: str, modes: Modes, steps: int, seed: int) -> Non
         net.mean.data.copy_(fields[0])
         net.modes.data.zero_()
         net.modes.data[: len(fields) - 1] = fields[1:]
+
+
+@torch.no_grad()
+def open_topology(field: Morph) -> None:
+    """Move the topology's vertices from the template as it is in the data, with its mouth closed, to the field's own."""
+    assert field.topology is not None
+    vertices = field.topology.vertices.to(field.template_points)[None]
+    codes = {name: table[:1].detach() * 0 for name, table in field.tables.items()}
+    conditioning = field.condition(codes)
+    closing = conditioning._replace(weights={EXP: conditioning.weights[EXP]})
+    field.set_topology_vertices(field.locate(vertices, closing).q[0])
 
 
 def learn_template(field: Morph, batch_of: Callable[[int], Batch], steps: int) -> None:
