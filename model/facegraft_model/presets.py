@@ -17,10 +17,10 @@ FACEGRAFT = Config(
     loss=LossConfig(code=1.0, dense=3e3, correction=0.0, landmark_generation=0.0, landmark_consistency=0.0, neutral=0.0),
     data=DataConfig(items=10, surface=256, near=112, free=32, stage=512),
     train=TrainConfig(
-        lr=5e-4, code_lr=1e-3, schedule="cosine", epochs=60.0, warmup_steps=100, clip_grad=2e3, pretrain=300
+        lr=5e-4, code_lr=2e-4, schedule="cosine", epochs=60.0, warmup_steps=100, clip_grad=2e3, pretrain=300
     ),
     fit=FitConfig(
-        solver="gauss-newton", steps=30, lr=1e-2, items=4, surface=4096, near=0, free=0, init="mean", code=1.0, robust_mm=2.0
+        solver="gauss-newton", steps=30, lr=1e-2, items=4, surface=4096, near=0, free=0, init="mean", code=1.0
     ),
 )
 """Ours: neural bases of the template's displacements, with local modes of the registered heads; it needs no GPU."""

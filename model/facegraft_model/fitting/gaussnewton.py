@@ -7,6 +7,7 @@ true ones, w the weights of the Geman-McClure loss. It is the maximum a posterio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from facegraft_model.method import Batch, Codes, Field, sampled_points
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1e6
 CONVERGED = 2e-4
 """A step that lowers the objective by less than this share of it is the last."""
+FIRST_SCALES, NEARLY_CONVERGED = (8.0, 2.0, 1.0), 0.02
+"""Scales of the robust loss relative to `fit.robust_mm`, one after the other, and the gain that ends all but the last."""
 LANDMARK_NOISE_MM = 1.0
 """Standard deviation of a landmark that weighs as much as one of a code."""
 POSE_SPREAD = (0.2, 0.1, 0.1)
@@ -95,21 +98,25 @@ def gauss_newton(
             "codes; use fit.solver=adam"
         )
     problem = _Problem(field, batch, rows, fit)
-    state = problem.at({name: code.clone() for name, code in start.items()}, pose, None)
-    damping, steps = FIRST_DAMPING, 0
-    while steps < fit.steps and damping < MOST_DAMPING:
-        tried = problem.at(*problem.stepped(state, damping), state.places)
-        steps += 1
-        if not tried.cost < state.cost:
-            damping *= 10
-            continue
-        gain = (state.cost - tried.cost) / state.cost
-        state, damping = tried, max(damping / 10, LEAST_DAMPING)
-        if report is not None:
-            report(steps, state.cost / problem.heads)
-        if gain < CONVERGED:
-            break
-    return Solution(state.codes, state.pose, state.cost, steps)
+    codes, places, cost, steps = {name: code.clone() for name, code in start.items()}, None, math.inf, 0
+    # Far from the solution every point looks like an outlier: the loss becomes robust in stages.
+    for factor in FIRST_SCALES if fit.robust_mm > 0 else (1.0,):
+        problem.scale = factor * fit.robust_mm / field.mm_per_unit
+        state, damping = problem.at(codes, pose, places), FIRST_DAMPING
+        while steps < fit.steps and damping < MOST_DAMPING:
+            tried = problem.at(*problem.stepped(state, damping), state.places)
+            steps += 1
+            if not tried.cost < state.cost:
+                damping *= 10
+                continue
+            gain = (state.cost - tried.cost) / state.cost
+            state, damping = tried, max(damping / 10, LEAST_DAMPING)
+            if report is not None:
+                report(steps, state.cost / problem.heads)
+            if gain < (CONVERGED if factor == 1 else NEARLY_CONVERGED):
+                break
+        codes, pose, places, cost = state.codes, state.pose, state.places, state.cost
+    return Solution(codes, pose, cost, steps)
 
 
 class _Problem:
@@ -120,7 +127,7 @@ class _Problem:
         self.points, self.distances, _ = sampled_points(batch)
         self.heads, self.count = self.points.shape[:2]
         self.noise = fit.noise_mm / field.mm_per_unit
-        self.scale = fit.robust_mm / field.mm_per_unit
+        self.scale = 0.0
         self.offsets, size = {}, 0
         for name, places in rows.items():
             self.offsets[name] = size
@@ -161,7 +168,7 @@ class _Problem:
         if extra:
             spread = torch.tensor([POSE_SPREAD[0]] * 3 + [POSE_SPREAD[1]] * 3 + [POSE_SPREAD[2]] * (extra - 6))
             matrix.diagonal()[self.size :] += (1 / spread.to(matrix)).square()
-        if not torch.isfinite(torch.tensor(cost)):
+        if not math.isfinite(cost):
             raise ModelError("the objective of the fit is not finite; are the points in the model's frame?")
         return _State(codes, pose, cost, matrix, slope, found.places)
 

@@ -22,7 +22,16 @@ from facegraft.surfaces.procrustes import procrustes
 from facegraft.surfaces.sampling import sample_surface
 from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
-from facegraft_model.fitting.fit import FittedCodes, Landmarks, Report, optimise_codes, predict_landmarks
+from facegraft_model.fitting.fit import (
+    FittedCodes,
+    Landmarks,
+    Report,
+    exact,
+    optimise_codes,
+    predict_landmarks,
+    surface_errors,
+)
+from facegraft_model.fitting.gaussnewton import Posed, gauss_newton
 from facegraft_model.method import Batch, Field
 
 Align = Literal["none", "rigid", "similarity"]
@@ -100,6 +109,8 @@ def fit_scan(
     start = np.diag([1 / field.mm_per_unit] * 3 + [1.0])
     if align != "none":
         start = _initial_pose(field, scan, start, align == "similarity")
+    if fit.solver == "gauss-newton":
+        return _solved_scan(field, scan, fit, torch.from_numpy(start).float(), align, landmarks, seed, report)
     pose = Pose(torch.from_numpy(start).float(), align).to(device)
     points, normals = scan.points.to(device), scan.normals.to(device)
     known = _known_landmarks(field, scan, pose, landmarks)
@@ -116,6 +127,56 @@ def fit_scan(
         report=report,
     )
     return fitted, pose.matrix().detach().cpu().double()
+
+
+def _solved_scan(
+    field: Field,
+    scan: Scan,
+    fit: FitConfig,
+    start: Tensor,
+    align: Align,
+    landmarks: Landmarks,
+    seed: int,
+    report: Report | None,
+) -> tuple[FittedCodes, Tensor]:
+    """Codes and pose by Gauss-Newton, from the same random points of the scan in every step."""
+    device = next(field.parameters()).device
+    pose = Posed(start.to(device), align == "similarity")
+    draw = torch.Generator().manual_seed(derived_seed(seed, "scan batches"))
+    chosen = torch.randperm(len(scan.points), generator=draw)[: fit.surface]
+    points = scan.points[chosen].to(device)[None]
+    batch = {
+        "item": torch.zeros(1, dtype=torch.int64, device=device),
+        "surface_points": points,
+        "surface_normals": torch.zeros_like(points),
+        **dict.fromkeys(("near_points", "near_normals", "free_points", "free_normals"), points[:, :0]),
+        **dict.fromkeys(("near_sdf", "free_sdf"), points[:, :0, 0]),
+    }
+    known = _known_landmarks(field, scan, pose, landmarks)
+    if known is not None:
+        batch |= {"landmarks": known[0][None, None], "landmark_targets": known[1][None]}
+    if align == "none":
+        for name in ("surface_points", "landmarks"):
+            if name in batch:
+                batch[name] = pose(batch[name])
+    rows = {name: torch.zeros(1, dtype=torch.int64) for name in field.code_dims}
+    codes = {name: field.code_statistics(name).mean[None].to(device) for name in field.code_dims}
+    with exact(field), torch.no_grad():
+        solution = gauss_newton(
+            field,
+            batch,
+            rows,
+            fit,
+            codes,
+            pose=None if align == "none" else pose,
+            report=None if report is None else lambda done, cost: report(done, fit.steps, cost),
+        )
+        found = pose if solution.pose is None else solution.pose
+        if solution.pose is not None:
+            batch["surface_points"] = found(points)
+        errors = surface_errors(field, batch, solution.codes, 1)
+    fitted = FittedCodes({name: code.cpu() for name, code in solution.codes.items()}, errors)
+    return fitted, found.matrix.cpu().double()
 
 
 class Pose(nn.Module):
@@ -190,7 +251,9 @@ def _batches(
     return batch_of
 
 
-def _known_landmarks(field: Field, scan: Scan, pose: Pose, landmarks: Landmarks) -> tuple[Tensor, Tensor] | None:
+def _known_landmarks(
+    field: Field, scan: Scan, pose: Callable[[Tensor], Tensor], landmarks: Landmarks
+) -> tuple[Tensor, Tensor] | None:
     """Landmarks of the scan in mm [k,3] and the template's [k,3]."""
     device = field.template_landmarks.device
     if landmarks == "none":

@@ -12,14 +12,14 @@ its mouth open, as far as its expressions do, and every head's displacement star
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from facegraft.parts import Parts
 from facegraft.vocabulary import REM
-from facegraft_model.config import Config, ModelConfig
+from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field, Linearised, SDFGrad, TemplateFacts
@@ -41,6 +41,8 @@ SOLVED_MM = {torch.float32: 1e-3, torch.float64: 1e-8}
 """A point is solved when the morph takes it back to within this distance, of which rounding allows no much smaller one."""
 FITTED_MM = 0.02
 """The same while codes are fitted."""
+COMPILED_SHARE = 0.5
+"""Share of a head's points at which a part's net runs in a compiled step, whose shapes are fixed."""
 RIM_MM = (1.0, 4.0)
 """Bounds of the width over which a part's displacement fades to 0 at its rim."""
 MOST_ROUNDS = 24
@@ -70,9 +72,11 @@ class Located(NamedTuple):
 class Morph(Field):
     """Codes [B,d]: exp, one for each part, rem. Without "exp", or with zeros for it, a head is neutral."""
 
+    overflow: Tensor
+    topology_vertices: Tensor
     has_unwarp = True
     has_derivatives = True
-    lr_factors: ClassVar[dict[str, float]] = {"nets.": 0.01}
+    lr_factors: ClassVar[dict[str, float]] = {"nets.": 4e-4}
     """The nets begin as the solution of their regression, whose last layers are large sums: they bear only small steps."""
 
     def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:
@@ -86,6 +90,7 @@ class Morph(Field):
             features = model.part_features if own else model.exp_features if name == EXP else model.features
             self.nets[name] = BasisNet(model.width, features, model.basis_omega, dim)
         self.template_weights = PlainSiren(siren_shapes(3, model.width, 1), model.omega)
+        self.register_buffer("overflow", torch.zeros((), dtype=torch.int64), persistent=False)
         self.set_template(self.template_points, self.template_landmarks)
 
     @classmethod
@@ -158,7 +163,7 @@ class Morph(Field):
         assert isinstance(mask, PartMask)
         with torch.no_grad():
             closeness = mask.closeness(q)
-            most = int((closeness > 0).sum(1).max())
+            most = self._reached(closeness)
             if most == 0:
                 return torch.zeros_like(q), q.new_zeros(*q.shape, 3)
             index = closeness.topk(most, dim=1).indices
@@ -175,6 +180,16 @@ class Morph(Field):
             torch.zeros_like(q).scatter(1, index.unsqueeze(2).expand(-1, -1, 3), moved),
             q.new_zeros(*q.shape, 3).scatter(1, wide, slope),
         )
+
+    def _reached(self, closeness: Tensor) -> int:
+        """How many points of a head a part's net has to run at. A compiled step needs a fixed number: COMPILED_SHARE of the points; more
+        than that are counted in `overflow`, and those farthest from the part are left out."""
+        inside = (closeness > 0).sum(1)
+        if not torch.compiler.is_compiling():
+            return int(inside.max())
+        most = math.ceil(COMPILED_SHARE * closeness.shape[1])
+        self.overflow += (inside - most).clamp_min(0).sum()
+        return most
 
     def registered(self, conditioning: Conditioning, rows: Tensor | None = None) -> dict[str, Tensor]:
         """The displacement [B,M,3] of the template's registered points, or of those in `rows`, by each net: a part's is 0 off its
