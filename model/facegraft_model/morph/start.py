@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from facegraft.vocabulary import REM
+from facegraft_model.losses import length, normal_deviation
 from facegraft_model.method import Batch, RegisteredHeads, sampled_points
-from facegraft_model.morph.losses import distance_terms
+from facegraft_model.morph.losses import LOST_MM
 from facegraft_model.morph.morph import EXP, Morph
 from facegraft_model.nets.basis import BasisNet
 from facegraft_model.nets.modes import Modes, local_modes, principal_modes
@@ -27,6 +29,11 @@ OFF_SURFACE = 0.3
 OFF_SURFACE_MM = 4.0
 """Share of these points that are moved off the surface along its normal, and by how much (standard deviation): there the fields are
 constant, or the search for a point would follow their waves."""
+POOL_BATCHES, TEMPLATE_STEPS = 0.4, 4.0
+"""Batches that are brought to the template's space, and steps of its distance, for each step of `train.pretrain`."""
+TEMPLATE_POINTS = 2048
+"""Points of the heads, and as many of the topology, in a step of the template's distance."""
+TOPOLOGY_POINTS = 200_000
 NEIGHBOURS = 12
 RIDGE, FINAL_RIDGE = 1e-5, 1e-8
 NET_RATE, TEMPLATE_RATE = 1e-3, 1e-3
@@ -52,7 +59,7 @@ def begin(field: Morph, heads: RegisteredHeads, batch_of: Callable[[int], Batch]
     if field.topology is not None and steps:
         open_topology(field)
     if steps:
-        learn_template(field, batch_of, steps)
+        learn_template(field, batch_of, steps, seed)
 
 
 def mouth_opening(heads: RegisteredHeads) -> tuple[Tensor, Tensor]:
@@ -184,23 +191,78 @@ def open_topology(field: Morph) -> None:
     field.set_topology_vertices(field.locate(vertices, closing).q[0])
 
 
-def learn_template(field: Morph, batch_of: Callable[[int], Batch], steps: int) -> None:
-    """Fit the template's distance alone to the batches of the first steps, each point at its place in the template's space."""
+class _Pool(NamedTuple):
+    """Points of the template's space: q [n,3], the distance [n] there, and its gradient [n,3]."""
+
+    q: Tensor
+    sdf: Tensor
+    grad: Tensor
+
+    def drawn(self, count: int, draw: torch.Generator) -> _Pool:
+        """`count` of the points at random."""
+        rows = torch.randint(len(self.q), (count,), generator=draw).to(self.q.device)
+        return _Pool(*(tensor[rows] for tensor in self))
+
+
+def learn_template(field: Morph, batch_of: Callable[[int], Batch], steps: int, seed: int) -> None:
+    """Fit the template's distance alone: to points of the training heads, each at its place in the template, and to points on the
+    topology's triangles, which are the surface itself where the samples hold them."""
+    loss = field.config.loss
+    pool = _located_points(field, batch_of, math.ceil(steps * POOL_BATCHES))
+    surface = _topology_points(field, seed)
+    draw = generator(seed, "template")
     optimiser = torch.optim.Adam(field.template_weights.parameters(), lr=TEMPLATE_RATE)
-    for step in range(steps):
+    count = math.ceil(steps * TEMPLATE_STEPS)
+    for step in range(count):
         for group in optimiser.param_groups:
-            group["lr"] = TEMPLATE_RATE * _cosine(step / steps)
+            group["lr"] = TEMPLATE_RATE * _cosine(step / count)
+        own = pool.drawn(TEMPLATE_POINTS, draw)
+        if surface is not None:
+            own = _Pool(*(torch.cat(pair) for pair in zip(own, surface.drawn(TEMPLATE_POINTS, draw), strict=True)))
+        found = field.template_distance(own.q[None])
+        sizes = length(own.grad)
+        value = loss.sdf * (found.sdf[0] - own.sdf).abs().mean()
+        value = value + loss.normal * normal_deviation(found.grad[0], own.grad / sizes.clamp_min(1e-8)[:, None]).mean()
+        value = value + loss.eikonal * (length(found.grad[0]) - sizes).abs().mean()
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+
+@torch.no_grad()
+def _located_points(field: Morph, batch_of: Callable[[int], Batch], batches: int) -> _Pool:
+    """The points of the first batches in the template's space. The distance of a head at p is that of the template at q, and so its
+    gradient there is J^T times that at p, J = dp/dq."""
+    parts = []
+    for step in range(batches):
         batch = batch_of(step)
         on = (~batch["is_composite"]).to(batch["landmarks"].dtype)
         points, distances, normals = sampled_points(batch)
-        with torch.no_grad():
-            conditioning = field.condition(field.codes_of(batch), on)
-            located = field.attach(points, field.locate_nearly(points, conditioning), conditioning)
-        own = field.condition({name: code[:1].detach() for name, code in field.codes_of(batch).items()}).template
-        terms = distance_terms(field, located, distances, normals, conditioning._replace(template=own))
-        optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        conditioning = field.condition(field.codes_of(batch), on)
+        located = field.attach(points, field.locate_nearly(points, conditioning), conditioning)
+        found = located.gap < LOST_MM / field.mm_per_unit
+        grad = torch.linalg.solve(located.inverse.transpose(2, 3)[found], normals[found].unsqueeze(2)).squeeze(2)
+        parts.append(_Pool(located.q[found], distances[found], grad))
+    return _Pool(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _topology_points(field: Morph, seed: int) -> _Pool | None:
+    """Points on the triangles of the field's topology, evenly over their area; None without a topology."""
+    topology = field.topology
+    if topology is None:
+        return None
+    draw = generator(seed, "topology")
+    corners = topology.vertices[topology.faces].double().cpu()
+    cross = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    areas = torch.linalg.vector_norm(cross, dim=1)
+    chosen = torch.multinomial(areas, TOPOLOGY_POINTS, replacement=True, generator=draw)
+    weights = torch.rand(TOPOLOGY_POINTS, 2, generator=draw, dtype=torch.float64)
+    weights = torch.where(weights.sum(1, keepdim=True) > 1, 1 - weights, weights)
+    weights = torch.cat([1 - weights.sum(1, keepdim=True), weights], 1)
+    points = (weights.unsqueeze(2) * corners[chosen]).sum(1)
+    normals = cross[chosen] / areas[chosen].unsqueeze(1)
+    like = field.template_points
+    return _Pool(points.to(like), like.new_zeros(TOPOLOGY_POINTS), normals.to(like))
 
 
 def surface_normals(points: Tensor) -> Tensor:
