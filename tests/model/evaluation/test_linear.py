@@ -106,10 +106,10 @@ def test_principal_modes_are_those_of_the_svd() -> None:
 def test_the_known_modes_are_recovered(trained: LinearModel, synthetic: Synthetic) -> None:
     assert trained.code_dims == {"id": MODES, "exp": 1}
     true = synthetic.identity.reshape(MODES, -1)
-    found = trained.identity.reshape(MODES, -1)
+    found = trained.modes["id"].reshape(MODES, -1)
     coefficients = np.linalg.lstsq(found.T, true.T, rcond=None)[0]
     assert np.abs(found.T @ coefficients - true.T).max() < 1e-6
-    smile = trained.expression.ravel() / np.linalg.norm(trained.expression)
+    smile = trained.modes["exp"].ravel() / np.linalg.norm(trained.modes["exp"])
     assert abs(smile @ synthetic.expression.ravel()) == pytest.approx(np.linalg.norm(synthetic.expression), rel=1e-6)
     assert (trained.parts == synthetic.parts).all() and (trained.faces == synthetic.faces).all()
 
@@ -136,7 +136,7 @@ def test_codes_of_training_heads_have_unit_variance(trained: LinearModel, synthe
 def test_the_ridge_is_the_least_squares_of_the_stacked_system(trained: LinearModel, synthetic: Synthetic) -> None:
     target = synthetic.head(np.array([1.0, -2.0, 0.5]), 0.7)
     noise = 20.0 / 170.0
-    modes = np.concatenate([trained.identity, trained.expression]).reshape(MODES + 1, -1).T
+    modes = np.concatenate([trained.modes["id"], trained.modes["exp"]]).reshape(MODES + 1, -1).T
     stacked = np.concatenate([modes / noise, np.eye(MODES + 1)])
     right = np.concatenate([(target - trained.mean).ravel() / noise, np.zeros(MODES + 1)])
     expected = np.linalg.lstsq(stacked, right, rcond=None)[0]
@@ -178,8 +178,10 @@ def test_points_off_the_head_are_left_out(trained: LinearModel, synthetic: Synth
 def test_saved_and_loaded(trained: LinearModel, tmp_path: Path) -> None:
     trained.save(tmp_path / "model")
     again = LinearModel.load(tmp_path / "model")
-    for name in ("mean", "identity", "expression", "faces", "parts"):
+    for name in ("mean", "faces", "parts"):
         assert np.array_equal(getattr(again, name), getattr(trained, name))
+    assert list(again.modes) == list(trained.modes)
+    assert all(np.array_equal(again.modes[name], trained.modes[name]) for name in trained.modes)
     assert again.facts == json.loads(json.dumps(trained.facts)) and again.mm_per_unit == 170.0
     file = tmp_path / "model" / "linear.safetensors"
     data = bytearray(file.read_bytes())
