@@ -12,9 +12,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from facegraft.arrays import Floats
+from facegraft.arrays import Bools, Floats
 from facegraft.report.charts import figure_of
 from facegraft.report.facesheet import Tile, write_face_sheet
+from facegraft.report.scale import nice_limit
 
 TILE_HEIGHT = 240
 STYLE: Any = {
@@ -30,7 +31,7 @@ STYLE: Any = {
 
 def write_comparison_sheet(path: Path, heads: Sequence[Any], title: str = "Held-out heads by every method") -> Path:
     """For each head the truth and the methods' reconstructions: in clay, coloured by their distance to the truth, and so close up
-    on each part. One colour scale for all.
+    on each part. One colour scale for all, which ends at the larger errors of the parts.
 
     heads: truth (vertices in mm, faces, parts of the faces, vocabulary) and fits, by method a mesh (vertices in mm, faces) and the
     distances in mm of its vertices (facegraft_model.evaluation.comparison.ShownHead). A method without a head leaves its cell empty.
@@ -39,6 +40,7 @@ def write_comparison_sheet(path: Path, heads: Sequence[Any], title: str = "Held-
     rows: list[list[Tile | None]] = []
     titles: list[str] = []
     boxes: list[Floats | None] = []
+    shown: list[Floats] = []
     for head in heads:
         truth = head.truth
         plain: list[Tile | None] = [Tile(truth.vertices, truth.faces, caption="")]
@@ -58,7 +60,9 @@ def write_comparison_sheet(path: Path, heads: Sequence[Any], title: str = "Held-
             own = truth.vertices[truth.faces[truth.parts == truth.vocabulary.label(part)]].reshape(-1, 3)
             rows.append(painted)
             titles.append(part)
-            boxes.append(np.stack([own.min(axis=0), own.max(axis=0)]))
+            box = np.stack([own.min(axis=0), own.max(axis=0)])
+            boxes.append(box)
+            shown += [distance[_inside(mesh.vertices, box)] for mesh, distance in head.fits.values()]
     return write_face_sheet(
         path,
         rows,
@@ -66,9 +70,16 @@ def write_comparison_sheet(path: Path, heads: Sequence[Any], title: str = "Held-
         row_titles=titles,
         column_titles=["truth", *methods],
         value_label="distance to the truth (mm)",
+        # The scale is that of the parts: the back of the head and the neck, which no one looks at, have larger errors.
+        colour_limit_mm=nice_limit(shown) if any(map(len, shown)) else None,
         close_ups=boxes,
         tile_height=TILE_HEIGHT,
     )
+
+
+def _inside(points: Floats, box: Floats) -> Bools:
+    """Mask [n] of the points [n, 3] in a box [2, 3]."""
+    return np.asarray(((points >= box[0]) & (points <= box[1])).all(axis=1))
 
 
 def write_curves(path: Path, curves: Mapping[str, Any]) -> Path:
