@@ -209,10 +209,9 @@ def model_compare(
             show_training=not quiet,
         )
         comparison = compare_methods(names, output, task)
-        if picture and comparison.scores:
-            bar.named("pictures", 0, 1)
-            draw_comparison(output, comparison, task)
-    click.echo(comparison.table)
+    click.echo(comparison.table)  # before the pictures, which a machine may be unable to draw
+    if picture and comparison.scores:
+        draw_comparison(output, comparison, task)
     if comparison.failed:
         raise CompareError(f"{len(comparison.failed)} of {len(names)} methods failed; see the table for the reasons")
 

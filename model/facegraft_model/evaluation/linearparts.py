@@ -9,7 +9,7 @@ The surfaces hold every vertex of the head, but the stages only at the stage poi
 follows from two facts. A part's displacement is 0 outside the part, so there the remainder's is exactly the whole displacement. And
 inside it, the remainder's is that of the template's part grafted onto the head: an affine map and a seam, smooth along the
 surface. So it is interpolated from the stage points to the part's other vertices (radial basis functions of the place on the
-template; held-out stage points of ICT heads come back within 0.04 mm on average, of a motion of 3.7 mm), and the part's displacement is
+template; held-out stage points of ICT heads come back within 0.05 mm on average, of a motion of 3.7 mm), and the part's displacement is
 defined as the exact whole displacement − the remainder's: the sum is the registered head to the last digit. Grafting the template
 anew would need the registered heads and the grafts, which a model does not see; interpolating the parts' displacements themselves
 would lose the part's details between the stage points.

@@ -39,7 +39,7 @@ def _cascade(config: Config) -> Config:
 
 
 def _near(data: DataConfig) -> DataConfig:
-    return replace(data, items=ITEMS, surface=0, near=960, free=64)
+    return replace(data, items=ITEMS, surface=0, near=480, free=32)
 
 
 _NEAR_FIT = FitConfig(steps=300, lr=1e-2, items=12, surface=0, near=704, free=64, init="mean", code=1e-4)
