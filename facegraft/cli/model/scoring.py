@@ -135,7 +135,7 @@ def model_evaluate(
 @output_option
 @click.option(
     "--methods",
-    default="linear,deepsdf,i3dmm,imface,paper,facegraft",
+    default="linear,linear-parts,deepsdf,i3dmm,imface,paper,facegraft",
     help="Presets to train, fit and score, also with -five or -small, linear and linear-parts; a wrong name lists all.",
 )
 @click.option(

@@ -19,10 +19,10 @@ SMALL = "-small"
 ITEMS = 10
 """Heads of a step."""
 _SINE = TrainConfig(
-    lr=5e-4, head_lr=1e-4, code_lr=2e-3, schedule="cosine", warmup_steps=200, clip_grad=1e4, epochs=80.0
+    lr=5e-4, head_lr=1e-4, code_lr=2e-3, schedule="cosine", warmup_steps=200, clip_grad=1e4, steps=6000
 )
-"""Rates of the sine networks under hyper-networks; 80 epochs of 576 items are about an hour on one core."""
-_RELU = TrainConfig(lr=1e-3, code_lr=2e-3, schedule="cosine", warmup_steps=200, epochs=160.0)
+"""Rates of the sine networks under hyper-networks; the steps are about an hour on one core."""
+_RELU = TrainConfig(lr=1e-3, code_lr=2e-3, schedule="cosine", warmup_steps=200, steps=10_000)
 """Rates of the ReLU networks, which are cheaper by the step."""
 
 
