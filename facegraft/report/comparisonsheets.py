@@ -105,7 +105,7 @@ def write_curves(path: Path, curves: Mapping[str, Any]) -> Path:
         axis.grid(axis="y", which="both", lw=0.4, alpha=0.5)
         axis.set_xlim(left=0)
         axis.set_xlabel("seconds of training")
-        axis.set_ylabel("error of held-out heads, brief fits (mm)")
+        axis.set_ylabel("mean |sdf| on held-out heads, brief fits (mm)")
         figure.legend(loc="outside right upper")
         buffer = io.BytesIO()
         FigureCanvasAgg(figure)

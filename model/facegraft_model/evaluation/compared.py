@@ -83,8 +83,9 @@ class Task:
 
 
 class Curve(NamedTuple):
-    """Mean distance in mm of the surface points of a few held-out heads from brief fits, over the seconds of training.
+    """Mean |signed distance| in mm at the surface points of a few held-out heads, by brief fits, over the seconds of training.
 
+    A field that has only begun to learn may be near 0 everywhere, so its first values can be too good. For a mesh it is the distance.
     moving: whether it has several points; a method that is trained in one piece has one.
     """
 
