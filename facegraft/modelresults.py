@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from facegraft_model.editing.edit import Edit
+    from facegraft_model.evaluation.compared import Task
+    from facegraft_model.evaluation.comparison import Comparison
     from facegraft_model.evaluation.records import Scores
     from facegraft_model.fitting.fits import Fits
 
 SHEET_FILE, TABLE_FILE, FITS_PICTURE = "sheet.png", "table.txt", "fits.png"
+FIGURE_FILE, CURVES_FILE = "figure.png", "curves.png"
 
 
 def save_edit(output: Path, edit: Edit, title: str, suffix: str = "ply", picture: bool = True) -> list[str]:
@@ -59,3 +62,20 @@ def draw_fits(
 
     shown = fit_pictures(fits, samples, resolution=resolution, surfaces=surfaces)
     return write_fit_sheet(output / FITS_PICTURE, shown, f"Held-out heads, preset {fits.field.config.preset}")
+
+
+def draw_comparison(output: Path, comparison: Comparison, task: Task) -> None:
+    """Write figure.png, a few held-out heads by every method, and curves.png, errors over seconds of training.
+
+    Where no head was scored by all methods, or no curve was measured, that picture is not written.
+    """
+    from facegraft_model.evaluation.comparison import learning_curves, shown_heads
+
+    from facegraft.report.comparisonsheets import write_comparison_sheet, write_curves
+
+    heads = shown_heads(comparison, output, task)
+    if heads:
+        write_comparison_sheet(output / FIGURE_FILE, heads)
+    curves = learning_curves(comparison, output, task)
+    if curves:
+        write_curves(output / CURVES_FILE, curves)

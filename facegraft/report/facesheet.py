@@ -31,6 +31,9 @@ TILE_HEIGHT = 360
 MARGIN = 1.04
 """Height and width of a tile, as a multiple of the heads' common frame."""
 
+CLOSE_UP = 1.25
+"""Height or width of a close-up, as a multiple of its box."""
+
 STRETCH = 0.2
 """Growth limit of the frame for larger heads, in sizes of a typical head; anything beyond is cut off."""
 
@@ -122,19 +125,23 @@ def face_sheet(
     title: str = "",
     part_names: Sequence[str] = (),
     tile_height: int = TILE_HEIGHT,
+    close_ups: Sequence[Floats | None] = (),
     studio: Studio | None = None,
 ) -> Image.Image:
     """The sheet as an RGB picture on white; a tile that is None leaves its cell empty, and rows may be short.
 
     Tiles with the same vertices and faces arrays share their light. If a tile has values, there is a colour bar in mm at
     the right; without `colour_limit_mm` it ends at a round number near their 98th percentile. If `part_names` (by label,
-    the remainder first) is given, coloured parts have a legend below. Passing an open `studio` saves the seconds of opening
+    the remainder first) is given, coloured parts have a legend below. close_ups: for each row, a box [2, 3] in mm (its least and
+    largest corner) that fills the row's tiles, or None for whole heads. Passing an open `studio` saves the seconds of opening
     one. Raises ReportError for a sheet without tiles, titles that do not match, and where this machine cannot draw.
     """
     tiles = [tile for row in rows for tile in row if tile is not None]
     columns = max((len(row) for row in rows), default=0)
     if not tiles:
         raise ReportError("a sheet needs at least one head; none was given")
+    if close_ups and len(close_ups) != len(rows):
+        raise ReportError(f"the sheet has {len(rows)} rows but {len(close_ups)} close-ups")
     for what, titles, count in (("row", row_titles, len(rows)), ("column", column_titles, columns)):
         if titles and len(titles) != count:
             raise ReportError(f"the sheet has {count} {what}s but {len(titles)} {what} titles")
@@ -144,7 +151,7 @@ def face_sheet(
     limit = (nice_limit(values) if values else 1.0) if colour_limit_mm is None else float(colour_limit_mm)
     ticks(limit)  # raises for a wrong limit before anything is drawn
     with _studio(studio) as open_studio:
-        pictures, (width, height) = _draw(open_studio, rows, limit, tile_height)
+        pictures, (width, height) = _draw(open_studio, rows, limit, tile_height, close_ups or [None] * len(rows))
     page = _Page(width, height, rows, columns, row_titles, column_titles, title)
     for picture, place in pictures:
         page.put(picture, *place)
@@ -181,7 +188,7 @@ Place = tuple[int, int]
 
 
 def _draw(
-    studio: Studio, rows: Rows, limit: float, tile_height: int
+    studio: Studio, rows: Rows, limit: float, tile_height: int, close_ups: Sequence[Floats | None]
 ) -> tuple[list[tuple[Image.Image, Place]], tuple[int, int]]:
     """The tiles' pictures with their (row, column), and their common size in pixels."""
     frame = SheetFrame(rows)
@@ -198,7 +205,9 @@ def _draw(
                 lit[mesh] = normals, dense_mesh_light(tile.vertices, tile.faces, normals)
             normals, light = lit[mesh]
             body = Body(tile.vertices, tile.colours(light, limit), tile.faces, normals)
-            pictures.append((studio.shoot([body], frame.camera(tile.turn_deg), size), (r, c)))
+            box = close_ups[r]
+            camera = frame.camera(tile.turn_deg) if box is None else frame.close_up(np.asarray(box), tile.turn_deg)
+            pictures.append((studio.shoot([body], camera, size), (r, c)))
     return pictures, size
 
 
@@ -236,6 +245,14 @@ class SheetFrame:
         right, up, _ = view_axes(turn_deg)
         across, above = self._middles[turn_deg]
         return Camera(self.centre + across * right + above * up, self.height, turn_deg, TILT)
+
+    def close_up(self, box: Floats, turn_deg: float) -> Camera:
+        """A camera that sees a box [2, 3] as large as the tile allows, with some of its surroundings."""
+        corners = np.array(np.meshgrid(*np.asarray(box, dtype=np.float64).T)).reshape(3, -1).T
+        right, up, _ = view_axes(turn_deg)
+        across, above = np.ptp(corners @ right), np.ptp(corners @ up)
+        height = max(above, across * self.height / self.width)
+        return Camera(corners.mean(axis=0), float(CLOSE_UP * height), turn_deg, TILT)
 
     def _seen(self, vertices: Floats, turn_deg: float, distance: float) -> Floats:
         """Box [low/high, across/up] of vertices around the centre as the lens shows them, in mm at the centre."""

@@ -50,13 +50,15 @@ class TemplateFacts:
 class Linearised(NamedTuple):
     """A field at points [B,N,3], to first order: distance [B,N], its gradient by the point [B,N,3] and by each code [B,N,d].
 
-    places: where the points lie in the template's space, from which a call with nearly the same codes can begin its search.
+    places: where the points lie in the template's space, from which a call with nearly the same codes can begin its search; trust [B,N]:
+    0 for points whose place was not found, else 1.
     """
 
     sdf: Tensor
     grad: Tensor
     columns: dict[str, Tensor]
     places: Tensor
+    trust: Tensor
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,18 @@ from facegraft.cli.model.group import (
     settings_option,
 )
 from facegraft.cli.model.progress import Progress
+from facegraft.errors import FacegraftError
+
+align_option = click.option(
+    "--align",
+    type=click.Choice(["none", "icp"]),
+    default="none",
+    help="icp: also report scores after rigid alignment to the truth.",
+)
+
+
+class CompareError(FacegraftError):
+    """Some methods of a comparison have no scores."""
 
 
 @click.command("extract")
@@ -79,12 +91,7 @@ def model_extract(
     default=None,
     help="The surfaces that SAMPLES were made of; default: as SAMPLES recorded them.",
 )
-@click.option(
-    "--align",
-    type=click.Choice(["none", "icp"]),
-    default="none",
-    help="icp: also report scores after rigid alignment to the truth.",
-)
+@align_option
 @click.option("--points", type=click.IntRange(100), default=150_000, help="Points of a whole head.")
 @click.option("--part-points", type=click.IntRange(100), default=6_000, help="Points of a part.")
 @click.option(
@@ -134,11 +141,20 @@ def model_evaluate(
 @output_option
 @click.option(
     "--methods",
-    default="linear,deepsdf,i3dmm,imface,paper,facegraft",
-    help="Presets to train, fit and score, linear, and presets with -five; a wrong name lists all.",
+    default="linear,linear-parts,deepsdf,i3dmm,imface,paper,facegraft",
+    help="Presets to train, fit and score, also with -five or -small, linear and linear-parts; a wrong name lists all.",
 )
 @click.option(
     "--steps", type=click.IntRange(1), default=None, help="Optimiser steps of every method; default: each preset's."
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Instead of --steps: seconds of the processor for training each method.",
+)
+@click.option(
+    "--seeds", default=None, metavar="N,N,…", help="Train each method that has a seed once for each of these."
 )
 @click.option(
     "--fit-steps", type=click.IntRange(1), default=None, help="Iterations of the fits; default: each preset's."
@@ -154,32 +170,43 @@ def model_evaluate(
     "--pairs", type=click.IntRange(0), default=20, help="Pairs of heads for leakage and swap error; 0: leave them out."
 )
 @click.option("--points", type=click.IntRange(100), default=150_000, help="Points of a whole head.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")
+@click.option("--part-points", type=click.IntRange(100), default=6_000, help="Points of a part.")
+@align_option
+@click.option("--picture/--no-picture", default=True, help="Also draw OUT/figure.png and OUT/curves.png.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of training and fitting.")
 @device_option
 @settings_option
 @quiet_option
 def model_compare(
-    samples: Path, output: Path, methods: str, steps: int | None, fit_steps: int | None, surfaces: Path | None, resolution: int, pairs: int,
-    points: int, seed: int, device: str, settings: tuple[str, ...], quiet: bool,
+    samples: Path, output: Path, methods: str, steps: int | None, seconds: float | None, seeds: str | None, fit_steps: int | None,
+    surfaces: Path | None, resolution: int, pairs: int, points: int, part_points: int, align: Any, picture: bool, seed: int, device: str,
+    settings: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Train several methods on the same SAMPLES, fit and score them in the same way, and write one table; resumes.
 
     \b
     Example: facegraft model compare out/samples -o compared --methods paper,facegraft --steps 5000
-    --set applies to every method. Writes OUT/table.txt, OUT/comparison.json, and OUT/METHOD/{run,fits,scores}.
+    --set applies to every method. Writes OUT/table.txt, OUT/comparison.json, OUT/figure.png, OUT/curves.png, and
+    OUT/METHOD/{run,fits,scores}. A method that fails is a row with the reason; the exit code is then 1.
     """
     from facegraft_model.evaluation.compared import Task
     from facegraft_model.evaluation.comparison import compare_methods
     from facegraft_model.evaluation.evaluate import EvaluationSettings
     from facegraft_model.evaluation.records import ScoreSettings
 
+    from facegraft.modelresults import draw_comparison
+
     names = [name.strip() for name in methods.split(",") if name.strip()]
     with Progress("compare", quiet) as bar:
         task = Task(
             samples,
-            EvaluationSettings(resolution, pairs, 0, ScoreSettings(full_points=points)),
+            EvaluationSettings(
+                resolution, pairs, 0, ScoreSettings(full_points=points, part_points=part_points, alignment=align)
+            ),
             surfaces=surfaces,
             steps=steps,
+            seconds=seconds,
+            seeds=None if seeds is None else _numbers(seeds),
             fit_steps=fit_steps,
             overrides=settings,
             seed=seed,
@@ -187,5 +214,20 @@ def model_compare(
             progress=bar.named,
             show_training=not quiet,
         )
-        table = compare_methods(names, output, task)
-    click.echo(table)
+        comparison = compare_methods(names, output, task)
+    click.echo(comparison.table)  # before the pictures, which a machine may be unable to draw
+    if picture and comparison.scores:
+        draw_comparison(output, comparison, task)
+    if comparison.failed:
+        raise CompareError(f"{len(comparison.failed)} of {len(names)} methods failed; see the table for the reasons")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Seeds separated by commas. Raises BadParameter."""
+    try:
+        seeds = tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no list of seeds; write 0,1,2", param_hint="--seeds") from error
+    if min(seeds) < 0:
+        raise click.BadParameter("a seed is 0 or more", param_hint="--seeds")
+    return seeds

@@ -119,17 +119,19 @@ MEANING = (
 
 
 def disentanglement_table(results: Sequence[Scores]) -> str:
-    """Leakage and swap error by part, one row per method; empty where nothing was measured. All results must have the same parts."""
+    """Leakage and swap error by part, one row per method (the mean over its training seeds); empty where nothing was measured. All results must have the same parts."""
     rows: list[tuple[str, list[list[str]]]] = []
     failures = []
     for result in results:
         measured = result.disentanglement
-        if not measured:
+        runs = [run for run in (measured if isinstance(measured, list) else [measured]) if run]
+        if not runs:
             continue
-        if "failed" in measured:
-            failures.append(f"{result.method}: no leakage and no swap error: {measured['failed']}")
+        failed = next((run["failed"] for run in runs if "failed" in run), None)
+        if failed is not None:
+            failures.append(f"{result.method}: no leakage and no swap error: {failed}")
         else:
-            rows.append((result.method, _groups(measured, result.parts)))
+            rows.append((result.method, _groups(runs, result.parts)))
     if not rows:
         return "".join(f"\n{line}\n" for line in failures)
     parts = results[0].parts
@@ -163,17 +165,24 @@ def disentanglement_table(results: Sequence[Scores]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _groups(measured: Mapping[str, Any], parts: Sequence[str]) -> list[list[str]]:
+def _groups(runs: Sequence[Mapping[str, Any]], parts: Sequence[str]) -> list[list[str]]:
     """Cells of a row by group: leakage of each part; swap error of the head and of each part; that of the unchanged host by part."""
+    groups = [_values(run, parts) for run in runs]
+    return [[_mean(values) for values in zip(*group, strict=True)] for group in zip(*groups, strict=True)]
+
+
+def _values(measured: Mapping[str, Any], parts: Sequence[str]) -> list[list[float | None]]:
+    """The values of `_groups` of one run."""
     leakage = measured["leakage"]["parts"]
     swapped, unchanged = (measured["swap_error"][name]["summary"]["none"] for name in (SWAPPED, UNCHANGED))
-
-    def error(summary: Mapping[str, Any], region: str) -> str:
-        return f"{summary[region]['p2s_mm']['mean']:.3f}"
-
     ratios = [leakage[part]["ratio"] for part in parts]
     return [
-        ["-" if ratio is None else f"{ratio['mean']:.3f}" for ratio in ratios],
-        [error(swapped, region) for region in (FULL, *parts)],
-        [error(unchanged, part) for part in parts],
+        [None if ratio is None else float(ratio["mean"]) for ratio in ratios],
+        [float(swapped[region]["p2s_mm"]["mean"]) for region in (FULL, *parts)],
+        [float(unchanged[part]["p2s_mm"]["mean"]) for part in parts],
     ]
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.3f}" if known else "-"

@@ -1,7 +1,8 @@
 """A linear model of registered heads in the manner of FLAME (Li et al. 2017): PCA of identity, PCA of expression, no network.
 
-vertices = mean + sum_i z_id[i] identity[i] + sum_j z_exp[j] expression[j], where each mode is scaled to unit variance over the
-training heads, so that the prior of a code is N(0, 1). It is a mesh model, not a field: it has no signed distance.
+vertices = mean + the sum over its codes of z[i] modes[i], where each mode is scaled to unit variance over the training heads, so
+that the prior of a code is N(0, 1). `LinearModel.train` gives the codes id and exp; `linearparts` has one with a code for each part.
+It is a mesh model, not a field: it has no signed distance.
 
 libigl is imported where points are fitted: training and fitting vertices need neither it nor scipy.
 """
@@ -35,7 +36,10 @@ from facegraft_model.decoding.extract import Mesh
 from facegraft_model.errors import ModelError
 
 ARRAYS_FILE, FACTS_FILE = "linear.safetensors", "linear.json"
-FORMAT_NAME, FORMAT_VERSION = "facegraft linear model", 2
+FORMAT_NAME, FORMAT_VERSION = "facegraft linear model", 3
+IDENTITY, EXPRESSION = "id", "exp"
+MODES = "modes."
+"""Prefix of the arrays that hold the modes of a code."""
 RANK_TOLERANCE = 1e-12
 """Modes with less than this share of the largest variance are rounding errors of the Gram matrix in float64."""
 ROUNDING = 2.0**-24
@@ -58,7 +62,7 @@ class LinearShape(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LinearFit:
-    """codes: id [Ki] and exp [Ke] (only if fitted). mesh: in unit coordinates. rms_mm: rms distance to the fitted points or vertices."""
+    """codes: by name [K]; exp only if fitted. mesh: in unit coordinates. rms_mm: rms distance to the fitted points or vertices."""
 
     codes: dict[str, Floats]
     mesh: Mesh
@@ -68,14 +72,13 @@ class LinearFit:
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    """mean [V,3], identity [Ki,V,3] and expression [Ke,V,3] f64 in unit coordinates; faces i64 [F,3], parts u8 [V].
+    """mean [V,3] and modes [K,V,3] by code, f64 in unit coordinates; faces i64 [F,3], parts u8 [V].
 
-    facts: mm_per_unit, topology, frame, part_set (the meaning of the labels), and the training data.
+    The code exp, of the expression, is the last one; a neutral head has none. facts: mm_per_unit, topology, frame, part_set (the meaning of the labels), and the training data.
     """
 
     mean: Floats
-    identity: Floats
-    expression: Floats
+    modes: dict[str, Floats]
     faces: Ints
     parts: NDArray[np.uint8]
     facts: dict[str, Any] = field(repr=False)
@@ -91,7 +94,7 @@ class LinearModel:
 
     @property
     def code_dims(self) -> dict[str, int]:
-        return {"id": len(self.identity), "exp": len(self.expression)}
+        return {name: len(modes) for name, modes in self.modes.items()}
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -112,97 +115,57 @@ class LinearModel:
         neutral, as further identities. Expressive scans of a subject without neutral scan are left out and listed in `facts`.
         Raises DataError when the items do not share faces, and when there are fewer than two neutral heads.
         """
-        store = open_dataset(surfaces)
-        if store.kind != "surfaces":
-            raise DataError(f"{store.path} holds {store.kind}; the linear model learns from surfaces (facegraft clean)")
         if identity < 1 or expression < 0:
             raise ModelError(f"identity ({identity}) must be at least 1 and expression ({expression}) at least 0")
-        neutral_name = neutral_expression(store)
-        rows = select_rows(store, split, origins=origins)
-        reader = _Registered(store, rows[0]["key"])
-        neutral = [row for row in rows if row["expression"] == neutral_name]
-        if len(neutral) < 2:
-            raise DataError(
-                f"{store.path} has {len(neutral)} heads of expression {neutral_name!r} in split {split!r}; a linear model needs at least two"
-            )
-        heads = reader.vertices(neutral)
-        mean = heads.mean(0)
-        identity_modes = principal_modes(heads - mean, identity, len(heads) - 1)
-        of_subject = {row["subject"]: head for row, head in zip(neutral, heads, strict=True) if row["origin"] == SCAN}
-        expressive = [row for row in rows if row["expression"] != neutral_name]
-        paired = [row for row in expressive if row["subject"] in of_subject]
-        expression_modes = np.empty((0, mean.size))
-        if paired and expression > 0:
-            offsets = reader.vertices(paired)
-            for offset, row in zip(offsets, paired, strict=True):
-                offset -= of_subject[row["subject"]]
-            expression_modes = principal_modes(offsets, expression, len(offsets))
-        facts = {
-            "mm_per_unit": store.mm_per_unit,
-            "topology": dict(store.schema.topology),
-            "frame": store.schema.frame,
-            "part_set": store.parts.to_json(),
-            "neutral_expression": neutral_name,
-            "trained_on": {
-                "surfaces": str(store.path.resolve()),
-                "fingerprint": store.fingerprint,
-                "split": split,
-                "origins": list(origins),
-                "neutral_heads": len(neutral),
-                "expressive_heads": len(paired) if expression > 0 else 0,
-                "without_neutral_head": sorted(row["key"] for row in expressive if row["subject"] not in of_subject),
-            },
+        heads = TrainingHeads.read(surfaces, split, origins)
+        mean = heads.neutral.mean(0)
+        modes = {
+            IDENTITY: principal_modes(heads.neutral - mean, identity, len(heads.neutral) - 1),
+            EXPRESSION: heads.expression_modes(expression),
         }
-        shape = (-1, len(reader.parts), 3)
-        return cls(
-            mean.reshape(shape)[0],
-            identity_modes.reshape(shape),
-            expression_modes.reshape(shape),
-            reader.faces.astype(np.int64),
-            reader.parts,
-            facts,
-        )
+        return heads.model(mean, modes)
 
     # -- codes to a head ----------------------------------------------------------------------------------------------
 
     def decode(self, codes: Mapping[str, ArrayLike]) -> LinearShape:
-        """The head of codes id [Ki] and exp [Ke]; without exp it is neutral. Raises ModelError for codes of another size or name."""
-        if "id" not in codes or not set(codes) <= set(self.code_dims):
+        """The head of codes [K] by name; without exp it is neutral. Raises ModelError for codes of another size or name."""
+        needed = [name for name in self.modes if name != EXPRESSION]
+        if not set(needed) <= set(codes) <= set(self.modes):
             raise ModelError(
-                f"the linear model takes codes id and (where not neutral) exp, not {', '.join(codes) or 'none'}"
+                f"the linear model takes codes {', '.join(needed)} and (where not neutral) exp, not {', '.join(codes) or 'none'}"
             )
         vertices = self.mean.copy()
-        for name, modes in (("id", self.identity), ("exp", self.expression)):
-            if name in codes:
-                code = np.asarray(codes[name], dtype=np.float64)
-                if code.shape != (len(modes),):
-                    raise ModelError(
-                        f"code {name} of the linear model has {len(modes)} numbers, not shape {list(code.shape)}"
-                    )
-                vertices += np.tensordot(code, modes, axes=1)
+        for name, given in codes.items():
+            modes, code = self.modes[name], np.asarray(given, dtype=np.float64)
+            if code.shape != (len(modes),):
+                raise ModelError(
+                    f"code {name} of the linear model has {len(modes)} numbers, not shape {list(code.shape)}"
+                )
+            vertices += np.tensordot(code, modes, axes=1)
         return LinearShape(vertices, self.faces, self.parts)
 
     def _fit(self, code: Floats, expression: bool, squared: Floats, iterations: int) -> LinearFit:
         """squared [n]: squared distances, in units, to the fitted points or vertices."""
-        ids = len(self.identity)
-        codes = {"id": code[:ids]} | ({"exp": code[ids:]} if expression else {})
+        names = [name for name in self.modes if expression or name != EXPRESSION]
+        ends = np.cumsum([len(self.modes[name]) for name in names])[:-1]
+        codes = dict(zip(names, np.split(code, ends), strict=True))
         mesh = Mesh(self.decode(codes).vertices, self.faces)
         return LinearFit(codes, mesh, float(np.sqrt(squared.mean())) * self.mm_per_unit, iterations)
 
     # -- fitting ------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _modes(self) -> Floats:
-        """All modes [V,3,Ki + Ke] with vertices as the first axis, so that surface points can gather the rows of their triangle."""
-        return np.ascontiguousarray(np.concatenate([self.identity, self.expression]).transpose(1, 2, 0))
+    def _joined(self) -> Floats:
+        """The modes of all codes [V,3,K] with vertices as the first axis, so that surface points can gather the rows of their triangle."""
+        return np.ascontiguousarray(np.concatenate(list(self.modes.values())).transpose(1, 2, 0))
 
     @cached_property
     def _gram(self) -> Floats:
-        flat = self._modes.reshape(-1, self._modes.shape[2])
+        flat = self._joined.reshape(-1, self._joined.shape[2])
         return flat.T @ flat
 
     def _count(self, expression: bool) -> int:
-        return len(self.identity) + (len(self.expression) if expression else 0)
+        return sum(len(modes) for name, modes in self.modes.items() if expression or name != EXPRESSION)
 
     def fit_vertices(self, vertices: ArrayLike, *, noise_mm: float = 0.1, expression: bool = True) -> LinearFit:
         """Codes of a registered head [V,3] in unit coordinates: least |v - head(z)|^2 / noise^2 + |z|^2.
@@ -217,7 +180,7 @@ class LinearModel:
                 "fit points (fit_points) where the mesh is not registered"
             )
         count = self._count(expression)
-        flat = self._modes.reshape(-1, self._modes.shape[2])[:, :count]
+        flat = self._joined.reshape(-1, self._joined.shape[2])[:, :count]
         offset = (target - self.mean).ravel()
         if noise_mm > 0:
             code = _ridge(self._gram[:count, :count], flat.T @ offset, noise_mm / self.mm_per_unit)
@@ -263,11 +226,11 @@ class LinearModel:
             weights = barycentric(nearest, vertices[corners])
             facing = face_normals(vertices, corners)
             kept = _counterparts(scan - nearest, facing, directions)
-            equations = _Equations(self._modes, self.mean, corners[kept], weights[kept], count)
+            equations = _Equations(self._joined, self.mean, corners[kept], weights[kept], count)
             system, right = equations.normal_equations(scan[kept], facing[kept], slide)
             before = vertices
             code = _ridge(system, right, noises[min(used, len(noises)) - 1])
-            vertices = self.mean + self._modes[..., :count] @ code
+            vertices = self.mean + self._joined[..., :count] @ code
             if used >= len(noises) and np.abs(vertices - before).max() * unit < 1e-3:
                 break
         squared = nearest_on_surface(vertices, faces, scan).distance ** 2
@@ -279,9 +242,11 @@ class LinearModel:
         """Write FOLDER/linear.safetensors and then linear.json, which holds its checksum. Returns the folder."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        arrays = {name: getattr(self, name) for name in ("mean", "identity", "expression", "faces", "parts")}
+        arrays = {name: getattr(self, name) for name in ("mean", "faces", "parts")}
+        arrays |= {MODES + name: modes for name, modes in self.modes.items()}
         write_arrays_atomic(path / ARRAYS_FILE, arrays)
         document = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "sha256": sha256_file(path / ARRAYS_FILE)}
+        document["codes"] = list(self.modes)
         write_json_atomic(path / FACTS_FILE, {**document, "facts": self.facts})
         return path
 
@@ -307,8 +272,11 @@ class LinearModel:
         try:
             arrays = load_arrays(data)
             return cls(
-                **{name: arrays[name] for name in ("mean", "identity", "expression", "faces", "parts")},
-                facts=document["facts"],
+                arrays["mean"],
+                {name: arrays[MODES + name] for name in document["codes"]},
+                arrays["faces"],
+                arrays["parts"],
+                document["facts"],
             )
         except (SafetensorError, KeyError) as error:
             raise ModelError(f"{path} is not a complete linear model ({error}); train it anew") from error
@@ -328,7 +296,7 @@ def principal_modes(offsets: Floats, count: int, freedom: int) -> Floats:
     return modes
 
 
-class _Registered:
+class Registered:
     """Reads the vertices of items and checks that their faces and parts equal those of the first."""
 
     def __init__(self, store: Dataset, first: str) -> None:
@@ -349,6 +317,81 @@ class _Registered:
                     )
             head[:] = self.store.read(key, "vertices").astype(np.float64).ravel()
         return heads
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingHeads:
+    """The registered heads that a linear model learns from, in unit coordinates.
+
+    neutral f64 [n, 3 V] and their index rows; expressive f64 [m, 3 V]: offsets of expressive scans from the neutral scan of the same
+    subject; unpaired: keys of the expressive scans without one.
+    """
+
+    reader: Registered
+    neutral: Floats
+    rows: Rows
+    expressive: Floats
+    unpaired: list[str]
+    split: str
+    origins: tuple[str, ...]
+
+    @classmethod
+    def read(cls, surfaces: AnyPath, split: str, origins: Sequence[str]) -> TrainingHeads:
+        """The heads of a split of a dataset of surfaces. Raises DataError when the items do not share faces, and when there are
+        fewer than two neutral heads."""
+        store = open_dataset(surfaces)
+        if store.kind != "surfaces":
+            raise DataError(f"{store.path} holds {store.kind}; the linear model learns from surfaces (facegraft clean)")
+        neutral_name = neutral_expression(store)
+        rows = select_rows(store, split, origins=tuple(origins))
+        reader = Registered(store, rows[0]["key"])
+        neutral = [row for row in rows if row["expression"] == neutral_name]
+        if len(neutral) < 2:
+            raise DataError(
+                f"{store.path} has {len(neutral)} heads of expression {neutral_name!r} in split {split!r}; a linear model needs at least two"
+            )
+        heads = reader.vertices(neutral)
+        of_subject = {row["subject"]: head for row, head in zip(neutral, heads, strict=True) if row["origin"] == SCAN}
+        expressive = [row for row in rows if row["expression"] != neutral_name]
+        paired = [row for row in expressive if row["subject"] in of_subject]
+        offsets = reader.vertices(paired)
+        for offset, row in zip(offsets, paired, strict=True):
+            offset -= of_subject[row["subject"]]
+        unpaired = sorted(row["key"] for row in expressive if row["subject"] not in of_subject)
+        return cls(reader, heads, neutral, offsets, unpaired, split, tuple(origins))
+
+    def expression_modes(self, count: int) -> Floats:
+        """At most `count` modes [k, 3 V] of the expressive offsets about 0, so that code 0 is neutral."""
+        if count == 0 or not len(self.expressive):
+            return np.empty((0, self.neutral.shape[1]))
+        return principal_modes(self.expressive, count, len(self.expressive))
+
+    def model(self, mean: Floats, modes: Mapping[str, Floats]) -> LinearModel:
+        """The model of a mean [3 V] and modes [k, 3 V] by code, with what it learnt from in its facts."""
+        store, shape = self.reader.store, (-1, len(self.reader.parts), 3)
+        facts = {
+            "mm_per_unit": store.mm_per_unit,
+            "topology": dict(store.schema.topology),
+            "frame": store.schema.frame,
+            "part_set": store.parts.to_json(),
+            "neutral_expression": neutral_expression(store),
+            "trained_on": {
+                "surfaces": str(store.path.resolve()),
+                "fingerprint": store.fingerprint,
+                "split": self.split,
+                "origins": list(self.origins),
+                "neutral_heads": len(self.neutral),
+                "expressive_heads": len(self.expressive) if len(modes[EXPRESSION]) else 0,
+                "without_neutral_head": self.unpaired,
+            },
+        }
+        return LinearModel(
+            mean.reshape(shape)[0],
+            {name: of_code.reshape(shape) for name, of_code in modes.items()},
+            self.reader.faces.astype(np.int64),
+            self.reader.parts,
+            facts,
+        )
 
 
 class _Equations:

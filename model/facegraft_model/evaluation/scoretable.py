@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.bootstrap import Interval
@@ -13,10 +14,13 @@ FLOOR = "floor"
 GAP = "   "
 
 
-def score_table(results: Sequence[Scores], alignment: str = "none", tau_mm: float = 1.0) -> str:
+def score_table(
+    results: Sequence[Scores], alignment: str = "none", tau_mm: float = 1.0, failed: Mapping[str, str] | None = None
+) -> str:
     """Table of methods × (full, each part, rem) × (SCD mm, F, p2s mm, NC %), then the floor, then an explanation of the numbers.
 
-    All results must have been scored in the same way (ModelError otherwise); the floor is that of the first.
+    A method of several training seeds has a second row, ±: the standard deviation over seeds of the mean over heads. failed: the
+    reasons, each in one line, of methods that have no scores; they are rows too. All results must have been scored in the same way (ModelError otherwise); the floor is that of the first.
     """
     if not results:
         raise ModelError("no scores to show")
@@ -34,9 +38,15 @@ def score_table(results: Sequence[Scores], alignment: str = "none", tau_mm: floa
         "NC": ("normal_consistency", 100.0, 2),
     }
     regions = results[0].regions
-    rows = [(result.method, _cells(regions, result.summary(alignment), columns)) for result in results]
+    rows = []
+    for result in results:
+        rows.append((result.method, _cells(regions, result.summary(alignment), columns)))
+        if result.over_seeds is not None and len(result.training_seeds) > 1:
+            spread = _seed_cells(regions, result.over_seeds[alignment], columns)
+            rows.append((f"  ± {len(result.training_seeds)} seeds", spread))
     rows.append((FLOOR, _cells(regions, results[0].floor(), columns)))
-    width = max(len("method"), *(len(name) for name, _ in rows))
+    failed = failed or {}
+    width = max(len("method"), *(len(name) for name, _ in rows), *(len(name) for name in failed))
     size = 6
     group = (size + 1) * len(columns) - 1
     groups = {region: max(group, len(region)) for region in regions}
@@ -49,10 +59,16 @@ def score_table(results: Sequence[Scores], alignment: str = "none", tau_mm: floa
         GAP.join([" " * width, *(region.center(of) for region, of in groups.items())]).rstrip(),
         line("method", dict.fromkeys(regions, columns)),
         *(line(name, cells) for name, cells in rows),
+        *failure_rows(failed, width),
     ]
     lines.append("")
     lines += [f"{result.method}: {_spread(result, alignment)}" for result in results]
     return "\n".join([*lines, "", *_notes(results[0], alignment, tau_mm)]) + "\n"
+
+
+def failure_rows(failed: Mapping[str, str], width: int = 0) -> list[str]:
+    """A row for each method that has no scores, with the reason."""
+    return [GAP.join([name.ljust(width), f"FAILED: {reason}"]) for name, reason in failed.items()]
 
 
 def difference_table(
@@ -94,6 +110,18 @@ def _cells(
             for name, factor, digits in columns.values()
         ]
     return cells
+
+
+def _seed_cells(
+    regions: Sequence[str], over_seeds: Mapping[str, Any], columns: Mapping[str, tuple[str, float, int]]
+) -> dict[str, list[str]]:
+    """Cells of standard deviations over seeds."""
+    return {
+        region: [
+            f"{over_seeds[region][name]['std_seeds'] * factor:.{digits}f}" for name, factor, digits in columns.values()
+        ]
+        for region in regions
+    }
 
 
 def _spread(result: Scores, alignment: str) -> str:

@@ -145,7 +145,9 @@ class _Problem:
         kind = torch.float64
         matrix = torch.zeros(size, size, dtype=kind, device=points.device)
         slope = torch.zeros(size, dtype=kind, device=points.device)
-        residual = (found.sdf - self.distances) / self.noise
+        # Where lips close, space is squeezed and the distance steep: there the difference over the slope is the distance in space.
+        scale = found.trust / torch.linalg.vector_norm(found.grad, dim=2).clamp_min(1.0)
+        residual = scale * (found.sdf - self.distances) / self.noise
         cost = 0.0
         squares, weights = residual.square(), torch.ones_like(residual)
         if self.scale > 0:
@@ -157,7 +159,8 @@ class _Problem:
             columns = [found.columns[name][head] for name in self.rows]
             if pose is not None:
                 columns.append(_pose_columns(points[head], found.grad[head], pose.similarity))
-            self._add(matrix, slope, torch.cat(columns, 1) / self.noise, residual[head], weights[head], head, extra)
+            stacked = scale[head].unsqueeze(1) * torch.cat(columns, 1) / self.noise
+            self._add(matrix, slope, stacked, residual[head], weights[head], head, extra)
         if "landmark_targets" in self.batch:
             cost += self._landmarks(matrix, slope, own, pose, extra)
         for name, code in codes.items():

@@ -8,10 +8,8 @@ from torch import Tensor
 from facegraft_model.config import FitConfig
 from facegraft_model.losses import code_norm, eikonal, normal_deviation, robust
 from facegraft_model.method import Batch, Codes, Terms, mahalanobis, sampled_points
-from facegraft_model.morph.morph import EXP, Conditioning, Located, Morph, distance_at
+from facegraft_model.morph.morph import EXP, LOST_MM, Conditioning, Located, Morph, distance_at
 
-LOST_MM = 1.0
-"""A point that the search leaves farther than this from its place teaches nothing."""
 
 
 def training_terms(field: Morph, batch: Batch, codes: Codes) -> Terms:

@@ -43,6 +43,8 @@ FITTED_MM = 0.02
 """The same while codes are fitted."""
 COMPILED_SHARE = 0.5
 """Share of a head's points at which a part's net runs in a compiled step, whose shapes are fixed."""
+LOST_MM = 1.0
+"""A point that the search leaves farther than this from its place teaches nothing."""
 RIM_MM = (1.0, 4.0)
 """Bounds of the width over which a part's displacement fades to 0 at its rim."""
 MOST_ROUNDS = 24
@@ -300,7 +302,8 @@ class Morph(Field):
         sdf, own = distance_at(located.q, conditioning.template)
         grad = (own.unsqueeze(2) @ located.inverse).squeeze(2)
         columns = {name: self._columns(name, located.q, -grad) for name in codes}
-        return Linearised(sdf, grad, columns, located.q)
+        found = located.gap < LOST_MM / self.mm_per_unit
+        return Linearised(sdf, grad, columns, located.q, found.to(sdf.dtype))
 
     def _columns(self, name: str, q: Tensor, along: Tensor) -> Tensor:
         """along . dx(q)/dz [B,N,d] for the code of a net; q and along [B,N,3]."""

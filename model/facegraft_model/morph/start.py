@@ -12,8 +12,7 @@ from torch import Tensor
 from facegraft.vocabulary import REM
 from facegraft_model.losses import length, normal_deviation
 from facegraft_model.method import Batch, RegisteredHeads, sampled_points
-from facegraft_model.morph.losses import LOST_MM
-from facegraft_model.morph.morph import EXP, Morph
+from facegraft_model.morph.morph import EXP, LOST_MM, Morph
 from facegraft_model.nets.basis import BasisNet
 from facegraft_model.nets.modes import Modes, local_modes, principal_modes
 from facegraft_model.nets.siren import siren_features

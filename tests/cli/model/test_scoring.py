@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import run_model
+from commands import refused, run_model
 from sphere_heads import scan, template_mesh, write_sphere_surfaces, write_spheres
 
 from facegraft.errors import FacegraftError
@@ -137,6 +137,28 @@ def test_parts_of_the_same_names_are_not_the_same_parts(bears: Path, tmp_path: P
     with pytest.raises(FacegraftError, match=message):
         run_model("evaluate", tmp_path / "fits", tmp_path / "samples", "-o", tmp_path / "scores", "--resolution", 32, "--quiet")
     assert not (tmp_path / "scores").exists()
+
+
+def test_compare_draws_pictures_and_ends_with_an_error_where_a_method_failed(bears: Path, tmp_path: Path) -> None:
+    """linear-parts cannot learn from these spheres, which are no morph of one template; that is a row, and the exit code says so."""
+    arguments = [
+        "compare", bears / "samples", "-o", tmp_path, "--methods", "linear,linear-parts", "--points", 1000, "--part-points", 200,
+        "--align", "icp", "--quiet",
+    ]  # fmt: skip
+    with pytest.raises(FacegraftError, match="1 of 2 methods failed"):
+        run_model(*arguments)
+    table = (tmp_path / "table.txt").read_text()
+    assert any(line.startswith("linear-parts   FAILED: ") for line in table.splitlines()), table
+    assert "alignment none" in table and "alignment icp" in table
+    assert json.loads((tmp_path / "comparison.json").read_text())["scores"].keys() == {"linear"}
+    assert (tmp_path / "figure.png").exists() and (tmp_path / "curves.png").exists()
+
+
+def test_compare_takes_lists_of_seeds(tmp_path: Path) -> None:
+    assert "write 0,1,2" in refused("compare", tmp_path, "-o", tmp_path / "out", "--seeds", "0;1")
+    assert "0 or more" in refused("compare", tmp_path, "-o", tmp_path / "out", "--seeds", "0,-1")
+    with pytest.raises(FacegraftError, match="not both"):
+        run_model("compare", tmp_path, "-o", tmp_path / "out", "--steps", 3, "--seconds", 3)
 
 
 def test_an_unknown_method_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

@@ -4,68 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from facegraft_model.data.ids import DataError
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.linear import LinearModel, principal_modes
+from linear_heads import MODES, Synthetic, scan_of
 from numpy.typing import NDArray
-from toy_parts import EYES, head_row
-
-from facegraft.store import DatasetSchema, ShardItem, finish_dataset, shard_name, surfaces_fields, write_shard
-
-MODES, VERTICES = 3, 642
-
-
-def icosphere() -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    import trimesh
-
-    sphere = trimesh.creation.icosphere(subdivisions=3)
-    return np.asarray(sphere.vertices), np.asarray(sphere.faces, dtype=np.int32)
-
-
-class Synthetic:
-    """Heads that really are linear: an ellipsoid, three smooth identity modes along its normals, one mode of expression."""
-
-    def __init__(self) -> None:
-        sphere, self.faces = icosphere()
-        self.mean = sphere * [0.5, 0.7, 0.6]
-        x, y, z = sphere.T
-        waves = np.stack([np.sin(3 * y), x * z, z**3 - 0.6 * z])
-        self.identity = 0.03 * waves[:, :, None] * sphere
-        self.expression = 0.02 * np.cos(4 * x)[:, None] * sphere * (z > 0)[:, None]
-        self.parts = (np.arange(VERTICES) % 4).astype(np.uint8)
-
-    def head(self, code: NDArray[np.float64], smile: float = 0.0) -> NDArray[np.float64]:
-        return self.mean + np.tensordot(code, self.identity, 1) + smile * self.expression
-
-    def write(
-        self, folder: Path, heads: dict[str, tuple[dict[str, str], NDArray[np.float64]]], faces: Any = None
-    ) -> Path:
-        columns = dict.fromkeys(
-            ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin"),
-            "string",
-        )
-        topology = {"name": "toy", "vertex_count": None, "faces_sha256": None}
-        schema = DatasetSchema("surfaces", topology, 170.0, "unit ball", surfaces_fields(EYES), columns, EYES)
-        items = []
-        for number, (key, (row, vertices)) in enumerate(sorted(heads.items())):
-            arrays = {
-                "vertices": vertices.astype(np.float32),
-                "faces": self.faces if faces is None or number == 0 else faces,
-                "vertex_parts": self.parts,
-                "face_cut": np.zeros(len(self.faces), np.uint8),
-                "landmarks": np.zeros((1, 68, 3), np.float32),
-                "stage_points": np.zeros((1, 5, 3), np.float32),
-                "to_mm": np.diag([170.0, 170.0, 170.0, 1.0]),
-            }
-            items.append(ShardItem(key, arrays, row))
-        name = shard_name(0, 1)
-        write_shard(folder, name, items, [], schema, "c" * 64)
-        finish_dataset(folder, schema, {name: [item.key for item in items]}, "c" * 64)
-        return folder
+from toy_parts import head_row
 
 
 def random_heads(synthetic: Synthetic, count: int = 12) -> dict[str, tuple[dict[str, str], NDArray[np.float64]]]:
@@ -106,10 +53,10 @@ def test_principal_modes_are_those_of_the_svd() -> None:
 def test_the_known_modes_are_recovered(trained: LinearModel, synthetic: Synthetic) -> None:
     assert trained.code_dims == {"id": MODES, "exp": 1}
     true = synthetic.identity.reshape(MODES, -1)
-    found = trained.identity.reshape(MODES, -1)
+    found = trained.modes["id"].reshape(MODES, -1)
     coefficients = np.linalg.lstsq(found.T, true.T, rcond=None)[0]
     assert np.abs(found.T @ coefficients - true.T).max() < 1e-6
-    smile = trained.expression.ravel() / np.linalg.norm(trained.expression)
+    smile = trained.modes["exp"].ravel() / np.linalg.norm(trained.modes["exp"])
     assert abs(smile @ synthetic.expression.ravel()) == pytest.approx(np.linalg.norm(synthetic.expression), rel=1e-6)
     assert (trained.parts == synthetic.parts).all() and (trained.faces == synthetic.faces).all()
 
@@ -136,23 +83,13 @@ def test_codes_of_training_heads_have_unit_variance(trained: LinearModel, synthe
 def test_the_ridge_is_the_least_squares_of_the_stacked_system(trained: LinearModel, synthetic: Synthetic) -> None:
     target = synthetic.head(np.array([1.0, -2.0, 0.5]), 0.7)
     noise = 20.0 / 170.0
-    modes = np.concatenate([trained.identity, trained.expression]).reshape(MODES + 1, -1).T
+    modes = np.concatenate([trained.modes["id"], trained.modes["exp"]]).reshape(MODES + 1, -1).T
     stacked = np.concatenate([modes / noise, np.eye(MODES + 1)])
     right = np.concatenate([(target - trained.mean).ravel() / noise, np.zeros(MODES + 1)])
     expected = np.linalg.lstsq(stacked, right, rcond=None)[0]
     fit = trained.fit_vertices(target, noise_mm=20.0)
     np.testing.assert_allclose(np.concatenate([fit.codes["id"], fit.codes["exp"]]), expected, atol=1e-9)
     assert set(trained.fit_vertices(target, expression=False).codes) == {"id"}
-
-
-def scan_of(
-    vertices: NDArray[np.float64], faces: NDArray[Any], count: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    import trimesh
-
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    points, face = trimesh.sample.sample_surface(mesh, count, seed=0)
-    return np.asarray(points), np.asarray(mesh.face_normals[face])
 
 
 @pytest.mark.parametrize("given_normals", [False, True])
@@ -178,8 +115,10 @@ def test_points_off_the_head_are_left_out(trained: LinearModel, synthetic: Synth
 def test_saved_and_loaded(trained: LinearModel, tmp_path: Path) -> None:
     trained.save(tmp_path / "model")
     again = LinearModel.load(tmp_path / "model")
-    for name in ("mean", "identity", "expression", "faces", "parts"):
+    for name in ("mean", "faces", "parts"):
         assert np.array_equal(getattr(again, name), getattr(trained, name))
+    assert list(again.modes) == list(trained.modes)
+    assert all(np.array_equal(again.modes[name], trained.modes[name]) for name in trained.modes)
     assert again.facts == json.loads(json.dumps(trained.facts)) and again.mm_per_unit == 170.0
     file = tmp_path / "model" / "linear.safetensors"
     data = bytearray(file.read_bytes())
