@@ -8,8 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
-
 from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
@@ -22,6 +20,7 @@ from facegraft_model.nets.mask import PartMask
 from facegraft_model.nets.modes import Modes, local_modes, principal_modes, spread_points
 from facegraft_model.nets.siren import at_shared_points, siren_forward, siren_jacobian
 from facegraft_model.testing import FieldSuite, made_up_parts, toy_batch, toy_config, toy_rows, toy_template
+from torch import Tensor
 
 F64 = torch.float64
 SMALL = (
@@ -285,8 +284,8 @@ def fit_batch(field: Morph, codes: dict[str, Tensor], count: int = 600) -> dict[
         "item": torch.zeros(1, dtype=torch.int64),
         "surface_points": points,
         "surface_normals": torch.zeros_like(points),
-        **{name: empty for name in ("near_points", "near_normals", "free_points", "free_normals")},
-        **{name: empty[..., 0] for name in ("near_sdf", "free_sdf")},
+        **dict.fromkeys(("near_points", "near_normals", "free_points", "free_normals"), empty),
+        **dict.fromkeys(("near_sdf", "free_sdf"), empty[..., 0]),
     }
 
 
@@ -332,7 +331,7 @@ def test_gauss_newton_with_outliers_and_a_pose(ball: Morph) -> None:
 def test_gauss_newton_needs_derivatives(table: IdTable) -> None:
     field = build_field(toy_config(), table, toy_template(table.parts), 100.0)
     batch = toy_batch(table)
-    with pytest.raises(ModelError, match="use fit.solver=adam"):
+    with pytest.raises(ModelError, match=r"use fit\.solver=adam"):
         gauss_newton(field, batch, {}, field.config.fit, {})
 
 

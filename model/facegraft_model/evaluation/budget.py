@@ -2,7 +2,7 @@
 
 Seconds are those of the processor (`time.process_time`, summed over threads) on a CPU, so that other load on the machine does not
 count, and those of the clock on a GPU. Counted are the steps, with their batches, and the work of a method before its first step
-(`BEFORE_FIRST_STEP`). Opening the dataset, compiling and validation are not.
+(`Field.begin`). Opening the dataset, compiling and validation are not.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from facegraft_model.outofmemory import named_out_of_memory
 from facegraft_model.training.parallel import joined
 from facegraft_model.training.precision import precision
 from facegraft_model.training.schedule import parameter_groups
-from facegraft_model.training.setup import open_source, template_facts
+from facegraft_model.training.setup import begin, open_source, template_facts
 from facegraft_model.training.step import optimise, step_module
 
 PACE_FILE = "budget.json"
@@ -35,11 +34,6 @@ WARM_UP = 3
 """Steps before those that are timed: the first ones allocate and compile."""
 TIMED_SECONDS, FEWEST, MOST = 3.0, 3, 50
 """The timed steps take at least this long, within these counts."""
-
-BEFORE_FIRST_STEP: dict[str, Callable[[Field, BatchSource], None]] = {}
-"""By method (`model.method`), the work that its training does on the data before its first step, such as pretraining. It is run
-once and timed, and its seconds are taken off the budget. A method that is not named does none."""
-
 
 @dataclass(frozen=True)
 class Pace:
@@ -96,7 +90,7 @@ def measured_pace(samples: AnyPath, config: Config, *, device: str = "auto", see
     ):
         field = build_field(config, source.id_table, template_facts(source), source.mm_per_unit, seed)
         field.to(processes.device).train()
-        before = _before_first_step(field, source, config)
+        before = _before_first_step(field, source, seed)
         optimiser = torch.optim.Adam(parameter_groups(field, config.train), lr=config.train.lr)
         module = step_module(field, config.train, processes)
 
@@ -120,13 +114,11 @@ def total_steps(config: Config, pace: Pace) -> int:
     return config.train.steps or math.ceil(config.train.epochs * pace.steps_per_epoch)
 
 
-def _before_first_step(field: Field, source: BatchSource, config: Config) -> float:
-    work = BEFORE_FIRST_STEP.get(config.model.method)
-    if work is None:
-        return 0.0
+def _before_first_step(field: Field, source: BatchSource, seed: int) -> float:
+    """Do what a method does with the data before its first step, and return the seconds that it took."""
     device = field.template_points.device
     began = _now(device)
-    work(field, source)
+    begin(field, source, seed)
     return _now(device) - began
 
 
@@ -140,7 +132,7 @@ def _now(device: torch.device) -> float:
 def _timed_settings(config: Config) -> dict[str, Any]:
     """The settings on which the time of a step depends; not the length of the training."""
     document = config.to_json()
-    document["train"] = {name: document["train"][name] for name in ("accumulate", "precision", "compile")}
+    document["train"] = {name: document["train"][name] for name in ("accumulate", "precision", "compile", "pretrain")}
     document.pop("fit")
     document.pop("preset")
     return document

@@ -11,7 +11,6 @@ from facegraft_model.method import Batch, Codes, Terms, mahalanobis, sampled_poi
 from facegraft_model.morph.morph import EXP, LOST_MM, Conditioning, Located, Morph, distance_at
 
 
-
 def training_terms(field: Morph, batch: Batch, codes: Codes) -> Terms:
     """The terms of the training loss, weighted by `LossConfig`; those with weight 0 are left out."""
     loss = field.config.loss

@@ -12,7 +12,7 @@ from facegraft.vocabulary import SCAN, TRAIN
 from facegraft_model.config import DataConfig
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
-from facegraft_model.method import RegisteredHeads, TemplateFacts
+from facegraft_model.method import Field, RegisteredHeads, TemplateFacts
 
 
 def open_source(
@@ -74,6 +74,12 @@ def registered_heads(source: BatchSource) -> RegisteredHeads:
         neutral=source.ids["is_neutral"][scans].cpu(),
         mm_per_unit=source.mm_per_unit,
     )
+
+
+def begin(field: Field, source: BatchSource, seed: int) -> None:
+    """Let a new model prepare itself from a source's heads (`Field.begin`), if its method does so."""
+    if type(field).begin is not Field.begin:
+        field.begin(registered_heads(source), source.batch, seed)
 
 
 def data_facts(source: BatchSource) -> dict[str, Any]:

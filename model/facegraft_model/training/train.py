@@ -25,7 +25,7 @@ from facegraft_model.training.precision import precision
 from facegraft_model.training.runfolder import claim, describe_run, locked
 from facegraft_model.training.runlog import RunLog
 from facegraft_model.training.schedule import learning_rate_factor, parameter_groups
-from facegraft_model.training.setup import data_facts, open_source, registered_heads, template_facts
+from facegraft_model.training.setup import begin, data_facts, open_source, template_facts
 from facegraft_model.training.signals import StopSignals
 from facegraft_model.training.step import StepResult, optimise, step_module
 from facegraft_model.training.validate import Validation
@@ -87,7 +87,7 @@ class _Run:
     def _resume(self) -> int:
         """Load the run's latest checkpoint, if there is one; returns the number of finished steps."""
         if checkpoints.latest(self.run) is None:
-            self.field.begin(registered_heads(self.source), self.source.batch, self.seed)
+            begin(self.field, self.source, self.seed)
             return 0
         found = checkpoints.load(self.run)
         if found.state["data"]["fingerprint"] != self.source.fingerprint:

@@ -10,7 +10,7 @@ import pytest
 from facegraft_model.config import Config
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation import budget
-from facegraft_model.evaluation.budget import BEFORE_FIRST_STEP, Pace, measured_pace, pace_of, total_steps
+from facegraft_model.evaluation.budget import Pace, measured_pace, pace_of, total_steps
 
 
 def test_work_before_the_first_step_is_paid_from_the_budget(tiny: Config) -> None:
@@ -50,7 +50,7 @@ def test_steps_and_the_work_before_them_are_timed(spheres: Path, tiny: Config, m
     clock = iter(range(10_000))
     monkeypatch.setattr(time, "process_time", lambda: float(next(clock)))
     taken = []
-    monkeypatch.setitem(BEFORE_FIRST_STEP, tiny.model.method, lambda field, source: taken.append(source.batch(0)))
+    monkeypatch.setattr(budget, "begin", lambda field, source, seed: taken.append(source.batch(0)))
     pace = measured_pace(spheres, tiny, device="cpu")
     assert len(taken) == 1 and pace.seconds_before == 1.0
     # The clock ticks once a step; the fewest steps already last the time wanted.
