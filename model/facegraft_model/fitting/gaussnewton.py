@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,11 +19,20 @@ from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Batch, Codes, Field, sampled_points
 
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1e6
-CONVERGED = 2e-4
-"""A step that lowers the objective by less than this share of it is the last."""
-FIRST_SCALES, NEARLY_CONVERGED = (8.0, 2.0, 1.0), 0.02
-"""Scales of the robust loss relative to `fit.robust_mm`, one after the other, and the gain that ends all but the last."""
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1e3
+CONVERGED, NEARLY_CONVERGED = 0.01, 0.02
+"""A step that lowers the objective by less than this share of it is the last one, of the last stage and of those before it."""
+
+
+class Stage(NamedTuple):
+    """A stage of a fit: share of the points, and factors of `fit.noise_mm` and `fit.robust_mm`."""
+
+    share: float
+    noise: float
+    robust: float
+
+
+STAGES = (Stage(0.2, 10.0, 8.0), Stage(0.2, 3.0, 2.0), Stage(1.0, 1.0, 1.0))
 LANDMARK_NOISE_MM = 1.0
 """Standard deviation of a landmark that weighs as much as one of a code."""
 POSE_SPREAD = (0.2, 0.1, 0.1)
@@ -97,14 +107,17 @@ def gauss_newton(
             f"fit.solver=gauss-newton: method {field.config.model.method} with nets={field.config.model.nets} gives no derivatives by its "
             "codes; use fit.solver=adam"
         )
-    problem = _Problem(field, batch, rows, fit)
-    codes, places, cost, steps = {name: code.clone() for name, code in start.items()}, None, math.inf, 0
-    # Far from the solution every point looks like an outlier: the loss becomes robust in stages.
-    for factor in FIRST_SCALES if fit.robust_mm > 0 else (1.0,):
-        problem.scale = factor * fit.robust_mm / field.mm_per_unit
-        state, damping = problem.at(codes, pose, places), FIRST_DAMPING
+    codes, steps = {name: code.clone() for name, code in start.items()}, 0
+    # Far from the solution the nearest place of a point is often a wrong one. So a fit begins stiff, near the mean head, with a loss
+    # that takes every point for an inlier, and with few points, which lead the way for little.
+    cost = math.inf
+    for number, stage in enumerate(STAGES):
+        last = number == len(STAGES) - 1
+        problem = _Problem(field, batch, rows, fit, stage)
+        state, damping = problem.at(codes, pose, None), FIRST_DAMPING
         while steps < fit.steps and damping < MOST_DAMPING:
-            tried = problem.at(*problem.stepped(state, damping), state.places)
+            # The first stages take steps so large that the places of the points before are no guide to those after.
+            tried = problem.at(*problem.stepped(state, damping), state.places if last else None)
             steps += 1
             if not tried.cost < state.cost:
                 damping *= 10
@@ -113,21 +126,26 @@ def gauss_newton(
             state, damping = tried, max(damping / 10, LEAST_DAMPING)
             if report is not None:
                 report(steps, state.cost / problem.heads)
-            if gain < (CONVERGED if factor == 1 else NEARLY_CONVERGED):
+            if gain < (CONVERGED if last else NEARLY_CONVERGED):
                 break
-        codes, pose, places, cost = state.codes, state.pose, state.places, state.cost
+        codes, pose, cost = state.codes, state.pose, state.cost
     return Solution(codes, pose, cost, steps)
 
 
 class _Problem:
     """The least squares problem of one group of heads."""
 
-    def __init__(self, field: Field, batch: Batch, rows: Mapping[str, Tensor], fit: FitConfig) -> None:
+    def __init__(
+        self, field: Field, batch: Batch, rows: Mapping[str, Tensor], fit: FitConfig, stage: Stage
+    ) -> None:
         self.field, self.batch, self.rows, self.fit = field, batch, rows, fit
-        self.points, self.distances, _ = sampled_points(batch)
+        points, distances, _ = sampled_points(batch)
+        few = slice(None, None, max(round(1 / stage.share), 1))  # of all of its sets
+        self.points, self.distances = points[:, few], distances[:, few]
         self.heads, self.count = self.points.shape[:2]
-        self.noise = fit.noise_mm / field.mm_per_unit
-        self.scale = 0.0
+        # Fewer points stand for all: each counts for several.
+        self.noise = stage.noise * fit.noise_mm / field.mm_per_unit * (self.count / points.shape[1]) ** 0.5
+        self.scale = stage.robust * fit.robust_mm / field.mm_per_unit
         self.offsets, size = {}, 0
         for name, places in rows.items():
             self.offsets[name] = size

@@ -32,6 +32,7 @@ from facegraft_model.fitting.fit import (
     surface_errors,
 )
 from facegraft_model.fitting.gaussnewton import Posed, gauss_newton
+from facegraft_model.fitting.starts import EXPRESSION_CODE, nearest_expressions
 from facegraft_model.method import Batch, Field
 
 Align = Literal["none", "rigid", "similarity"]
@@ -162,6 +163,8 @@ def _solved_scan(
     rows = {name: torch.zeros(1, dtype=torch.int64) for name in field.code_dims}
     codes = {name: field.code_statistics(name).mean[None].to(device) for name in field.code_dims}
     with exact(field), torch.no_grad():
+        if EXPRESSION_CODE in codes:
+            codes[EXPRESSION_CODE] = nearest_expressions(field, batch["surface_points"] if align == "none" else pose(points), codes)
         solution = gauss_newton(
             field,
             batch,

@@ -222,9 +222,9 @@ class Morph(Field):
         return torch.cat(guesses, 1)
 
     @torch.no_grad()
-    def locate_nearly(self, points: Tensor, conditioning: Conditioning) -> Located:
-        """One Newton step from the first guess: enough for `attach`, which takes the next, and for a training step."""
-        q = self.start(points, conditioning)
+    def locate_nearly(self, points: Tensor, conditioning: Conditioning, start: Tensor | None = None) -> Located:
+        """One Newton step from a good guess (None: `self.start`): enough where `attach` takes the next."""
+        q = self.start(points, conditioning) if start is None else start
         move, slope = self.displacement_jacobian(q, conditioning)
         inverse = _inverse(slope)
         miss = q + move - points
@@ -298,7 +298,10 @@ class Morph(Field):
     def linearise(self, points: Tensor, codes: Codes, start: Tensor | None = None) -> Linearised:
         """See `method.Linearised`; start: places of the points in an earlier call."""
         conditioning = self.condition(codes)
-        located = self.locate(points, conditioning, start, FITTED_MM)
+        if start is None:
+            located = self.locate(points, conditioning, None, FITTED_MM)
+        else:
+            located = self.attach(points, self.locate_nearly(points, conditioning, start), conditioning)
         sdf, own = distance_at(located.q, conditioning.template)
         grad = (own.unsqueeze(2) @ located.inverse).squeeze(2)
         columns = {name: self._columns(name, located.q, -grad) for name in codes}
