@@ -13,7 +13,7 @@ import sphere_heads
 import torch
 from facegraft_model.config import Config, DataConfig, FitConfig, LossConfig, ModelConfig, TrainConfig
 from facegraft_model.data.ids import IdTable
-from facegraft_model.field import FaceField
+from facegraft_model.field import CascadeField
 from facegraft_model.method import TemplateFacts
 from facegraft_model.training.train import train
 from sphere_heads import COLUMNS, TEMPLATE_RADIUS, composite, landmark_directions, part_of, scan, stage_directions
@@ -185,17 +185,17 @@ def template() -> TemplateFacts:
 
 
 @pytest.fixture(scope="session")
-def make_field(tiny: Config, id_table: IdTable, template: TemplateFacts) -> Callable[..., FaceField]:
-    """A field in float64 whose parameters have been moved off their start, so that every net deforms; the seed decides."""
+def make_field(tiny: Config, id_table: IdTable, template: TemplateFacts) -> Callable[..., CascadeField]:
+    """A cascade in float64 whose parameters have been moved off their start, so that every net deforms; the seed decides."""
 
     def make(
-        kind: type[FaceField] = FaceField,
+        kind: type[CascadeField] = CascadeField,
         *,
         seed: int = 0,
         moved: float = 0.05,
         config: Config | None = None,
         **model: Any,
-    ) -> FaceField:
+    ) -> CascadeField:
         config = tiny if config is None else config
         config = replace(config, model=replace(config.model, **{"code_init": 0.5, **model}))
         with torch.random.fork_rng():
@@ -241,6 +241,7 @@ def make_batch(id_table: IdTable) -> Callable[..., dict[str, torch.Tensor]]:
             "landmarks": points(6, 68, 3),
             "stage_points": points(6, stage, 3),
             "stage_part_labels": (torch.arange(stage) % 4).to(torch.uint8),
+            "stage_rows": torch.arange(stage),
             "is_composite": number % 3 == 2,
             "is_neutral": number % 3 == 0,
             "item": number,
