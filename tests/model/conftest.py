@@ -15,6 +15,8 @@ from facegraft_model.config import Config, DataConfig, FitConfig, LossConfig, Mo
 from facegraft_model.data.ids import IdTable
 from facegraft_model.field import CascadeField
 from facegraft_model.method import TemplateFacts
+from facegraft_model.models import build_field
+from facegraft_model.morph.morph import Morph
 from facegraft_model.training.train import train
 from sphere_heads import COLUMNS, TEMPLATE_RADIUS, composite, landmark_directions, part_of, scan, stage_directions
 from toy_parts import EYES
@@ -145,6 +147,34 @@ def tiny() -> Config:
 
 
 @pytest.fixture(scope="session")
+def tiny_morph(tiny: Config) -> Config:
+    """The same for a model of neural bases, with the work before the first step."""
+    model = ModelConfig(
+        nets="basis",
+        width=16,
+        omega=10.0,
+        features=24,
+        part_features=12,
+        exp_features=12,
+        basis_omega=5.0,
+        part_dim=4,
+        rem_dim=6,
+        exp_dim=5,
+    )
+    loss = LossConfig(
+        code=1.0, dense=3e3, correction=0.0, landmark_generation=0.0, landmark_consistency=0.0, neutral=0.0
+    )
+    return replace(
+        tiny,
+        model=model,
+        loss=loss,
+        data=replace(tiny.data, stage=40),
+        train=replace(tiny.train, pretrain=5),
+        fit=replace(tiny.fit, solver="gauss-newton", code=1.0),
+    ).checked()
+
+
+@pytest.fixture(scope="session")
 def trained(spheres: Path, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learnt the spheres, for tests of training and fitting. It must not be written to."""
     settings = ["train.steps=120", "train.lr=3e-3", "train.head_lr=5e-4", "train.code_lr=2e-2", "train.schedule=cosine"]
@@ -203,6 +233,22 @@ def make_field(tiny: Config, id_table: IdTable, template: TemplateFacts) -> Call
             field = kind(config, id_table, template, 100.0).double()
             for parameter in field.parameters():
                 parameter.data += moved * torch.randn_like(parameter)
+        return field
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_morph(tiny_morph: Config, id_table: IdTable, template: TemplateFacts) -> Callable[[], Morph]:
+    """The same of neural bases: small displacements, or heads would fold."""
+
+    def make() -> Morph:
+        config = replace(tiny_morph, model=replace(tiny_morph.model, code_init=0.5))
+        field = build_field(config, id_table, template, 100.0).double()
+        assert isinstance(field, Morph)
+        g = torch.Generator().manual_seed(0)
+        for parameter in field.parameters():
+            parameter.data += 0.001 * torch.randn(parameter.shape, generator=g).to(parameter)
         return field
 
     return make
