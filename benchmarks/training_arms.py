@@ -147,7 +147,7 @@ def first_points(batch: Batch, items: int, points: int) -> dict[str, Tensor]:
     small = {}
     for name, value in batch.items():
         kind = name.split("_")[0]
-        if name == "stage_part_labels":
+        if name in ("stage_part_labels", "stage_rows"):
             small[name] = value
         else:
             small[name] = value[:items, : counts[kind]] if kind in sets else value[:items]

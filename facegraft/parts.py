@@ -48,6 +48,7 @@ RESERVED = frozenset(
         "split",
         "stage_part_labels",
         "stage_points",
+        "stage_rows",
         "subject",
         "surface_normals",
         "surface_parts",

@@ -13,8 +13,10 @@ import sphere_heads
 import torch
 from facegraft_model.config import Config, DataConfig, FitConfig, LossConfig, ModelConfig, TrainConfig
 from facegraft_model.data.ids import IdTable
-from facegraft_model.field import FaceField
+from facegraft_model.field import CascadeField
 from facegraft_model.method import TemplateFacts
+from facegraft_model.models import build_field
+from facegraft_model.morph.morph import Morph
 from facegraft_model.training.train import train
 from sphere_heads import COLUMNS, TEMPLATE_RADIUS, composite, landmark_directions, part_of, scan, stage_directions
 from toy_parts import EYES
@@ -145,6 +147,34 @@ def tiny() -> Config:
 
 
 @pytest.fixture(scope="session")
+def tiny_morph(tiny: Config) -> Config:
+    """The same for a model of neural bases, with the work before the first step."""
+    model = ModelConfig(
+        nets="basis",
+        width=16,
+        omega=10.0,
+        features=24,
+        part_features=12,
+        exp_features=12,
+        basis_omega=5.0,
+        part_dim=4,
+        rem_dim=6,
+        exp_dim=5,
+    )
+    loss = LossConfig(
+        code=1.0, dense=3e3, correction=0.0, landmark_generation=0.0, landmark_consistency=0.0, neutral=0.0
+    )
+    return replace(
+        tiny,
+        model=model,
+        loss=loss,
+        data=replace(tiny.data, stage=40),
+        train=replace(tiny.train, pretrain=5),
+        fit=replace(tiny.fit, solver="gauss-newton", code=1.0),
+    ).checked()
+
+
+@pytest.fixture(scope="session")
 def trained(spheres: Path, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learnt the spheres, for tests of training and fitting. It must not be written to."""
     settings = ["train.steps=120", "train.lr=3e-3", "train.head_lr=5e-4", "train.code_lr=2e-2", "train.schedule=cosine"]
@@ -185,17 +215,17 @@ def template() -> TemplateFacts:
 
 
 @pytest.fixture(scope="session")
-def make_field(tiny: Config, id_table: IdTable, template: TemplateFacts) -> Callable[..., FaceField]:
-    """A field in float64 whose parameters have been moved off their start, so that every net deforms; the seed decides."""
+def make_field(tiny: Config, id_table: IdTable, template: TemplateFacts) -> Callable[..., CascadeField]:
+    """A cascade in float64 whose parameters have been moved off their start, so that every net deforms; the seed decides."""
 
     def make(
-        kind: type[FaceField] = FaceField,
+        kind: type[CascadeField] = CascadeField,
         *,
         seed: int = 0,
         moved: float = 0.05,
         config: Config | None = None,
         **model: Any,
-    ) -> FaceField:
+    ) -> CascadeField:
         config = tiny if config is None else config
         config = replace(config, model=replace(config.model, **{"code_init": 0.5, **model}))
         with torch.random.fork_rng():
@@ -203,6 +233,22 @@ def make_field(tiny: Config, id_table: IdTable, template: TemplateFacts) -> Call
             field = kind(config, id_table, template, 100.0).double()
             for parameter in field.parameters():
                 parameter.data += moved * torch.randn_like(parameter)
+        return field
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_morph(tiny_morph: Config, id_table: IdTable, template: TemplateFacts) -> Callable[[], Morph]:
+    """The same of neural bases: small displacements, or heads would fold."""
+
+    def make() -> Morph:
+        config = replace(tiny_morph, model=replace(tiny_morph.model, code_init=0.5))
+        field = build_field(config, id_table, template, 100.0).double()
+        assert isinstance(field, Morph)
+        g = torch.Generator().manual_seed(0)
+        for parameter in field.parameters():
+            parameter.data += 0.001 * torch.randn(parameter.shape, generator=g).to(parameter)
         return field
 
     return make
@@ -241,6 +287,7 @@ def make_batch(id_table: IdTable) -> Callable[..., dict[str, torch.Tensor]]:
             "landmarks": points(6, 68, 3),
             "stage_points": points(6, stage, 3),
             "stage_part_labels": (torch.arange(stage) % 4).to(torch.uint8),
+            "stage_rows": torch.arange(stage),
             "is_composite": number % 3 == 2,
             "is_neutral": number % 3 == 0,
             "item": number,

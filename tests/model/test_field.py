@@ -12,7 +12,7 @@ from facegraft_model.cascade import net_landmarks, net_specs
 from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
-from facegraft_model.field import FaceField
+from facegraft_model.field import CascadeField
 from facegraft_model.method import TemplateFacts
 from facegraft_model.models import build_field
 from facegraft_model.nets.siren import Matmul
@@ -37,7 +37,7 @@ def name_of(model: dict[str, Any]) -> str:
     return "-".join([model["method"], model["hyper"], *(["window"] if model["window"] else [])])
 
 
-def random_codes(field: FaceField, items: int, seed: int = 1) -> dict[str, Tensor]:
+def random_codes(field: CascadeField, items: int, seed: int = 1) -> dict[str, Tensor]:
     g = torch.Generator().manual_seed(seed)
     return {name: 0.5 * torch.randn(items, dim, dtype=F64, generator=g) for name, dim in field.code_dims.items()}
 
@@ -57,7 +57,7 @@ def agree(one: Tensor, other: Tensor, tolerance: float = 1e-9) -> None:
 
 @pytest.mark.parametrize("model", ARCHITECTURES, ids=name_of)
 def test_adjoint_losses_and_parameter_gradients_equal_double_backward(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], model: dict[str, Any]
+    make_field: Callable[..., CascadeField], make_batch: Callable[..., Batch], model: dict[str, Any]
 ) -> None:
     """SDF, gradients at the point and at the neutral point, every loss term, and the gradient of every parameter."""
     ours, reference = make_field(**model), make_field(DoubleBackwardField, **model)
@@ -85,11 +85,11 @@ def test_adjoint_losses_and_parameter_gradients_equal_double_backward(
 @pytest.mark.parametrize("method", ["parts", "imface"])
 @pytest.mark.parametrize("neutral", [False, True], ids=["expression", "neutral"])
 def test_sdf_and_grad_equal_double_backward_with_and_without_expression(
-    make_field: Callable[..., FaceField], method: str, neutral: bool
+    make_field: Callable[..., CascadeField], method: str, neutral: bool
 ) -> None:
     points = some_points(2, 9)
     results = []
-    for kind in (FaceField, DoubleBackwardField):
+    for kind in (CascadeField, DoubleBackwardField):
         field = make_field(kind, method=method)
         codes = random_codes(field, 2)
         if neutral:
@@ -105,7 +105,7 @@ def test_sdf_and_grad_equal_double_backward_with_and_without_expression(
 
 
 def test_rounded_hidden_products_stay_close_to_exact_ones(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch]
+    make_field: Callable[..., CascadeField], make_batch: Callable[..., Batch]
 ) -> None:
     """precision fp16-hidden against float32: 11 bits in the hidden operands, and nothing else changes."""
     field = make_field(moved=0.01, width=32, hyper="full").float()
@@ -134,7 +134,7 @@ def test_rounded_hidden_products_stay_close_to_exact_ones(
 @pytest.mark.parametrize(
     "model", [{"method": "parts", "window": True}, {"method": "imface"}], ids=lambda m: m["method"]
 )
-def test_the_gradient_equals_central_differences(make_field: Callable[..., FaceField], model: dict[str, Any]) -> None:
+def test_the_gradient_equals_central_differences(make_field: Callable[..., CascadeField], model: dict[str, Any]) -> None:
     field, points, h = make_field(**model), some_points(2, 6), 1e-6
     codes = random_codes(field, 2)
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_the_gradient_equals_central_differences(make_field: Callable[..., FaceF
         )
 
 
-def test_gradcheck_with_respect_to_points_and_codes(make_field: Callable[..., FaceField]) -> None:
+def test_gradcheck_with_respect_to_points_and_codes(make_field: Callable[..., CascadeField]) -> None:
     field = make_field(width=3, hyper_width=3, blend_width=3, landmark_width=3, omega=2.0)
     codes = random_codes(field, 1)
 
@@ -161,7 +161,7 @@ def test_gradcheck_with_respect_to_points_and_codes(make_field: Callable[..., Fa
 # -- the cascade -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_cascade_is_the_papers(make_field: Callable[..., FaceField]) -> None:
+def test_the_cascade_is_the_papers(make_field: Callable[..., CascadeField]) -> None:
     """Phi(p) = S(p_n) + epsilon(p_{n-1}), with p_{i+1} = p_i + v_i(p_i) in the order of the paper."""
     field = make_field(window=False)
     codes, points = random_codes(field, 2), some_points(2, 5)
@@ -179,7 +179,7 @@ def test_the_cascade_is_the_papers(make_field: Callable[..., FaceField]) -> None
     torch.testing.assert_close(field.warp(points, codes), x, rtol=1e-12, atol=1e-12)
 
 
-def test_a_code_moves_its_own_net_and_the_landmarks_that_depend_on_it(make_field: Callable[..., FaceField]) -> None:
+def test_a_code_moves_its_own_net_and_the_landmarks_that_depend_on_it(make_field: Callable[..., CascadeField]) -> None:
     field = make_field()
     codes = random_codes(field, 1)
     before = field.condition(codes)
@@ -193,7 +193,7 @@ def test_a_code_moves_its_own_net_and_the_landmarks_that_depend_on_it(make_field
     assert weights == {"mouth"}
 
 
-def test_items_of_a_batch_do_not_see_each_other(make_field: Callable[..., FaceField]) -> None:
+def test_items_of_a_batch_do_not_see_each_other(make_field: Callable[..., CascadeField]) -> None:
     field = make_field()
     codes, points = random_codes(field, 3), some_points(3, 5)
     for b in range(3):
@@ -203,7 +203,7 @@ def test_items_of_a_batch_do_not_see_each_other(make_field: Callable[..., FaceFi
         agree(alone.grad, whole.grad[b : b + 1], 1e-12)
 
 
-def test_composites_of_a_batch_skip_the_expression(make_field: Callable[..., FaceField]) -> None:
+def test_composites_of_a_batch_skip_the_expression(make_field: Callable[..., CascadeField]) -> None:
     field = make_field()
     codes, points = random_codes(field, 2), some_points(2, 5)
     conditioning = field.condition(codes, torch.tensor([1.0, 0.0], dtype=F64))
@@ -219,7 +219,7 @@ def test_composites_of_a_batch_skip_the_expression(make_field: Callable[..., Fac
     assert (with_expression.sdf[1] - without.sdf[1]).abs().max() > 1e-3
 
 
-def test_a_window_keeps_a_part_net_away_from_the_rest(make_field: Callable[..., FaceField]) -> None:
+def test_a_window_keeps_a_part_net_away_from_the_rest(make_field: Callable[..., CascadeField]) -> None:
     """Far from the nose the nose's code changes nothing at all, and near it it does."""
     field = make_field(window=True)
     codes = {
@@ -267,7 +267,7 @@ def test_the_same_seed_makes_the_same_model_and_leaves_other_random_numbers_alon
     assert not torch.equal(one["tables.nose"], other["tables.nose"])
 
 
-def test_tables_have_a_row_for_each_of_their_ids(make_field: Callable[..., FaceField], id_table: Any) -> None:
+def test_tables_have_a_row_for_each_of_their_ids(make_field: Callable[..., CascadeField], id_table: Any) -> None:
     assert {name: tuple(table.shape) for name, table in make_field().tables.items()} == {
         "exp": (len(id_table.expressions), 5),
         **dict.fromkeys(("nose", "eyes", "mouth"), (3, 4)),
@@ -280,7 +280,7 @@ def test_tables_have_a_row_for_each_of_their_ids(make_field: Callable[..., FaceF
 
 
 def test_part_nets_blend_around_their_parts_landmarks_and_all_others_around_constant_ones(
-    make_field: Callable[..., FaceField],
+    make_field: Callable[..., CascadeField],
 ) -> None:
     own, five = make_field().landmark_ids, make_field(landmarks="five").landmark_ids
     assert list(own) == list(five) == ["exp", "nose", "eyes", "mouth", "rem", "sdf"]
@@ -296,11 +296,11 @@ def test_a_part_that_no_network_can_be_called_after_is_refused(
 ) -> None:
     parts = Parts("odd", (Part(name, (0, 1, 2, 3, 4)), *EYES.entries[1:]))
     with pytest.raises(ModelError, match=f"a network cannot be called '{name}'"):
-        FaceField(tiny, replace(id_table, parts=parts), template, 100.0)
+        CascadeField(tiny, replace(id_table, parts=parts), template, 100.0)
 
 
 def test_codes_of_takes_the_rows_of_a_batchs_ids(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch]
+    make_field: Callable[..., CascadeField], make_batch: Callable[..., Batch]
 ) -> None:
     """A grafted part brings its donor's code, the remainder the recipient's: so grafts and scans share codes."""
     field, batch = make_field(), make_batch(1)
@@ -319,7 +319,7 @@ def test_codes_of_takes_the_rows_of_a_batchs_ids(
     assert all(torch.equal(smiling[name], codes[name]) for name in ("rem", *EYES))
 
 
-def test_code_statistics_are_the_gaussian_of_a_table(make_field: Callable[..., FaceField]) -> None:
+def test_code_statistics_are_the_gaussian_of_a_table(make_field: Callable[..., CascadeField]) -> None:
     field = make_field()
     mean, covariance = field.code_statistics("exp")
     table = field.tables["exp"].detach()
@@ -330,4 +330,4 @@ def test_code_statistics_are_the_gaussian_of_a_table(make_field: Callable[..., F
 def test_a_template_without_points_of_a_part_is_refused(tiny: Config, id_table: Any, template: TemplateFacts) -> None:
     noseless = replace(template, parts=template.parts.where(template.parts != 1, 0))
     with pytest.raises(ModelError, match="registered points of a part"):
-        FaceField(tiny, id_table, noseless, 100.0)
+        CascadeField(tiny, id_table, noseless, 100.0)

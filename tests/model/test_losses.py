@@ -10,7 +10,7 @@ import pytest
 import torch
 from facegraft_model.config import Config, LossConfig
 from facegraft_model.errors import ModelError
-from facegraft_model.field import FaceField
+from facegraft_model.field import CascadeField
 from facegraft_model.losses import STAGE_TERMS, TERMS, code_norm, eikonal, length, normal_deviation, robust
 from facegraft_model.method import mahalanobis
 from facegraft_model.training.step import split_batch
@@ -22,7 +22,7 @@ ONES = LossConfig(**dict.fromkeys(Config().to_json()["loss"], 1.0))
 STEP = torch.zeros(())
 
 
-def movable(field: FaceField, name: str, points: Tensor, codes: Batch) -> Tensor:
+def movable(field: CascadeField, name: str, points: Tensor, codes: Batch) -> Tensor:
     """Which points [n,3] before a net it can move: those in the outer ellipsoid about its landmarks, where there is a window."""
     if not field.config.model.window or name not in ("nose", "eyes", "mouth"):
         return torch.ones(len(points), dtype=torch.bool)
@@ -32,7 +32,7 @@ def movable(field: FaceField, name: str, points: Tensor, codes: Batch) -> Tensor
     return torch.tensor(radii) < field.config.model.window_outer
 
 
-def one_by_one(field: FaceField, batch: Batch) -> dict[str, float]:
+def one_by_one(field: CascadeField, batch: Batch) -> dict[str, float]:
     """The terms of the parts model with all weights 1, by loops over items, nets and points, from public functions of the field alone."""
     names = ["exp", "nose", "eyes", "mouth", "rem"]
     count = len(batch["item"])
@@ -106,7 +106,7 @@ def one_by_one(field: FaceField, batch: Batch) -> dict[str, float]:
 
 
 def test_every_term_is_its_formula(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config
+    make_field: Callable[..., CascadeField], make_batch: Callable[..., Batch], tiny: Config
 ) -> None:
     field = make_field(config=replace(tiny, loss=ONES))
     batch = make_batch(items=3, surface=60, near=20, stage=60)  # so many that some lie around a part
@@ -125,7 +125,7 @@ def test_every_term_is_its_formula(
 
 
 def test_terms_are_weighted_and_those_of_weight_zero_are_left_out(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config
+    make_field: Callable[..., CascadeField], make_batch: Callable[..., Batch], tiny: Config
 ) -> None:
     batch = make_batch()
     plain = make_field(config=replace(tiny, loss=ONES)).requires_grad_(False)
@@ -138,7 +138,7 @@ def test_terms_are_weighted_and_those_of_weight_zero_are_left_out(
 
 
 def test_terms_of_halves_average_to_those_of_the_whole(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch]
+    make_field: Callable[..., CascadeField], make_batch: Callable[..., Batch]
 ) -> None:
     """What train.accumulate and several processes rely on."""
     field, batch = make_field().requires_grad_(False), make_batch(items=4)
@@ -149,7 +149,7 @@ def test_terms_of_halves_average_to_those_of_the_whole(
 
 
 def test_the_code_of_a_composites_expression_is_not_regularised(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch]
+    make_field: Callable[..., CascadeField], make_batch: Callable[..., Batch]
 ) -> None:
     field, batch = make_field(), make_batch(items=3)
     composite = {name: value if name == "stage_part_labels" else value[2:] for name, value in batch.items()}
@@ -160,7 +160,7 @@ def test_the_code_of_a_composites_expression_is_not_regularised(
 
 
 def test_samples_of_one_stage_are_refused_where_stages_are_learnt_from(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config
+    make_field: Callable[..., CascadeField], make_batch: Callable[..., Batch], tiny: Config
 ) -> None:
     batch = make_batch()
     batch |= {"landmarks": batch["landmarks"][:, :1], "stage_points": batch["stage_points"][:, :1]}
@@ -193,7 +193,7 @@ def test_the_robust_loss_is_quadratic_near_zero_and_bounded() -> None:
     assert all(a < b for a, b in pairwise(value.tolist()))
 
 
-def test_the_mahalanobis_distance_of_full_rank_codes_is_the_textbooks(make_field: Callable[..., FaceField]) -> None:
+def test_the_mahalanobis_distance_of_full_rank_codes_is_the_textbooks(make_field: Callable[..., CascadeField]) -> None:
     field = make_field()
     field.tables["nose"] = torch.nn.Parameter(torch.randn(50, 4, dtype=F64, generator=torch.Generator().manual_seed(0)))
     statistics = field.code_statistics("nose")
@@ -208,7 +208,7 @@ def test_the_mahalanobis_distance_of_full_rank_codes_is_the_textbooks(make_field
 
 
 def test_fit_terms_are_those_of_training_for_each_head(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config
+    make_field: Callable[..., CascadeField], make_batch: Callable[..., Batch], tiny: Config
 ) -> None:
     """Eq. 12: distance, eikonal, normal, correction and codes, without landmarks; a head at a time it is the training loss."""
     field, batch = make_field(config=replace(tiny, loss=replace(LossConfig(), code=tiny.fit.code))), make_batch(items=2)
@@ -223,7 +223,7 @@ def test_fit_terms_are_those_of_training_for_each_head(
 
 
 def test_points_without_a_normal_say_nothing_about_direction(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config
+    make_field: Callable[..., CascadeField], make_batch: Callable[..., Batch], tiny: Config
 ) -> None:
     field, batch = make_field(), make_batch(items=1)
     batch |= {f"{name}_normals": torch.zeros_like(batch[f"{name}_normals"]) for name in ("surface", "near", "free")}
@@ -231,7 +231,7 @@ def test_points_without_a_normal_say_nothing_about_direction(
 
 
 def test_options_of_the_fit(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], tiny: Config
+    make_field: Callable[..., CascadeField], make_batch: Callable[..., Batch], tiny: Config
 ) -> None:
     field, batch = make_field(), make_batch(items=2)
     codes = field.codes_of(batch)
@@ -250,7 +250,7 @@ def test_options_of_the_fit(
 @pytest.mark.parametrize("neutral", [False, True])
 @pytest.mark.parametrize("window", [False, True])
 def test_fitted_parts_stay_where_the_template_has_them(
-    make_field: Callable[..., FaceField],
+    make_field: Callable[..., CascadeField],
     make_batch: Callable[..., Batch],
     tiny: Config,
     neutral: bool,

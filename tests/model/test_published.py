@@ -16,6 +16,7 @@ from facegraft_model.checkpoints.tensor_file import CheckpointError
 from facegraft_model.decoding.extract import decode
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fits import load_fits
+from facegraft_model.field import CascadeField
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
 from facegraft_model.pretrained import shipped
@@ -140,7 +141,7 @@ def test_a_name_is_taken_wherever_a_run_is(installed: Path) -> None:
         "sha256": published.atomic.sha256_file(installed / "ball-head" / "model.safetensors"),
     }
     assert shipped.names() == ("ball-head",)
-    assert type(FaceField.pretrained("ball-head")) is type(FaceField.load("ball-head")) is FaceField
+    assert type(FaceField.pretrained("ball-head")) is type(FaceField.load("ball-head")) is CascadeField
     with pytest.raises(CheckpointError, match="no run bal-head: there is no such folder; pretrained models are ball-head"):
         load_field("bal-head")
     with pytest.raises(CheckpointError, match="no pretrained model 'x'; pretrained models are ball-head"):

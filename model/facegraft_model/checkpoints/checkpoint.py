@@ -295,9 +295,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str | os.
     check_names(own, tensors, os.fspath(where), "the model has another architecture than the checkpoint")
     for name, target in own.items():
         check_fits(name, tensors[name], target, os.fspath(where))
-    with torch.no_grad():
-        for name, target in own.items():
-            target.copy_(tensors[name])
+    module.load_state_dict(tensors)  # and not tensor by tensor: modules may have hooks for it
 
 
 def _latest_name(parent: Path) -> str | None:

@@ -56,8 +56,9 @@ def dense_term(field: Morph, batch: Batch, conditioning: Conditioning, on: Tenso
     for name, truth in wanted.items():
         error = (moved[name] - truth).abs().mean(2)
         if name in field.parts:
-            error = error[:, labels == field.parts.label(name)]
-        if error.shape[1]:
+            own = (labels == field.parts.label(name)).to(error.dtype)
+            terms.append((error * own).mean() * (len(own) / own.sum().clamp_min(1)))
+        else:
             terms.append(error.mean())
     return torch.stack(terms).sum()
 

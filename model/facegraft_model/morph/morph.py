@@ -94,6 +94,7 @@ class Morph(Field):
         self.template_weights = PlainSiren(siren_shapes(3, model.width, 1), model.omega)
         self.register_buffer("overflow", torch.zeros((), dtype=torch.int64), persistent=False)
         self.set_template(self.template_points, self.template_landmarks)
+        self.register_load_state_dict_post_hook(_follow_template)
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -166,8 +167,6 @@ class Morph(Field):
         with torch.no_grad():
             closeness = mask.closeness(q)
             most = self._reached(closeness)
-            if most == 0:
-                return torch.zeros_like(q), q.new_zeros(*q.shape, 3)
             index = closeness.topk(most, dim=1).indices
         own = q.gather(1, index.unsqueeze(2).expand(-1, -1, 3))
         here = mask(own)
@@ -188,7 +187,8 @@ class Morph(Field):
         than that are counted in `overflow`, and those farthest from the part are left out."""
         inside = (closeness > 0).sum(1)
         if not torch.compiler.is_compiling():
-            return int(inside.max())
+            # At one at least: processes that train together wait for a gradient of every parameter.
+            return min(max(int(inside.max()), 1), closeness.shape[1])
         most = math.ceil(COMPILED_SHARE * closeness.shape[1])
         self.overflow += (inside - most).clamp_min(0).sum()
         return most
@@ -196,17 +196,19 @@ class Morph(Field):
     def registered(self, conditioning: Conditioning, rows: Tensor | None = None) -> dict[str, Tensor]:
         """The displacement [B,M,3] of the template's registered points, or of those in `rows`, by each net: a part's is 0 off its
         points."""
-        points, labels = self.template_points, self.template_parts
-        if rows is not None:
-            points, labels = points[rows], labels[rows]
+        points = self.template_points if rows is None else self.template_points[rows]
         result = {}
         for name, weights in conditioning.weights.items():
             if name not in self.masks:
                 result[name] = at_shared_points(points, weights)
-                continue
-            own = labels == self.parts.label(name)
-            moved = at_shared_points(points[own], weights)
-            result[name] = moved.new_zeros(len(moved), len(own), 3).index_copy(1, own.nonzero()[:, 0], moved)
+            elif rows is None:
+                own = self.masks[name].rows
+                moved = at_shared_points(points[own], weights)
+                result[name] = moved.new_zeros(len(moved), len(points), 3).index_copy(1, own, moved)
+            else:
+                # A compiled step needs sizes that do not depend on the labels of its points, which are few.
+                here = self.template_parts[rows] == self.parts.label(name)
+                result[name] = here.unsqueeze(1) * at_shared_points(points, weights)
         return result
 
     @torch.no_grad()
@@ -339,6 +341,11 @@ class Morph(Field):
     def unwarp(self, template_points: Tensor, codes: Codes) -> Tensor:
         """Positions [B,N,3] on the heads of points [B,N,3] of the template's space: the inverse of `warp`."""
         return template_points + self.displacement(template_points, self.condition(codes))
+
+
+def _follow_template(field: Morph, _: object) -> None:
+    """Masks are not saved, but made of the template, which a checkpoint brings."""
+    field.set_template(field.template_points, field.template_landmarks)
 
 
 def _projected(net: BasisNet, q: Tensor, along: Tensor) -> Tensor:

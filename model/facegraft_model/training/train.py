@@ -87,7 +87,7 @@ class _Run:
     def _resume(self) -> int:
         """Load the run's latest checkpoint, if there is one; returns the number of finished steps."""
         if checkpoints.latest(self.run) is None:
-            begin(self.field, self.source, self.seed)
+            self._begin()
             return 0
         found = checkpoints.load(self.run)
         if found.state["data"]["fingerprint"] != self.source.fingerprint:
@@ -96,6 +96,15 @@ class _Run:
         named = self.field.named_parameters()
         restore_optimiser(self.optimiser, named, found.optim(), found.state["optimiser"], found.path)
         return found.step
+
+    def _begin(self) -> None:
+        """Prepare a new model. Each process uses the whole batches, not its share of them: all must begin alike."""
+        if self.processes.world == 1:
+            begin(self.field, self.source, self.seed)
+            return
+        data = replace(self.config.data, backend="stream")  # a second copy on the device may not fit
+        with open_source(self.samples, data, self.processes.device, seed=self.seed) as whole:
+            begin(self.field, whole, self.seed)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 

@@ -169,6 +169,7 @@ def test_a_batch_has_windows_whole_fields_and_ids(samples: Path, backend: str) -
         "landmarks": ("float32", (2, 6, 68, 3)),
         "stage_points": ("float32", (2, 6, 3, 3)),
         "stage_part_labels": ("uint8", (3,)),
+        "stage_rows": ("int64", (3,)),
         "to_mm": ("float64", (2, 4, 4)),
         "is_composite": ("bool", (2,)),
         "is_neutral": ("bool", (2,)),
@@ -188,7 +189,7 @@ def test_every_row_is_the_right_one(samples: Path, backend: str) -> None:
             assert (data.stage_parts is not None) and torch.equal(
                 batch["stage_part_labels"], data.stage_parts[draw.stage]
             )
-            assert len(set(draw.stage.tolist())) == 3
+            assert len(set(draw.stage.tolist())) == 3 and batch["stage_rows"].tolist() == draw.stage.tolist()
             for number, item in enumerate(batch["item"].tolist()):
                 whole = store[data.keys[item]]
                 for column, (name, fields) in enumerate(POINT_SETS.items()):
@@ -256,7 +257,7 @@ def test_two_processes_share_the_work_of_one(samples: Path) -> None:
         batch, parts = whole.batch(step), [share.batch(step) for share in shares]
         assert all(part["item"].shape == (4,) for part in parts)
         together = {
-            name: parts[0][name] if name == "stage_part_labels" else torch.cat([part[name] for part in parts])
+            name: parts[0][name] if name in ("stage_part_labels", "stage_rows") else torch.cat([part[name] for part in parts])
             for name in batch
         }
         assert_same(together, batch)

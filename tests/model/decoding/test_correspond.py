@@ -17,7 +17,7 @@ from torch import Tensor
 class Wavy(torch.nn.Module):
     """A sphere seen through a smooth warp of amplitude `codes["id"]`; far from an isometry."""
 
-    has_warp = True
+    has_warp, has_unwarp = True, False
     template_points = torch.zeros(0, 3)
     template_parts = torch.zeros(0)
 

@@ -189,7 +189,7 @@ def test_refusals() -> None:
 class WarpedSphere(torch.nn.Module):
     """A sphere about 0 in the template's space, its front half labelled 1; the code moves it."""
 
-    has_warp = True
+    has_warp, has_unwarp = True, False
 
     def __init__(self) -> None:
         super().__init__()

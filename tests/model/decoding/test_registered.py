@@ -64,6 +64,10 @@ class Inverting(Wavy):
             x = x + template_points - super().warp(x, codes)
         return x
 
+    def template_distance(self, template_points: Tensor) -> SDFGrad:
+        length = torch.linalg.norm(template_points, dim=-1, keepdim=True)
+        return SDFGrad(0.8 * (length[..., 0] - RADIUS), 0.8 * template_points / length)
+
 
 CODES = {"id": torch.tensor([[0.08, 0.02, -0.05]])}
 
@@ -85,7 +89,7 @@ def test_vertices_are_those_that_warp_to_the_template(kind: type[Wavy]) -> None:
     truth = exact(field.topology)
     assert 100 * np.linalg.norm(field.topology.vertices.numpy() - truth, axis=1).max() > 5
     assert 100 * np.linalg.norm(result.vertices - truth, axis=1).max() < 0.01
-    assert not isinstance(field, Inverting) or field.asked == len(truth)
+    assert not isinstance(field, Inverting) or field.asked == 2 * len(truth)  # and the way out of the head
 
 
 def test_vertices_reach_the_level_where_the_template_itself_is_off_it() -> None:

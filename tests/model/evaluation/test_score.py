@@ -453,7 +453,7 @@ def test_fitted_codes_are_decoded_into_mm(truth: Truth) -> None:
     to_model = np.stack([np.eye(4)] * 2)
     to_model[:, 0, 3] = 0.1  # the fit moved the head by 0.1 units to the model's frame
     radii = torch.tensor([[0.7], [-1.0]])
-    field: Any = SimpleNamespace(has_warp=False, sdf=BallField().sdf)
+    field: Any = SimpleNamespace(has_warp=False, has_unwarp=False, sdf=BallField().sdf)
     got = list(
         decode_items(field, items, lambda i: {"radius": radii[i : i + 1]}, truth, resolution=48, to_model=to_model)
     )

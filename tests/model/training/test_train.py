@@ -22,8 +22,9 @@ from facegraft_model.checkpoints import checkpoint as checkpoints
 from facegraft_model.config import Config, TrainConfig
 from facegraft_model.devices import choose_device
 from facegraft_model.errors import ModelError
-from facegraft_model.field import FaceField
+from facegraft_model.field import FaceField, MorphField
 from facegraft_model.models import load_field
+from facegraft_model.morph.morph import Morph
 from facegraft_model.nets.siren import Matmul
 from facegraft_model.training import train as training
 from facegraft_model.training.parallel import Processes
@@ -41,7 +42,7 @@ Batch = dict[str, Tensor]
 STEP = torch.zeros(())
 MEASURED = ("points_per_s", "step_ms", "data_wait_ms", "seconds")
 """What depends on the machine's speed."""
-BASELINES = {
+OWN_SETTINGS = {
     "deepsdf": ["baseline.deepsdf_dim=4", "baseline.deepsdf_width=16", "baseline.deepsdf_layers=4"],
     "i3dmm": [
         "baseline.i3dmm_width=16",
@@ -51,6 +52,7 @@ BASELINES = {
         "baseline.i3dmm_reference_width=16",
     ],
 }
+"""What makes other methods small."""
 
 
 @pytest.fixture
@@ -61,6 +63,33 @@ def go(spheres: Path, tiny: Config) -> Callable[..., Path]:
         return train(samples, run, tiny.with_settings(settings), device="cpu", seed=seed, progress=False)
 
     return go
+
+
+@pytest.fixture(params=["hyper", "basis"])
+def nets(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def go_with(nets: str, opening: Path, tiny: Config, tiny_morph: Config) -> Callable[..., Path]:
+    """Train the tiny model of these nets on spheres whose smile opens the mouth."""
+
+    def go(run: Path, *settings: str, samples: Path = opening) -> Path:
+        config = tiny if nets == "hyper" else tiny_morph
+        return train(samples, run, config.with_settings(settings), device="cpu", progress=False)
+
+    return go
+
+
+@pytest.fixture(scope="session")
+def opening(write_spheres: Callable[..., Path]) -> Path:
+    """Spheres whose smile opens the mouth: the template of neural bases is not that of the samples."""
+
+    def lips(key: str, arrays: dict[str, np.ndarray]) -> None:
+        if key.endswith("_smile"):
+            arrays["landmarks"][0, 66, 1] -= 0.1
+
+    return write_spheres(change=lips)
 
 
 def trajectory(run: Path) -> list[dict[str, Any]]:
@@ -206,7 +235,7 @@ def test_a_second_process_in_the_same_folder_is_refused(go: Callable[..., Path],
 @pytest.mark.parametrize("method", ["parts", "imface", "deepsdf", "i3dmm"])
 def test_a_run_in_two_sittings_is_a_run_in_one(go: Callable[..., Path], tmp_path: Path, method: str) -> None:
     """Adam's moments, dropout, the order of items and windows: nothing depends on where a sitting began."""
-    settings = [f"model.method={method}", *BASELINES.get(method, [])]
+    settings = [f"model.method={method}", *OWN_SETTINGS.get(method, [])]
     go(tmp_path / "two", *settings, "train.steps=2")
     torch.rand(7)  # somebody else's random numbers
     go(tmp_path / "two", *settings, "train.steps=4")
@@ -217,11 +246,35 @@ def test_a_run_in_two_sittings_is_a_run_in_one(go: Callable[..., Path], tmp_path
     if method in FaceField.METHODS:
         assert isinstance(FaceField.load(tmp_path / "one"), FaceField)
     else:
-        with pytest.raises(ModelError, match=f"step_00000004 holds a model of method {method}, where parts or imface"):
+        with pytest.raises(ModelError, match=f"step_00000004: this is a model of method {method}, where parts or imface is"):
             FaceField.load(tmp_path / "one")
 
 
-def test_validation_is_logged_and_changes_nothing(go: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_morph_in_two_sittings_is_one_in_one(
+    opening: Path, spheres: Path, tiny_morph: Config, tmp_path: Path
+) -> None:
+    """The template that the first sitting opened is the second one's, and so are the masks, which no checkpoint holds."""
+
+    def go(run: str, steps: int, samples: Path = opening) -> Path:
+        config = tiny_morph.with_settings([f"train.steps={steps}"])
+        return train(samples, tmp_path / run, config, device="cpu", progress=False)
+
+    go("two", 2)
+    torch.rand(7)
+    go("two", 4)
+    go("one", 4)
+    assert_same_end(tmp_path / "two", tmp_path / "one")
+    go("closed", 1, spheres)
+    fields = [load_field(tmp_path / run) for run in ("one", "closed")]
+    assert not torch.equal(fields[0].template_points, fields[1].template_points)
+    assert isinstance(fields[0], MorphField) and isinstance(FaceField.load(tmp_path / "one"), MorphField)
+    for name, mask in fields[0].masks.items():
+        own = fields[0].template_points[fields[0].template_parts == fields[0].parts.label(name)]
+        assert torch.equal(mask.inside, own)
+
+
+def test_validation_is_logged_and_changes_nothing(go_with: Callable[..., Path], tmp_path: Path) -> None:
+    go = go_with
     go(tmp_path / "with", "train.steps=3", "train.validate_every=2", "train.validate_steps=2")
     go(tmp_path / "without", "train.steps=3")
     validations = [record for record in read_metrics(tmp_path / "with") if record.get("split") == "validation"]
@@ -377,6 +430,12 @@ def test_devices_are_chosen_by_name() -> None:
             choose_device("cuda")
 
 
+@pytest.fixture
+def made(nets: str, make_field: Callable[..., FaceField], make_morph: Callable[[], Morph]) -> Callable[[], FaceField]:
+    """Makes a field of these nets, in float64, whose parameters have been moved off their start."""
+    return (lambda: make_field(moved=0.01)) if nets == "hyper" else make_morph
+
+
 # -- the step --------------------------------------------------------------------------------------------------------------
 
 
@@ -396,10 +455,10 @@ def assert_close(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: fl
 
 
 def test_the_loss_is_the_sum_of_the_terms_and_every_parameter_learns(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch]
+    made: Callable[..., FaceField], make_batch: Callable[..., Batch]
 ) -> None:
     """A parameter without a gradient would stop several processes that train together."""
-    step = TrainingStep(make_field())
+    step = TrainingStep(made())
     loss, terms = step(make_batch(), STEP)
     assert float(loss.detach()) == pytest.approx(sum(float(term.detach()) for term in terms.values()))
     assert gradients(step, [make_batch()]).keys() == dict(step.field.named_parameters()).keys()
@@ -407,13 +466,14 @@ def test_the_loss_is_the_sum_of_the_terms_and_every_parameter_learns(
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_parts_of_a_batch_have_the_gradient_of_the_whole(
-    make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], parts: int
+    made: Callable[..., FaceField], make_batch: Callable[..., Batch], parts: int
 ) -> None:
-    step, batch = TrainingStep(make_field(moved=0.01)), make_batch(items=4)
+    step, batch = TrainingStep(made()), make_batch(items=4)
     assert_close(gradients(step, list(split_batch(batch, parts))), gradients(step, [batch]), 1e-10)
 
 
-def test_accumulation_changes_training_by_rounding_only(go: Callable[..., Path], tmp_path: Path) -> None:
+def test_accumulation_changes_training_by_rounding_only(go_with: Callable[..., Path], tmp_path: Path) -> None:
+    go = go_with
     go(tmp_path / "whole", "train.steps=2")
     go(tmp_path / "parts", "train.steps=2", "train.accumulate=2")
     for one, other in zip(trajectory(tmp_path / "whole"), trajectory(tmp_path / "parts"), strict=True):
@@ -424,7 +484,7 @@ def test_a_batch_splits_evenly_or_not_at_all(make_batch: Callable[..., Batch]) -
     batch = make_batch(items=4) | {"stage_part_labels": torch.arange(5)}
     halves = split_batch(batch, 2)
     for name, value in batch.items():
-        if name == "stage_part_labels":
+        if name in ("stage_part_labels", "stage_rows"):
             assert all(torch.equal(half[name], value) for half in halves)
         else:
             assert torch.equal(torch.cat([half[name] for half in halves]), value)
@@ -443,6 +503,19 @@ def test_the_step_is_one_graph(
     torch.compiler.reset()
     step.compile(backend=backend, fullgraph=True, dynamic=False)
     assert_close(gradients(step, [batch]), eager, 1e-9)
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def test_the_step_of_a_morph_is_one_graph(
+    make_morph: Callable[[], Morph], make_batch: Callable[..., Batch], backend: str
+) -> None:
+    """A compiled step runs a part's net at a fixed number of points; here fewer of them are near the part, so nothing is left out."""
+    step, batch = TrainingStep(make_morph()), make_batch()
+    eager = gradients(step, [batch])
+    torch.compiler.reset()
+    step.compile(backend=backend, fullgraph=True, dynamic=False)
+    assert_close(gradients(step, [batch]), eager, 1e-9)
+    assert int(step.field.overflow) == 0
 
 
 @pytest.mark.slow
@@ -507,12 +580,14 @@ def test_two_processes_have_the_gradient_of_one(
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(go: Callable[..., Path], spheres: Path, tiny: Config, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(
+    nets: str, go_with: Callable[..., Path], opening: Path, tiny: Config, tiny_morph: Config, tmp_path: Path
+) -> None:
     """The whole loop under torchrun; and one process can go on where two stopped."""
-    config = tmp_path / "config.json"
+    go, config = go_with, tmp_path / "config.json"
     settings = ["train.steps=3", "train.accumulate=2", "train.validate_steps=1"]
-    config.write_text(json.dumps(tiny.with_settings(settings).to_json()))
-    torchrun([sys.executable, "-c", WORKER, str(spheres), str(tmp_path / "two"), str(config)])
+    config.write_text(json.dumps((tiny if nets == "hyper" else tiny_morph).with_settings(settings).to_json()))
+    torchrun([sys.executable, "-c", WORKER, str(opening), str(tmp_path / "two"), str(config)])
     go(tmp_path / "one", *settings)
     # The first process logs the loss of its own half.
     assert [record["step"] for record in read_metrics(tmp_path / "two")] == [1, 2, 3, 3]
@@ -523,8 +598,9 @@ def test_two_processes_train_as_one(go: Callable[..., Path], spheres: Path, tiny
 
 
 @pytest.mark.slow
-def test_a_compiled_run_is_the_eager_run_within_rounding(go: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_compiled_run_is_the_eager_run_within_rounding(go_with: Callable[..., Path], tmp_path: Path) -> None:
     """torch.compile with its default back end, which needs a C++ compiler."""
+    go = go_with
     go(tmp_path / "eager", "train.steps=2")
     go(tmp_path / "compiled", "train.steps=2", "train.compile=on")
     for one, other in zip(trajectory(tmp_path / "eager"), trajectory(tmp_path / "compiled"), strict=True):
