@@ -17,7 +17,7 @@ FACEGRAFT = Config(
     loss=LossConfig(code=1.0, dense=3e3, correction=0.0, landmark_generation=0.0, landmark_consistency=0.0, neutral=0.0),
     data=DataConfig(items=10, surface=256, near=112, free=32, stage=512),
     train=TrainConfig(
-        lr=5e-4, code_lr=2e-4, schedule="cosine", epochs=60.0, warmup_steps=100, clip_grad=2e3, pretrain=300
+        lr=1e-4, code_lr=2e-4, schedule="cosine", epochs=60.0, warmup_steps=100, clip_grad=2e3, pretrain=300
     ),
     fit=FitConfig(
         solver="gauss-newton", steps=30, lr=1e-2, items=4, surface=2500, near=0, free=0, init="mean", code=1.0
@@ -33,9 +33,9 @@ TINY = replace(
     ),
     data=DataConfig(items=6, surface=160, near=64, free=16, stage=256),
     train=TrainConfig(
-        steps=600,
-        lr=5e-4,
-        code_lr=1e-3,
+        steps=300,
+        lr=1e-4,
+        code_lr=2e-4,
         schedule="cosine",
         warmup_steps=50,
         clip_grad=2e3,

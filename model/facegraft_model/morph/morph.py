@@ -78,7 +78,7 @@ class Morph(Field):
     topology_vertices: Tensor
     has_unwarp = True
     has_derivatives = True
-    lr_factors: ClassVar[dict[str, float]] = {"nets.": 4e-4}
+    lr_factors: ClassVar[dict[str, float]] = {"nets.": 0.01}
     """The nets begin as the solution of their regression, whose last layers are large sums: they bear only small steps."""
 
     def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:
