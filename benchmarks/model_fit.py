@@ -16,7 +16,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-
 from facegraft_model.config import FitConfig
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.decoding.registered import registered_vertices

@@ -203,6 +203,7 @@ class Morph(Field):
                 result[name] = at_shared_points(points, weights)
             elif rows is None:
                 own = self.masks[name].rows
+                assert isinstance(own, Tensor)
                 moved = at_shared_points(points[own], weights)
                 result[name] = moved.new_zeros(len(moved), len(points), 3).index_copy(1, own, moved)
             else:
