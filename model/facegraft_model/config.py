@@ -54,13 +54,13 @@ class ModelConfig:
     window_inner: float = 1.1
     window_outer: float = 1.4
     """The window is 1 up to window_inner and 0 from window_outer on, in radii of the ellipsoid around the part."""
-    features: int = positive(384)
+    features: int = positive(512)
     """nets=basis: width of the last sine layer of the remainder's net, of which all its displacement fields are combined."""
-    part_features: int = positive(192)
+    part_features: int = positive(128)
     """nets=basis: the same for a part's net."""
     exp_features: int = positive(192)
     """nets=basis: the same for the expression's net."""
-    basis_omega: float = positive(25.0)
+    basis_omega: float = positive(15.0)
     """nets=basis: frequency of the sines of the nets; omega is that of the template's distance."""
     local_mm: float = 150.0
     """nets=basis: the remainder's modes are local: points farther from each other than this vary nearly independently; 0: they are the

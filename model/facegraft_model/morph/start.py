@@ -25,7 +25,7 @@ UPPER_LIP, LOWER_LIP = 62, 66
 POINTS = 2048
 """Registered points in a step of a net's regression."""
 OFF_SURFACE = 0.3
-OFF_SURFACE_MM = 4.0
+OFF_SURFACE_MM = 2.0
 """Share of these points that are moved off the surface along its normal, and by how much (standard deviation): there the fields are
 constant, or the search for a point would follow their waves."""
 POOL_BATCHES, TEMPLATE_STEPS = 0.4, 4.0
