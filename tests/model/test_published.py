@@ -15,8 +15,8 @@ from facegraft_model import FaceField, published
 from facegraft_model.checkpoints.tensor_file import CheckpointError
 from facegraft_model.decoding.extract import decode
 from facegraft_model.errors import ModelError
-from facegraft_model.fitting.fits import load_fits
 from facegraft_model.field import CascadeField
+from facegraft_model.fitting.fits import load_fits
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
 from facegraft_model.pretrained import shipped
