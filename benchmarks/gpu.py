@@ -1,7 +1,7 @@
 """Correctness and speed of the model's training step on a GPU, in one call of at most ten minutes.
 
     PYTHONPATH=model:. python benchmarks/gpu.py --output results.md
-    PYTHONPATH=model:. python benchmarks/gpu.py --device cpu --presets tiny --items 2 --points 256 --steps 2 --no-compile
+    PYTHONPATH=model:. python benchmarks/gpu.py --device cpu --presets tiny-cascade --items 2 --points 256 --steps 2 --no-compile
 
 Needs torch (2.11 or later), numpy, safetensors and pyarrow, and no data: it writes a small dataset of spheres and reads it as training does.
 The arms start from the same weights and see the same batch, and take turns: A2 gradients by double backward (autograd twice, what ImFace
@@ -30,12 +30,12 @@ from types import FrameType
 
 import torch
 from facegraft_model.config import Config
-from facegraft_model.field import FaceField
-from facegraft_model.presets import PRESETS
+from facegraft_model.field import CascadeField
 from facegraft_model.training.setup import open_source
 from synthetic_samples import write_synthetic_samples
 from torch import Tensor
 from training_arms import (
+    CONFIGURATIONS,
     Arm,
     ArmSpec,
     Backend,
@@ -193,7 +193,7 @@ def machine(device: torch.device, report: Report) -> Rates:
 # -- correctness ------------------------------------------------------------------------------------------------------
 
 
-def correctness(start: FaceField, batch: dict[str, Tensor], device: torch.device, report: Report, title: str) -> bool:
+def correctness(start: CascadeField, batch: dict[str, Tensor], device: torch.device, report: Report, title: str) -> bool:
     """Loss and gradients of every precision against float64 on the CPU, on a few points. False when float64 does not agree."""
     small = first_points(batch, CHECK_ITEMS, CHECK_POINTS)
     on_cpu = {name: value.cpu() for name, value in small.items()}
@@ -266,7 +266,7 @@ class Bench:
             result.arm = None
             free_memory(self.device)
 
-    def warm_up(self, spec: ArmSpec, start: FaceField, batch: dict[str, Tensor], exact: Gradients) -> Result:
+    def warm_up(self, spec: ArmSpec, start: CascadeField, batch: dict[str, Tensor], exact: Gradients) -> Result:
         result = Result(None)
         if spec.compiled and not self.compile:
             result.ended = "not compiled"
@@ -321,7 +321,7 @@ class Bench:
                 result.peak_bytes = max(result.peak_bytes, torch.cuda.max_memory_allocated(self.device) - before)
             arm.optimiser.zero_grad(set_to_none=True)
 
-    def compare(self, start: FaceField, batch: dict[str, Tensor]) -> dict[str, Result]:
+    def compare(self, start: CascadeField, batch: dict[str, Tensor]) -> dict[str, Result]:
         """All arms: warmed up one after the other, then timed in turns."""
         torch.set_float32_matmul_precision("high" if self.device.type == "cuda" else "highest")
         torch.compiler.reset()  # only so many compiled variants of one function are kept
@@ -481,7 +481,7 @@ def benchmark(options: argparse.Namespace, samples: Path, report: Report) -> boo
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--presets", nargs="+", default=["paper", "facegraft"], choices=sorted(PRESETS))
+    parser.add_argument("--presets", nargs="+", default=["paper", "cascade"], choices=sorted(CONFIGURATIONS))
     parser.add_argument("--items", type=int, default=PAPER_BATCH, help="heads a step")
     parser.add_argument(
         "--small-items", type=int, help="the second batch size (default: 8, or --items when that is less)"

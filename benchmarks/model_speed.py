@@ -31,10 +31,10 @@ from pathlib import Path
 
 import torch
 from facegraft_model.config import Config
-from facegraft_model.presets import PRESETS
 from facegraft_model.training.setup import open_source
 from synthetic_samples import write_synthetic_samples
 from training_arms import (
+    CONFIGURATIONS,
     Arm,
     ArmSpec,
     Backend,
@@ -203,7 +203,7 @@ def measure(samples: Path, options: argparse.Namespace) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="paper", choices=sorted(PRESETS))
+    parser.add_argument("--preset", default="paper", choices=sorted(CONFIGURATIONS))
     parser.add_argument("--items", type=int, default=4, help="heads a step")
     parser.add_argument("--points", type=int, default=2048, help="points a head")
     parser.add_argument("--steps", type=int, default=5, help="timed steps a round")

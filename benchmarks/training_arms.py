@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
-from facegraft_model.config import Config
+from facegraft_model.config import Config, DataConfig, FitConfig, LossConfig, ModelConfig, TrainConfig
 from facegraft_model.data.batches import BatchSource
-from facegraft_model.field import FaceField
+from facegraft_model.field import CascadeField
 from facegraft_model.method import Batch, TemplateFacts
 from facegraft_model.models import build_field
 from facegraft_model.nets.hyper import HyperNet
 from facegraft_model.nets.siren import Matmul
-from facegraft_model.presets import preset
+from facegraft_model.presets import PRESETS
 from facegraft_model.reference import DoubleBackwardField
 from facegraft_model.training.schedule import parameter_groups
 from facegraft_model.training.setup import template_facts
@@ -32,6 +32,29 @@ Gradients = tuple[Tensor, dict[str, Tensor]]
 """A loss and its gradient by parameter name."""
 DISPLACED = 10.0
 """Factor on the last layers of the hyper-networks: fresh ones displace by about 1e-3 units, trained ones by some 1e-2."""
+
+CASCADE = Config(
+    preset="cascade",
+    model=ModelConfig(window=True, hyper="low-rank", code_init=0.1),
+    loss=LossConfig(eikonal_neutral=50.0, code=1e2, dense=3e3, locality=300.0),
+    data=DataConfig(surface=9216, near=5120, free=2048, stage=512),
+    train=TrainConfig(lr=5e-4, head_lr=5e-5, code_lr=1e-3, schedule="cosine", warmup_steps=200, clip_grad=2e3),
+    fit=FitConfig(lr=5e-3, surface=9216, near=5120, free=2048, init="mean", code=1e2, locality=300.0),
+)
+"""A cascade with everything that an option can add to it: stage supervision, windows, points off the surface, low-rank hyper-networks."""
+TINY_CASCADE = replace(
+    CASCADE,
+    preset="tiny-cascade",
+    model=replace(CASCADE.model, width=64, hyper_width=64, hyper_rank=4, blend_width=32, landmark_width=64),
+    data=DataConfig(items=8, surface=192, near=96, free=32, stage=96),
+)
+"""The same for a CPU."""
+CONFIGURATIONS = {
+    config.preset: config
+    for config in (*PRESETS.values(), CASCADE, TINY_CASCADE)
+    if config.model.nets == "hyper" and config.model.method in CascadeField.METHODS
+}
+"""Cascades by name: the arms are ways to their gradient at a point; neural bases have one way alone."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +71,10 @@ class ArmSpec:
 class Arm:
     """One way of computing the step, with weights and an optimiser of its own, and what was measured of it."""
 
-    def __init__(self, spec: ArmSpec, start: FaceField, device: torch.device) -> None:
+    def __init__(self, spec: ArmSpec, start: CascadeField, device: torch.device) -> None:
         """start: the model that all arms begin with."""
         self.spec, self.device = spec, device
-        kind = DoubleBackwardField if spec.double else FaceField
+        kind = DoubleBackwardField if spec.double else CascadeField
         facts = TemplateFacts(start.template_landmarks, start.template_points, start.template_parts)
         self.field = kind(start.config, start.id_table, facts, start.mm_per_unit)
         self.field.load_state_dict(start.state_dict())
@@ -90,8 +113,8 @@ class Arm:
 
 
 def configuration(name: str, items: int, points: int | None = None) -> Config:
-    """A preset at `items` heads a step; points: points a head, in the preset's proportions (default: the preset's)."""
-    config = preset(name)
+    """A cascade (`CONFIGURATIONS`) at `items` heads a step; points: points a head, in its own proportions (default: its own number)."""
+    config = CONFIGURATIONS[name]
     data = config.data
     whole = points_of(config)
     points = whole if points is None else points
@@ -106,10 +129,10 @@ def points_of(config: Config) -> int:
     return config.data.surface + config.data.near + config.data.free
 
 
-def start_model(config: Config, source: BatchSource, seed: int = 0) -> FaceField:
+def start_model(config: Config, source: BatchSource, seed: int = 0) -> CascadeField:
     """The model that all arms begin with, on the CPU; its nets displace as trained ones do, so that no gradient is trivially right."""
     model = build_field(config, source.id_table, template_facts(source), source.mm_per_unit, seed)
-    assert isinstance(model, FaceField)
+    assert isinstance(model, CascadeField)
     with torch.no_grad():
         for hyper in model.hyper.values():
             assert isinstance(hyper, HyperNet)
@@ -118,7 +141,7 @@ def start_model(config: Config, source: BatchSource, seed: int = 0) -> FaceField
     return model
 
 
-def exact_gradients(start: FaceField, batch: Batch, device: torch.device, double: bool = False) -> Gradients:
+def exact_gradients(start: CascadeField, batch: Batch, device: torch.device, double: bool = False) -> Gradients:
     """Loss and gradients in float64, item by item (all terms are means over items), which needs little memory."""
     arm = Arm(ArmSpec("", "", double=double), start, torch.device("cpu"))
     arm.device = device

@@ -60,6 +60,12 @@ def test_modes_of_equal_heads_are_none() -> None:
     assert len(local_modes(torch.ones(3, 5, 3), sphere(5), 0.5, 4, 0).modes) == 0
 
 
+def test_modes_of_no_heads_are_none() -> None:
+    """Samples of neutral heads have no expression to take modes from."""
+    found = principal_modes(torch.zeros(0, 5, 3), 4, centred=False)
+    assert found.modes.shape == (0, 5, 3) and found.scores.shape == (0, 0) and not found.mean.any()
+
+
 def test_local_modes_are_those_of_the_covariance_times_the_kernel() -> None:
     points, heads = sphere(60), torch.randn(5, 60, 3, dtype=F64, generator=torch.Generator().manual_seed(2))
     reach = 0.8

@@ -94,7 +94,7 @@ class Morph(Field):
         self.template_weights = PlainSiren(siren_shapes(3, model.width, 1), model.omega)
         self.register_buffer("overflow", torch.zeros((), dtype=torch.int64), persistent=False)
         self.set_template(self.template_points, self.template_landmarks)
-        self.register_load_state_dict_post_hook(_follow_template)
+        self.register_load_state_dict_post_hook(_follow_template)  # type: ignore[no-untyped-call]
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -202,8 +202,9 @@ class Morph(Field):
             if name not in self.masks:
                 result[name] = at_shared_points(points, weights)
             elif rows is None:
-                own = self.masks[name].rows
-                assert isinstance(own, Tensor)
+                mask = self.masks[name]
+                assert isinstance(mask, PartMask)
+                own = mask.rows
                 moved = at_shared_points(points[own], weights)
                 result[name] = moved.new_zeros(len(moved), len(points), 3).index_copy(1, own, moved)
             else:

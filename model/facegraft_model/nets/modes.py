@@ -38,6 +38,8 @@ def principal_modes(heads: Tensor, most: int, centred: bool = True) -> Modes:
     """Principal components of displacements [n,M,3], at most `most`; centred=False: about zero, not about their mean."""
     heads = heads.double()
     count, points = heads.shape[:2]
+    if not count:
+        return Modes(heads.new_zeros(points, 3), heads, heads.new_zeros(0, 0))
     mean = heads.mean(0) if centred else torch.zeros_like(heads[0])
     offsets = (heads - mean).reshape(count, -1)
     left, spread, right = torch.linalg.svd(offsets, full_matrices=False)
