@@ -33,6 +33,9 @@ POOL_BATCHES, TEMPLATE_STEPS = 0.4, 4.0
 TEMPLATE_POINTS = 2048
 """Points of the heads, and as many of the topology, in a step of the template's distance."""
 TOPOLOGY_POINTS = 200_000
+PIECE_MM, RIM_MM, LEAST_RIM = 15.0, 8.0, 12
+"""Pieces of a part are farther apart than the first; its rim is as wide as the second, and needs so many registered points."""
+SCORE_RIDGE, CORRECTION_RIDGE = 1e-7, 1e-3
 NEIGHBOURS = 12
 RIDGE, FINAL_RIDGE = 1e-5, 1e-8
 NET_RATE, TEMPLATE_RATE = 1e-3, 1e-3
@@ -104,14 +107,70 @@ def head_modes(field: Morph, heads: RegisteredHeads, opening: Tensor, seed: int)
         )
     else:
         found = principal_modes(rest[one_each], model.rem_dim)
+    template = heads.stages[0, -1].double()
+    found = found._replace(modes=carried_by_rims(found, rest[one_each], template, labels, heads.mm_per_unit))
     result[REM] = found._replace(scores=_scores(rest - found.mean, found))
     return result
 
 
+def carried_by_rims(modes: Modes, heads: Tensor, points: Tensor, labels: Tensor, mm_per_unit: float) -> Tensor:
+    """Modes [K,M,3] of the remainder that move each piece of a part by an affine map, as its rim moves.
+
+    That is what the remainder does in the data, where a part is grafted by its rim. Free to move otherwise, it would take over shapes
+    of the parts, whose codes would then say little about them. The affine map is the one that fits the mode's rim best, corrected by a
+    regression of the maps of the heads [n,M,3] on those of their rims: a graft pulls its map towards a similarity, and has its own rim.
+    points [M,3] of the template, labels u8 [M].
+    """
+    result = modes.modes.clone()
+    offsets = heads.double() - modes.mean
+    for label in range(1, int(labels.max()) + 1):
+        for piece in _pieces(points, (labels == label).nonzero()[:, 0], PIECE_MM / mm_per_unit):
+            others = (labels != label).nonzero()[:, 0]
+            rim = others[torch.cdist(points[others], points[piece]).amin(1) < RIM_MM / mm_per_unit]
+            if len(rim) < LEAST_RIM:
+                continue
+            centre = points[piece].mean(0)
+            lifted = torch.cat([(points - centre) / (points[piece] - centre).std(), torch.ones_like(points[:, :1])], 1)
+            of_rim, of_piece = torch.linalg.pinv(lifted[rim]), torch.linalg.pinv(lifted[piece])
+
+            def maps(inverse: Tensor, moved: Tensor) -> Tensor:
+                return torch.einsum("ar,krj->kaj", inverse, moved).flatten(1)
+
+            seen = maps(of_rim, offsets[:, rim])
+            square = seen.T @ seen
+            ridge = CORRECTION_RIDGE * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
+            correction = torch.linalg.solve(square + ridge, seen.T @ (maps(of_piece, offsets[:, piece]) - seen))
+            own = maps(of_rim, modes.modes[:, rim])
+            own = (own + own @ correction).unflatten(1, (4, 3))
+            result[:, piece] = torch.einsum("pa,kaj->kpj", lifted[piece], own)
+    return result
+
+
+def _pieces(points: Tensor, rows: Tensor, gap: float) -> list[Tensor]:
+    """The rows of points in pieces that are farther than `gap` from each other, such as two eyes."""
+    near = torch.cdist(points[rows], points[rows]) < gap
+    left, pieces = torch.ones(len(rows), dtype=torch.bool), []
+    while bool(left.any()):
+        piece = torch.zeros_like(left)
+        piece[int(left.nonzero()[0])] = True
+        while True:
+            grown = near[piece].any(0)
+            if bool((grown == piece).all()):
+                break
+            piece = grown
+        pieces.append(rows[piece])
+        left &= ~piece
+    return pieces
+
+
 def _scores(offsets: Tensor, modes: Modes) -> Tensor:
-    """Scores [n,K] of offsets [n,M,3] from the mean: the modes are orthogonal."""
+    """Scores [n,K] of offsets [n,M,3] from the mean: those that leave least, with a prior far weaker than the data."""
     flat = modes.modes.flatten(1)
-    return offsets.double().flatten(1) @ flat.T / flat.square().sum(1).clamp_min(1e-300)
+    if not len(flat):
+        return offsets.new_zeros(len(offsets), 0, dtype=torch.float64)
+    square = flat @ flat.T
+    ridge = SCORE_RIDGE * square.diagonal().max() * torch.eye(len(square), dtype=square.dtype)
+    return torch.linalg.solve(square + ridge, flat @ offsets.double().flatten(1).T).T
 
 
 def _first_of_each(rows: Tensor) -> Tensor:
