@@ -65,6 +65,8 @@ class ModelConfig:
     local_mm: float = 150.0
     """nets=basis: the remainder's modes are local: points farther from each other than this vary nearly independently; 0: they are the
     principal components of the training heads."""
+    part_local_mm: float = 0.0
+    """nets=basis: the same for the modes of the parts; it pays for a few dozen heads or less."""
     part_dim: int = positive(48)
     """Length of the latent code of each part."""
     rem_dim: int = positive(112)

@@ -98,19 +98,21 @@ def head_modes(field: Morph, heads: RegisteredHeads, opening: Tensor, seed: int)
     for k, name in enumerate(field.parts, 1):
         own = heads.stages[:, k] - heads.stages[:, k + 1]
         own = own * (labels == field.parts.label(name))[:, None]
-        found = principal_modes(own[one_each], model.part_dim)
+        found = _chosen_modes(own[one_each], heads, model.part_local_mm, model.part_dim, seed)
         result[name] = found._replace(scores=_scores(own - found.mean, found))
     rest = heads.stages[:, last - 1] - heads.stages[:, last]
-    if model.local_mm > 0:
-        found = local_modes(
-            rest[one_each], heads.stages[0, -1], model.local_mm / heads.mm_per_unit, model.rem_dim, seed
-        )
-    else:
-        found = principal_modes(rest[one_each], model.rem_dim)
+    found = _chosen_modes(rest[one_each], heads, model.local_mm, model.rem_dim, seed)
     template = heads.stages[0, -1].double()
     found = found._replace(modes=carried_by_rims(found, rest[one_each], template, labels, heads.mm_per_unit))
     result[REM] = found._replace(scores=_scores(rest - found.mean, found))
     return result
+
+
+def _chosen_modes(moved: Tensor, heads: RegisteredHeads, local_mm: float, most: int, seed: int) -> Modes:
+    """At most so many modes of displacements [n,M,3] of the template's points: local ones, or (local_mm = 0) principal components."""
+    if local_mm > 0:
+        return local_modes(moved, heads.stages[0, -1], local_mm / heads.mm_per_unit, most, seed)
+    return principal_modes(moved, most)
 
 
 def carried_by_rims(modes: Modes, heads: Tensor, points: Tensor, labels: Tensor, mm_per_unit: float) -> Tensor:
