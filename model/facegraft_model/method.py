@@ -193,6 +193,10 @@ class Field(nn.Module, ABC):
         """The derivatives [N,3,d] of `unwarp` by a code, at points [N,3] of the template's space. Only where `has_derivatives`."""
         raise ModelError(f"method {self.config.model.method} gives no derivatives by its codes; use fit.solver=adam")
 
+    def counters(self) -> dict[str, float]:
+        """Numbers about the steps so far that the log of training shows beside the loss."""
+        return {}
+
     def begin(self, heads: RegisteredHeads, batch_of: Callable[[int], Batch], seed: int) -> None:
         """Prepare a new model for training on these heads, before its first step; batch_of: the batch of a step."""
 

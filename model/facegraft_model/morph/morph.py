@@ -193,6 +193,10 @@ class Morph(Field):
         self.overflow += (inside - most).clamp_min(0).sum()
         return most
 
+    def counters(self) -> dict[str, float]:
+        """overflow: points near parts that compiled steps have left out so far."""
+        return {"overflow": float(self.overflow)}
+
     def registered(self, conditioning: Conditioning, rows: Tensor | None = None) -> dict[str, Tensor]:
         """The displacement [B,M,3] of the template's registered points, or of those in `rows`, by each net: a part's is 0 off its
         points."""

@@ -181,6 +181,7 @@ class _Run:
         record = dict(zip(["loss", *result.terms], values, strict=True)) | {"grad_norm": float(result.grad_norm)}
         rates = meter.rates(self.step)
         record |= {name: getattr(rates, name) for name in ("points_per_s", "step_ms", "data_wait_ms")}
+        record |= self.field.counters()
         record |= {"lr": self.optimiser.param_groups[0]["lr"], "epoch": self.step / self.source.steps_per_epoch}
         if self.processes.device.type == "cuda":
             record["peak_gb"] = torch.cuda.max_memory_allocated(self.processes.device) / 1e9
