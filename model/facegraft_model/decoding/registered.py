@@ -114,13 +114,18 @@ def registered_vertices(field: Field, codes: Codes, chunk: int = 1 << 15) -> Reg
 
 def _unwarped(field: Field, codes: Codes, topology: Topology, chunk: int) -> Registered:
     """The head of a field that can be unwarped: the template's vertices are brought to its zero level there, and moved to the head."""
-    target, sdf, gradient = _on_zero_level(
-        field.template_distance, field, codes, topology.vertices.double().cpu().numpy(), chunk
-    )
+    distance = field.template_distance
+    target, sdf, gradient = _on_zero_level(distance, field, codes, topology.vertices.double().cpu().numpy(), chunk)
+    stuck = np.abs(sdf) > LEVEL_MM / field.mm_per_unit
+    if stuck.any():  # the gradient leads nowhere from here: start on the surface itself
+        template = decode(field, codes, resolution=GUESS_RESOLUTION, chunk=chunk).template_coords
+        assert template is not None
+        start = template[lazy_import("scipy.spatial").cKDTree(template).query(target[stuck])[1]]
+        target[stuck], sdf[stuck], gradient[stuck] = _on_zero_level(distance, field, codes, start, chunk)
     moved = in_chunks(lambda x: field.unwarp(x, codes)[0], codes, chunk)
     points = moved(target)
     outward = moved(target + ABOVE_MM / field.mm_per_unit * gradient) - points
-    return _checked(topology, points, sdf, outward, np.zeros(len(points), dtype=bool), field.mm_per_unit)
+    return _checked(topology, points, sdf, outward, stuck, field.mm_per_unit)
 
 
 def _checked(
