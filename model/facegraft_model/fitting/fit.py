@@ -16,8 +16,8 @@ from facegraft.vocabulary import COMPOSITE, ORIGINS
 from facegraft_model.config import FitConfig
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
-from facegraft_model.fitting.gaussnewton import gauss_newton
-from facegraft_model.fitting.starts import EXPRESSION_CODE, expression_precision, nearest_expressions
+from facegraft_model.fitting.gaussnewton import STAGES, Solution, gauss_newton
+from facegraft_model.fitting.starts import EXPRESSION_CODE, EXPRESSION_PRECISION, begun
 from facegraft_model.method import Batch, Field, sampled_points
 from facegraft_model.seeds import generator
 
@@ -141,12 +141,22 @@ def _solved_codes(
             start = {
                 name: _start(field, name, int(place.max()) + 1, fit, seed).to(device) for name, place in local.items()
             }
-            precision = {}
             if EXPRESSION_CODE in start:
-                start[EXPRESSION_CODE] = nearest_expressions(field, own["surface_points"], start)
-                precision[EXPRESSION_CODE] = expression_precision(start[EXPRESSION_CODE])
+
+                def first(
+                    expression: Tensor,
+                    own: Batch = own,
+                    local: dict[str, Tensor] = local,
+                    start: dict[str, Tensor] = start,
+                ) -> Solution:
+                    begins = start | {EXPRESSION_CODE: expression}
+                    return gauss_newton(
+                        field, own, local, fit, begins, precision=EXPRESSION_PRECISION, stages=STAGES[:-1]
+                    )
+
+                start[EXPRESSION_CODE] = begun(first, field, own["surface_points"], start)
             steps = None if report is None else _steps_of(report, number, len(groups), fit.steps)
-            solution = gauss_newton(field, own, local, fit, start, precision=precision, report=steps)
+            solution = gauss_newton(field, own, local, fit, start, precision=EXPRESSION_PRECISION, report=steps)
             fitted = {name: solution.codes[name][place] for name, place in local.items()}
             for name, code in fitted.items():
                 codes[name][list(group)] = code.cpu()

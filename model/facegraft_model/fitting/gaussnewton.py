@@ -8,7 +8,7 @@ true ones, w the weights of the Geman-McClure loss. It is the maximum a posterio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,13 +94,14 @@ def gauss_newton(
     start: Mapping[str, Tensor],
     *,
     pose: Posed | None = None,
-    precision: Mapping[str, Tensor] | None = None,
+    precision: Mapping[str, float] | None = None,
+    stages: Sequence[Stage] = STAGES,
     report: Callable[[int, float], None] | None = None,
 ) -> Solution:
     """Codes of the heads of a batch. rows: by code name, the row of each head's code; heads that share an identity share rows.
 
     start: the first codes by name [rows,d]. pose: the batch's points are in a scan's frame, and this map into the model's is fitted
-    too. precision: by code name, that of the prior of each row's code [rows]; 1 where not named. batch["landmarks"] [B,1,k,3], where wanted, are pulled to batch["landmark_targets"] [B,k,3] of the template.
+    too. precision: by code name, that of a prior about its first codes instead of N(0, 1). batch["landmarks"] [B,1,k,3], where wanted, are pulled to batch["landmark_targets"] [B,k,3] of the template.
     Raises ModelError for a field without derivatives, and an objective that is not finite.
     """
     if not field.has_derivatives:
@@ -112,9 +113,9 @@ def gauss_newton(
     # Far from the solution the nearest place of a point is often a wrong one. So a fit begins stiff, near the mean head, with a loss
     # that takes every point for an inlier, and with few points, which lead the way for little.
     cost = math.inf
-    for number, stage in enumerate(STAGES):
-        last = number == len(STAGES) - 1
-        problem = _Problem(field, batch, rows, fit, stage, precision or {})
+    for stage in stages:
+        last = stage == STAGES[-1]
+        problem = _Problem(field, batch, rows, fit, stage, precision or {}, start)
         state, damping = problem.at(codes, pose, None), FIRST_DAMPING
         while steps < fit.steps and damping < MOST_DAMPING:
             # The first stages take steps so large that the places of the points before are no guide to those after.
@@ -137,7 +138,8 @@ class _Problem:
     """The least squares problem of one group of heads."""
 
     def __init__(
-        self, field: Field, batch: Batch, rows: Mapping[str, Tensor], fit: FitConfig, stage: Stage, precision: Mapping[str, Tensor]
+        self, field: Field, batch: Batch, rows: Mapping[str, Tensor], fit: FitConfig, stage: Stage,
+        precision: Mapping[str, float], start: Mapping[str, Tensor]
     ) -> None:
         self.field, self.batch, self.rows, self.fit = field, batch, rows, fit
         points, distances, _ = sampled_points(batch)
@@ -148,13 +150,11 @@ class _Problem:
         self.noise = stage.noise * fit.noise_mm / field.mm_per_unit * (self.count / points.shape[1]) ** 0.5
         self.scale = stage.robust * fit.robust_mm / field.mm_per_unit
         self.offsets, size = {}, 0
-        self.prior: dict[str, Tensor] = {}
+        self.precision = {name: precision.get(name, 1.0) for name in rows}
+        self.centre = {name: start[name] if name in precision else torch.zeros_like(start[name]) for name in rows}
         for name, places in rows.items():
             self.offsets[name] = size
-            count, dim = int(places.max()) + 1, field.code_dims[name]
-            own = precision[name] if name in precision else torch.ones(count)
-            self.prior[name] = own.double().to(points.device).unsqueeze(1).expand(count, dim)
-            size += count * dim
+            size += (int(places.max()) + 1) * field.code_dims[name]
         self.size = size
 
     def at(self, codes: dict[str, Tensor], pose: Posed | None, places: Tensor | None) -> _State:
@@ -187,11 +187,11 @@ class _Problem:
         if "landmark_targets" in self.batch:
             cost += self._landmarks(matrix, slope, own, pose, extra)
         for name, code in codes.items():
-            weighted = self.prior[name] * code.double()
-            cost += float((weighted * code).sum())
+            offset = (code - self.centre[name]).double()
+            cost += self.precision[name] * float(offset.square().sum())
             own_rows = slice(self.offsets[name], self.offsets[name] + code.numel())
-            slope[own_rows] += weighted.flatten()
-            matrix.diagonal()[own_rows] += self.prior[name].flatten()
+            slope[own_rows] += self.precision[name] * offset.flatten()
+            matrix.diagonal()[own_rows] += self.precision[name]
         if extra:
             spread = torch.tensor([POSE_SPREAD[0]] * 3 + [POSE_SPREAD[1]] * 3 + [POSE_SPREAD[2]] * (extra - 6))
             matrix.diagonal()[self.size :] += (1 / spread.to(matrix)).square()

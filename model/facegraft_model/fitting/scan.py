@@ -31,8 +31,8 @@ from facegraft_model.fitting.fit import (
     predict_landmarks,
     surface_errors,
 )
-from facegraft_model.fitting.gaussnewton import Posed, gauss_newton
-from facegraft_model.fitting.starts import EXPRESSION_CODE, expression_precision, nearest_expressions
+from facegraft_model.fitting.gaussnewton import STAGES, Posed, Solution, gauss_newton
+from facegraft_model.fitting.starts import EXPRESSION_CODE, EXPRESSION_PRECISION, begun
 from facegraft_model.method import Batch, Field
 
 Align = Literal["none", "rigid", "similarity"]
@@ -163,10 +163,17 @@ def _solved_scan(
     rows = {name: torch.zeros(1, dtype=torch.int64) for name in field.code_dims}
     codes = {name: field.code_statistics(name).mean[None].to(device) for name in field.code_dims}
     with exact(field), torch.no_grad():
-        precision = {}
         if EXPRESSION_CODE in codes:
-            codes[EXPRESSION_CODE] = nearest_expressions(field, batch["surface_points"] if align == "none" else pose(points), codes)
-            precision[EXPRESSION_CODE] = expression_precision(codes[EXPRESSION_CODE])
+            fitted_pose = None if align == "none" else pose
+
+            def first(expression: Tensor) -> Solution:
+                begins = codes | {EXPRESSION_CODE: expression}
+                return gauss_newton(
+                    field, batch, rows, fit, begins, pose=fitted_pose, precision=EXPRESSION_PRECISION, stages=STAGES[:-1]
+                )
+
+            where = batch["surface_points"] if align == "none" else pose(points)
+            codes[EXPRESSION_CODE] = begun(first, field, where, codes)
         solution = gauss_newton(
             field,
             batch,
@@ -174,7 +181,7 @@ def _solved_scan(
             fit,
             codes,
             pose=None if align == "none" else pose,
-            precision=precision,
+            precision=EXPRESSION_PRECISION,
             report=None if report is None else lambda done, cost: report(done, fit.steps, cost),
         )
         found = pose if solution.pose is None else solution.pose
