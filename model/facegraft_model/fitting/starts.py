@@ -22,18 +22,21 @@ EXPRESSION_PRECISION = {EXPRESSION_CODE: 100.0}
 too: with a wide prior the code would explain a part of who somebody is."""
 POINTS, REGISTERED = 512, 1024
 """Points of a head and of the template that are compared."""
-KEPT_SHARE = 0.9
+TRIED = 2
+"""Expressions besides the neutral one from which the fit is begun."""
+KEPT_SHARE = 0.95
 """Share of the nearest points that count: the rest may be hair, or a hole that was closed."""
 
 
 @torch.no_grad()
-def nearest_expressions(field: Field, points: Tensor, start: Mapping[str, Tensor]) -> Tensor:
-    """For each head, given by surface points [B,n,3], the code [B,d] of the trained expression whose registered points are nearest.
+def nearest_expressions(field: Field, points: Tensor, start: Mapping[str, Tensor]) -> list[Tensor]:
+    """The neutral expression and the trained ones that heads, given by surface points [B,n,3], look most like: codes [B,d] each.
 
     start: first codes by name, of which the first row is used for everything but the expression.
     """
-    table = torch.cat([torch.zeros_like(field.tables[EXPRESSION_CODE][:1]), field.tables[EXPRESSION_CODE].detach()])
-    candidates = table[spread_points(table, 1 + CANDIDATES).to(table.device)]
+    table = field.tables[EXPRESSION_CODE].detach()
+    neutral = torch.zeros_like(table[:1])
+    candidates = torch.cat([neutral, table])[spread_points(torch.cat([neutral, table]), 1 + CANDIDATES).to(table.device)]
     codes = {name: code[:1].expand(len(candidates), -1) for name, code in start.items()}
     codes[EXPRESSION_CODE] = candidates
     few = field.template_points[:: max(len(field.template_points) // REGISTERED, 1)]
@@ -42,17 +45,12 @@ def nearest_expressions(field: Field, points: Tensor, start: Mapping[str, Tensor
     for own in points:
         few = own[:: max(len(own) // POINTS, 1)].expand(len(candidates), -1, -1)
         distance = torch.cdist(few, shapes).amin(2).sort(1).values
-        mean = distance[:, : max(int(KEPT_SHARE * few.shape[1]), 1)].mean(1)
-        chosen.append(int(mean.argmin()))
-    return candidates[chosen].to(points.dtype)
-
+        order = distance[:, : max(int(KEPT_SHARE * few.shape[1]), 1)].mean(1)[1:].argsort() + 1
+        chosen.append(torch.cat([order.new_zeros(1), order[:TRIED]]))
+    return [candidates[rows].to(points.dtype) for rows in torch.stack(chosen, 1)]
 
 
 def begun(solve: Callable[[Tensor], Solution], field: Field, points: Tensor, codes: Mapping[str, Tensor]) -> Tensor:
-    """The expression codes [B,d] with which a fit of heads begins: of the neutral one and the nearest, the one from which the first stages
-    of the fit, solve(codes), lead to the lower objective."""
-    nearest = nearest_expressions(field, points, codes)
-    neutral = torch.zeros_like(nearest)
-    if torch.equal(nearest, neutral):
-        return neutral
-    return min((neutral, nearest), key=lambda start: solve(start).cost)
+    """The expression codes [B,d] with which a fit of heads begins: of the neutral and the nearest ones, those from which the first stages
+    of the fit, solve(codes), lead to the lowest objective."""
+    return min(nearest_expressions(field, points, codes), key=lambda start: solve(start).cost)
