@@ -151,7 +151,7 @@ def _solved_codes(
                 ) -> Solution:
                     begins = start | {EXPRESSION_CODE: expression}
                     return gauss_newton(
-                        field, own, local, fit, begins, precision=EXPRESSION_PRECISION, stages=STAGES[:-1]
+                        field, own, local, fit, begins, precision=EXPRESSION_PRECISION, stages=STAGES[:1]
                     )
 
                 start[EXPRESSION_CODE] = begun(first, field, own["surface_points"], start)

@@ -169,7 +169,7 @@ def _solved_scan(
             def first(expression: Tensor) -> Solution:
                 begins = codes | {EXPRESSION_CODE: expression}
                 return gauss_newton(
-                    field, batch, rows, fit, begins, pose=fitted_pose, precision=EXPRESSION_PRECISION, stages=STAGES[:-1]
+                    field, batch, rows, fit, begins, pose=fitted_pose, precision=EXPRESSION_PRECISION, stages=STAGES[:1]
                 )
 
             where = batch["surface_points"] if align == "none" else pose(points)

@@ -51,6 +51,6 @@ def nearest_expressions(field: Field, points: Tensor, start: Mapping[str, Tensor
 
 
 def begun(solve: Callable[[Tensor], Solution], field: Field, points: Tensor, codes: Mapping[str, Tensor]) -> Tensor:
-    """The expression codes [B,d] with which a fit of heads begins: of the neutral and the nearest ones, those from which the first stages
-    of the fit, solve(codes), lead to the lowest objective."""
+    """The expression codes [B,d] with which a fit of heads begins: of the neutral and the nearest ones, those from which the first stage
+    of the fit, solve(codes), leads to the lowest objective."""
     return min(nearest_expressions(field, points, codes), key=lambda start: solve(start).cost)

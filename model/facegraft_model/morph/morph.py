@@ -39,8 +39,6 @@ from facegraft_model.nets.siren import (
 EXP = "exp"
 SOLVED_MM = {torch.float32: 1e-3, torch.float64: 1e-8}
 """A point is solved when the morph takes it back to within this distance, of which rounding allows no much smaller one."""
-FITTED_MM = 0.02
-"""The same while codes are fitted."""
 COMPILED_SHARE = 0.5
 """Share of a head's points at which a part's net runs in a compiled step, whose shapes are fixed."""
 LOST_MM = 1.0
@@ -240,14 +238,14 @@ class Morph(Field):
 
     @torch.no_grad()
     def locate(
-        self, points: Tensor, conditioning: Conditioning, start: Tensor | None = None, solved_mm: float | None = None
+        self, points: Tensor, conditioning: Conditioning, start: Tensor | None = None
     ) -> Located:
         """The points q of the template's space with x(q) = points [B,N,3], by Newton's method with halved steps.
 
-        start: where the search begins; None: at `self.start`. solved_mm: how near it ends; None: SOLVED_MM.
+        start: where the search begins; None: at `self.start`.
         """
         q = self.start(points, conditioning) if start is None else start.clone()
-        limit = (SOLVED_MM[points.dtype] if solved_mm is None else solved_mm) / self.mm_per_unit
+        limit = SOLVED_MM[points.dtype] / self.mm_per_unit
         moved = self.displacement_jacobian
         move, slope = moved(q, conditioning)
         miss, inverse = q + move - points, _inverse(slope)
@@ -306,10 +304,8 @@ class Morph(Field):
     def linearise(self, points: Tensor, codes: Codes, start: Tensor | None = None) -> Linearised:
         """See `method.Linearised`; start: places of the points in an earlier call."""
         conditioning = self.condition(codes)
-        if start is None:
-            located = self.locate(points, conditioning, None, FITTED_MM)
-        else:
-            located = self.attach(points, self.locate_nearly(points, conditioning, start), conditioning)
+        located = self.attach(points, self.locate_nearly(points, conditioning, start), conditioning)
+        located = located._replace(inverse=_inverse(self.displacement_jacobian(located.q, conditioning)[1]))
         sdf, own = distance_at(located.q, conditioning.template)
         grad = (own.unsqueeze(2) @ located.inverse).squeeze(2)
         columns = {name: self._columns(name, located.q, -grad) for name in codes}
