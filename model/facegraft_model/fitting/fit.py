@@ -18,7 +18,7 @@ from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.gaussnewton import STAGES, Solution, gauss_newton
 from facegraft_model.fitting.starts import EXPRESSION_CODE, EXPRESSION_PRECISION, begun
-from facegraft_model.method import Batch, Field, sampled_points
+from facegraft_model.method import SHARED, Batch, Field, sampled_points
 from facegraft_model.seeds import generator
 
 Landmarks = Literal["none", "given", "predicted"]
@@ -126,14 +126,13 @@ def _solved_codes(
     device = next(field.parameters()).device
     count = len(next(iter(rows.values())))
     places = {int(item): i for i, item in enumerate(batch["item"])}
-    shared = {"stage_part_labels", "stage_rows"}
     codes = {name: torch.zeros(count, field.code_dims[name]) for name in rows}
     errors = torch.full((count,), math.nan)
     groups = _linked(rows, count)
     with exact(field), torch.no_grad():
         for number, group in enumerate(groups):
             index = torch.tensor([places[head] for head in group], device=device)
-            own = {name: value if name in shared else value[index] for name, value in batch.items()}
+            own = {name: value if name in SHARED else value[index] for name, value in batch.items()}
             own["item"] = torch.arange(len(group), device=device)
             if landmarks:
                 own.setdefault("landmark_targets", field.template_landmarks.expand(len(group), -1, -1))
@@ -142,19 +141,11 @@ def _solved_codes(
                 name: _start(field, name, int(place.max()) + 1, fit, seed).to(device) for name, place in local.items()
             }
             if EXPRESSION_CODE in start:
-
-                def first(
-                    expression: Tensor,
-                    own: Batch = own,
-                    local: dict[str, Tensor] = local,
-                    start: dict[str, Tensor] = start,
-                ) -> Solution:
-                    begins = start | {EXPRESSION_CODE: expression}
-                    return gauss_newton(
-                        field, own, local, fit, begins, precision=EXPRESSION_PRECISION, stages=STAGES[:1]
-                    )
-
-                start[EXPRESSION_CODE] = begun(first, field, own["surface_points"], start)
+                # Head by head, also where heads share an identity: one may be neutral and the next have its mouth open.
+                for head, row in enumerate(local[EXPRESSION_CODE].tolist()):
+                    alone = {name: value if name in SHARED else value[head : head + 1] for name, value in own.items()}
+                    first = {name: start[name][place[head : head + 1]] for name, place in local.items()}
+                    start[EXPRESSION_CODE][row] = _begun(field, alone, fit, first)[0]
             steps = None if report is None else _steps_of(report, number, len(groups), fit.steps)
             solution = gauss_newton(field, own, local, fit, start, precision=EXPRESSION_PRECISION, report=steps)
             fitted = {name: solution.codes[name][place] for name, place in local.items()}
@@ -162,6 +153,17 @@ def _solved_codes(
                 codes[name][list(group)] = code.cpu()
             errors[list(group)] = surface_errors(field, own, fitted, len(group))
     return FittedCodes(codes, errors)
+
+
+def _begun(field: Field, batch: Batch, fit: FitConfig, start: dict[str, Tensor]) -> Tensor:
+    """The expression code [1,d] with which the fit of one head begins."""
+    rows = {name: torch.zeros(1, dtype=torch.int64) for name in start}
+
+    def first(expression: Tensor) -> Solution:
+        begins = start | {EXPRESSION_CODE: expression}
+        return gauss_newton(field, batch, rows, fit, begins, precision=EXPRESSION_PRECISION, stages=STAGES[:1])
+
+    return begun(first, field, batch["surface_points"], start)
 
 
 def _steps_of(report: Report, number: int, count: int, steps: int) -> Callable[[int, float], None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from facegraft.vocabulary import REM
 from facegraft_model.config import FitConfig
 from facegraft_model.losses import code_norm, eikonal, normal_deviation, robust
 from facegraft_model.method import Batch, Codes, Terms, mahalanobis, sampled_points
@@ -51,7 +52,7 @@ def dense_term(field: Morph, batch: Batch, conditioning: Conditioning, on: Tenso
     expression = stages[:, 0] - stages[:, 1]
     wanted = {EXP: on.view(-1, 1, 1) * expression - opening}
     wanted |= {name: stages[:, k] - stages[:, k + 1] for k, name in enumerate(field.parts, 1)}
-    wanted["rem"] = stages[:, last - 1] - stages[:, last]
+    wanted[REM] = stages[:, last - 1] - stages[:, last]
     terms = []
     for name, truth in wanted.items():
         error = (moved[name] - truth).abs().mean(2)

@@ -7,7 +7,7 @@ of a head is brought to the template by solving x(q; z) = p (`Morph.locate`), an
 (`Morph.unwarp`), so heads of one template are in correspondence.
 
 The lips of a template touch. A field that has to open them would jump between two points in the same place; so the template holds
-its mouth open, as far as its expressions do, and every head's displacement starts by closing it (`opening`).
+its mouth open, as far as its expressions do, and every head's displacement starts by closing it (`start.mouth_opening`).
 """
 
 from __future__ import annotations

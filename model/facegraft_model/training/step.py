@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from facegraft_model.config import TrainConfig
 from facegraft_model.errors import ModelError
-from facegraft_model.method import Batch, Field, Terms
+from facegraft_model.method import SHARED, Batch, Field, Terms
 from facegraft_model.training.parallel import Processes
 
 
@@ -78,9 +78,8 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
     count = len(batch["item"])
     if count % parts:
         raise ModelError(f"{count} items of a process cannot be split into train.accumulate={parts} equal parts")
-    shared = {"stage_part_labels", "stage_rows"}
     size = count // parts
     return [
-        {name: value if name in shared else value[index * size : (index + 1) * size] for name, value in batch.items()}
+        {name: value if name in SHARED else value[index * size : (index + 1) * size] for name, value in batch.items()}
         for index in range(parts)
     ]
