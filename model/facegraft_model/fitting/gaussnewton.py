@@ -101,7 +101,8 @@ def gauss_newton(
     """Codes of the heads of a batch. rows: by code name, the row of each head's code; heads that share an identity share rows.
 
     start: the first codes by name [rows,d]. pose: the batch's points are in a scan's frame, and this map into the model's is fitted
-    too. precision: by code name, that of a prior about its first codes instead of N(0, 1). batch["landmarks"] [B,1,k,3], where wanted, are pulled to batch["landmark_targets"] [B,k,3] of the template.
+    too. precision: by code name, that of a prior about its first codes instead of N(0, 1). batch["landmarks"] [B,1,k,3], where wanted, are
+    pulled to batch["landmark_targets"] [B,k,3] of the template.
     Raises ModelError for a field without derivatives, and an objective that is not finite.
     """
     if not field.has_derivatives:
