@@ -54,6 +54,7 @@ RESERVED = frozenset(
         "surface_parts",
         "surface_points",
         "template",
+        "template_draws",
         "to_mm",
     ]
 )

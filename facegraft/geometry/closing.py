@@ -143,6 +143,8 @@ class HeadCloser:
         of_neck = [False, *(opening.name == NECK for opening in self._openings)]
         self._neck = np.repeat(of_neck, [len(part) for part in all_faces])
         self._labels = np.concatenate(all_labels)
+        self._added = np.arange(len(self._faces)) >= len(faces)
+        self._added[: len(faces)] = (faces >= self._vertex_count).any(axis=1)
         own = np.where(self._kept < self._vertex_count, self._kept, -1)
         self._source = np.concatenate([own, np.full(count - len(own), -1)])
         self._skin_faces = faces[(faces < self._vertex_count).all(axis=1)]
@@ -161,6 +163,11 @@ class HeadCloser:
     def neck_faces(self) -> NDArray[np.bool_]:
         """Mask [F] of the faces that close the neck."""
         return self._neck
+
+    @property
+    def added_faces(self) -> NDArray[np.bool_]:
+        """Mask [F] of the faces that are not the topology's own: those of caps, and those that the neck's cut made."""
+        return self._added
 
     @property
     def faces(self) -> Ints:

@@ -134,7 +134,8 @@ def template_topology(surfaces: Dataset) -> dict[str, NDArray[Any]]:
 
     template_vertices f32 [n,3] in the unit-ball frame of the last stage, template_faces i32 [m,3] (indices into these), template_parts
     u8 [n], template_ids i32 [n] (vertex of the topology, ascending): the skin that cleaning keeps, and of that the triangles
-    inside the unit ball, outside of which there are no samples. Raises SampleError where the last stage is not the template.
+    inside the unit ball, outside of which there are no samples. template_cap_vertices f32 [k,3], template_cap_faces i32 [c,3]: what
+    cleaning adds to it there; the faces' indices are into template_vertices followed by these. Raises SampleError where the last stage is not the template.
     """
     written = (row["key"] for row in surfaces.index.to_pylist() if row["status"] == "written")
     key = next((key for key in written if surfaces.shape(key, "stage_points")[0] > 1), None)
@@ -155,11 +156,23 @@ def template_topology(surfaces: Dataset) -> dict[str, NDArray[Any]]:
     faces = closer.skin_faces
     faces = faces[(np.linalg.norm(unit, axis=1) <= 1.0)[faces].all(axis=1)]
     ids, corners = np.unique(faces, return_inverse=True)
+    closed = to_unit(closer.close(template).vertices, origin, surfaces.mm_per_unit)
+    # Vertices of the closed template: first those of the topology, then the caps' own, and -1 for those outside the ball.
+    place = np.full(len(closed), -1)
+    own = np.flatnonzero(np.isin(closer.source, ids))
+    place[own] = np.searchsorted(ids, closer.source[own])
+    added = closer.faces[closer.added_faces]
+    new = np.setdiff1d(np.unique(added), np.flatnonzero(closer.source >= 0))
+    new = new[np.linalg.norm(closed[new], axis=1) <= 1.0]
+    place[new] = len(ids) + np.arange(len(new))
+    caps = place[added]
     return {
         "template_vertices": unit[ids].astype(np.float32),
         "template_faces": corners.reshape(-1, 3).astype(np.int32),
         "template_parts": labels[ids].astype(np.uint8),
         "template_ids": ids.astype(np.int32),
+        "template_cap_vertices": closed[new].astype(np.float32),
+        "template_cap_faces": caps[(caps >= 0).all(axis=1)].astype(np.int32),
     }
 
 

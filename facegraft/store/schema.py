@@ -19,7 +19,7 @@ from facegraft.store.errors import FieldError, StoreError
 from facegraft.vocabulary import KINDS
 
 FORMAT_NAME = "facegraft-dataset"
-FORMAT_VERSION = "2.1"
+FORMAT_VERSION = "2.2"
 DTYPES = ("float64", "float32", "int64", "int32", "int16", "uint8", "bool")
 COLUMN_TYPES = ("string", "int64", "float64", "bool")
 OWN_COLUMNS = {"key": "string", "shard": "string", "status": "string", "reason": "string"}

@@ -19,7 +19,7 @@ from facegraft_model.methods import MethodOptions
 from facegraft_model.nets.siren import Matmul
 
 Batch = Mapping[str, Tensor]
-SHARED = ("stage_part_labels", "stage_rows")
+SHARED = ("stage_part_labels", "stage_rows", "template_draws")
 """Tensors of a batch that are the same for all its items; the others have one row for each."""
 Codes = Mapping[str, Tensor]
 Terms = dict[str, Tensor]

@@ -13,9 +13,9 @@ PAPER = Config(preset="paper")
 
 FACEGRAFT = Config(
     preset="facegraft",
-    model=ModelConfig(nets="basis", rem_dim=200, exp_dim=32),
+    model=ModelConfig(nets="basis", features=640, rem_dim=300, exp_dim=32),
     loss=LossConfig(code=1.0, dense=3e3, correction=0.0, landmark_generation=0.0, landmark_consistency=0.0, neutral=0.0),
-    data=DataConfig(items=10, surface=256, near=112, free=32, stage=512),
+    data=DataConfig(items=10, surface=256, near=112, free=32, stage=512, template=768),
     train=TrainConfig(
         lr=1e-4, code_lr=2e-4, schedule="cosine", epochs=60.0, warmup_steps=100, clip_grad=2e3, pretrain=300
     ),
@@ -31,7 +31,7 @@ TINY = replace(
     model=ModelConfig(
         nets="basis", width=96, features=192, part_features=96, exp_features=96, part_dim=24, rem_dim=96, exp_dim=16, part_local_mm=40.0
     ),
-    data=DataConfig(items=6, surface=160, near=64, free=16, stage=256),
+    data=DataConfig(items=6, surface=160, near=64, free=16, stage=256, template=512),
     train=TrainConfig(
         steps=300,
         lr=1e-4,

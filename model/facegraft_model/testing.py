@@ -134,6 +134,7 @@ def toy_batch(table: IdTable, seed: int = 0, *, surface: int = 12, near: int = 6
         "stage_points": points(stages, stage, 3),
         "stage_part_labels": (torch.arange(stage) % (len(parts) + 1)).to(torch.uint8),
         "stage_rows": torch.arange(stage),
+        "template_draws": torch.rand(7, 3, dtype=F64, generator=g),
         "is_composite": torch.tensor(composite),
         "is_neutral": torch.tensor(neutral),
         "item": torch.arange(items),

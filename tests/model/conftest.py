@@ -288,6 +288,7 @@ def make_batch(id_table: IdTable) -> Callable[..., dict[str, torch.Tensor]]:
             "stage_points": points(6, stage, 3),
             "stage_part_labels": (torch.arange(stage) % 4).to(torch.uint8),
             "stage_rows": torch.arange(stage),
+            "template_draws": torch.zeros(0, 3),
             "is_composite": number % 3 == 2,
             "is_neutral": number % 3 == 0,
             "item": number,

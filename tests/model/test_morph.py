@@ -15,7 +15,8 @@ from facegraft_model.fitting.gaussnewton import Posed, gauss_newton
 from facegraft_model.method import Batch, Field, RegisteredHeads, sampled_points
 from facegraft_model.models import build_field
 from facegraft_model.morph.morph import Morph
-from facegraft_model.morph.start import mouth_opening, regress, surface_normals
+from facegraft_model.morph.opening import OPENED, mouth_opening
+from facegraft_model.morph.regression import regress, surface_normals
 from facegraft_model.nets.mask import PartMask
 from facegraft_model.nets.modes import Modes, local_modes, principal_modes, spread_points
 from facegraft_model.nets.siren import at_shared_points, siren_forward, siren_jacobian
@@ -249,7 +250,7 @@ def heads_with_mouths(gaps: list[float]) -> RegisteredHeads:
 
 def test_the_template_opens_its_mouth_as_the_wide_expressions_do() -> None:
     points, landmarks = mouth_opening(heads_with_mouths([0, 0.3, 0.02, 0.2]))
-    assert points[2, 1].item() == pytest.approx(-0.25) and landmarks[66, 1].item() == pytest.approx(-0.25)
+    assert points[2, 1].item() == pytest.approx(-0.25 * OPENED) == landmarks[66, 1].item()
     assert float(points[:2].abs().max()) == 0
 
 

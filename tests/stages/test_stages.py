@@ -17,6 +17,7 @@ from facegraft.pipeline import clean, graft, ingest, sample
 from facegraft.regions.regionmap import RegionMap, RegionSet, load_region_map
 from facegraft.stages.clean import CleanError
 from facegraft.stages.graft import GraftError
+from facegraft.stages.morph import choose_stage_vertices
 from facegraft.stages.sample import SampleError, template_topology
 from facegraft.store import Dataset, open_dataset, verify_dataset
 from facegraft.surfaces.normals import signed_volume
@@ -206,6 +207,8 @@ def test_frontal_solid_and_paper_sheet(small_run: Path, tmp_path: Path, sync: En
     clean([small_run / "composites"], tmp_path / "frontal", {"mode": "frontal"}, options=sync)
     shared = template_topology(open_dataset(tmp_path / "frontal"))
     assert 0.99 < np.linalg.norm(shared["template_vertices"], axis=1).max() <= 1.0 + 1e-6
+    closed = np.concatenate([shared["template_vertices"], shared["template_cap_vertices"]])
+    assert np.linalg.norm(closed, axis=1).max() <= 1.0 + 1e-6 and shared["template_cap_faces"].max() < len(closed)
     assert len(shared["template_ids"]) < len(open_dataset(small_run / "samples").shared["template_ids"])
     frontal = open_dataset(tmp_path / "frontal")
     assert frontal.mm_per_unit == 100.0
@@ -289,3 +292,28 @@ def test_samples_share_the_template_on_the_vertices_of_the_topology(sets: dict[s
     kept = set(region_map.kept_skin().tolist())
     assert {face for face in skin if kept.issuperset(face)} <= own
     assert signed_volume(vertices, faces) > 0
+
+
+def test_samples_share_what_closes_the_template(sets: dict[str, Dataset]) -> None:
+    """Skin and caps are one watertight mesh, the template as cleaning closes it, whose faces all heads have."""
+    shared, surfaces = sets["samples"].shared, sets["surfaces"]
+    own, added = shared["template_cap_vertices"], shared["template_cap_faces"]
+    assert (own.dtype, added.dtype) == (np.float32, np.int32) and len(added)
+    vertices = np.concatenate([shared["template_vertices"], own])
+    faces = np.concatenate([shared["template_faces"], added])
+    closed = trimesh.Trimesh(vertices, faces, process=False)
+    assert closed.is_watertight and closed.is_winding_consistent and closed.volume > 0
+    of_head = surfaces[surfaces.keys()[0]]["faces"]
+    assert len(faces) == len(of_head) and len(vertices) == of_head.max() + 1
+
+
+def test_the_rims_of_openings_are_stage_points(sets: dict[str, Dataset]) -> None:
+    """Caps move by their rims, so the rims are followed; never more than half of the points."""
+    region_map = RegionMap.from_json(sets["heads"].region_map)
+    rims = np.intersect1d(np.concatenate(list(region_map.openings.values())), region_map.kept_skin())
+    assert len(rims) > 100
+    many = choose_stage_vertices(region_map, 2 * len(rims))
+    assert len(many) == 2 * len(rims) and np.isin(rims, many).all() and (np.diff(many) > 0).all()
+    few = choose_stage_vertices(region_map, 40)
+    assert len(few) == 40 and np.isin(few, rims).sum() == 20
+    assert len(choose_stage_vertices(region_map, 10**6)) == len(region_map.kept_skin())

@@ -88,10 +88,10 @@ def test_versions(toy) -> None:
     with pytest.raises(StoreError, match=r"needs .'packed_normals'., which this facegraft does not know"):
         toy.open()
     reseal(toy.folder, lambda document: document.update(version="3.0"))
-    with pytest.raises(StoreError, match=r"has format version 3.0, this facegraft reads 2.1: install a newer one"):
+    with pytest.raises(StoreError, match=r"has format version 3.0, this facegraft reads 2.2: install a newer one"):
         toy.open()
     reseal(toy.folder, lambda document: document.update(version="1.0"))
-    with pytest.raises(StoreError, match=r"has format version 1.0, this facegraft reads 2.1: make it again: delete"):
+    with pytest.raises(StoreError, match=r"has format version 1.0, this facegraft reads 2.2: make it again: delete"):
         toy.open()
 
 

@@ -157,7 +157,8 @@ def renamed(row: Mapping[str, object], parts: Parts) -> dict[str, object]:
 
 
 def template_mesh(among: Parts = EYES) -> dict[str, np.ndarray]:
-    """The template's mesh as samples share it: a ball of 642 vertices, which are every second vertex of an imagined topology."""
+    """The template's mesh as samples share it: a ball of 642 vertices, which are every second vertex of an imagined topology. It is
+    closed; so its caps are none."""
     ball = trimesh.creation.icosphere(subdivisions=3)
     unit = np.asarray(ball.vertices)
     return {
@@ -165,6 +166,8 @@ def template_mesh(among: Parts = EYES) -> dict[str, np.ndarray]:
         "template_faces": np.asarray(ball.faces, dtype=np.int32),
         "template_parts": part_of(unit, among),
         "template_ids": 2 * np.arange(len(unit), dtype=np.int32) + 1,
+        "template_cap_vertices": np.zeros((0, 3), dtype=np.float32),
+        "template_cap_faces": np.zeros((0, 3), dtype=np.int32),
     }
 
 

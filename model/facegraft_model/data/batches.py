@@ -89,6 +89,7 @@ class BatchSource:
         near: int,
         free: int,
         stage: int,
+        template: int = 0,
         seed: int = 0,
         split: str | None = TRAIN,
         origins: Sequence[str] | None = None,
@@ -105,7 +106,7 @@ class BatchSource:
     ) -> None:
         self.device = usable_device(device)
         _check_counts(
-            items, rank, world, {"surface": surface, "near": near, "free": free, "stage": stage, "seed": seed}
+            items, rank, world, {"surface": surface, "near": near, "free": free, "stage": stage, "template": template, "seed": seed}
         )
         if backend not in ("auto", "resident", "stream"):
             raise ModelError(f"backend must be auto, resident or stream, not {backend!r}")
@@ -136,7 +137,7 @@ class BatchSource:
         sizes = set_sizes(headers, self.keys, windows)
         self._read_template(headers, stage)
         stage_points = headers.shape(self.keys[0], "stage_points")[1]
-        self.sampler = Sampler(sizes, items, stage, stage_points, seed, rank, world)
+        self.sampler = Sampler(sizes, items, stage, stage_points, seed, rank, world, template)
         self.backend = self._choose_backend(backend, item_bytes(headers, self.keys[0], sizes).sum(), reserve_gb)
         arguments = (self.store, self.keys, sizes, windows, self.device, self._check)
         self._resident = ResidentSets(*arguments) if self.backend == "resident" else None
@@ -226,6 +227,7 @@ class BatchSource:
             **batch,
             "stage_part_labels": parts,
             "stage_rows": stage,
+            "template_draws": to_device(draw.template.astype(np.float32), self.device),
             "item": items,
             **{name: ids[items] for name, ids in self.ids.items()},
         }

@@ -1,4 +1,4 @@
-"""The random choices of a training step: items, starts of their windows, and stage points. The sampler has no state.
+"""The random choices of a training step: items, starts of their windows, stage points, and places on the template. The sampler has no state.
 
 The items are an endless list of shuffled epochs; step t takes the positions t·items to (t+1)·items of it, across the borders of
 epochs. Every draw is a pure function of (seed, epoch) or (seed, step), so a run that is resumed, also with another number of
@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-EPOCH_STREAM, STAGE_STREAM = 0, 1
+EPOCH_STREAM, STAGE_STREAM, TEMPLATE_STREAM = 0, 1, 2
 SETS = 3
 
 
@@ -30,20 +30,26 @@ def draw_epoch(seed: int, epoch: int, count: int) -> Epoch:
     """The draws of an epoch of `count` items: a pure function of its arguments."""
     raw = np.random.PCG64(np.random.SeedSequence((seed, EPOCH_STREAM, epoch))).random_raw(count * (1 + SETS))
     order = np.argsort(raw[:count], kind="stable").astype(np.int64)
-    # The upper 53 bits, as numpy's own Generator.random does.
-    fractions: NDArray[np.float64] = (raw[count:].reshape(count, SETS) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    fractions = _uniform(raw[count:].reshape(count, SETS))
     for array in (order, fractions):
         array.setflags(write=False)
     return Epoch(order, fractions)
 
 
+def _uniform(raw: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Numbers in [0, 1) by the upper 53 bits, as numpy's own Generator.random makes them."""
+    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 @dataclass(frozen=True)
 class Draw:
-    """items int64 [b]; starts int64 [b, 3] of the windows into the surface, near and free sets; stage int64 [m]: stage points."""
+    """items int64 [b]; starts int64 [b, 3] of the windows into the surface, near and free sets; stage int64 [m]: stage points;
+    template float64 [t, 3] in [0, 1): places on the template's surface (`Topology.at`)."""
 
     items: NDArray[np.int64]
     starts: NDArray[np.int64]
     stage: NDArray[np.int64]
+    template: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class Sampler:
     """The draws of a training run.
 
     sizes int64 [n, 3]: points in the sets of the n items; items: items per step, over all processes; stage: how many of the
-    stage_points a step uses, the same for all its items; rank, world: number of this process and number of processes.
+    stage_points a step uses, the same for all its items; template: places on the template that it uses; rank, world: number of this
+    process and number of processes.
     """
 
     sizes: NDArray[np.int64]
@@ -61,6 +68,7 @@ class Sampler:
     seed: int
     rank: int = 0
     world: int = 1
+    template: int = 0
 
     def draw(self, step: int) -> Draw:
         """The draw of this process in a step: its contiguous share of the step's positions."""
@@ -73,7 +81,11 @@ class Sampler:
             here = positions // count == epoch
             items[here] = drawn.order[positions[here] % count]
             starts[here] = (drawn.fractions[items[here]] * self.sizes[items[here]]).astype(np.int64)
-        return Draw(items, starts, self._stage(step))
+        return Draw(items, starts, self._stage(step), self._template(step))
+
+    def _template(self, step: int) -> NDArray[np.float64]:
+        raw = np.random.PCG64(np.random.SeedSequence((self.seed, TEMPLATE_STREAM, step))).random_raw(3 * self.template)
+        return _uniform(raw.reshape(self.template, 3))
 
     def _stage(self, step: int) -> NDArray[np.int64]:
         if self.stage == 0:

@@ -22,6 +22,8 @@ def training_terms(field: Morph, batch: Batch, codes: Codes) -> Terms:
     terms = distance_terms(field, located, distances, normals, conditioning)
     if loss.dense > 0 and batch["stage_points"].shape[2]:
         terms["dense"] = loss.dense * dense_term(field, batch, conditioning, on)
+    if field.topology is not None and len(batch["template_draws"]):
+        terms["template"] = template_term(field, batch["template_draws"], conditioning)
     terms["code"] = loss.code * code_norm(codes, on).mean()
     return terms
 
@@ -40,6 +42,16 @@ def distance_terms(
     if loss.normal > 0:
         terms["normal"] = loss.normal * (found * normal_deviation(grad, normals)).mean()
     return terms
+
+
+def template_term(field: Morph, draws: Tensor, conditioning: Conditioning) -> Tensor:
+    """Distance, slope and normal on the template's own surface, which few heads show everywhere: most have their mouth closed."""
+    loss = field.config.loss
+    assert field.topology is not None
+    at = field.topology.at(draws, field.face_weights)
+    sdf, grad = distance_at(at.points[None], conditioning.template)
+    value = loss.sdf * sdf.abs().mean() + loss.eikonal * eikonal(grad).mean()
+    return value + loss.normal * normal_deviation(grad, at.normals[None]).mean()
 
 
 def dense_term(field: Morph, batch: Batch, conditioning: Conditioning, on: Tensor) -> Tensor:

@@ -74,6 +74,8 @@ class Morph(Field):
 
     overflow: Tensor
     topology_vertices: Tensor
+    topology_cap_vertices: Tensor
+    face_weights: Tensor
     has_unwarp = True
     has_derivatives = True
     lr_factors: ClassVar[dict[str, float]] = {"nets.": 0.01}
@@ -103,14 +105,26 @@ class Morph(Field):
     def set_template(self, points: Tensor, landmarks: Tensor) -> None:
         """Replace the template's registered points [M,3] and landmarks [68,3]; the masks follow them."""
         self.template_points, self.template_landmarks = points.clone(), landmarks.clone()
-        for name in self.parts:
-            rim = (mm / self.mm_per_unit for mm in RIM_MM)
-            mask = PartMask(points.cpu(), self.template_parts.cpu(), self.parts.label(name), *rim)
-            self.masks[name] = mask.to(points)
+        self._make_masks()
 
-    def set_topology_vertices(self, vertices: Tensor) -> None:
-        """Replace the topology's vertices [n,3] in the template."""
+    def set_topology(self, vertices: Tensor, cap_vertices: Tensor) -> None:
+        """Replace the vertices [n,3] of the topology and those [k,3] of its caps in the template; the masks follow them."""
         self.topology_vertices.copy_(vertices)
+        self.topology_cap_vertices.copy_(cap_vertices)
+        self._make_masks()
+
+    def _make_masks(self) -> None:
+        """The masks of the parts, by the topology's vertices, or (without a topology) by the registered points, which are fewer."""
+        points, labels = self.template_points, self.template_parts
+        if self.topology is not None:
+            points, labels = self.topology.vertices, self.topology.parts
+            self.register_buffer("face_weights", self.topology.face_weights(), persistent=False)
+        for name in self.parts:
+            label = self.parts.label(name)
+            rim = (mm / self.mm_per_unit for mm in RIM_MM)
+            self.masks[name] = PartMask(points.cpu(), labels.cpu(), label, *rim).to(points)
+            rows = (self.template_parts == label).nonzero()[:, 0]
+            self.register_buffer(f"rows_{name}", rows, persistent=False)
 
     # -- conditioning -------------------------------------------------------------------------------------------------
 
@@ -204,9 +218,7 @@ class Morph(Field):
             if name not in self.masks:
                 result[name] = at_shared_points(points, weights)
             elif rows is None:
-                mask = self.masks[name]
-                assert isinstance(mask, PartMask)
-                own = mask.rows
+                own = getattr(self, f"rows_{name}")
                 moved = at_shared_points(points[own], weights)
                 result[name] = moved.new_zeros(len(moved), len(points), 3).index_copy(1, own, moved)
             else:

@@ -29,8 +29,6 @@ class PartMask(nn.Module):
     points [M,3] and labels u8 [M] of the template. Raises ModelError for a part without points.
     """
 
-    rows: Tensor
-    """Numbers of the part's points [n] among all."""
     centre: Tensor
     inside: Tensor
     outside: Tensor
@@ -50,7 +48,6 @@ class PartMask(nn.Module):
         self.radius = float(torch.linalg.vector_norm(inside - centre, dim=1).max())
         # The nearest of the others to a point in the sphere is in a sphere of twice the size, if any of them counts at all.
         near = torch.linalg.vector_norm(outside - centre, dim=1) < 2 * NONE * self.radius
-        self.register_buffer("rows", chosen.nonzero()[:, 0], persistent=False)
         self.register_buffer("centre", centre, persistent=False)
         self.register_buffer("inside", inside, persistent=False)
         self.register_buffer("outside", outside[near], persistent=False)

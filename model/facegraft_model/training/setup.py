@@ -32,6 +32,7 @@ def open_source(
         near=data.near,
         free=data.free,
         stage=data.stage,
+        template=data.template,
         seed=seed,
         split=TRAIN,
         origins=None if data.origins == "all" else (data.origins,),

@@ -19,6 +19,7 @@ from facegraft_model.data.items import POINT_SETS
 from facegraft_model.data.sampler import Sampler, draw_epoch
 from facegraft_model.devices import free_bytes
 from facegraft_model.errors import ModelError
+from facegraft_model.method import SHARED
 from toy_parts import EYES
 
 from facegraft.parts import RESERVED, Part, Parts
@@ -170,6 +171,7 @@ def test_a_batch_has_windows_whole_fields_and_ids(samples: Path, backend: str) -
         "stage_points": ("float32", (2, 6, 3, 3)),
         "stage_part_labels": ("uint8", (3,)),
         "stage_rows": ("int64", (3,)),
+        "template_draws": ("float32", (0, 3)),
         "to_mm": ("float64", (2, 4, 4)),
         "is_composite": ("bool", (2,)),
         "is_neutral": ("bool", (2,)),
@@ -257,7 +259,7 @@ def test_two_processes_share_the_work_of_one(samples: Path) -> None:
         batch, parts = whole.batch(step), [share.batch(step) for share in shares]
         assert all(part["item"].shape == (4,) for part in parts)
         together = {
-            name: parts[0][name] if name in ("stage_part_labels", "stage_rows") else torch.cat([part[name] for part in parts])
+            name: parts[0][name] if name in SHARED else torch.cat([part[name] for part in parts])
             for name in batch
         }
         assert_same(together, batch)

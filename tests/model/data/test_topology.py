@@ -26,6 +26,7 @@ def test_a_checkpoint_has_the_topology_of_its_samples(trained: Path) -> None:
     topology, mesh = load_field(trained).topology, template_mesh()
     assert topology is not None
     kinds = {"vertices": torch.float32, "faces": torch.int64, "parts": torch.uint8, "ids": torch.int64}
+    kinds |= {"cap_vertices": torch.float32, "cap_faces": torch.int64}
     for name, kind in kinds.items():
         found = getattr(topology, name)
         assert found.dtype == kind and np.array_equal(found.numpy(), mesh[f"template_{name}"]), name
@@ -43,12 +44,23 @@ def test_samples_of_an_older_version_still_train(write_spheres: Callable[..., Pa
         registered_vertices(field, codes)
 
 
+def test_samples_without_caps_have_a_topology(write_spheres: Callable[..., Path]) -> None:
+    """Those of version 2.1 had none."""
+    mesh = {name: array for name, array in template_mesh().items() if "cap" not in name}
+    topology = read_topology(open_dataset(write_spheres(mesh=mesh)))
+    assert topology is not None and topology.cap_vertices.shape == topology.cap_faces.shape == (0, 3)
+    assert torch.equal(topology.closed_faces, topology.faces)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"ids": None}, "lacks template_ids; sample anew"),
         ({"parts": np.zeros(3, np.uint8)}, r"template_parts has shape \[3\], not \[642\]; sample anew"),
         ({"faces": np.full((4, 3), 642, np.int32)}, "names a vertex that it lacks"),
+        ({"cap_faces": None}, "lacks template_cap_faces; sample anew"),
+        ({"cap_faces": np.zeros((2, 4), np.int32)}, r"template_cap_faces has shape \[2, 4\], not \[2, 3\]; sample anew"),
+        ({"cap_faces": np.full((2, 3), 642, np.int32)}, "names a vertex that it lacks"),
         ({"vertices": np.full((642, 3), np.nan, np.float32)}, "is not finite"),
     ],
 )

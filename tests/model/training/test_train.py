@@ -23,6 +23,7 @@ from facegraft_model.config import Config, TrainConfig
 from facegraft_model.devices import choose_device
 from facegraft_model.errors import ModelError
 from facegraft_model.field import FaceField, MorphField
+from facegraft_model.method import SHARED
 from facegraft_model.models import load_field
 from facegraft_model.morph.morph import Morph
 from facegraft_model.nets.siren import Matmul
@@ -484,7 +485,7 @@ def test_a_batch_splits_evenly_or_not_at_all(make_batch: Callable[..., Batch]) -
     batch = make_batch(items=4) | {"stage_part_labels": torch.arange(5)}
     halves = split_batch(batch, 2)
     for name, value in batch.items():
-        if name in ("stage_part_labels", "stage_rows"):
+        if name in SHARED:
             assert all(torch.equal(half[name], value) for half in halves)
         else:
             assert torch.equal(torch.cat([half[name] for half in halves]), value)

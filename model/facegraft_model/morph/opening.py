@@ -1,0 +1,78 @@
+"""The open mouth of the template: how far it opens, and where the topology's vertices go then."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from facegraft_model.losses import length
+from facegraft_model.method import RegisteredHeads
+from facegraft_model.morph.caps import SAME_MM, CapMesh, nearest_rows
+from facegraft_model.morph.morph import EXP, Morph
+
+OPENING_MM = 2.0
+"""An expression opens the mouth if its inner lips are farther apart than the neutral ones by this."""
+OPENED = 0.5
+"""How far the template opens its mouth, as a share of what they do: half-way, so that neither they nor closed mouths are far from it."""
+UPPER_LIP, LOWER_LIP = 62, 66
+"""The middles of the inner lips (iBUG 68)."""
+ASTRAY_MM = 1.0
+"""A vertex that the search moves farther than this has been taken to the other lip."""
+SPREAD_ROUNDS = 100
+
+
+def mouth_opening(heads: RegisteredHeads) -> tuple[Tensor, Tensor]:
+    """How far the template's registered points [M,3] and landmarks [68,3] are moved to open its mouth; 0 if no expression opens it.
+
+    It is the share OPENED of the mean of the widest expression and those at least half as wide.
+    """
+    lips = heads.landmarks[:, :2, UPPER_LIP] - heads.landmarks[:, :2, LOWER_LIP]
+    gaps = torch.linalg.vector_norm(lips, dim=2)
+    wider = gaps[:, 0] - gaps[:, 1]
+    widest = float(wider.max())
+    chosen = (wider >= widest / 2) & ~heads.neutral
+    if not bool(chosen.any()) or widest < OPENING_MM / heads.mm_per_unit:
+        return torch.zeros_like(heads.stages[0, 0]), torch.zeros_like(heads.landmarks[0, 0])
+    return (
+        OPENED * (heads.stages[chosen, 0] - heads.stages[chosen, 1]).mean(0),
+        OPENED * (heads.landmarks[chosen, 0] - heads.landmarks[chosen, 1]).mean(0),
+    )
+
+
+@torch.no_grad()
+def open_topology(field: Morph, closed: Tensor, opening: Tensor, caps: CapMesh | None) -> None:
+    """Move the topology's vertices from the template as it is in the data, with its mouth closed, to the field's own.
+
+    closed and opening [M,3]: the registered points there, and how far they were moved; caps: the caps, opened. The lips of the closed
+    mouth touch, so a vertex is looked for from where its neighbours among the registered points have gone, and nearby only.
+    """
+    topology = field.topology
+    assert topology is not None
+    vertices = topology.vertices
+    near, row = nearest_rows(vertices, closed.to(vertices))
+    known = near < SAME_MM / field.mm_per_unit
+    opened = vertices + spread(topology.faces, known, opening.to(vertices)[row])
+    codes = {name: table[:1].detach() * 0 for name, table in field.tables.items()}
+    conditioning = field.condition(codes)
+    closing = conditioning._replace(weights={EXP: conditioning.weights[EXP]})
+    found = field.locate(vertices[None], closing, opened[None]).q[0]
+    right = ~known & (length(found - opened) < ASTRAY_MM / field.mm_per_unit)
+    cap_vertices = topology.cap_vertices if caps is None else caps.own_vertices.to(vertices)
+    field.set_topology(torch.where(right[:, None], found, opened), cap_vertices)
+
+
+def spread(faces: Tensor, known: Tensor, values: Tensor) -> Tensor:
+    """Values [n,3] of the vertices of a mesh, of which some are known [n]: the others are the means of their neighbours.
+
+    They are found in SPREAD_ROUNDS rounds, enough where every vertex is within a few edges of a known one.
+    """
+    ends = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    ends = torch.unique(torch.cat([ends, ends.flip(1)]), dim=0)
+    reached, result = known.clone(), values * known[:, None]
+    for _ in range(SPREAD_ROUNDS):
+        weight = reached.to(values.dtype)[ends[:, 1]]
+        total = torch.zeros_like(values).index_add_(0, ends[:, 0], weight[:, None] * result[ends[:, 1]])
+        count = torch.zeros_like(values[:, 0]).index_add_(0, ends[:, 0], weight)
+        result = torch.where(known[:, None], values, total / count.clamp_min(1)[:, None])
+        reached = known | (count > 0)
+    return result

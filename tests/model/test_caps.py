@@ -1,0 +1,155 @@
+"""The caps of a template: how they move with their rims, and the points on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from facegraft_model.data.topology import Topology
+from facegraft_model.morph.caps import CapMesh, cap_mesh, in_triangles
+from facegraft_model.morph.opening import spread
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from facegraft.surfaces.surface import Surface
+
+MM = 100.0
+RIM = 24
+"""Vertices around the pole of `open_ball`."""
+
+
+def open_ball() -> tuple[Topology, Tensor]:
+    """A ball without its pole, which the caps bring back, and the ball's registered points: its vertices."""
+    ball = trimesh.creation.uv_sphere(radius=0.5, count=[9, 12])
+    pole = int(ball.vertices[:, 2].argmax())
+    around = np.any(ball.faces == pole, axis=1)
+    kept = np.delete(np.arange(len(ball.vertices)), pole)
+    place = np.full(len(ball.vertices), len(kept))
+    place[kept] = np.arange(len(kept))
+    vertices, faces = torch.from_numpy(ball.vertices).float(), torch.from_numpy(place[ball.faces])
+    parts = (vertices[kept, 2] > 0.2).to(torch.uint8)
+    topology = Topology(vertices[kept], faces[~around], parts, torch.arange(len(kept)), vertices[[pole]], faces[around])
+    return topology, vertices[kept]
+
+
+def mesh_of_ball(opening: Tensor | None = None) -> CapMesh:
+    topology, points = open_ball()
+    found = cap_mesh(topology, points, topology.parts, torch.zeros_like(points) if opening is None else opening, MM)
+    assert found is not None
+    return found
+
+
+def test_a_caps_middle_moves_by_the_mean_of_its_rim() -> None:
+    mesh = mesh_of_ball()
+    assert mesh.faces.shape == (RIM, 3) and len(mesh.rows) == RIM
+    torch.testing.assert_close(mesh.weights[-1], torch.full((RIM,), 1 / RIM, dtype=torch.float64))
+    torch.testing.assert_close(mesh.weights[:-1], torch.eye(RIM, dtype=torch.float64))
+
+
+def test_a_cap_opens_with_its_rim() -> None:
+    _, points = open_ball()
+    opening = torch.tensor([0.0, 0.1, 0.0]).expand_as(points)
+    opened = mesh_of_ball(opening)
+    torch.testing.assert_close(opened.vertices, mesh_of_ball().vertices + opening[:1].double())
+    torch.testing.assert_close(opened.own_vertices, torch.tensor([[0.0, 0.1, 0.5]], dtype=torch.float64))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 40))
+def test_points_of_a_cap_lie_in_it_and_move_with_it(seed: int, count: int) -> None:
+    mesh = mesh_of_ball()
+    found = mesh.sampled(count, seed)
+    assert len(found.points) == count and (found.labels == 1).all()
+    # On a fan's triangles: between the plane of the rim and the pole, and outward.
+    assert float(found.points[:, 2].min()) >= float(mesh.vertices[:-1, 2].min()) - 1e-9
+    assert float(found.points[:, 2].max()) <= 0.5 + 1e-6
+    assert (found.normals[:, 2] > 0).all()
+    torch.testing.assert_close(found.normals.norm(dim=1), torch.ones(count, dtype=torch.float64))
+    turn = torch.linalg.matrix_exp(torch.tensor([[0.0, -0.3, 0.1], [0.3, 0.0, 0.2], [-0.1, -0.2, 0.0]], dtype=torch.float64))
+    whole = open_ball()[1].double()
+    # Weights of a regular fan reproduce every linear map of its rim, up to the pole's height above it.
+    moved = found.moved((whole @ turn.T - whole)[None])[0]
+    flat = found.points.clone()
+    flat[:, 2] = mesh.vertices[0, 2]
+    torch.testing.assert_close(moved, flat @ turn.T - flat, atol=1e-6, rtol=0)
+
+
+def test_a_rim_that_is_not_registered_moves_with_its_neighbours() -> None:
+    topology, points = open_ball()
+    kept = torch.arange(len(points)) != int(topology.cap_faces.min())
+    mesh = cap_mesh(topology, points[kept], topology.parts[kept], torch.zeros_like(points[kept]), MM)
+    assert mesh is not None and len(mesh.rows) == RIM - 1
+    torch.testing.assert_close(mesh.weights.sum(1), torch.ones(RIM + 1, dtype=torch.float64))
+    assert float(mesh.weights.min()) >= 0
+
+
+def test_caps_without_a_registered_vertex_are_none() -> None:
+    topology, points = open_ball()
+    assert cap_mesh(topology, points + 0.3, topology.parts, torch.zeros_like(points), MM) is None
+    bare = replace(topology, cap_vertices=points[:0], cap_faces=topology.cap_faces[:0])
+    assert cap_mesh(bare, points, topology.parts, torch.zeros_like(points), MM) is None
+
+
+def test_a_cap_of_the_remainder_has_no_points() -> None:
+    topology, points = open_ball()
+    mesh = cap_mesh(topology, points, torch.zeros_like(topology.parts), torch.zeros_like(points), MM)
+    assert mesh is not None and len(mesh.sampled(5, 0).points) == 0
+
+
+def test_points_of_a_closed_template_lie_evenly_on_it() -> None:
+    topology, _ = open_ball()
+    areas = topology.face_areas()
+    ball = trimesh.Trimesh(topology.closed_vertices.numpy(), topology.closed_faces.numpy(), process=False)
+    assert ball.is_watertight
+    np.testing.assert_allclose(areas.numpy(), ball.area_faces, rtol=1e-4)
+    draws = torch.rand(3000, 3, generator=torch.Generator().manual_seed(0))
+    draws[0] = 1.0  # rounding can make a number in [0, 1) a 1
+    found = topology.at(draws, areas)
+    nearest = Surface(ball.vertices, ball.faces).nearest(found.points.double().numpy())
+    assert nearest.distance.max() < 1e-6
+    assert np.einsum("ij,ij->i", ball.face_normals[nearest.face], found.normals.numpy()).min() > 0.85
+    # Even over the area: as many in the upper half as it has of it, within four deviations.
+    upper = float((found.points[:, 2] > 0).double().mean())
+    assert abs(upper - 0.5) < 4 * 0.5 / 3000**0.5
+    weights = topology.face_weights().double()
+    labels = torch.cat([topology.parts, topology.parts.new_zeros(1)])
+    inside = (labels[topology.closed_faces] > 0).any(1)
+    share = float(areas[inside].sum() / areas.sum())
+    torch.testing.assert_close(float(weights[inside].sum()), (1 + share) / 2, atol=1e-5, rtol=0)
+
+
+def test_barycentric_coordinates_are_even() -> None:
+    weights = in_triangles(4000, torch.Generator().manual_seed(0))
+    assert float(weights.min()) >= 0
+    torch.testing.assert_close(weights.sum(1), torch.ones(4000, dtype=torch.float64))
+    assert float((weights.mean(0) - 1 / 3).abs().max()) < 0.01
+
+
+def test_values_spread_to_the_means_of_their_neighbours() -> None:
+    topology, points = open_ball()
+    known = torch.arange(len(points)) % 3 == 0
+    values = points @ torch.tensor([[1.0, 0.2, 0.0], [0.0, 0.5, 0.0], [0.3, 0.0, 2.0]])
+    found = spread(topology.faces, known, values)
+    assert torch.equal(found[known], values[known])
+    neighbours: list[set[int]] = [set() for _ in points]
+    for a, b, c in topology.faces.tolist():
+        neighbours[a] |= {b, c}
+        neighbours[b] |= {a, c}
+        neighbours[c] |= {a, b}
+    for row in (~known).nonzero()[:, 0].tolist():
+        ring = sorted(neighbours[row])
+        torch.testing.assert_close(found[row], found[ring].mean(0), atol=1e-4, rtol=0)
+    same = spread(topology.faces, known, torch.ones_like(values))
+    torch.testing.assert_close(same, torch.ones_like(values))
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_one_known_value_spreads_to_all(known: int) -> None:
+    topology, points = open_ball()
+    mask = torch.arange(len(points)) == known
+    found = spread(topology.faces, mask, torch.full_like(points, 2.0))
+    torch.testing.assert_close(found, torch.full_like(points, 2.0))
