@@ -12,6 +12,9 @@ from typing import Final
 REM: Final = "rem"
 """The remainder: everything that belongs to no part. Its label is 0. (Gu & Pears 2024 call its network RemNet and its code z_rem.)"""
 
+EXP: Final = "exp"
+"""The expression: the model's net and code of what an expression moves. (ExpNet and z_exp in the same paper.)"""
+
 NEUTRAL: Final = "neutral"
 """The expression of heads between which parts are grafted."""
 

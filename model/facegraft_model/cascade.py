@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from facegraft.parts import Parts
-from facegraft.vocabulary import FACE_LANDMARKS, REM, REM_LANDMARKS
+from facegraft.vocabulary import EXP, FACE_LANDMARKS, REM, REM_LANDMARKS
 from facegraft_model.config import Config, ModelConfig
 from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
@@ -39,10 +39,10 @@ def net_specs(method: str, parts: Parts) -> list[NetSpec]:
     """The cascade of a method, expression first. The last net also gives the scalar correction."""
     last = len(parts.stages) - 1
     if method == "imface":
-        return [NetSpec("exp", "exp", ("exp", "id"), 3, 0, 1, None), NetSpec("id", "id", ("id",), 4, 1, last, None)]
+        return [NetSpec(EXP, EXP, (EXP, "id"), 3, 0, 1, None), NetSpec("id", "id", ("id",), 4, 1, last, None)]
     labelled = [(name, parts.label(name)) for name in parts]
     return [
-        NetSpec("exp", "exp", ("exp", *parts, REM), 3, 0, 1, None),
+        NetSpec(EXP, EXP, (EXP, *parts, REM), 3, 0, 1, None),
         *(NetSpec(name, name, (name, REM), 3, label, label + 1, label) for name, label in labelled),
         NetSpec(REM, REM, (REM,), 4, last - 1, last, None),
     ]
@@ -51,13 +51,13 @@ def net_specs(method: str, parts: Parts) -> list[NetSpec]:
 def code_sizes(config: ModelConfig, parts: Parts) -> dict[str, int]:
     """Length of each code of a method, by name."""
     if config.method == "imface":
-        return {"exp": config.exp_dim, "id": config.part_dim * len(parts) + config.rem_dim}
-    return {"exp": config.exp_dim, **dict.fromkeys(parts, config.part_dim), REM: config.rem_dim}
+        return {EXP: config.exp_dim, "id": config.part_dim * len(parts) + config.rem_dim}
+    return {EXP: config.exp_dim, **dict.fromkeys(parts, config.part_dim), REM: config.rem_dim}
 
 
 def code_ids(parts: Parts) -> dict[str, str]:
     """For each code, the id of an item that selects the row of its table: part codes belong to subjects, so grafts share them."""
-    return {"exp": "expression", **{name: name for name in parts}, REM: "recipient", "id": "head"}
+    return {EXP: "expression", **{name: name for name in parts}, REM: "recipient", "id": "head"}
 
 
 def net_landmarks(name: str, parts: Parts, chosen: str) -> tuple[int, ...]:
@@ -200,7 +200,7 @@ class Cascade(Field):
             net = self._net(spec)(x, conditioning.weights[spec.name], self.matmul)
             window = self._window(spec, x, conditioning.landmarks[spec.name])
             move = net.out[..., :3] if window is None else window.value * net.out[..., :3]
-            if spec.name == "exp" and conditioning.expression_on is not None:
+            if spec.name == EXP and conditioning.expression_on is not None:
                 move = conditioning.expression_on * move
             if spec.outputs == 4:
                 correction = net.out[:, :count, 3]
@@ -224,7 +224,7 @@ class Cascade(Field):
             full = trace.nets[index]
             net = full if full.out.shape[1] == count else full.first(count)
             move, through = net.out[..., :3], g
-            if spec.name == "exp":
+            if spec.name == EXP:
                 neutral = g
                 if conditioning.expression_on is not None:
                     through = conditioning.expression_on * g
@@ -235,7 +235,7 @@ class Cascade(Field):
                 through = value * through
             cotangent = torch.cat([through, ones], -1) if spec.outputs == 4 else through
             g = g + self._net(spec).adjoint(cotangent, net, conditioning.weights[spec.name], self.matmul)
-        if "exp" not in conditioning.weights:
+        if EXP not in conditioning.weights:
             neutral = g
         return Gradients(g, neutral)
 

@@ -122,7 +122,8 @@ class DataConfig:
     stage: int = 0
     """Registered surface points per item, for the dense stage supervision."""
     template: int = 0
-    """nets=basis: points of the template's own surface per step, caps included, at which its distance is 0; half of them in the parts."""
+    """nets=basis: points of the template's own surface per step, caps included, at which its distance is 0; half of them are drawn
+    in the parts only."""
     origins: Literal["all", "scan"] = "all"
     """scan: leave the composites out (how ImFace and i3DMM were trained)."""
     backend: Literal["auto", "resident", "stream"] = "auto"

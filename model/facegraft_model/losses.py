@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from facegraft.vocabulary import EXP
 from facegraft_model.cascade import Cascade, Gradients, NetSpec, Trace
 from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
@@ -100,7 +101,7 @@ def landmark_generation_term(run: Pass) -> Tensor:
     for spec in run.field.specs:
         true = run.landmarks[:, spec.stage_from][:, run.field.landmark_ids[spec.name]]
         error = (run.conditioning.landmarks[spec.name] - true).abs().mean((1, 2))
-        terms.append((run.on * error if spec.name == "exp" else error).mean())
+        terms.append((run.on * error if spec.name == EXP else error).mean())
     return torch.stack(terms).sum()
 
 
@@ -221,7 +222,7 @@ def code_norm(codes: Codes, on: Tensor | None) -> Tensor:
     terms = []
     for name, code in codes.items():
         value = code.square().mean(1)
-        terms.append(on * value if name == "exp" and on is not None else value)
+        terms.append(on * value if name == EXP and on is not None else value)
     return torch.stack(terms).sum(0)
 
 

@@ -67,11 +67,12 @@ class Linearised(NamedTuple):
 class RegisteredHeads:
     """The registered points of the training scans: stages [n,S,M,3] of the template morph, in units, and landmarks [n,S,68,3].
 
-    ids: by id (`table_rows`), the row [n] of each scan's codes. neutral [n]: whether the scan's expression is the neutral one.
+    vertices [M]: the topology's vertices (`Topology.ids`) that the points are. ids: by id (`table_rows`), the row [n] of each scan's codes. neutral [n]: whether the scan's expression is the neutral one.
     """
 
     stages: Tensor
     landmarks: Tensor
+    vertices: Tensor
     ids: dict[str, Tensor]
     neutral: Tensor
     mm_per_unit: float
@@ -187,8 +188,11 @@ class Field(nn.Module, ABC):
         """The template's signed distance [B,N] and its gradient at points [B,N,3] of its space. Only where `has_unwarp`."""
         raise ModelError(f"method {self.config.model.method} has no map from the template to a head")
 
-    def linearise(self, points: Tensor, codes: Codes, start: Tensor | None = None) -> Linearised:
-        """Distance at points [B,N,3] and its derivatives, without gradients. Only where `has_derivatives`."""
+    def linearise(
+        self, points: Tensor, codes: Codes, start: Tensor | None = None, normals: Tensor | None = None
+    ) -> Linearised:
+        """Distance at points [B,N,3] and its derivatives, without gradients. Only where `has_derivatives`. start: `Linearised.places` of
+        an earlier call; normals [B,N,3] of the surface near the points, 0 where unknown."""
         raise ModelError(f"method {self.config.model.method} gives no derivatives by its codes; use fit.solver=adam")
 
     def unwarp_columns(self, template_points: Tensor, name: str) -> Tensor:

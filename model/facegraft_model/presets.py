@@ -20,7 +20,7 @@ FACEGRAFT = Config(
         lr=1e-4, code_lr=2e-4, schedule="cosine", epochs=60.0, warmup_steps=100, clip_grad=2e3, pretrain=300
     ),
     fit=FitConfig(
-        solver="gauss-newton", steps=30, lr=1e-2, items=4, surface=2500, near=0, free=0, init="mean", code=1.0
+        solver="gauss-newton", steps=40, lr=1e-2, items=1, surface=2500, near=0, free=0, init="mean", code=1.0
     ),
 )
 """Ours: neural bases of the template's displacements, with local modes of the registered heads; it needs no GPU."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from facegraft.vocabulary import EXP
 from facegraft_model.cascade import Conditioning, Gradients, Trace
 from facegraft_model.field import CascadeField
 
@@ -29,4 +30,4 @@ class DoubleBackwardField(CascadeField):
     def gradients(self, trace: Trace, conditioning: Conditioning) -> Gradients:
         gradients = double_backward_gradients(trace)
         # Without an expression the point itself is the neutral one.
-        return gradients if "exp" in conditioning.weights else Gradients(gradients.point, gradients.point)
+        return gradients if EXP in conditioning.weights else Gradients(gradients.point, gradients.point)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from facegraft.parts import Part, Parts
-from facegraft.vocabulary import LANDMARK_COUNT
+from facegraft.vocabulary import EXP, LANDMARK_COUNT
 from facegraft_model.checkpoints.checkpoint import save
 from facegraft_model.checkpoints.modelstate import model_state
 from facegraft_model.config import Config, DataConfig, FitConfig, ModelConfig, TrainConfig
@@ -230,16 +230,16 @@ class FieldSuite:
                 alone = field.sdf(points[i : i + 1], {name: code[i : i + 1] for name, code in codes.items()})
                 torch.testing.assert_close(alone[0], together[i])
             # Without the expression's code the head is neutral, but otherwise like any other.
-            neutral = field.sdf(points, {name: code for name, code in codes.items() if name != "exp"})
+            neutral = field.sdf(points, {name: code for name, code in codes.items() if name != EXP})
             assert bool(torch.isfinite(neutral).all())
-            assert torch.equal(neutral, together) == ("exp" not in codes)
+            assert torch.equal(neutral, together) == (EXP not in codes)
 
     def test_the_gradient_is_that_of_autograd_and_of_finite_differences(
         self, make: Callable[[], Field], batch: Batch, points: Tensor
     ) -> None:
         field = make()
         codes = {name: code.detach().requires_grad_(True) for name, code in field.codes_of(batch).items()}
-        for chosen in (codes, {name: code for name, code in codes.items() if name != "exp"}):
+        for chosen in (codes, {name: code for name, code in codes.items() if name != EXP}):
             sdf, grad = field.sdf_and_grad(points, chosen)
             torch.testing.assert_close(sdf, field.sdf(points, chosen))
             x = points.clone().requires_grad_(True)

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from facegraft.surfaces.surface import Surface
 
-MM = 100.0
 RIM = 24
 """Vertices around the pole of `open_ball`."""
 
@@ -38,7 +37,7 @@ def open_ball() -> tuple[Topology, Tensor]:
 
 def mesh_of_ball(opening: Tensor | None = None) -> CapMesh:
     topology, points = open_ball()
-    found = cap_mesh(topology, points, topology.parts, torch.zeros_like(points) if opening is None else opening, MM)
+    found = cap_mesh(topology, torch.arange(len(points)), torch.zeros_like(points) if opening is None else opening)
     assert found is not None
     return found
 
@@ -80,8 +79,9 @@ def test_points_of_a_cap_lie_in_it_and_move_with_it(seed: int, count: int) -> No
 
 def test_a_rim_that_is_not_registered_moves_with_its_neighbours() -> None:
     topology, points = open_ball()
-    kept = torch.arange(len(points)) != int(topology.cap_faces.min())
-    mesh = cap_mesh(topology, points[kept], topology.parts[kept], torch.zeros_like(points[kept]), MM)
+    registered = torch.arange(len(points))
+    registered[topology.cap_faces.min()] = -1
+    mesh = cap_mesh(topology, registered, torch.zeros_like(points))
     assert mesh is not None and len(mesh.rows) == RIM - 1
     torch.testing.assert_close(mesh.weights.sum(1), torch.ones(RIM + 1, dtype=torch.float64))
     assert float(mesh.weights.min()) >= 0
@@ -89,15 +89,38 @@ def test_a_rim_that_is_not_registered_moves_with_its_neighbours() -> None:
 
 def test_caps_without_a_registered_vertex_are_none() -> None:
     topology, points = open_ball()
-    assert cap_mesh(topology, points + 0.3, topology.parts, torch.zeros_like(points), MM) is None
+    none = torch.full((len(points),), -1)
+    assert cap_mesh(topology, none, torch.zeros_like(points)) is None
     bare = replace(topology, cap_vertices=points[:0], cap_faces=topology.cap_faces[:0])
-    assert cap_mesh(bare, points, topology.parts, torch.zeros_like(points), MM) is None
+    assert cap_mesh(bare, torch.arange(len(points)), torch.zeros_like(points)) is None
 
 
 def test_a_cap_of_the_remainder_has_no_points() -> None:
     topology, points = open_ball()
-    mesh = cap_mesh(topology, points, torch.zeros_like(topology.parts), torch.zeros_like(points), MM)
+    topology = replace(topology, parts=torch.zeros_like(topology.parts))
+    mesh = cap_mesh(topology, torch.arange(len(points)), torch.zeros_like(points))
     assert mesh is not None and len(mesh.sampled(5, 0).points) == 0
+
+
+def test_vertices_find_their_registered_points_by_number() -> None:
+    topology, points = open_ball()
+    topology = replace(topology, ids=3 * torch.arange(len(points)) + 1)
+    rows = topology.rows_of(torch.tensor([7, 1, 999, 5]))
+    assert rows[2] == 0 and rows[0] == 1 and int((rows >= 0).sum()) == 2
+
+
+def test_the_inside_of_a_cap_is_of_the_part_of_its_rim() -> None:
+    """Also where a face of it has no vertex of the rim: here a fan whose middle is a smaller fan."""
+    topology, _ = open_ball()
+    count, rim = len(topology.vertices), torch.unique(topology.cap_faces)[:-1]
+    around = topology.cap_faces.clone()
+    inner = torch.cat([topology.cap_vertices + 0.01 * torch.randn(3, 3, generator=torch.Generator().manual_seed(0)), topology.cap_vertices])
+    ring = torch.tensor([[count, count + 1, count + 3], [count + 1, count + 2, count + 3], [count + 2, count, count + 3]])
+    parts = topology.parts.clone()
+    parts[rim] = 2
+    nested = replace(topology, parts=parts, cap_vertices=inner, cap_faces=torch.cat([around, ring]))
+    assert nested.closed_parts[count:].tolist() == [2] * 4
+    assert torch.equal(nested.closed_parts[:count], parts)
 
 
 def test_points_of_a_closed_template_lie_evenly_on_it() -> None:
@@ -108,16 +131,15 @@ def test_points_of_a_closed_template_lie_evenly_on_it() -> None:
     np.testing.assert_allclose(areas.numpy(), ball.area_faces, rtol=1e-4)
     draws = torch.rand(3000, 3, generator=torch.Generator().manual_seed(0))
     draws[0] = 1.0  # rounding can make a number in [0, 1) a 1
-    found = topology.at(draws, areas)
+    found = topology.at(draws, areas.cumsum(0))
     nearest = Surface(ball.vertices, ball.faces).nearest(found.points.double().numpy())
     assert nearest.distance.max() < 1e-6
     assert np.einsum("ij,ij->i", ball.face_normals[nearest.face], found.normals.numpy()).min() > 0.85
     # Even over the area: as many in the upper half as it has of it, within four deviations.
     upper = float((found.points[:, 2] > 0).double().mean())
     assert abs(upper - 0.5) < 4 * 0.5 / 3000**0.5
-    weights = topology.face_weights().double()
-    labels = torch.cat([topology.parts, topology.parts.new_zeros(1)])
-    inside = (labels[topology.closed_faces] > 0).any(1)
+    weights = topology.face_weights() / topology.face_weights().sum()
+    inside = (topology.closed_parts[topology.closed_faces] > 0).any(1)
     share = float(areas[inside].sum() / areas.sum())
     torch.testing.assert_close(float(weights[inside].sum()), (1 + share) / 2, atol=1e-5, rtol=0)
 

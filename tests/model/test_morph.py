@@ -8,15 +8,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+import trimesh
 from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
+from facegraft_model.data.topology import Topology
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.gaussnewton import Posed, gauss_newton
 from facegraft_model.method import Batch, Field, RegisteredHeads, sampled_points
 from facegraft_model.models import build_field
+from facegraft_model.morph import morph
 from facegraft_model.morph.morph import Morph
-from facegraft_model.morph.opening import OPENED, mouth_opening
+from facegraft_model.morph.opening import ASTRAY_MM, OPENED, mouth_opening, open_topology, spread
 from facegraft_model.morph.regression import regress, surface_normals
+from facegraft_model.nets.basis import BasisNet
 from facegraft_model.nets.mask import PartMask
 from facegraft_model.nets.modes import Modes, local_modes, principal_modes, spread_points
 from facegraft_model.nets.siren import at_shared_points, siren_forward, siren_jacobian
@@ -187,16 +191,72 @@ def test_a_parts_code_moves_only_its_part(field: Morph, table: IdTable) -> None:
     assert torch.equal(after[:, ~own], before[:, ~own])
 
 
+@pytest.fixture
+def meshed(config: Config, table: IdTable) -> Morph:
+    """A field that knows a topology, a sphere of 642 vertices, whose pole is a cap."""
+    facts = toy_template(table.parts)
+    ball = trimesh.creation.icosphere(subdivisions=3, radius=float(facts.points[0].norm()))
+    vertices, faces = torch.from_numpy(ball.vertices).float(), torch.from_numpy(ball.faces)
+    parts = facts.parts[torch.cdist(vertices, facts.points).argmin(1)]
+    cap = (faces == len(vertices) - 1).any(1)
+    none = torch.zeros(0, 3)
+    topology = Topology(vertices, faces[~cap], parts, torch.arange(len(vertices)), none, faces[cap])
+    made = build_field(config, table, replace(facts, topology=topology), 100.0).double().eval()
+    assert isinstance(made, Morph)
+    return made
+
+
+def test_a_parts_code_moves_only_the_vertices_of_its_part(meshed: Morph, table: IdTable) -> None:
+    """Also those that are no registered points, which are fewer."""
+    topology = meshed.topology
+    assert topology is not None
+    codes = codes_of(meshed, toy_batch(table))
+    for net in meshed.nets.values():
+        assert isinstance(net, BasisNet)
+        net.modes.data += 0.01
+    vertices = topology.vertices.expand(4, -1, -1)
+    before = meshed.unwarp(vertices, codes)
+    for name in meshed.parts:
+        after = meshed.unwarp(vertices, codes | {name: codes[name] + 1})
+        own = topology.parts == meshed.parts.label(name)
+        assert float((after - before)[:, own].abs().amax()) > 0
+        assert torch.equal(after[:, ~own], before[:, ~own])
+
+
+def test_the_template_is_trained_on_its_own_surface(meshed: Morph, table: IdTable) -> None:
+    """The term is that of float64 sums over the faces that the draws choose, the cap's among them."""
+    batch = toy_batch(table)
+    draws = torch.rand(50, 3, dtype=F64, generator=torch.Generator().manual_seed(3))
+    batch["template_draws"] = draws
+    loss = meshed.config.loss
+    terms = meshed.training_terms(batch, meshed.codes_of(batch), torch.tensor(0.0))
+    topology = meshed.topology
+    assert topology is not None
+    at = topology.at(draws, meshed.face_bounds)
+    points = at.points.clone().requires_grad_(True)
+    sdf = meshed.template_distance(points[None]).sdf[0]
+    (grad,) = torch.autograd.grad(sdf.sum(), points)
+    length = grad.norm(dim=1)
+    cosine = (grad * at.normals).sum(1) / length
+    wanted = loss.sdf * sdf.abs().mean() + loss.eikonal * (length - 1).abs().mean() + loss.normal * (1 - cosine).mean()
+    torch.testing.assert_close(terms["template"], wanted.detach(), rtol=1e-6, atol=0, check_dtype=False)
+    batch["template_draws"] = draws[:0]
+    assert "template" not in meshed.training_terms(batch, meshed.codes_of(batch), torch.tensor(0.0))
+
+
 def test_derivatives_by_the_codes_are_those_of_finite_differences(field: Morph, table: IdTable) -> None:
     batch = toy_batch(table)
     codes = codes_of(field, batch)
     points = sampled_points(batch)[0]
     here = field.linearise(points, codes)
-    # A place is found within 0.02 mm; what is given there is exact.
+    # A place is found within 0.02 mm, and from there the next call is exact: the search converges as Newton's method does.
     reached = field.unwarp(here.places, codes)
     assert float((reached - points).norm(dim=2).max()) < 0.02 / field.mm_per_unit
-    torch.testing.assert_close(here.sdf, field.sdf(reached, codes), rtol=0, atol=1e-9)
-    torch.testing.assert_close(here.grad, field.sdf_and_grad(reached, codes).grad, rtol=0, atol=1e-9)
+    exact = field.sdf_and_grad(points, codes)
+    torch.testing.assert_close(here.sdf, exact.sdf, rtol=0, atol=1e-5 / field.mm_per_unit)
+    here = field.linearise(points, codes, field.linearise(points, codes, here.places).places)
+    torch.testing.assert_close(here.sdf, exact.sdf, rtol=0, atol=1e-9)
+    torch.testing.assert_close(here.grad, exact.grad, rtol=0, atol=1e-9)
     step = 1e-5
     for name, code in codes.items():
         for k in (0, code.shape[1] - 1):
@@ -245,7 +305,7 @@ def heads_with_mouths(gaps: list[float]) -> RegisteredHeads:
         landmarks[head, 0, 66, 1] = -gap
         stages[head, 0, 2, 1] = -gap
     neutral = torch.tensor([gap == 0 for gap in gaps])
-    return RegisteredHeads(stages, landmarks, {}, neutral, 100.0)
+    return RegisteredHeads(stages, landmarks, torch.arange(3), {}, neutral, 100.0)
 
 
 def test_the_template_opens_its_mouth_as_the_wide_expressions_do() -> None:
@@ -258,6 +318,24 @@ def test_a_template_without_open_mouths_stays_as_it_is() -> None:
     for gaps in ([0, 0], [0, 0.01]):
         points, landmarks = mouth_opening(heads_with_mouths(gaps))
         assert float(points.abs().max()) == 0 == float(landmarks.abs().max())
+
+
+def test_vertices_go_to_the_open_mouth_with_their_neighbours(meshed: Morph) -> None:
+    """Two halves that part: no vertex stays with the other half, where the nets, not trained yet, would leave it."""
+    topology = meshed.topology
+    assert topology is not None
+    closed = topology.vertices.clone()
+    upper = closed[:, 1:2] > 0
+    opening = torch.where(upper, 0.1, -0.1) * torch.tensor([0.0, 1.0, 0.0], dtype=F64)
+    known = torch.arange(len(closed)) % 4 != 1
+    open_topology(meshed, torch.where(known, known.cumsum(0) - 1, -1), opening[known], None)
+    opened = meshed.topology_vertices
+    torch.testing.assert_close(opened[known], closed[known] + opening[known])
+    # An unknown vertex moves as its ring does on average, but for a search nearby: so as its half where the ring is of one half.
+    moved = (opened - closed)[~known]
+    wanted = spread(topology.faces, known, opening)[~known]
+    assert float((moved - wanted).norm(dim=1).max()) < ASTRAY_MM / meshed.mm_per_unit
+    assert ((moved[:, 1:2] > 0) == upper[~known])[closed[~known][:, 1].abs() > 0.15].all()
 
 
 # -- fits by Gauss-Newton -----------------------------------------------------------------------------------------------
@@ -306,6 +384,30 @@ def head(field: Morph) -> dict[str, Tensor]:
 
 
 ROWS: Callable[[Field], dict[str, Tensor]] = lambda field: dict.fromkeys(field.code_dims, torch.zeros(1, dtype=torch.int64))  # noqa: E731
+
+
+def test_a_points_normal_tells_on_which_side_it_lies(ball: Morph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A point nearer to one side of a head, but facing as the other side does, is looked for there: as with touching lips."""
+    conditioning = ball.condition({name: torch.zeros(1, dim) for name, dim in ball.code_dims.items()})
+    anchors = ball.template_points[ball.anchors]
+    facing = torch.nn.functional.normalize(ball.template_distance(anchors[None]).grad[0], dim=1)
+    shift = torch.stack(list(ball.registered(conditioning).values())).sum(0)[0][ball.anchors]
+    # Guesses are shifted as the registered point is; around the middle of the ball all of them are equally near.
+    points, normals = 0.01 * facing[:8], -facing[:8]
+    monkeypatch.setattr(morph, "TURNED_MM", 50.0)
+    squares = torch.cdist(points, anchors + shift).square()
+    for given, wanted in (
+        (None, squares),
+        (torch.zeros_like(normals), squares),
+        (normals, squares - (50.0 / ball.mm_per_unit) ** 2 / 2 * normals @ facing.T),
+    ):
+        found = ball.start(points[None], conditioning, None if given is None else given[None])[0]
+        nearest = wanted.argmin(1)
+        torch.testing.assert_close(found, points - shift[nearest], atol=1e-5, rtol=0)
+        if given is normals:
+            assert ((normals * facing[nearest]).sum(1) > 0.5).all()
+        else:
+            assert ((normals * facing[nearest]).sum(1) < -0.5).all()
 
 
 def test_gauss_newton_finds_a_head_in_a_few_steps(ball: Morph) -> None:

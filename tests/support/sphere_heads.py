@@ -203,7 +203,9 @@ def write_spheres(
     plan = {shard_name(0, 1): sorted(rows)}
     write_shard(folder, shard_name(0, 1), items, [], schema, "c" * 64)
     mesh = template_mesh(parts) if mesh is None else mesh
-    write_shared(folder, {"stage_parts": part_of(stage_directions(points, parts), parts), **mesh})
+    # The stage points are vertices between those of the mesh.
+    numbers = 2 * np.arange(points, dtype=np.int32)
+    write_shared(folder, {"stage_vertices": numbers, "stage_parts": part_of(stage_directions(points, parts), parts), **mesh})
     finish_dataset(folder, schema, plan, "c" * 64)
     return folder
 

@@ -68,13 +68,14 @@ def model_swap(
              facegraft model swap fits --host A --donor nose=B --donor ears=C -o swapped
     """
     from facegraft_model.editing.commands import swap_fitted
-    from facegraft_model.editing.partcodes import EXPRESSION
+
+    from facegraft.vocabulary import EXP
 
     if not donors and expression is None:
         raise click.UsageError("name at least one donor: --PART KEY, --donor PART=KEY or --expression KEY")
     loaded = open_fits(fits, common["device"])
     check_donors(ctx, donors, loaded.field.parts)
-    wanted = donors | ({} if expression is None else {EXPRESSION: expression})
+    wanted = donors | ({} if expression is None else {EXP: expression})
     _write_edit(
         lambda decode: swap_fitted(loaded, host, wanted, decode),
         f"{host} with " + ", ".join(f"the {part} of {key}" for part, key in wanted.items()),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facegraft.vocabulary import NEUTRAL
+from facegraft.vocabulary import EXP, NEUTRAL
 from facegraft_model.baselines.autodecoder import (
     AutoDecoder,
     AutoDecoderOptions,
@@ -135,7 +135,7 @@ class I3DMMField(AutoDecoder):
 
     def __init__(self, config: Config, id_table: IdTable, template: TemplateFacts, mm_per_unit: float) -> None:
         own = own_options(config, I3DMMOptions)
-        dims, ids = {"id": own.i3dmm_id_dim, "exp": own.i3dmm_exp_dim}, {"id": "head", "exp": "expression_name"}
+        dims, ids = {"id": own.i3dmm_id_dim, EXP: own.i3dmm_exp_dim}, {"id": "head", EXP: "expression_name"}
         super().__init__(config, id_table, template, mm_per_unit, dims, ids, own.i3dmm_code_init)
         self.neutral = neutral_row(id_table)
         self.deformation = deformation_net(own, sum(dims.values()))
@@ -143,13 +143,13 @@ class I3DMMField(AutoDecoder):
 
     def displacement(self, points: Tensor, codes: Codes) -> Tensor:
         """Displacement of points [B,N,3] into the reference space, [B,N,3]."""
-        expression = codes["exp"] if "exp" in codes else self._neutral_code(codes["id"])
+        expression = codes[EXP] if EXP in codes else self._neutral_code(codes["id"])
         code = torch.cat([codes["id"], expression], 1)
         move: Tensor = self.deformation(code, encode(points, self.options.i3dmm_frequencies))
         return move
 
     def _neutral_code(self, identity: Tensor) -> Tensor:
-        table = self.tables["exp"]
+        table = self.tables[EXP]
         code = torch.zeros_like(table[0]) if self.neutral is None else table[self.neutral]
         return code.expand(len(identity), -1)
 

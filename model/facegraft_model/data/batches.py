@@ -61,6 +61,7 @@ class BatchSource:
     | landmarks | f32 [b,S,68,3] | at each stage |
     | stage_points | f32 [b,S,stage,3] | at each stage; the same choice of points for all items of a step |
     | stage_part_labels, stage_rows | u8 [stage], int64 [stage] | labels of those points, and their numbers among all |
+    | template_draws | f32 [template,3] | numbers in [0, 1) that choose places on the template's surface (`Topology.at`) |
     | to_mm | f64 [b,4,4] | from the unit ball to the mesh's mm |
     | item | int64 [b] | index into `keys` |
     | subject, recipient, each part's name, expression, head, shape, expression_name | int64 [b] | rows of the tables of id_table |
@@ -75,7 +76,7 @@ class BatchSource:
     Attributes: parts, keys, rows (of the index), id_table, backend, device, mm_per_unit, frame, topology, coordinates, fingerprint
     (sha256 of dataset.json), neutral_expression, stages (S). On the device: stage_template f32 [M,3] and landmarks_template
     f32 [68,3] (the last stage, which is the same for all items; None if S is 1) and stage_parts u8 [M] (None if the samples lack them).
-    On the CPU: template_topology (None for samples of an older version).
+    On the CPU: template_topology (None for samples of an older version), stage_vertices (None where samples without one do not say).
 
     Raises DataError for an unusable dataset, on opening or while reading; ModelError for wrong arguments.
     """
@@ -170,14 +171,28 @@ class BatchSource:
             )
         self.stage_parts = None if parts is None else torch.from_numpy(parts.astype(np.uint8)).to(self.device)
         self.template_topology: Topology | None = None
+        self.stage_vertices: torch.Tensor | None = None
         self.stage_template: torch.Tensor | None = None
         self.landmarks_template: torch.Tensor | None = None
         self._template: dict[str, NDArray[np.float32]] = {}
         if self.stages > 1:
             self._template = {field: self.store.read(self.keys[0], field)[-1] for field in shapes}
             self.template_topology = read_topology(self.store)
+            self.stage_vertices = self._read_stage_vertices(points)
             self.stage_template = torch.from_numpy(self._template["stage_points"]).to(self.device)
             self.landmarks_template = torch.from_numpy(self._template["landmarks"]).to(self.device)
+
+    def _read_stage_vertices(self, points: int) -> torch.Tensor | None:
+        """Numbers int64 of the topology's vertices that the stage points are; samples without a topology need not say."""
+        found = self.store.shared.get("stage_vertices")
+        if found is None and self.template_topology is None:
+            return None
+        if found is None or found.shape != (points,):
+            held = "none" if found is None else f"those of shape {list(found.shape)}"
+            raise DataError(
+                f"{self.store.path}: stage_vertices must name the vertex of each of the {points} stage points, but there are {held}; sample anew"
+            )
+        return torch.from_numpy(found.astype(np.int64))
 
     def _check(self, key: str, field: str, values: NDArray[Any]) -> None:
         """Raises DataError for NaN, and for an item whose last stage is not the template of the other items."""

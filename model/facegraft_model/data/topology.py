@@ -13,8 +13,9 @@ from facegraft.store import Dataset
 from facegraft_model.data.ids import DataError
 
 ARRAYS = {"vertices": "template_vertices", "faces": "template_faces", "parts": "template_parts", "ids": "template_ids"}
-CAP_ARRAYS = {"cap_vertices": "template_cap_vertices", "cap_faces": "template_cap_faces"}
 """The shared arrays of samples (docs/format.md) by the name that they have here."""
+CAP_ARRAYS = {"cap_vertices": "template_cap_vertices", "cap_faces": "template_cap_faces"}
+"""The same of what closes the template, since version 2.2."""
 
 
 class SurfacePoints(NamedTuple):
@@ -50,6 +51,26 @@ class Topology:
         """Faces [m + c,3] of `closed_vertices`, those of the caps last."""
         return torch.cat([self.faces, self.cap_faces])
 
+    @property
+    def closed_parts(self) -> Tensor:
+        """Labels u8 [n + k] of `closed_vertices`: a cap lies in the part of its rim."""
+        labels = torch.cat([self.parts, self.parts.new_zeros(len(self.cap_vertices))])
+        own = torch.arange(len(labels), device=labels.device) >= len(self.parts)
+        corners = self.cap_faces.flatten()
+        while len(corners):
+            reached = labels[self.cap_faces].amax(1).repeat_interleave(3)
+            grown = torch.where(own, labels.clone().scatter_reduce(0, corners, reached, "amax"), labels)
+            if torch.equal(grown, labels):
+                break
+            labels = grown
+        return labels
+
+    def rows_of(self, vertices: Tensor) -> Tensor:
+        """For each vertex [n], its row among registered points, which are these `vertices` [M] of the registered meshes; -1 for none."""
+        order = vertices.to(self.ids).argsort()
+        place = torch.searchsorted(vertices.to(self.ids)[order], self.ids).clamp_max(len(vertices) - 1)
+        return torch.where(vertices.to(self.ids)[order][place] == self.ids, order[place], -1)
+
     def face_areas(self) -> Tensor:
         """Areas f64 [m + c] of the closed template's faces."""
         corners = self.closed_vertices[self.closed_faces].double()
@@ -57,19 +78,16 @@ class Topology:
         return torch.linalg.vector_norm(cross, dim=1) / 2
 
     def face_weights(self) -> Tensor:
-        """Shares f32 [m + c] of the faces in evenly drawn points of which a half lie in the parts, where heads have most detail."""
+        """Weights f64 [m + c] of the faces by which half of the points are drawn evenly over the closed template, and half over the parts,
+        where heads have most detail."""
         areas = self.face_areas()
-        # A cap lies in the part of its rim.
-        labels = torch.cat([self.parts, self.parts.new_zeros(len(self.cap_vertices))])
-        own = areas * (labels[self.closed_faces] > 0).any(1)
-        shares = areas / areas.sum() + (own / own.sum() if float(own.sum()) > 0 else 0)
-        return (shares / shares.sum()).float()
+        own = areas * (self.closed_parts[self.closed_faces] > 0).any(1)
+        return areas / areas.sum() + (own / own.sum() if float(own.sum()) > 0 else 0)
 
-    def at(self, draws: Tensor, weights: Tensor) -> SurfacePoints:
-        """Points of the closed template for numbers [n,3] in [0, 1): the first chooses a face by its weight [m + c], the others a place
-        in it."""
-        bounds = weights.double().cumsum(0)
-        chosen = torch.searchsorted(bounds, draws[:, 0].double() * bounds[-1], right=True).clamp_max(len(weights) - 1)
+    def at(self, draws: Tensor, bounds: Tensor) -> SurfacePoints:
+        """Points of the closed template for numbers [n,3] in [0, 1): the first chooses a face, the others a place in it. bounds f64 [m + c]:
+        the running sum of the faces' weights."""
+        chosen = torch.searchsorted(bounds, draws[:, 0].double() * bounds[-1], right=True).clamp_max(len(bounds) - 1)
         corners = self.closed_vertices[self.closed_faces[chosen]]
         near, far = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         u, v = draws[:, 1:2], draws[:, 2:3]

@@ -88,7 +88,7 @@ class _Plan(NamedTuple):
 def swap_heads(field: Field, host: Head, donors: Mapping[str, Head], settings: DecodeSettings | None = None) -> Edit:
     """The host with the named parts of donors: a sheet of the host, every donor, and the result, which is compared with the host.
 
-    donors: the donor of each part (or `partcodes.EXPRESSION`). Raises ModelError for a method without part codes, and the errors
+    donors: the donor of each part (or `vocabulary.EXP`). Raises ModelError for a method without part codes, and the errors
     of `swap_parts`.
     """
     require_part_codes(field)

@@ -20,9 +20,6 @@ from facegraft.vocabulary import REM
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field
 
-EXPRESSION = "exp"
-"""The expression's code, which composites and neutral heads lack."""
-
 
 class Head(NamedTuple):
     """A head by its name and codes, each [1,d]."""

@@ -29,7 +29,7 @@ from facegraft.store import AnyPath, Dataset, open_dataset, sha256_file, write_a
 from facegraft.surfaces.barycentric import barycentric
 from facegraft.surfaces.nearest import nearest_on_surface
 from facegraft.surfaces.normals import face_normals
-from facegraft.vocabulary import SCAN, TRAIN
+from facegraft.vocabulary import EXP, SCAN, TRAIN
 from facegraft_model.data.ids import DataError
 from facegraft_model.data.items import Rows, neutral_expression, select_rows
 from facegraft_model.decoding.extract import Mesh
@@ -37,7 +37,7 @@ from facegraft_model.errors import ModelError
 
 ARRAYS_FILE, FACTS_FILE = "linear.safetensors", "linear.json"
 FORMAT_NAME, FORMAT_VERSION = "facegraft linear model", 3
-IDENTITY, EXPRESSION = "id", "exp"
+IDENTITY = "id"
 MODES = "modes."
 """Prefix of the arrays that hold the modes of a code."""
 RANK_TOLERANCE = 1e-12
@@ -121,7 +121,7 @@ class LinearModel:
         mean = heads.neutral.mean(0)
         modes = {
             IDENTITY: principal_modes(heads.neutral - mean, identity, len(heads.neutral) - 1),
-            EXPRESSION: heads.expression_modes(expression),
+            EXP: heads.expression_modes(expression),
         }
         return heads.model(mean, modes)
 
@@ -129,7 +129,7 @@ class LinearModel:
 
     def decode(self, codes: Mapping[str, ArrayLike]) -> LinearShape:
         """The head of codes [K] by name; without exp it is neutral. Raises ModelError for codes of another size or name."""
-        needed = [name for name in self.modes if name != EXPRESSION]
+        needed = [name for name in self.modes if name != EXP]
         if not set(needed) <= set(codes) <= set(self.modes):
             raise ModelError(
                 f"the linear model takes codes {', '.join(needed)} and (where not neutral) exp, not {', '.join(codes) or 'none'}"
@@ -146,7 +146,7 @@ class LinearModel:
 
     def _fit(self, code: Floats, expression: bool, squared: Floats, iterations: int) -> LinearFit:
         """squared [n]: squared distances, in units, to the fitted points or vertices."""
-        names = [name for name in self.modes if expression or name != EXPRESSION]
+        names = [name for name in self.modes if expression or name != EXP]
         ends = np.cumsum([len(self.modes[name]) for name in names])[:-1]
         codes = dict(zip(names, np.split(code, ends), strict=True))
         mesh = Mesh(self.decode(codes).vertices, self.faces)
@@ -165,7 +165,7 @@ class LinearModel:
         return flat.T @ flat
 
     def _count(self, expression: bool) -> int:
-        return sum(len(modes) for name, modes in self.modes.items() if expression or name != EXPRESSION)
+        return sum(len(modes) for name, modes in self.modes.items() if expression or name != EXP)
 
     def fit_vertices(self, vertices: ArrayLike, *, noise_mm: float = 0.1, expression: bool = True) -> LinearFit:
         """Codes of a registered head [V,3] in unit coordinates: least |v - head(z)|^2 / noise^2 + |z|^2.
@@ -381,7 +381,7 @@ class TrainingHeads:
                 "split": self.split,
                 "origins": list(self.origins),
                 "neutral_heads": len(self.neutral),
-                "expressive_heads": len(self.expressive) if len(modes[EXPRESSION]) else 0,
+                "expressive_heads": len(self.expressive) if len(modes[EXP]) else 0,
                 "without_neutral_head": self.unpaired,
             },
         }

@@ -25,11 +25,10 @@ import numpy as np
 
 from facegraft.arrays import Floats, Ints
 from facegraft.store import AnyPath
-from facegraft.vocabulary import REM, SCAN, TRAIN
+from facegraft.vocabulary import EXP, REM, SCAN, TRAIN
 from facegraft_model.data.ids import DataError
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.linear import (
-    EXPRESSION,
     ROUNDING,
     LinearModel,
     TrainingHeads,
@@ -63,7 +62,7 @@ def train_linear_parts(
     learnt = {
         name: principal_modes(moved - moved.mean(0), modes, len(moved) - 1) for name, moved in displacements.items()
     }
-    learnt[EXPRESSION] = heads.expression_modes(expression)
+    learnt[EXP] = heads.expression_modes(expression)
     return heads.model(template, learnt)
 
 

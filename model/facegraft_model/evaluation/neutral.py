@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from facegraft.vocabulary import SCAN
-from facegraft_model.editing.partcodes import EXPRESSION, Head
+from facegraft.vocabulary import EXP, SCAN
+from facegraft_model.editing.partcodes import Head
 from facegraft_model.errors import ModelError
 
 
@@ -29,7 +29,7 @@ def fitted_neutral(items: Sequence[Mapping[str, Any]], neutral: str) -> dict[str
 def neutral_heads(items: Sequence[Mapping[str, Any]], codes: Mapping[str, Tensor], neutral: str) -> list[Head]:
     """The fitted neutral heads by subject, without expression; for `leakage_study`."""
     return [
-        Head(subject, {name: one_head(codes, name, row) for name in codes if name != EXPRESSION})
+        Head(subject, {name: one_head(codes, name, row) for name in codes if name != EXP})
         for subject, row in sorted(fitted_neutral(items, neutral).items())
     ]
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from facegraft.seeds import derived_seed
-from facegraft.vocabulary import COMPOSITE, ORIGINS
+from facegraft.vocabulary import COMPOSITE, EXP, ORIGINS
 from facegraft_model.config import FitConfig
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.gaussnewton import STAGES, Solution, gauss_newton
-from facegraft_model.fitting.starts import EXPRESSION_CODE, EXPRESSION_PRECISION, begun
+from facegraft_model.fitting.starts import EXPRESSION_PRECISION, TRIAL_STEPS, begun
 from facegraft_model.method import SHARED, Batch, Field, sampled_points
 from facegraft_model.seeds import generator
 
@@ -140,14 +140,18 @@ def _solved_codes(
             start = {
                 name: _start(field, name, int(place.max()) + 1, fit, seed).to(device) for name, place in local.items()
             }
-            if EXPRESSION_CODE in start:
+            trial: Solution | None = None
+            if EXP in start:
                 # Head by head, also where heads share an identity: one may be neutral and the next have its mouth open.
-                for head, row in enumerate(local[EXPRESSION_CODE].tolist()):
+                for head, row in enumerate(local[EXP].tolist()):
                     alone = {name: value if name in SHARED else value[head : head + 1] for name, value in own.items()}
                     first = {name: start[name][place[head : head + 1]] for name, place in local.items()}
-                    start[EXPRESSION_CODE][row] = _begun(field, alone, fit, first)[0]
+                    expression, trial = _begun(field, alone, fit, first)
+                    start[EXP][row] = expression[0]
             steps = None if report is None else _steps_of(report, number, len(groups), fit.steps)
-            solution = gauss_newton(field, own, local, fit, start, precision=EXPRESSION_PRECISION, report=steps)
+            solution = gauss_newton(
+                field, own, local, fit, start, precision=EXPRESSION_PRECISION, warm_start=trial if len(group) == 1 else None, report=steps
+            )
             fitted = {name: solution.codes[name][place] for name, place in local.items()}
             for name, code in fitted.items():
                 codes[name][list(group)] = code.cpu()
@@ -155,13 +159,14 @@ def _solved_codes(
     return FittedCodes(codes, errors)
 
 
-def _begun(field: Field, batch: Batch, fit: FitConfig, start: dict[str, Tensor]) -> Tensor:
-    """The expression code [1,d] with which the fit of one head begins."""
+def _begun(field: Field, batch: Batch, fit: FitConfig, start: dict[str, Tensor]) -> tuple[Tensor, Solution]:
+    """The expression code [1,d] with which the fit of one head begins, and the solution of its first stage."""
     rows = {name: torch.zeros(1, dtype=torch.int64) for name in start}
 
     def first(expression: Tensor) -> Solution:
-        begins = start | {EXPRESSION_CODE: expression}
-        return gauss_newton(field, batch, rows, fit, begins, precision=EXPRESSION_PRECISION, stages=STAGES[:1])
+        begins = start | {EXP: expression}
+        few = replace(fit, steps=TRIAL_STEPS)
+        return gauss_newton(field, batch, rows, few, begins, precision=EXPRESSION_PRECISION, stages=STAGES[:1])
 
     return begun(first, field, batch["surface_points"], start)
 
@@ -233,7 +238,7 @@ def fit_samples(
         verify=verify,
     ) as whole:
         index = whole.rows
-    groups = _groups(index, fit.items, share_identity, "exp" in field.code_dims)
+    groups = _groups(index, fit.items, share_identity, EXP in field.code_dims)
     codes = {name: torch.zeros(len(keys), dim) for name, dim in field.code_dims.items()}
     errors = torch.full((len(keys),), math.nan)
     for number, group in enumerate(groups):
@@ -285,9 +290,9 @@ def _rows(field: Field, chosen: Sequence[Mapping[str, Any]], share_identity: boo
     sharing = share_identity and not composite
     shared = torch.tensor([subjects.index(row["subject"]) for row in chosen]) if sharing else own
     return {
-        name: own if name in ("exp", "shape") else shared
+        name: own if name in (EXP, "shape") else shared
         for name in field.code_dims
-        if not (name == "exp" and composite)
+        if not (name == EXP and composite)
     }
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from facegraft.parts import Parts
 from facegraft.store import Location, place, write_arrays_atomic, write_json_atomic
-from facegraft.vocabulary import COMPOSITE
+from facegraft.vocabulary import COMPOSITE, EXP
 from facegraft_model.checkpoints.checkpoint import identity, is_checkpoint, named
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Field
@@ -56,7 +56,7 @@ class Fits:
     def codes_of(self, index: int) -> dict[str, Tensor]:
         """Codes of one head, each [1,dim]; a composite has no expression code."""
         neutral = self.items[index]["origin"] == COMPOSITE
-        return {name: code[index : index + 1] for name, code in self.codes.items() if not (name == "exp" and neutral)}
+        return {name: code[index : index + 1] for name, code in self.codes.items() if not (name == EXP and neutral)}
 
     def index(self, key: str) -> int:
         """Index of an item. Raises ModelError for a key that was not fitted."""

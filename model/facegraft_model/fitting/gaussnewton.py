@@ -32,7 +32,7 @@ class Stage(NamedTuple):
     robust: float
 
 
-STAGES = (Stage(0.2, 10.0, 8.0), Stage(0.2, 3.0, 2.0), Stage(1.0, 1.0, 1.0))
+STAGES = (Stage(0.2, 10.0, 8.0), Stage(0.5, 2.0, 2.0), Stage(1.0, 1.0, 1.0))
 LANDMARK_NOISE_MM = 1.0
 """Standard deviation of a landmark that weighs as much as one of a code."""
 POSE_SPREAD = (0.2, 0.1, 0.1)
@@ -96,13 +96,15 @@ def gauss_newton(
     pose: Posed | None = None,
     precision: Mapping[str, float] | None = None,
     stages: Sequence[Stage] = STAGES,
+    warm_start: Solution | None = None,
     report: Callable[[int, float], None] | None = None,
 ) -> Solution:
     """Codes of the heads of a batch. rows: by code name, the row of each head's code; heads that share an identity share rows.
 
     start: the first codes by name [rows,d]. pose: the batch's points are in a scan's frame, and this map into the model's is fitted
     too. precision: by code name, that of a prior about its first codes instead of N(0, 1). batch["landmarks"] [B,1,k,3], where wanted, are
-    pulled to batch["landmark_targets"] [B,k,3] of the template.
+    pulled to batch["landmark_targets"] [B,k,3] of the template. warm_start: a solution whose codes and pose
+    the first stage begins with, instead of `start` and `pose`, which stay the priors' centres.
     Raises ModelError for a field without derivatives, and an objective that is not finite.
     """
     if not field.has_derivatives:
@@ -111,6 +113,8 @@ def gauss_newton(
             "codes; use fit.solver=adam"
         )
     codes, steps = {name: code.clone() for name, code in start.items()}, 0
+    if warm_start is not None:
+        codes, pose = warm_start.codes, warm_start.pose
     # Far from the solution the nearest place of a point is often a wrong one. So a fit begins stiff, near the mean head, with a loss
     # that takes every point for an inlier, and with few points, which lead the way for little.
     cost = math.inf
@@ -143,9 +147,9 @@ class _Problem:
         precision: Mapping[str, float], start: Mapping[str, Tensor]
     ) -> None:
         self.field, self.batch, self.rows, self.fit = field, batch, rows, fit
-        points, distances, _ = sampled_points(batch)
+        points, distances, normals = sampled_points(batch)
         few = slice(None, None, max(round(1 / stage.share), 1))  # of all of its sets
-        self.points, self.distances = points[:, few], distances[:, few]
+        self.points, self.distances, self.normals = points[:, few], distances[:, few], normals[:, few]
         self.heads, self.count = self.points.shape[:2]
         # Fewer points stand for all: each counts for several.
         self.noise = stage.noise * fit.noise_mm / field.mm_per_unit * (self.count / points.shape[1]) ** 0.5
@@ -163,7 +167,7 @@ class _Problem:
         field = self.field
         points = self.points if pose is None else pose(self.points)
         own = {name: codes[name][place] for name, place in self.rows.items()}
-        found = field.linearise(points, own, places)
+        found = field.linearise(points, own, places, self.normals if pose is None else None)
         extra = 0 if pose is None else 7 if pose.similarity else 6
         size = self.size + extra
         kind = torch.float64

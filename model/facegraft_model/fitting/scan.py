@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from facegraft.surfaces.errors import SamplingError
 from facegraft.surfaces.icp import NearestOf, trimmed_icp
 from facegraft.surfaces.procrustes import procrustes
 from facegraft.surfaces.sampling import sample_surface
+from facegraft.vocabulary import EXP
 from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fit import (
@@ -32,7 +33,7 @@ from facegraft_model.fitting.fit import (
     surface_errors,
 )
 from facegraft_model.fitting.gaussnewton import STAGES, Posed, Solution, gauss_newton
-from facegraft_model.fitting.starts import EXPRESSION_CODE, EXPRESSION_PRECISION, begun
+from facegraft_model.fitting.starts import EXPRESSION_PRECISION, TRIAL_STEPS, begun
 from facegraft_model.method import Batch, Field
 
 Align = Literal["none", "rigid", "similarity"]
@@ -149,6 +150,7 @@ def _solved_scan(
     batch = {
         "item": torch.zeros(1, dtype=torch.int64, device=device),
         "surface_points": points,
+        # A cloud's normals may face either way, so they say nothing about where its points lie.
         "surface_normals": torch.zeros_like(points),
         **dict.fromkeys(("near_points", "near_normals", "free_points", "free_normals"), points[:, :0]),
         **dict.fromkeys(("near_sdf", "free_sdf"), points[:, :0, 0]),
@@ -163,17 +165,19 @@ def _solved_scan(
     rows = {name: torch.zeros(1, dtype=torch.int64) for name in field.code_dims}
     codes = {name: field.code_statistics(name).mean[None].to(device) for name in field.code_dims}
     with exact(field), torch.no_grad():
-        if EXPRESSION_CODE in codes:
+        trial: Solution | None = None
+        if EXP in codes:
             fitted_pose = None if align == "none" else pose
 
             def first(expression: Tensor) -> Solution:
-                begins = codes | {EXPRESSION_CODE: expression}
+                begins = codes | {EXP: expression}
+                few = replace(fit, steps=TRIAL_STEPS)
                 return gauss_newton(
-                    field, batch, rows, fit, begins, pose=fitted_pose, precision=EXPRESSION_PRECISION, stages=STAGES[:1]
+                    field, batch, rows, few, begins, pose=fitted_pose, precision=EXPRESSION_PRECISION, stages=STAGES[:1]
                 )
 
             where = batch["surface_points"] if align == "none" else pose(points)
-            codes[EXPRESSION_CODE] = begun(first, field, where, codes)
+            codes[EXP], trial = begun(first, field, where, codes)
         solution = gauss_newton(
             field,
             batch,
@@ -182,6 +186,7 @@ def _solved_scan(
             codes,
             pose=None if align == "none" else pose,
             precision=EXPRESSION_PRECISION,
+            warm_start=trial,
             report=None if report is None else lambda done, cost: report(done, fit.steps, cost),
         )
         found = pose if solution.pose is None else solution.pose

@@ -10,20 +10,20 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from facegraft.vocabulary import EXP
 from facegraft_model.fitting.gaussnewton import Solution
 from facegraft_model.method import Field
 from facegraft_model.nets.modes import spread_points
 
-EXPRESSION_CODE = "exp"
 CANDIDATES = 12
 """Trained expressions that are tried, far from each other, besides the neutral one."""
-EXPRESSION_PRECISION = {EXPRESSION_CODE: 100.0}
+EXPRESSION_PRECISION = {EXP: 100.0}
 """Precision of the prior of an expression about the one with which a fit begins. Expressions move the face in ways in which people differ
 too: with a wide prior the code would explain a part of who somebody is."""
-POINTS, REGISTERED = 512, 1024
+POINTS, REGISTERED = 256, 512
 """Points of a head and of the template that are compared."""
-TRIED = 2
-"""Expressions besides the neutral one from which the fit is begun."""
+TRIED, TRIAL_STEPS = 2, 3
+"""Expressions besides the neutral one from which the fit is begun, and steps of each trial."""
 KEPT_SHARE = 0.95
 """Share of the nearest points that count: the rest may be hair, or a hole that was closed."""
 
@@ -34,11 +34,11 @@ def nearest_expressions(field: Field, points: Tensor, start: Mapping[str, Tensor
 
     start: first codes by name, of which the first row is used for everything but the expression.
     """
-    table = field.tables[EXPRESSION_CODE].detach()
+    table = field.tables[EXP].detach()
     neutral = torch.zeros_like(table[:1])
     candidates = torch.cat([neutral, table])[spread_points(torch.cat([neutral, table]), 1 + CANDIDATES).to(table.device)]
     codes = {name: code[:1].expand(len(candidates), -1) for name, code in start.items()}
-    codes[EXPRESSION_CODE] = candidates
+    codes[EXP] = candidates
     few = field.template_points[:: max(len(field.template_points) // REGISTERED, 1)]
     shapes = field.unwarp(few.expand(len(candidates), -1, -1), codes)
     chosen = []
@@ -50,7 +50,10 @@ def nearest_expressions(field: Field, points: Tensor, start: Mapping[str, Tensor
     return [candidates[rows].to(points.dtype) for rows in torch.stack(chosen, 1)]
 
 
-def begun(solve: Callable[[Tensor], Solution], field: Field, points: Tensor, codes: Mapping[str, Tensor]) -> Tensor:
+def begun(
+    solve: Callable[[Tensor], Solution], field: Field, points: Tensor, codes: Mapping[str, Tensor]
+) -> tuple[Tensor, Solution]:
     """The expression codes [B,d] with which a fit of heads begins: of the neutral and the nearest ones, those from which the first stage
-    of the fit, solve(codes), leads to the lowest objective."""
-    return min(nearest_expressions(field, points, codes), key=lambda start: solve(start).cost)
+    of the fit, solve(codes), has led to the lowest objective after a few steps; and its solution."""
+    tried = [(start, solve(start)) for start in nearest_expressions(field, points, codes)]
+    return min(tried, key=lambda found: found[1].cost)

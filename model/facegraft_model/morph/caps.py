@@ -14,12 +14,10 @@ from torch import Tensor
 from facegraft_model.data.topology import Topology
 from facegraft_model.seeds import generator
 
-SAME_MM = 0.05
-"""A vertex of a rim is a registered point if it is within this distance of it; the others move with their neighbours."""
-
 
 class CapPoints(NamedTuple):
-    """Points [K,3] on the caps, unit normals [K,3], and labels u8 [K] of the part that each lies in."""
+    """Points [K,3] on the caps, unit normals [K,3], and labels u8 [K] of the part that each lies in; weights f64 [K,r] by which a
+    displacement of the registered points `rows` [r] moves them."""
 
     points: Tensor
     normals: Tensor
@@ -72,18 +70,19 @@ def in_triangles(count: int, draw: torch.Generator) -> Tensor:
     return torch.cat([1 - weights.sum(1, keepdim=True), weights], 1)
 
 
-def cap_mesh(topology: Topology, points: Tensor, labels: Tensor, opening: Tensor, mm_per_unit: float) -> CapMesh | None:
-    """The caps of the template, whose mouth has been opened by the displacement `opening` [M,3] of the registered points [M,3].
+def cap_mesh(topology: Topology, registered: Tensor, opening: Tensor) -> CapMesh | None:
+    """The caps of the template, whose mouth has been opened by the displacement `opening` [M,3] of the registered points.
 
-    None where there are none, or no vertex of theirs is a registered point. labels u8 [M]: parts of the registered points.
+    registered [n]: the row of each of the topology's vertices among these, -1 for none. None where there are no caps, or no vertex of theirs
+    is a registered point.
     """
     if not len(topology.cap_faces):
         return None
     used, faces = torch.unique(topology.cap_faces.cpu(), return_inverse=True)
-    vertices = topology.closed_vertices.cpu()[used].double()
-    near, row = nearest_rows(vertices, points.double())
+    vertices, labels = topology.closed_vertices.cpu()[used].double(), topology.closed_parts.cpu()[used]
     own = used >= len(topology.vertices)
-    known = ~own & (near < SAME_MM / mm_per_unit)
+    row = torch.cat([registered.cpu(), registered.new_full((len(topology.cap_vertices),), -1).cpu()])[used]
+    known = row >= 0
     joined = torch.zeros(len(used), len(used), dtype=torch.float64)
     for a, b in ((0, 1), (1, 2), (2, 0)):
         joined[faces[:, a], faces[:, b]] = joined[faces[:, b], faces[:, a]] = 1.0
@@ -103,13 +102,6 @@ def cap_mesh(topology: Topology, points: Tensor, labels: Tensor, opening: Tensor
     weights[free] = torch.linalg.solve(laplacian, joined[free][:, known])
     rows = row[known]
     opened = vertices + weights @ opening[rows].double()
-    _, nearest = nearest_rows(opened[faces].mean(1), points.double() + opening.double())
     all_own = topology.cap_vertices.cpu().double()
     all_own[used[own] - len(topology.vertices)] = opened[own]
-    return CapMesh(opened, faces, rows, weights, labels[nearest], all_own)
-
-
-def nearest_rows(points: Tensor, among: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:
-    """Distances [n] of points [n,3] to the nearest of others [M,3], and their rows [n]."""
-    found = [torch.cdist(own, among).min(1) for own in torch.split(points, chunk)]
-    return torch.cat([distance for distance, _ in found]), torch.cat([row for _, row in found])
+    return CapMesh(opened, faces, rows, weights, labels[faces].amax(1), all_own)

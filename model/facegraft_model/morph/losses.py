@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from facegraft.vocabulary import REM
+from facegraft.vocabulary import EXP, REM
 from facegraft_model.config import FitConfig
 from facegraft_model.losses import code_norm, eikonal, normal_deviation, robust
 from facegraft_model.method import Batch, Codes, Terms, mahalanobis, sampled_points
-from facegraft_model.morph.morph import EXP, LOST_MM, Conditioning, Located, Morph, distance_at
+from facegraft_model.morph.morph import LOST_MM, Conditioning, Located, Morph, distance_at
 
 
 def training_terms(field: Morph, batch: Batch, codes: Codes) -> Terms:
@@ -48,7 +48,7 @@ def template_term(field: Morph, draws: Tensor, conditioning: Conditioning) -> Te
     """Distance, slope and normal on the template's own surface, which few heads show everywhere: most have their mouth closed."""
     loss = field.config.loss
     assert field.topology is not None
-    at = field.topology.at(draws, field.face_weights)
+    at = field.topology.at(draws, field.face_bounds)
     sdf, grad = distance_at(at.points[None], conditioning.template)
     value = loss.sdf * sdf.abs().mean() + loss.eikonal * eikonal(grad).mean()
     return value + loss.normal * normal_deviation(grad, at.normals[None]).mean()

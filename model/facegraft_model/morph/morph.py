@@ -7,7 +7,7 @@ of a head is brought to the template by solving x(q; z) = p (`Morph.locate`), an
 (`Morph.unwarp`), so heads of one template are in correspondence.
 
 The lips of a template touch. A field that has to open them would jump between two points in the same place; so the template holds
-its mouth open, as far as its expressions do, and every head's displacement starts by closing it (`start.mouth_opening`).
+its mouth open, half as far as its expressions do, and every head's displacement starts by closing it (`opening.mouth_opening`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from facegraft.vocabulary import REM
+from facegraft.vocabulary import EXP, REM
 from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
@@ -36,15 +36,22 @@ from facegraft_model.nets.siren import (
     siren_jacobian,
 )
 
-EXP = "exp"
 SOLVED_MM = {torch.float32: 1e-3, torch.float64: 1e-8}
 """A point is solved when the morph takes it back to within this distance, of which rounding allows no much smaller one."""
 COMPILED_SHARE = 0.5
 """Share of a head's points at which a part's net runs in a compiled step, whose shapes are fixed."""
 LOST_MM = 1.0
 """A point that the search leaves farther than this from its place teaches nothing."""
+NEAR_MM = 6.0
+"""A point that is farther than this from its place before its last step does not count in a fit (`Morph.linearise`)."""
+LEAST_VERTICES = 16
+"""A part of which the topology has fewer vertices gets its mask from the registered points."""
 RIM_MM = (1.0, 4.0)
 """Bounds of the width over which a part's displacement fades to 0 at its rim."""
+TURNED_MM = 8.0
+"""A registered point whose normal is opposite to that of a point counts as if it were this far away, or farther (`Morph.start`)."""
+ANCHOR_EVERY = 4
+"""Of the remainder's registered points, one in so many serves for the first guess of where a point lies."""
 MOST_ROUNDS = 24
 LEAST_STEP = 1 / 16
 """Steps of a point's search are halved down to this share where they lead away."""
@@ -75,7 +82,8 @@ class Morph(Field):
     overflow: Tensor
     topology_vertices: Tensor
     topology_cap_vertices: Tensor
-    face_weights: Tensor
+    face_bounds: Tensor
+    anchors: Tensor
     has_unwarp = True
     has_derivatives = True
     lr_factors: ClassVar[dict[str, float]] = {"nets.": 0.01}
@@ -114,17 +122,24 @@ class Morph(Field):
         self._make_masks()
 
     def _make_masks(self) -> None:
-        """The masks of the parts, by the topology's vertices, or (without a topology) by the registered points, which are fewer."""
-        points, labels = self.template_points, self.template_parts
-        if self.topology is not None:
-            points, labels = self.topology.vertices, self.topology.parts
-            self.register_buffer("face_weights", self.topology.face_weights(), persistent=False)
+        """What follows the template: the masks of the parts, by the topology's vertices, or by the registered points, which are fewer, where
+        it has none of a part (there is no topology, or the part is outside the ball)."""
+        topology = self.topology
+        if topology is not None:
+            self.register_buffer("face_bounds", topology.face_weights().cumsum(0), persistent=False)
+        # Guesses need fewer points than there are, but all of the parts, where lips and lids touch.
+        numbers = torch.arange(len(self.template_parts), device=self.template_parts.device)
+        anchors = ((self.template_parts > 0) | (numbers % ANCHOR_EVERY == 0)).nonzero()[:, 0]
+        self.register_buffer("anchors", anchors, persistent=False)
         for name in self.parts:
             label = self.parts.label(name)
             rim = (mm / self.mm_per_unit for mm in RIM_MM)
+            points, labels = self.template_points, self.template_parts
+            if topology is not None and int((topology.parts == label).sum()) >= LEAST_VERTICES:
+                points, labels = topology.vertices, topology.parts
             self.masks[name] = PartMask(points.cpu(), labels.cpu(), label, *rim).to(points)
-            rows = (self.template_parts == label).nonzero()[:, 0]
-            self.register_buffer(f"rows_{name}", rows, persistent=False)
+            for kind, labels_of in (("rows", self.template_parts), ("anchors", self.template_parts[anchors])):
+                self.register_buffer(f"{kind}_{name}", (labels_of == label).nonzero()[:, 0], persistent=False)
 
     # -- conditioning -------------------------------------------------------------------------------------------------
 
@@ -212,30 +227,51 @@ class Morph(Field):
     def registered(self, conditioning: Conditioning, rows: Tensor | None = None) -> dict[str, Tensor]:
         """The displacement [B,M,3] of the template's registered points, or of those in `rows`, by each net: a part's is 0 off its
         points."""
-        points = self.template_points if rows is None else self.template_points[rows]
+        if rows is None:
+            return self._shared(self.template_points, "rows", conditioning)
+        points, result = self.template_points[rows], {}
+        for name, weights in conditioning.weights.items():
+            result[name] = at_shared_points(points, weights)
+            if name in self.masks:
+                # A compiled step needs sizes that do not depend on the labels of its points, which are few.
+                result[name] = (self.template_parts[rows] == self.parts.label(name)).unsqueeze(1) * result[name]
+        return result
+
+    def _shared(self, points: Tensor, kind: str, conditioning: Conditioning) -> dict[str, Tensor]:
+        """The displacement [B,n,3] by each net at points [n,3] of the template, of which those in the buffer KIND_PART are the part's."""
         result = {}
         for name, weights in conditioning.weights.items():
             if name not in self.masks:
                 result[name] = at_shared_points(points, weights)
-            elif rows is None:
-                own = getattr(self, f"rows_{name}")
-                moved = at_shared_points(points[own], weights)
-                result[name] = moved.new_zeros(len(moved), len(points), 3).index_copy(1, own, moved)
-            else:
-                # A compiled step needs sizes that do not depend on the labels of its points, which are few.
-                here = self.template_parts[rows] == self.parts.label(name)
-                result[name] = here.unsqueeze(1) * at_shared_points(points, weights)
+                continue
+            own = getattr(self, f"{kind}_{name}")
+            moved = at_shared_points(points[own], weights)
+            result[name] = moved.new_zeros(len(moved), len(points), 3).index_copy(1, own, moved)
         return result
 
     @torch.no_grad()
-    def start(self, points: Tensor, conditioning: Conditioning, chunk: int = 1 << 12) -> Tensor:
-        """First guesses q [B,N,3] of points [B,N,3]: as far from a registered point as the point is from that one on the head."""
-        anchors = self.template_points.to(points.dtype).expand(len(points), -1, -1)
-        moved = anchors + torch.stack(list(self.registered(conditioning).values())).sum(0)
+    def start(
+        self, points: Tensor, conditioning: Conditioning, normals: Tensor | None = None, chunk: int = 1 << 12
+    ) -> Tensor:
+        """First guesses q [B,N,3] of points [B,N,3]: as far from a registered point as the point is from that one on the head.
+
+        normals [B,N,3] at the points, 0 where unknown: a registered point that faces another way counts as TURNED_MM farther away. So
+        points of one lip are not taken for points of the other.
+        """
+        anchors = self.template_points[self.anchors]
+        moved = anchors + torch.stack(list(self._shared(anchors, "anchors", conditioning).values())).sum(0)
+        facing = None
+        if normals is not None:
+            facing = torch.nn.functional.normalize(distance_at(anchors[None], conditioning.template)[1], dim=2).transpose(1, 2)
+        anchors = anchors.to(points.dtype).expand(len(points), -1, -1)
+        farther = (TURNED_MM / self.mm_per_unit) ** 2 / 2
         guesses = []
         for first in range(0, points.shape[1], chunk):
             own = points[:, first : first + chunk]
-            index = torch.cdist(own, moved).argmin(2).unsqueeze(2).expand(-1, -1, 3)
+            distance = torch.cdist(own, moved)
+            if normals is not None and facing is not None:
+                distance = distance.square() - farther * (normals[:, first : first + chunk] @ facing)
+            index = distance.argmin(2).unsqueeze(2).expand(-1, -1, 3)
             guesses.append(own - moved.gather(1, index) + anchors.gather(1, index))
         return torch.cat(guesses, 1)
 
@@ -313,16 +349,23 @@ class Morph(Field):
         return SDFGrad(*distance_at(template_points, weights))
 
     @torch.no_grad()
-    def linearise(self, points: Tensor, codes: Codes, start: Tensor | None = None) -> Linearised:
-        """See `method.Linearised`; start: places of the points in an earlier call."""
+    def linearise(
+        self, points: Tensor, codes: Codes, start: Tensor | None = None, normals: Tensor | None = None
+    ) -> Linearised:
+        """See `method.Linearised`; start: places of the points in an earlier call; normals: those of `start`."""
         conditioning = self.condition(codes)
-        located = self.attach(points, self.locate_nearly(points, conditioning, start), conditioning)
-        located = located._replace(inverse=_inverse(self.displacement_jacobian(located.q, conditioning)[1]))
-        sdf, own = distance_at(located.q, conditioning.template)
-        grad = (own.unsqueeze(2) @ located.inverse).squeeze(2)
-        columns = {name: self._columns(name, located.q, -grad) for name in codes}
-        found = located.gap < LOST_MM / self.mm_per_unit
-        return Linearised(sdf, grad, columns, located.q, found.to(sdf.dtype))
+        q = start
+        if q is None:
+            q = self.locate_nearly(points, conditioning, self.start(points, conditioning, normals)).q
+        move, slope = self.displacement_jacobian(q, conditioning)
+        inverse, miss = _inverse(slope), q + move - points
+        # The next Newton step is taken to first order: the distance after it needs no other evaluation.
+        change = _shortened((inverse @ miss.unsqueeze(3)).squeeze(3))
+        sdf, own = distance_at(q, conditioning.template)
+        grad = (own.unsqueeze(2) @ inverse).squeeze(2)
+        columns = {name: self._columns(name, q, -grad) for name in codes}
+        found = torch.linalg.vector_norm(miss, dim=2) < NEAR_MM / self.mm_per_unit
+        return Linearised(sdf - (own * change).sum(2), grad, columns, q - change, found.to(sdf.dtype))
 
     def _columns(self, name: str, q: Tensor, along: Tensor) -> Tensor:
         """along . dx(q)/dz [B,N,d] for the code of a net; q and along [B,N,3]."""
@@ -358,7 +401,7 @@ class Morph(Field):
 
 
 def _follow_template(field: Morph, _: object) -> None:
-    """Masks are not saved, but made of the template, which a checkpoint brings."""
+    """Masks, anchors and weights of faces are not saved, but made of the template, which a checkpoint brings."""
     field.set_template(field.template_points, field.template_landmarks)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from facegraft.vocabulary import EXP
 from facegraft_model.losses import length
 from facegraft_model.method import RegisteredHeads
-from facegraft_model.morph.caps import SAME_MM, CapMesh, nearest_rows
-from facegraft_model.morph.morph import EXP, Morph
+from facegraft_model.morph.caps import CapMesh
+from facegraft_model.morph.morph import Morph
 
 OPENING_MM = 2.0
 """An expression opens the mouth if its inner lips are farther apart than the neutral ones by this."""
@@ -40,18 +41,19 @@ def mouth_opening(heads: RegisteredHeads) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def open_topology(field: Morph, closed: Tensor, opening: Tensor, caps: CapMesh | None) -> None:
+def open_topology(field: Morph, registered: Tensor, opening: Tensor, caps: CapMesh | None) -> None:
     """Move the topology's vertices from the template as it is in the data, with its mouth closed, to the field's own.
 
-    closed and opening [M,3]: the registered points there, and how far they were moved; caps: the caps, opened. The lips of the closed
-    mouth touch, so a vertex is looked for from where its neighbours among the registered points have gone, and nearby only.
+    opening [M,3]: how far the registered points were moved; registered [n]: the row of each vertex among these, -1 for none; caps: the caps,
+    opened. The lips of the closed mouth touch, so a vertex is looked for from where its neighbours among the registered points have gone,
+    and nearby only.
     """
     topology = field.topology
     assert topology is not None
     vertices = topology.vertices
-    near, row = nearest_rows(vertices, closed.to(vertices))
-    known = near < SAME_MM / field.mm_per_unit
-    opened = vertices + spread(topology.faces, known, opening.to(vertices)[row])
+    registered = registered.to(vertices.device)
+    known = registered >= 0
+    opened = vertices + spread(topology.faces, known, opening.to(vertices)[registered])
     codes = {name: table[:1].detach() * 0 for name, table in field.tables.items()}
     conditioning = field.condition(codes)
     closing = conditioning._replace(weights={EXP: conditioning.weights[EXP]})

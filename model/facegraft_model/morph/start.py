@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from facegraft.vocabulary import REM
+from facegraft.vocabulary import EXP, REM
 from facegraft_model.method import Batch, RegisteredHeads
 from facegraft_model.morph.caps import cap_mesh
-from facegraft_model.morph.morph import EXP, Morph
+from facegraft_model.morph.morph import Morph
 from facegraft_model.morph.opening import mouth_opening, open_topology
 from facegraft_model.morph.regression import regress
 from facegraft_model.morph.template import learn_template
@@ -32,9 +32,8 @@ def begin(field: Morph, heads: RegisteredHeads, batch_of: Callable[[int], Batch]
         (heads.landmarks[0, -1] + landmark_opening).to(field.template_landmarks),
     )
     steps, topology = field.config.train.pretrain, field.topology
-    mesh = (
-        None if topology is None else cap_mesh(topology, closed, field.template_parts.cpu(), opening, heads.mm_per_unit)
-    )
+    registered = None if topology is None else topology.rows_of(heads.vertices)
+    mesh = None if topology is None or registered is None else cap_mesh(topology, registered, opening)
     caps = None if mesh is None else mesh.sampled(CAP_POINTS, seed)
     for name, modes in head_modes(field, heads, opening, seed).items():
         rows = heads.ids[field.code_ids[name]]
@@ -44,8 +43,8 @@ def begin(field: Morph, heads: RegisteredHeads, batch_of: Callable[[int], Batch]
         table[rows, :width] = modes.scores.to(table)
         if steps:
             regress(field, name, modes, steps, seed, caps)
-    if topology is not None:
-        open_topology(field, closed, opening, mesh)
+    if registered is not None:
+        open_topology(field, registered, opening, mesh)
     if steps:
         learn_template(field, batch_of, steps, seed, caps)
 

@@ -61,11 +61,11 @@ def learn_template(
         for group in optimiser.param_groups:
             group["lr"] = RATE * cosine(step / count)
         own = pool.drawn(POINTS, draw)
-        if topology is not None and around is not None:
-            on = topology.at(torch.rand(POINTS, 3, generator=draw).to(own.q), field.face_weights)
-            own = _Pool.joined(
-                [own, _Pool(on.points, own.sdf.new_zeros(POINTS), on.normals), around.drawn(AROUND_POINTS, draw)]
-            )
+        if topology is not None:
+            on = topology.at(torch.rand(POINTS, 3, generator=draw).to(own.q), field.face_bounds)
+            own = _Pool.joined([own, _Pool(on.points, own.sdf.new_zeros(POINTS), on.normals)])
+        if around is not None:
+            own = _Pool.joined([own, around.drawn(AROUND_POINTS, draw)])
         found = field.template_distance(own.q[None])
         sizes = length(own.grad)
         value = loss.sdf * (found.sdf[0] - own.sdf).abs().mean()
@@ -93,16 +93,17 @@ def _located_points(field: Morph, batch_of: Callable[[int], Batch], batches: int
     return _Pool.joined(parts)
 
 
-def _points_around(topology: Topology, caps: CapPoints | None, mm_per_unit: float, seed: int) -> _Pool:
-    """Points some way off the template's surface, with their distances to it. The heads' own points leave room for another level there,
-    as few of them have their mouth open.
+def _points_around(topology: Topology, caps: CapPoints | None, mm_per_unit: float, seed: int) -> _Pool | None:
+    """Points some way off the template's surface, with their distances to it, too large by a part of the spacing of SURFACE points. The heads'
+    own points leave room for another level there, as few of them have their mouth open. None where no point's side is sure.
 
     Inside is where the surface's winding number, summed over its points, exceeds a half (G. Barill et al., ACM TOG 37(4), 2018).
     """
     draw, areas = generator(seed, "around"), topology.face_areas()
     device = areas.device
-    surface = topology.at(torch.rand(SURFACE, 3, generator=draw).to(device), areas)
-    some = topology.at(torch.rand(AROUND, 3, generator=draw).to(device), areas)
+    bounds = areas.cumsum(0)
+    surface = topology.at(torch.rand(SURFACE, 3, generator=draw).to(device), bounds)
+    some = topology.at(torch.rand(AROUND, 3, generator=draw).to(device), bounds)
     at, normals = some.points, some.normals
     if caps is not None:
         at, normals = torch.cat([at, caps.points.to(at)]), torch.cat([normals, caps.normals.to(at)])
@@ -119,4 +120,5 @@ def _points_around(topology: Topology, caps: CapPoints | None, mm_per_unit: floa
         # A surface that is cut off by the ball has no inside at the cut.
         sure = (nearest > FAR_MM / mm_per_unit) & (nearest < 1 - length(own)) & ((turns - 0.5).abs() > 0.25)
         found.append(_Pool(*(tensor[sure] for tensor in (own, sign * nearest, grad))))
-    return _Pool.joined(found)
+    result = _Pool.joined(found)
+    return result if len(result.q) else None

@@ -1,4 +1,4 @@
-"""The mask of a part in the template's space: 1 in the part, 0 wherever the nearest registered point is another part's."""
+"""The mask of a part in the template's space: 1 in the part, 0 wherever the nearest of the template's points is another part's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Mask(NamedTuple):
 
 
 class PartMask(nn.Module):
-    """m(q) = smoothstep((d_out - d_in) / fade): d_in and d_out are the distances to the nearest registered point of the part and to
+    """m(q) = smoothstep((d_out - d_in) / fade): d_in and d_out are the distances to the nearest of the template's points in the part and to
     the nearest of the others. It is exactly 0 at every point of the others, so a part's code moves nothing else, and 1 at every point
     of the part, as far as `fade`, the least distance of a point of the part from the others, is within `narrow` and `wide`.
 

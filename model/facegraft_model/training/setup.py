@@ -71,6 +71,7 @@ def registered_heads(source: BatchSource) -> RegisteredHeads:
     return RegisteredHeads(
         stages=read("stage_points"),
         landmarks=read("landmarks"),
+        vertices=torch.zeros(0, dtype=torch.int64) if source.stage_vertices is None else source.stage_vertices,
         ids={name: ids[scans].cpu() for name, ids in source.ids.items()},
         neutral=source.ids["is_neutral"][scans].cpu(),
         mm_per_unit=source.mm_per_unit,

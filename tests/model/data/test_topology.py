@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from facegraft_model.checkpoints import checkpoint as checkpoints
+from facegraft_model.data.batches import BatchSource
 from facegraft_model.data.ids import DataError
 from facegraft_model.data.topology import read_topology
 from facegraft_model.decoding.registered import RegistrationError, registered_vertices
@@ -50,6 +51,12 @@ def test_samples_without_caps_have_a_topology(write_spheres: Callable[..., Path]
     topology = read_topology(open_dataset(write_spheres(mesh=mesh)))
     assert topology is not None and topology.cap_vertices.shape == topology.cap_faces.shape == (0, 3)
     assert torch.equal(topology.closed_faces, topology.faces)
+
+
+def test_stage_points_of_unknown_vertices_are_refused(write_spheres: Callable[..., Path]) -> None:
+    folder = write_spheres(mesh=template_mesh() | {"stage_vertices": np.arange(3, dtype=np.int32)})
+    with pytest.raises(DataError, match=r"the vertex of each of the 120 stage points, but there are those of shape \[3\]"):
+        BatchSource(folder, items=2, surface=8, near=4, free=4, stage=3)
 
 
 @pytest.mark.parametrize(

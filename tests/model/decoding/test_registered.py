@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,8 @@ def ball(subdivisions: int = 3) -> Topology:
     vertices = torch.from_numpy(RADIUS * np.asarray(mesh.vertices)).float()
     count = len(vertices)
     faces = torch.from_numpy(np.asarray(mesh.faces, dtype=np.int64))
-    return Topology(vertices, faces, torch.zeros(count, dtype=torch.uint8), torch.arange(count))
+    caps = (torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
+    return Topology(vertices, faces, torch.zeros(count, dtype=torch.uint8), torch.arange(count), *caps)
 
 
 class Wavy(torch.nn.Module):
@@ -95,7 +97,7 @@ def test_vertices_are_those_that_warp_to_the_template(kind: type[Wavy]) -> None:
 def test_vertices_reach_the_level_where_the_template_itself_is_off_it() -> None:
     """A model's template is only nearly the zero level: here it is 1 mm too large."""
     field = Wavy()
-    field.topology = Topology(field.topology.vertices * (1 + 0.01 / RADIUS), *list(vars(field.topology).values())[1:])
+    field.topology = replace(field.topology, vertices=field.topology.vertices * (1 + 0.01 / RADIUS))
     result = run(field)
     assert np.abs(result.sdf_mm).max() <= LEVEL_MM
     distance = np.linalg.norm(result.vertices - exact(ball()), axis=1)
@@ -104,9 +106,7 @@ def test_vertices_reach_the_level_where_the_template_itself_is_off_it() -> None:
 
 def test_a_head_that_is_turned_over_is_refused_with_the_count() -> None:
     field = Wavy()
-    field.topology = Topology(
-        field.topology.vertices, field.topology.faces.flip(1), field.topology.parts, field.topology.ids
-    )
+    field.topology = replace(field.topology, faces=field.topology.faces.flip(1))
     with pytest.raises(RegistrationError, match=r" 1280 of 1280 triangles fold, 100.0% of the area \(at most 2% may\)"):
         run(field)
 
