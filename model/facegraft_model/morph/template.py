@@ -53,7 +53,7 @@ def learn_template(
     the topology and its caps, which are the surface itself where the samples hold them. caps: points at which half of those around lie."""
     loss, topology = field.config.loss, field.topology
     pool = _located_points(field, batch_of, math.ceil(steps * BATCHES))
-    around = None if topology is None else _points_around(topology, caps, field.mm_per_unit, seed)
+    around = None if topology is None else points_around(topology, caps, field.mm_per_unit, seed)
     draw = generator(seed, "template")
     optimiser = torch.optim.Adam(field.template_weights.parameters(), lr=RATE)
     count = math.ceil(steps * STEPS)
@@ -93,7 +93,7 @@ def _located_points(field: Morph, batch_of: Callable[[int], Batch], batches: int
     return _Pool.joined(parts)
 
 
-def _points_around(topology: Topology, caps: CapPoints | None, mm_per_unit: float, seed: int) -> _Pool | None:
+def points_around(topology: Topology, caps: CapPoints | None, mm_per_unit: float, seed: int) -> _Pool | None:
     """Points some way off the template's surface, with their distances to it, too large by a part of the spacing of SURFACE points. The heads'
     own points leave room for another level there, as few of them have their mouth open. None where no point's side is sure.
 
