@@ -13,7 +13,7 @@ from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
 from facegraft_model.data.topology import Topology
 from facegraft_model.errors import ModelError
-from facegraft_model.fitting.gaussnewton import Posed, gauss_newton
+from facegraft_model.fitting.gaussnewton import STAGES, Posed, gauss_newton
 from facegraft_model.method import Batch, Field, RegisteredHeads, sampled_points
 from facegraft_model.models import build_field
 from facegraft_model.morph import morph
@@ -418,6 +418,23 @@ def test_gauss_newton_finds_a_head_in_a_few_steps(ball: Morph) -> None:
     assert found.steps <= 16
     torch.testing.assert_close(found.codes["rem"], codes["rem"], rtol=0, atol=0.1)
     assert float(ball.sdf(batch["surface_points"], found.codes).abs().mean()) * 100 < 0.05
+
+
+def test_a_warm_start_goes_on_from_a_trial(ball: Morph) -> None:
+    """The same fit in no more steps; the priors stay about the first codes, and the trial's own codes are left as they are."""
+    codes, fit = head(ball), replace(ball.config.fit, solver="gauss-newton", steps=30, noise_mm=0.05)
+    batch = fit_batch(ball, codes)
+    start = {name: torch.zeros_like(code) for name, code in codes.items()}
+    cold = gauss_newton(ball, batch, ROWS(ball), fit, start)
+    one = replace(fit, steps=1)
+    trial = gauss_newton(ball, batch, ROWS(ball), one, start, stages=STAGES[:1])
+    before = {name: code.clone() for name, code in trial.codes.items()}
+    again = gauss_newton(ball, batch, ROWS(ball), one, start, stages=STAGES[:1], warm_start=trial)
+    assert again.cost < trial.cost
+    warm = gauss_newton(ball, batch, ROWS(ball), fit, start, warm_start=trial)
+    assert warm.steps <= cold.steps
+    assert abs(warm.cost / cold.cost - 1) < 0.01
+    assert all(torch.equal(trial.codes[name], code) for name, code in before.items())
 
 
 def test_gauss_newton_with_outliers_and_a_pose(ball: Morph) -> None:
