@@ -160,7 +160,7 @@ def _solved_codes(
 
 
 def _begun(field: Field, batch: Batch, fit: FitConfig, start: dict[str, Tensor]) -> tuple[Tensor, Solution]:
-    """The expression code [1,d] with which the fit of one head begins, and the solution of its first stage."""
+    """The expression code [1,d] with which the fit of one head begins, and the solution of the trial with it."""
     rows = {name: torch.zeros(1, dtype=torch.int64) for name in start}
 
     def first(expression: Tensor) -> Solution:

@@ -32,8 +32,10 @@ def begin(field: Morph, heads: RegisteredHeads, batch_of: Callable[[int], Batch]
         (heads.landmarks[0, -1] + landmark_opening).to(field.template_landmarks),
     )
     steps, topology = field.config.train.pretrain, field.topology
-    registered = None if topology is None else topology.rows_of(heads.vertices)
-    mesh = None if topology is None or registered is None else cap_mesh(topology, registered, opening)
+    registered = mesh = None
+    if topology is not None:
+        registered = topology.rows_of(heads.vertices)
+        mesh = cap_mesh(topology, registered, opening)
     caps = None if mesh is None else mesh.sampled(CAP_POINTS, seed)
     for name, modes in head_modes(field, heads, opening, seed).items():
         rows = heads.ids[field.code_ids[name]]

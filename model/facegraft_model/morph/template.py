@@ -50,7 +50,7 @@ def learn_template(
     field: Morph, batch_of: Callable[[int], Batch], steps: int, seed: int, caps: CapPoints | None = None
 ) -> None:
     """Fit the template's distance alone: to points of the training heads, each at its place in the template, and to points on and around
-    the topology and its caps, which are the surface itself where the samples hold them. caps: points at which half of those around lie."""
+    the topology and its caps, which are the surface itself where the samples hold them. caps: points on them, around which points are drawn too."""
     loss, topology = field.config.loss, field.topology
     pool = _located_points(field, batch_of, math.ceil(steps * BATCHES))
     around = None if topology is None else points_around(topology, caps, field.mm_per_unit, seed)
