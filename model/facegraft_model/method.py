@@ -188,6 +188,10 @@ class Field(nn.Module, ABC):
         """The template's signed distance [B,N] and its gradient at points [B,N,3] of its space. Only where `has_unwarp`."""
         raise ModelError(f"method {self.config.model.method} has no map from the template to a head")
 
+    def template_sdf(self, template_points: Tensor) -> Tensor:
+        """The template's signed distance [B,N] alone, for extraction."""
+        return self.template_distance(template_points).sdf
+
     def linearise(
         self, points: Tensor, codes: Codes, start: Tensor | None = None, normals: Tensor | None = None
     ) -> Linearised:

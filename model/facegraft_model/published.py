@@ -22,7 +22,7 @@ from facegraft.seeds import item_rng
 from facegraft.store import atomic
 from facegraft_model.checkpoints.checkpoint import STATE_FILE, load, write_weights
 from facegraft_model.checkpoints.modelstate import TEMPLATE_TENSORS
-from facegraft_model.decoding.extract import decode
+from facegraft_model.decoding.decode import decode
 from facegraft_model.errors import ModelError
 from facegraft_model.method import TOPOLOGY_TENSORS, Field
 from facegraft_model.models import field_of

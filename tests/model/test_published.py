@@ -13,7 +13,7 @@ import torch
 from commands import run_model
 from facegraft_model import FaceField, published
 from facegraft_model.checkpoints.tensor_file import CheckpointError
-from facegraft_model.decoding.extract import decode
+from facegraft_model.decoding.decode import decode
 from facegraft_model.errors import ModelError
 from facegraft_model.field import CascadeField
 from facegraft_model.fitting.fits import load_fits

@@ -7,7 +7,7 @@ import numpy as np
 from facegraft.arrays import Floats
 from facegraft.surfaces.barycentric import barycentric
 from facegraft.surfaces.nearest import nearest_on_surface
-from facegraft_model.decoding.extract import Decoded
+from facegraft_model.decoding.decode import Decoded
 from facegraft_model.errors import ModelError
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from facegraft.arrays import Bools, Floats
 from facegraft.parts import Parts
 from facegraft_model.decoding.correspond import corresponding_points
-from facegraft_model.decoding.extract import Decoded, Mesh
+from facegraft_model.decoding.decode import Decoded
+from facegraft_model.decoding.extract import Mesh
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field
 

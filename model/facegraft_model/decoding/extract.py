@@ -8,26 +8,18 @@ the cells with a change of sign; so both give the same mesh if the sparse search
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from facegraft.arrays import Bools, Floats, Ints, Labels
+from facegraft.arrays import Bools, Floats, Ints
 from facegraft.lazily import lazy_import
 from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.topology import face_components
 from facegraft_model.decoding.grid import SDF, Grid, NodeValues
 from facegraft_model.errors import ModelError
-from facegraft_model.method import Codes, Field
-
-__all__ = ["Decoded", "EmptyFieldError", "Grid", "Mesh", "decode", "extract_surface"]
 
 MAX_BLOCKS = 2_000_000  # blocks kept at one level; a head at 512³ has about 300,000
 # Vertices keep this share of an edge away from its nodes, so that no triangle collapses where the field is 0 at a node.
@@ -64,19 +56,6 @@ class Mesh:
             )
         object.__setattr__(self, "vertices", vertices)
         object.__setattr__(self, "faces", faces)
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """A mesh in unit coordinates, with the field's template coordinates and part labels of its vertices.
-
-    template_coords f64 [n,3]: None for a field without a warp. parts u8 [n], the label of the nearest stage point of the
-    template: None also when the field was trained without stage points.
-    """
-
-    mesh: Mesh
-    template_coords: Floats | None
-    parts: Labels | None
 
 
 def extract_surface(
@@ -118,10 +97,10 @@ def extract_surface(
         raise EmptyFieldError(_describe_empty(samples, mode, clip_radius))
     mesh = _march(samples, cells, polish)
     if clip_radius is not None:
-        mesh = _kept(mesh, (np.linalg.norm(mesh.vertices, axis=1) <= clip_radius)[mesh.faces].all(axis=1))
+        mesh = with_faces(mesh, (np.linalg.norm(mesh.vertices, axis=1) <= clip_radius)[mesh.faces].all(axis=1))
         if not len(mesh.faces):
             raise EmptyFieldError(_describe_empty(samples, mode, clip_radius))
-    return _largest(mesh) if keep == "largest" else mesh
+    return largest_piece(mesh) if keep == "largest" else mesh
 
 
 def _describe_empty(samples: NodeValues, mode: str, clip_radius: float | None) -> str:
@@ -294,7 +273,7 @@ def _root_of_parabola(t: Floats, f0: Floats, ft: Floats, f1: Floats) -> Floats:
     return np.where(linear >= 0, forward, backward)
 
 
-def _kept(mesh: Mesh, faces: Bools) -> Mesh:
+def with_faces(mesh: Mesh, faces: Bools) -> Mesh:
     """The chosen faces [m] bool and the vertices they use, in order."""
     chosen = mesh.faces[faces]
     used = np.zeros(len(mesh.vertices), dtype=bool)
@@ -302,109 +281,8 @@ def _kept(mesh: Mesh, faces: Bools) -> Mesh:
     return Mesh(mesh.vertices[used], (np.cumsum(used) - 1)[chosen])
 
 
-def _largest(mesh: Mesh) -> Mesh:
+def largest_piece(mesh: Mesh) -> Mesh:
     """The component with the largest area."""
     component = face_components(mesh.faces)
     areas = np.bincount(component, weights=face_areas(mesh.vertices, mesh.faces))
-    return _kept(mesh, component == areas.argmax())
-
-
-def decode(
-    field: Field,
-    codes: Codes,
-    *,
-    resolution: int = 256,
-    mode: Literal["sparse", "dense"] = "sparse",
-    clip_ball: bool = True,
-    keep: Literal["all", "largest"] = "all",
-    polish: bool = True,
-    safety: float = 1.25,
-    chunk: int = 1 << 15,
-) -> Decoded:
-    """The head of one set of codes (each [1, dim]): mesh in unit coordinates, template coordinates and part labels.
-
-    The grid spans [-1, 1]³ with `resolution` nodes per axis; clip_ball leaves out surfaces outside the unit ball.
-    A field that can be unwarped (`Field.has_unwarp`) is extracted in the template's space, once, and its vertices are moved to the head:
-    all heads of a model then have the same triangles. At most `chunk` points go through the network at a time, in float32, without gradients; other arguments are those of
-    `extract_surface`. Raises ModelError for codes of more than one head, and the errors of `extract_surface`.
-    """
-    wrong = [f"{name} {tuple(code.shape)}" for name, code in codes.items() if code.ndim != 2 or len(code) != 1]
-    if wrong or not codes:
-        raise ModelError(f"decode: takes the codes of one head, each [1, dim], not {', '.join(wrong) or 'none'}")
-    device = next(iter(codes.values())).device
-    grid = {
-        "resolution": resolution,
-        "mode": mode,
-        "chunk": chunk,
-        "safety": safety,
-        "polish": polish,
-        "clip_radius": 1.0 if clip_ball else None,
-        "keep": keep,
-    }
-
-    def ask(what: Callable[[Tensor], Tensor], points: NDArray[np.float32]) -> NDArray[np.float32]:
-        return what(torch.from_numpy(points)[None].to(device))[0].float().cpu().numpy()
-
-    def asked(what: Callable[[Tensor], Tensor], points: Floats) -> Floats:
-        few = points.astype(np.float32)
-        return np.concatenate([ask(what, few[a : a + chunk]) for a in range(0, len(few), chunk)]).astype(np.float64)
-
-    with torch.no_grad(), full_precision(device):
-        if field.has_unwarp:
-            template = _template_mesh(field, grid)
-            vertices = asked(lambda x: field.unwarp(x, codes), template.vertices)
-            if not np.isfinite(vertices).all():
-                raise ModelError("decode: the template's displacement is not finite; the network or its code is damaged")
-            return Decoded(Mesh(vertices, template.faces), template.vertices, _part_labels(field, template.vertices))
-        mesh = _extracted(lambda points: ask(lambda x: field.sdf(x, codes), points), grid)
-        if not field.has_warp:
-            return Decoded(mesh, None, None)
-        template_coords = asked(lambda x: field.warp(x, codes), mesh.vertices)
-    if not np.isfinite(template_coords).all():
-        raise ModelError("decode: the warp to the template is not finite; the network or its code is damaged")
-    return Decoded(mesh, template_coords, _part_labels(field, template_coords))
-
-
-_TEMPLATES: WeakKeyDictionary[Field, dict[tuple[Any, ...], Mesh]] = WeakKeyDictionary()
-"""Meshes of the templates of fields that can be unwarped: one extraction serves all heads of a model."""
-
-
-def _template_mesh(field: Field, grid: dict[str, Any]) -> Mesh:
-    """The zero level of a field's template. A field that is still being trained (`field.training`) is extracted each time."""
-    device = field.template_points.device
-
-    def distance(points: NDArray[np.float32]) -> NDArray[np.float32]:
-        return field.template_distance(torch.from_numpy(points)[None].to(device)).sdf[0].float().cpu().numpy()
-
-    if field.training:
-        return _extracted(distance, grid)
-    kept = _TEMPLATES.setdefault(field, {})
-    key = tuple(grid.values())
-    if key not in kept:
-        kept[key] = _extracted(distance, grid)
-    return kept[key]
-
-
-def _extracted(distance: SDF, grid: dict[str, Any]) -> Mesh:
-    """`extract_surface` on a cube of so many nodes."""
-    options = {name: value for name, value in grid.items() if name != "resolution"}
-    return extract_surface(distance, Grid.cube(grid["resolution"]), **options)
-
-
-def _part_labels(field: Field, template_coords: Floats) -> Labels | None:
-    if not len(field.template_points):
-        return None
-    tree = lazy_import("scipy.spatial").cKDTree(field.template_points.cpu().numpy())
-    return field.template_parts.cpu().numpy().astype(np.uint8)[tree.query(template_coords)[1]]
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """float32 matrix products, no TF32 and no autocast, whatever the program has set for training."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    return with_faces(mesh, component == areas.argmax())

@@ -19,8 +19,9 @@ from facegraft.lazily import lazy_import
 from facegraft.surfaces.normals import face_areas
 from facegraft_model.data.topology import Topology
 from facegraft_model.decoding.correspond import corresponding_points
+from facegraft_model.decoding.decode import Decoded, decode, full_precision
 from facegraft_model.decoding.displacement import FOLLOWED_MM, follow_warp, in_chunks
-from facegraft_model.decoding.extract import Decoded, Mesh, decode, full_precision
+from facegraft_model.decoding.extract import Mesh
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field, SDFGrad
 

@@ -15,8 +15,9 @@ import torch
 
 from facegraft.arrays import Floats, Ints, Labels
 from facegraft.parts import Parts
+from facegraft_model.decoding.decode import Decoded, decode
 from facegraft_model.decoding.displacement import TOLERANCE_MM, dense_displacement, describe_change
-from facegraft_model.decoding.extract import Decoded, EmptyFieldError, decode
+from facegraft_model.decoding.extract import EmptyFieldError
 from facegraft_model.editing.partcodes import (
     Head,
     Step,

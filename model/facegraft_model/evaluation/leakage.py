@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from facegraft.vocabulary import REM
+from facegraft_model.decoding.decode import Decoded
 from facegraft_model.decoding.displacement import UNMOVED_MM, dense_displacement, describe_change
-from facegraft_model.decoding.extract import Decoded
 from facegraft_model.editing.edit import DecodeSettings, decode_head
 from facegraft_model.editing.partcodes import Head, named_rng, no_part, require_part_codes, swap_parts
 from facegraft_model.errors import ModelError

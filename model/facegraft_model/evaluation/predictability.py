@@ -13,8 +13,9 @@ import numpy as np
 
 from facegraft.arrays import Floats, Ints
 from facegraft_model.decoding.correspond import corresponding_points
+from facegraft_model.decoding.decode import Decoded
 from facegraft_model.decoding.displacement import FOLLOWED_MM, UNMOVED_MM, follow_warp, template_coordinates
-from facegraft_model.decoding.extract import Decoded, Mesh
+from facegraft_model.decoding.extract import Mesh
 from facegraft_model.editing.edit import DecodeSettings, decode_head
 from facegraft_model.editing.partcodes import (
     chosen_codes,

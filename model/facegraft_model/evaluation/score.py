@@ -94,7 +94,8 @@ def decode_items(
     [I, 4, 4] (column vectors): the alignment of each item's unit coordinates by the fit; its inverse is applied before the item's
     to_mm. A field without a surface becomes a Failure; other errors of `decode` are raised.
     """
-    from facegraft_model.decoding.extract import EmptyFieldError, decode
+    from facegraft_model.decoding.decode import decode
+    from facegraft_model.decoding.extract import EmptyFieldError
 
     for i, item in enumerate(items):
         try:

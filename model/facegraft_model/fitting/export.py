@@ -11,7 +11,7 @@ import numpy as np
 from facegraft.meshfiles.write import write_mesh
 from facegraft.parts import Parts
 from facegraft.store import write_json_atomic
-from facegraft_model.decoding.extract import Decoded, decode
+from facegraft_model.decoding.decode import Decoded, decode
 from facegraft_model.decoding.registered import Registered, check_registrable, registered_vertices
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fits import Fits

@@ -348,6 +348,9 @@ class Morph(Field):
         weights = scale_frequency(self.template_weights(), self.config.model.omega)
         return SDFGrad(*distance_at(template_points, weights))
 
+    def template_sdf(self, template_points: Tensor) -> Tensor:
+        return siren_forward(template_points, scale_frequency(self.template_weights(), self.config.model.omega))[0][..., 0]
+
     @torch.no_grad()
     def linearise(
         self, points: Tensor, codes: Codes, start: Tensor | None = None, normals: Tensor | None = None

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from facegraft_model.decoding.correspond import corresponding_points
-from facegraft_model.decoding.extract import Decoded, Mesh, decode
+from facegraft_model.decoding.decode import Decoded, decode
+from facegraft_model.decoding.extract import Mesh
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Field
 from torch import Tensor

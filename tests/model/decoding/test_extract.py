@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from facegraft_model.decoding.extract import EmptyFieldError, Mesh, _covers_cell, decode, extract_surface
+from facegraft_model.decoding.decode import decode
+from facegraft_model.decoding.extract import EmptyFieldError, Mesh, _covers_cell, extract_surface
 from facegraft_model.decoding.grid import Grid
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Field

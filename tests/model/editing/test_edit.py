@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from facegraft_model.decoding.correspond import corresponding_points
+from facegraft_model.decoding.decode import Decoded, decode
 from facegraft_model.decoding.displacement import dense_displacement, describe_change, vertex_areas
-from facegraft_model.decoding.extract import Decoded, EmptyFieldError, decode
+from facegraft_model.decoding.extract import EmptyFieldError
 from facegraft_model.editing.edit import (
     DecodeSettings,
     Edit,
