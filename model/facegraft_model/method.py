@@ -52,8 +52,8 @@ class TemplateFacts:
 class Linearised(NamedTuple):
     """A field at points [B,N,3], to first order: distance [B,N], its gradient by the point [B,N,3] and by each code [B,N,d].
 
-    places: where the points lie in the template's space, from which a call with nearly the same codes can begin its search; trust [B,N]:
-    0 for points whose place was not found, else 1.
+    places [B,N,3]: where the points lie in the template's space; inverse [B,N,3,3]: the derivatives of these by the points; trust [B,N]: 0
+    for points whose place was not found, else 1.
     """
 
     sdf: Tensor
@@ -61,6 +61,7 @@ class Linearised(NamedTuple):
     columns: dict[str, Tensor]
     places: Tensor
     trust: Tensor
+    inverse: Tensor
 
 
 @dataclass(frozen=True)
@@ -193,11 +194,24 @@ class Field(nn.Module, ABC):
         return self.template_distance(template_points).sdf
 
     def linearise(
-        self, points: Tensor, codes: Codes, start: Tensor | None = None, normals: Tensor | None = None
+        self,
+        points: Tensor,
+        codes: Codes,
+        *,
+        normals: Tensor | None = None,
+        before: Linearised | None = None,
+        renew: bool = True,
     ) -> Linearised:
-        """Distance at points [B,N,3] and its derivatives, without gradients. Only where `has_derivatives`. start: `Linearised.places` of
-        an earlier call; normals [B,N,3] of the surface near the points, 0 where unknown."""
+        """Distance at points [B,N,3] and its derivatives, without gradients. Only where `has_derivatives`.
+
+        normals [B,N,3]: of the surface near the points, 0 where unknown. before: the result for the same points and nearly the same codes,
+        with whose places the search begins; without renew its derivatives are taken over too, and only the distance is new.
+        """
         raise ModelError(f"method {self.config.model.method} gives no derivatives by its codes; use fit.solver=adam")
+
+    def linearise_coarsely(self, points: Tensor, codes: Codes, normals: Tensor | None = None) -> Linearised:
+        """`linearise`, good enough for the first steps of a fit, where a faster way is known."""
+        return self.linearise(points, codes, normals=normals)
 
     def unwarp_columns(self, template_points: Tensor, name: str) -> Tensor:
         """The derivatives [N,3,d] of `unwarp` by a code, at points [N,3] of the template's space. Only where `has_derivatives`."""

@@ -110,6 +110,10 @@ def test_a_mask_is_1_at_its_part_and_0_at_all_other_points() -> None:
     assert bool((value[labels == 0] == 0).all()) and bool((value[labels == 1] > 0.999).all())
     reached = mask.closeness(points[None])[0] > 0
     assert bool(reached[labels == 1].all())
+    around = 1.2 * torch.rand(20_000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, -1.0, 1.0])
+    value, reached = mask(around[None]).value[0, :, 0], mask.closeness(around[None])[0] > 0
+    assert 100 < int((value > 0).sum()) <= int(reached.sum()) < len(around) / 2
+    assert bool(reached[value > 0].all())
 
 
 def test_a_masks_gradient_is_that_of_finite_differences() -> None:
@@ -254,7 +258,12 @@ def test_derivatives_by_the_codes_are_those_of_finite_differences(field: Morph, 
     assert float((reached - points).norm(dim=2).max()) < 0.02 / field.mm_per_unit
     exact = field.sdf_and_grad(points, codes)
     torch.testing.assert_close(here.sdf, exact.sdf, rtol=0, atol=1e-5 / field.mm_per_unit)
-    here = field.linearise(points, codes, field.linearise(points, codes, here.places).places)
+    kept = here
+    for _ in range(4):  # with the derivatives of the start, the search converges too, only more slowly
+        kept = field.linearise(points, codes, before=kept, renew=False)
+    torch.testing.assert_close(kept.sdf, exact.sdf, rtol=0, atol=1e-9)
+    assert kept.columns is here.columns
+    here = field.linearise(points, codes, before=field.linearise(points, codes, before=here))
     torch.testing.assert_close(here.sdf, exact.sdf, rtol=0, atol=1e-9)
     torch.testing.assert_close(here.grad, exact.grad, rtol=0, atol=1e-9)
     step = 1e-5
@@ -272,6 +281,39 @@ def test_derivatives_by_the_codes_are_those_of_finite_differences(field: Morph, 
     moved = field.unwarp(q[None], {key: code[:1] + (key == name) for key, code in codes.items()})
     still = field.unwarp(q[None], {key: code[:1] for key, code in codes.items()})
     torch.testing.assert_close(columns.sum(2), (moved - still)[0])
+
+
+def test_the_coarse_derivatives_are_exact_at_the_anchors_and_near_elsewhere(field: Morph, table: IdTable) -> None:
+    codes = {name: code[:1] for name, code in codes_of(field, toy_batch(table)).items()}
+    anchors = field.template_points[field.anchors][None]
+    points = field.unwarp(anchors, codes)
+    coarse = field.linearise_coarsely(points, codes)
+    torch.testing.assert_close(coarse.places, anchors, rtol=0, atol=1e-12)
+    torch.testing.assert_close(coarse.sdf, field.sdf(points, codes), rtol=0, atol=1e-9)
+    start = coarse._replace(places=anchors)
+    exact = field.linearise(points, codes, before=start)
+    torch.testing.assert_close(coarse.grad, exact.grad, rtol=0, atol=1e-9)
+    torch.testing.assert_close(coarse.inverse, exact.inverse, rtol=0, atol=1e-9)
+    for name in codes:
+        torch.testing.assert_close(coarse.columns[name], exact.columns[name], rtol=0, atol=1e-9)
+    near = points + 0.5 / field.mm_per_unit * torch.nn.functional.normalize(torch.sin(50 * points), dim=2)
+    off = field.linearise_coarsely(near, codes).sdf - field.sdf(near, codes)
+    assert float(off.abs().mean()) < 0.02 / field.mm_per_unit
+    neutral = {name: code for name, code in codes.items() if name != "exp"}
+    still = codes | {"exp": torch.zeros_like(codes["exp"])}
+    torch.testing.assert_close(field.linearise_coarsely(points, neutral).sdf, field.linearise_coarsely(points, still).sdf)
+
+
+def test_the_expansion_follows_the_nets(field: Morph, table: IdTable) -> None:
+    codes = {name: code[:1] for name, code in codes_of(field, toy_batch(table)).items()}
+    points = field.template_points[None, ::7] * 1.01
+    before = field.linearise_coarsely(points, codes).sdf
+    field.train()
+    with torch.no_grad():
+        field.nets["rem"].mean += 0.01
+    changed = field.linearise_coarsely(points, codes).sdf
+    assert float((changed - before).abs().amax()) > 1e-4
+    torch.testing.assert_close(field.eval().linearise_coarsely(points, codes).sdf, changed)
 
 
 def test_a_net_learns_modes_by_its_regression(config: Config, table: IdTable) -> None:

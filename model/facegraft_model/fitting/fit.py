@@ -25,6 +25,9 @@ Landmarks = Literal["none", "given", "predicted"]
 LANDMARK_WEIGHT = 100.0
 """Weight of |warped landmarks - the template's|, equal to that of landmark consistency in training."""
 
+MEASURED = 1024
+"""Points by which the error of a fit is measured."""
+
 Report = Callable[[int, int, float], None]
 """Called with (finished iterations, all iterations, mean loss of a head)."""
 
@@ -188,14 +191,14 @@ def _linked(rows: Mapping[str, Tensor], count: int) -> list[tuple[int, ...]]:
 
 @torch.no_grad()
 def surface_errors(field: Field, batch: Batch, codes: Mapping[str, Tensor], count: int) -> Tensor:
-    """Mean |sdf| in mm of each head's surface points, [count]; NaN for heads that are not in the batch.
+    """Mean |sdf| in mm of each head's surface points (at most MEASURED), [count]; NaN for heads that are not in the batch.
 
     A fit without surface points (DeepSDF's) is measured at all its points, by the difference from the true distance.
     """
     errors = torch.full((count,), math.nan)
     item = batch["item"]
     surface = batch["surface_points"].shape[1] or None
-    points, truth = (tensor[:, :surface] for tensor in sampled_points(batch)[:2])
+    points, truth = (tensor[:, :surface][:, :MEASURED] for tensor in sampled_points(batch)[:2])
     error = (field.sdf(points, {name: code[item] for name, code in codes.items()}) - truth).abs()
     errors[item.cpu()] = field.mm_per_unit * error.mean(1).cpu()
     return errors

@@ -17,22 +17,27 @@ from torch import Tensor
 
 from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
-from facegraft_model.method import Batch, Codes, Field, sampled_points
+from facegraft_model.method import Batch, Codes, Field, Linearised, sampled_points
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1e3
-CONVERGED, NEARLY_CONVERGED = 0.01, 0.02
-"""A step that lowers the objective by less than this share of it is the last one, of the last stage and of those before it."""
+CONVERGED = 0.02
+"""A step that lowers the objective by less than this share of it is the last one of its stage."""
 
 
 class Stage(NamedTuple):
-    """A stage of a fit: share of the points, and factors of `fit.noise_mm` and `fit.robust_mm`."""
+    """A stage of a fit: share of the points, and factors of `fit.noise_mm` and `fit.robust_mm`.
+
+    coarse: the field is linearised coarsely. keeps: steps are so small that the derivatives serve for several of them.
+    """
 
     share: float
     noise: float
     robust: float
+    coarse: bool = False
+    keeps: bool = False
 
 
-STAGES = (Stage(0.2, 10.0, 8.0), Stage(0.5, 2.0, 2.0), Stage(1.0, 1.0, 1.0))
+STAGES = (Stage(0.4, 10.0, 8.0, coarse=True), Stage(0.5, 3.0, 4.0), Stage(1.0, 1.0, 1.0, keeps=True))
 LANDMARK_NOISE_MM = 1.0
 """Standard deviation of a landmark that weighs as much as one of a code."""
 POSE_SPREAD = (0.2, 0.1, 0.1)
@@ -76,14 +81,14 @@ class Solution:
 
 @dataclass
 class _State:
-    """The system at some codes: normal matrix, gradient, and objective; places of the points for the next search."""
+    """The system at some codes: normal matrix, gradient, objective, and the field's derivatives."""
 
     codes: dict[str, Tensor]
     pose: Posed | None
     cost: float
     matrix: Tensor
     slope: Tensor
-    places: Tensor
+    found: Linearised
 
 
 def gauss_newton(
@@ -119,22 +124,24 @@ def gauss_newton(
     # that takes every point for an inlier, and with few points, which lead the way for little.
     cost = math.inf
     for stage in stages:
-        last = stage == STAGES[-1]
         problem = _Problem(field, batch, rows, fit, stage, precision or {}, start)
-        state, damping = problem.at(codes, pose, None), FIRST_DAMPING
+        state, damping, fresh = problem.at(codes, pose), FIRST_DAMPING, True
         while steps < fit.steps and damping < MOST_DAMPING:
-            # The first stages take steps so large that the places of the points before are no guide to those after.
-            tried = problem.at(*problem.stepped(state, damping), state.places if last else None)
+            tried = problem.at(*problem.stepped(state, damping), state.found if stage.keeps else None)
             steps += 1
-            if not tried.cost < state.cost:
-                damping *= 10
-                continue
             gain = (state.cost - tried.cost) / state.cost
-            state, damping = tried, max(damping / 10, LEAST_DAMPING)
-            if report is not None:
-                report(steps, state.cost / problem.heads)
-            if gain < (CONVERGED if last else NEARLY_CONVERGED):
+            if gain > 0:
+                state, damping = tried, max(damping / 10, LEAST_DAMPING)
+                if report is not None:
+                    report(steps, state.cost / problem.heads)
+            if gain >= CONVERGED:
+                fresh = not stage.keeps
+            elif not fresh:
+                state, fresh = problem.at(state.codes, state.pose, state.found, renew=True), True
+            elif gain > 0:
                 break
+            else:
+                damping *= 10
         codes, pose, cost = state.codes, state.pose, state.cost
     return Solution(codes, pose, cost, steps)
 
@@ -147,6 +154,7 @@ class _Problem:
         precision: Mapping[str, float], start: Mapping[str, Tensor]
     ) -> None:
         self.field, self.batch, self.rows, self.fit = field, batch, rows, fit
+        self.coarse = stage.coarse
         points, distances, normals = sampled_points(batch)
         few = slice(None, None, max(round(1 / stage.share), 1))  # of all of its sets
         self.points, self.distances, self.normals = points[:, few], distances[:, few], normals[:, few]
@@ -162,12 +170,18 @@ class _Problem:
             size += (int(places.max()) + 1) * field.code_dims[name]
         self.size = size
 
-    def at(self, codes: dict[str, Tensor], pose: Posed | None, places: Tensor | None) -> _State:
-        """The system at these codes. places: those of the points at nearby codes."""
+    def at(
+        self, codes: dict[str, Tensor], pose: Posed | None, before: Linearised | None = None, renew: bool = False
+    ) -> _State:
+        """The system at these codes. before: what was found at nearby codes, whose derivatives are taken over unless they are to be new."""
         field = self.field
         points = self.points if pose is None else pose(self.points)
         own = {name: codes[name][place] for name, place in self.rows.items()}
-        found = field.linearise(points, own, places, self.normals if pose is None else None)
+        normals = self.normals if pose is None else None
+        if self.coarse:
+            found = field.linearise_coarsely(points, own, normals)
+        else:
+            found = field.linearise(points, own, normals=normals, before=before, renew=renew)
         extra = 0 if pose is None else 7 if pose.similarity else 6
         size = self.size + extra
         kind = torch.float64
@@ -202,7 +216,7 @@ class _Problem:
             matrix.diagonal()[self.size :] += (1 / spread.to(matrix)).square()
         if not math.isfinite(cost):
             raise ModelError("the objective of the fit is not finite; are the points in the model's frame?")
-        return _State(codes, pose, cost, matrix, slope, found.places)
+        return _State(codes, pose, cost, matrix, slope, found)
 
     def _landmarks(self, matrix: Tensor, slope: Tensor, own: Codes, pose: Posed | None, extra: int) -> float:
         """Add the landmarks' equations, and return their share of the objective."""

@@ -20,7 +20,7 @@ CANDIDATES = 12
 EXPRESSION_PRECISION = {EXP: 100.0}
 """Precision of the prior of an expression about the one with which a fit begins. Expressions move the face in ways in which people differ
 too: with a wide prior the code would explain a part of who somebody is."""
-POINTS, REGISTERED = 256, 512
+POINTS, REGISTERED = 256, 256
 """Points of a head and of the template that are compared."""
 TRIED, TRIAL_STEPS = 2, 3
 """Expressions besides the neutral one from which the fit is begun, and steps of each trial."""

@@ -13,6 +13,7 @@ its mouth open, half as far as its expressions do, and every head's displacement
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -23,9 +24,10 @@ from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field, Linearised, SDFGrad, TemplateFacts
+from facegraft_model.morph.expansion import Expansion, expanded
 from facegraft_model.nets.basis import BasisNet
 from facegraft_model.nets.hyper import PlainSiren, siren_shapes
-from facegraft_model.nets.mask import PartMask
+from facegraft_model.nets.mask import Mask, PartMask
 from facegraft_model.nets.siren import (
     Weights,
     at_shared_points,
@@ -76,6 +78,14 @@ class Located(NamedTuple):
     gap: Tensor
 
 
+class Reach(NamedTuple):
+    """The points of a batch that a part's mask reaches: their rows [B,n], places [B,n,3], and the mask there."""
+
+    rows: Tensor
+    points: Tensor
+    mask: Mask
+
+
 class Morph(Field):
     """Codes [B,d]: exp, one for each part, rem. Without "exp", or with zeros for it, a head is neutral."""
 
@@ -100,6 +110,7 @@ class Morph(Field):
             features = model.part_features if own else model.exp_features if name == EXP else model.features
             self.nets[name] = BasisNet(model.width, features, model.basis_omega, dim)
         self.template_weights = PlainSiren(siren_shapes(3, model.width, 1), model.omega)
+        self._expanded: dict[str, Expansion] | None = None
         self.register_buffer("overflow", torch.zeros((), dtype=torch.int64), persistent=False)
         self.set_template(self.template_points, self.template_landmarks)
         self.register_load_state_dict_post_hook(_follow_template)  # type: ignore[no-untyped-call]
@@ -124,6 +135,7 @@ class Morph(Field):
     def _make_masks(self) -> None:
         """What follows the template: the masks of the parts, by the topology's vertices, or by the registered points, which are fewer, where
         it has none of a part (there is no topology, or the part is outside the ball)."""
+        self._expanded = None
         topology = self.topology
         if topology is not None:
             self.register_buffer("face_bounds", topology.face_weights().cumsum(0), persistent=False)
@@ -165,7 +177,9 @@ class Morph(Field):
         result = {}
         for name, weights in conditioning.weights.items():
             if name in self.masks:
-                result[name] = self._masked(name, q, weights, slopes=False)[0]
+                reach = self._reach(name, q)
+                moved = reach.mask.value * siren_forward(reach.points, weights)[0]
+                result[name] = torch.zeros_like(q).scatter(1, reach.rows.unsqueeze(2).expand(-1, -1, 3), moved)
             else:
                 result[name] = siren_forward(q, weights)[0]
         return result
@@ -174,12 +188,19 @@ class Morph(Field):
         """The whole displacement [B,N,3] at points q [B,N,3]."""
         return torch.stack(list(self.displacements(q, conditioning).values())).sum(0)
 
-    def displacement_jacobian(self, q: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
-        """The whole displacement [B,N,3] at q [B,N,3], and its derivatives [B,N,3,3]."""
+    def displacement_jacobian(
+        self, q: Tensor, conditioning: Conditioning, reaches: Mapping[str, Reach] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The whole displacement [B,N,3] at q [B,N,3], and its derivatives [B,N,3,3]. reaches: those of the parts at q, if they are known."""
         total, slopes = None, None
         for name, weights in conditioning.weights.items():
             if name in self.masks:
-                move, slope = self._masked(name, q, weights, slopes=True)
+                reach = self._reach(name, q) if reaches is None else reaches[name]
+                value, own_slope = siren_jacobian(reach.points, weights)
+                own_slope = reach.mask.value.unsqueeze(3) * own_slope + value.unsqueeze(3) * reach.mask.grad.unsqueeze(2)
+                wide = reach.rows.unsqueeze(2).expand(-1, -1, 3)
+                move = torch.zeros_like(q).scatter(1, wide, reach.mask.value * value)
+                slope = q.new_zeros(*q.shape, 3).scatter(1, wide.unsqueeze(3).expand(-1, -1, -1, 3), own_slope)
             else:
                 move, slope = siren_jacobian(q, weights)
             total = move if total is None else total + move
@@ -187,38 +208,31 @@ class Morph(Field):
         assert total is not None and slopes is not None
         return total, slopes
 
-    def _masked(self, name: str, q: Tensor, weights: Weights, slopes: bool) -> tuple[Tensor, Tensor]:
-        """A part's displacement and (slopes) derivatives; its net runs only at the points that its mask can reach."""
+    def _reach(self, name: str, q: Tensor) -> Reach:
+        """The points of each head at which a part's net has to run.
+
+        A compiled step needs a fixed number of them: COMPILED_SHARE of the points; more than that near the part are counted in `overflow`,
+        and those farthest from it are left out. Else they are those where the mask is not 0, of the head that has most of these.
+        """
         mask = self.masks[name]
         assert isinstance(mask, PartMask)
         with torch.no_grad():
             closeness = mask.closeness(q)
-            most = self._reached(closeness)
+            near = (closeness > 0).sum(1)
+            if torch.compiler.is_compiling():
+                most = math.ceil(COMPILED_SHARE * closeness.shape[1])
+                self.overflow += (near - most).clamp_min(0).sum()
+            else:
+                # At one at least: processes that train together wait for a gradient of every parameter.
+                most = min(max(int(near.max()), 1), closeness.shape[1])
             index = closeness.topk(most, dim=1).indices
-        own = q.gather(1, index.unsqueeze(2).expand(-1, -1, 3))
-        here = mask(own)
-        if not slopes:
-            moved = here.value * siren_forward(own, weights)[0]
-            return torch.zeros_like(q).scatter(1, index.unsqueeze(2).expand(-1, -1, 3), moved), q[:0]
-        value, slope = siren_jacobian(own, weights)
-        moved = here.value * value
-        slope = here.value.unsqueeze(3) * slope + value.unsqueeze(3) * here.grad.unsqueeze(2)
-        wide = index.view(*index.shape, 1, 1).expand(-1, -1, 3, 3)
-        return (
-            torch.zeros_like(q).scatter(1, index.unsqueeze(2).expand(-1, -1, 3), moved),
-            q.new_zeros(*q.shape, 3).scatter(1, wide, slope),
-        )
-
-    def _reached(self, closeness: Tensor) -> int:
-        """How many points of a head a part's net has to run at. A compiled step needs a fixed number: COMPILED_SHARE of the points; more
-        than that are counted in `overflow`, and those farthest from the part are left out."""
-        inside = (closeness > 0).sum(1)
-        if not torch.compiler.is_compiling():
-            # At one at least: processes that train together wait for a gradient of every parameter.
-            return min(max(int(inside.max()), 1), closeness.shape[1])
-        most = math.ceil(COMPILED_SHARE * closeness.shape[1])
-        self.overflow += (inside - most).clamp_min(0).sum()
-        return most
+        points = _picked(q, index)
+        here = mask(points)
+        if torch.compiler.is_compiling():
+            return Reach(index, points, here)
+        value = here.value.detach()[..., 0]
+        rows = value.topk(max(int((value > 0).sum(1).max()), 1), dim=1).indices
+        return Reach(index.gather(1, rows), _picked(points, rows), Mask(_picked(here.value, rows), _picked(here.grad, rows)))
 
     def counters(self) -> dict[str, float]:
         """overflow: points near parts that compiled steps have left out so far."""
@@ -260,20 +274,26 @@ class Morph(Field):
         """
         anchors = self.template_points[self.anchors]
         moved = anchors + torch.stack(list(self._shared(anchors, "anchors", conditioning).values())).sum(0)
+        index = self._nearest_anchors(points, moved, conditioning, normals, chunk).unsqueeze(2).expand(-1, -1, 3)
+        anchors = anchors.to(points.dtype).expand(len(points), -1, -1)
+        return points - moved.gather(1, index) + anchors.gather(1, index)
+
+    def _nearest_anchors(
+        self, points: Tensor, moved: Tensor, conditioning: Conditioning, normals: Tensor | None, chunk: int = 1 << 12
+    ) -> Tensor:
+        """Which [B,N] of the anchors, moved to [B,n,3], is nearest to each point; see `start`."""
         facing = None
         if normals is not None:
+            anchors = self.template_points[self.anchors]
             facing = torch.nn.functional.normalize(distance_at(anchors[None], conditioning.template)[1], dim=2).transpose(1, 2)
-        anchors = anchors.to(points.dtype).expand(len(points), -1, -1)
         farther = (TURNED_MM / self.mm_per_unit) ** 2 / 2
-        guesses = []
+        nearest = []
         for first in range(0, points.shape[1], chunk):
-            own = points[:, first : first + chunk]
-            distance = torch.cdist(own, moved)
+            distance = torch.cdist(points[:, first : first + chunk], moved)
             if normals is not None and facing is not None:
                 distance = distance.square() - farther * (normals[:, first : first + chunk] @ facing)
-            index = distance.argmin(2).unsqueeze(2).expand(-1, -1, 3)
-            guesses.append(own - moved.gather(1, index) + anchors.gather(1, index))
-        return torch.cat(guesses, 1)
+            nearest.append(distance.argmin(2))
+        return torch.cat(nearest, 1)
 
     @torch.no_grad()
     def locate_nearly(self, points: Tensor, conditioning: Conditioning, start: Tensor | None = None) -> Located:
@@ -353,39 +373,83 @@ class Morph(Field):
 
     @torch.no_grad()
     def linearise(
-        self, points: Tensor, codes: Codes, start: Tensor | None = None, normals: Tensor | None = None
+        self,
+        points: Tensor,
+        codes: Codes,
+        *,
+        normals: Tensor | None = None,
+        before: Linearised | None = None,
+        renew: bool = True,
     ) -> Linearised:
-        """See `method.Linearised`; start: places of the points in an earlier call; normals: those of `start`."""
+        """See `method.Field`."""
         conditioning = self.condition(codes)
-        q = start
-        if q is None:
-            q = self.locate_nearly(points, conditioning, self.start(points, conditioning, normals)).q
-        move, slope = self.displacement_jacobian(q, conditioning)
-        inverse, miss = _inverse(slope), q + move - points
+        if before is not None and not renew:
+            q, inverse, columns = before.places, before.inverse, before.columns
+            move = self.displacement(q, conditioning)
+        else:
+            if before is not None:
+                q = before.places
+            else:
+                q = self.locate_nearly(points, conditioning, self.start(points, conditioning, normals)).q
+            reaches = {name: self._reach(name, q) for name in self.masks}
+            move, slope = self.displacement_jacobian(q, conditioning, reaches)
+            inverse, columns = _inverse(slope), None
+        miss = q + move - points
         # The next Newton step is taken to first order: the distance after it needs no other evaluation.
         change = _shortened((inverse @ miss.unsqueeze(3)).squeeze(3))
         sdf, own = distance_at(q, conditioning.template)
         grad = (own.unsqueeze(2) @ inverse).squeeze(2)
-        columns = {name: self._columns(name, q, -grad) for name in codes}
+        if columns is None:
+            columns = {name: self._columns(name, q, -grad, reaches.get(name)) for name in codes}
         found = torch.linalg.vector_norm(miss, dim=2) < NEAR_MM / self.mm_per_unit
-        return Linearised(sdf - (own * change).sum(2), grad, columns, q - change, found.to(sdf.dtype))
+        return Linearised(sdf - (own * change).sum(2), grad, columns, q - change, found.to(sdf.dtype), inverse)
 
-    def _columns(self, name: str, q: Tensor, along: Tensor) -> Tensor:
-        """along . dx(q)/dz [B,N,d] for the code of a net; q and along [B,N,3]."""
+    @torch.no_grad()
+    def linearise_coarsely(self, points: Tensor, codes: Codes, normals: Tensor | None = None) -> Linearised:
+        """The field to first order about the anchor nearest to each point, without an evaluation of the nets."""
+        conditioning, expansions = self.condition(codes), self._expansions()
+        anchors = self.template_points[self.anchors]
+        parts = [expansions[name].at(code) for name, code in codes.items()]
+        if EXP not in codes:
+            parts.append(expansions[EXP].at(anchors.new_zeros(len(points), self.code_dims[EXP])))
+        moved = anchors + torch.stack([move for move, _ in parts]).sum(0)
+        index = self._nearest_anchors(points, moved, conditioning, normals)
+        inverse = _picked(_inverse(torch.stack([slope for _, slope in parts]).sum(0)), index)
+        q = anchors[index] + _shortened((inverse @ (points - _picked(moved, index)).unsqueeze(3)).squeeze(3))
+        sdf, own = distance_at(q, conditioning.template)
+        grad = (own.unsqueeze(2) @ inverse).squeeze(2)
+        columns = {name: -(grad.unsqueeze(2) @ expansions[name].modes[index]).squeeze(2) for name in codes}
+        return Linearised(sdf, grad, columns, q, torch.ones_like(sdf), inverse)
+
+    def _expansions(self) -> dict[str, Expansion]:
+        """The nets about the anchors; kept while the field is not in training."""
+        found = self._expanded
+        if found is None:
+            anchors = self.template_points[self.anchors]
+            found = {}
+            for name, net in self.nets.items():
+                assert isinstance(net, BasisNet)
+                mask = dict(self.masks.items()).get(name)
+                assert mask is None or isinstance(mask, PartMask)
+                found[name] = expanded(net, anchors, mask)
+            if not self.training:
+                self._expanded = found
+        return found
+
+    def train(self, mode: bool = True) -> Morph:
+        self._expanded = None
+        return super().train(mode)
+
+    def _columns(self, name: str, q: Tensor, along: Tensor, reach: Reach | None = None) -> Tensor:
+        """along . dx(q)/dz [B,N,d] for the code of a net; q and along [B,N,3]. reach: that of a part at q, if it is known."""
         net = self.nets[name]
         assert isinstance(net, BasisNet)
         modes = net.modes.flatten(1)
         if name not in self.masks:
             return _projected(net, q, along) @ modes.T
-        mask = self.masks[name]
-        assert isinstance(mask, PartMask)
-        result = q.new_zeros(*q.shape[:2], len(modes))
-        batch, row = (mask.closeness(q) > 0).nonzero(as_tuple=True)
-        if len(row):
-            own = q[batch, row][None]
-            weighted = mask(own).value * along[batch, row]
-            result[batch, row] = (_projected(net, own, weighted) @ modes.T)[0]
-        return result
+        reach = self._reach(name, q) if reach is None else reach
+        own = _projected(net, reach.points, reach.mask.value * _picked(along, reach.rows)) @ modes.T
+        return q.new_zeros(*q.shape[:2], len(modes)).scatter(1, reach.rows.unsqueeze(2).expand(-1, -1, len(modes)), own)
 
     def unwarp_columns(self, template_points: Tensor, name: str) -> Tensor:
         """The derivatives [N,3,d] of `unwarp` by the code of a net, at points [N,3] of the template's space."""

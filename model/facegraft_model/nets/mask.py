@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from facegraft_model.errors import ModelError
+from facegraft_model.nets.modes import spread_points
 
 LEAST = 1e-12
 FULL, NONE = 1.2, 1.6
 """Above and below the skin nothing bounds a part, so the mask fades between these radii of the sphere around it."""
+FEW = 96
+"""Points of either side that tell most of the points where the mask is 0."""
 
 
 class Mask(NamedTuple):
@@ -32,6 +35,8 @@ class PartMask(nn.Module):
     centre: Tensor
     inside: Tensor
     outside: Tensor
+    few_inside: Tensor
+    few_outside: Tensor
 
     def __init__(self, points: Tensor, labels: Tensor, part: int, narrow: float, wide: float) -> None:
         super().__init__()
@@ -50,11 +55,21 @@ class PartMask(nn.Module):
         near = torch.linalg.vector_norm(outside - centre, dim=1) < 2 * NONE * self.radius
         self.register_buffer("centre", centre, persistent=False)
         self.register_buffer("inside", inside, persistent=False)
-        self.register_buffer("outside", outside[near], persistent=False)
+        outside = outside[near]
+        self.register_buffer("outside", outside, persistent=False)
+        few = inside[spread_points(inside, FEW)]
+        self.register_buffer("few_inside", few, persistent=False)
+        self.register_buffer("few_outside", outside[spread_points(outside, FEW)] if len(outside) else outside, persistent=False)
+        # No point of the part is nearer to q than the nearest of the few, less this.
+        self.covered = float(torch.cdist(inside, few).amin(1).max())
 
     def closeness(self, q: Tensor) -> Tensor:
         """[B,N]: above 0 for every point [B,N,3] where the mask can be above 0."""
-        return NONE * self.radius - torch.linalg.vector_norm(q - self.centre, dim=2)
+        bound = NONE * self.radius - torch.linalg.vector_norm(q - self.centre, dim=2)
+        if not len(self.outside):
+            return bound
+        within, without = (torch.cdist(q, few.to(q.dtype).expand(len(q), -1, -1)).amin(2) for few in (self.few_inside, self.few_outside))
+        return torch.minimum(bound, without - within + self.covered)
 
     def forward(self, q: Tensor) -> Mask:
         """The mask at points q [B,N,3]."""
@@ -81,7 +96,9 @@ def _smoothstep(s: Tensor) -> tuple[Tensor, Tensor]:
 def _nearest(q: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Distance [B,N,1] of q to the nearest of the points, and the direction [B,N,3] away from it."""
     with torch.no_grad():
-        index = torch.cdist(q, points.to(q.dtype).expand(len(q), -1, -1)).argmin(2)
+        # |q - p|^2 without |q|^2, which is the same for all points p.
+        points = points.to(q.dtype)
+        index = torch.addmm(points.square().sum(1), q.flatten(0, 1), points.T, alpha=-2).argmin(1).view(q.shape[:2])
     offset = q - points[index]
     distance = (offset * offset).sum(2, keepdim=True).clamp_min(LEAST).sqrt()
     return distance, offset / distance
