@@ -29,7 +29,7 @@ TINY = replace(
     FACEGRAFT,
     preset="tiny",
     model=ModelConfig(
-        nets="basis", width=96, features=192, part_features=96, exp_features=96, part_dim=24, rem_dim=96, exp_dim=16, part_local_mm=40.0
+        nets="basis", width=96, features=384, part_features=192, exp_features=96, part_dim=48, rem_dim=150, exp_dim=16, part_local_mm=40.0
     ),
     data=DataConfig(items=6, surface=160, near=64, free=16, stage=256, template=512),
     train=TrainConfig(
