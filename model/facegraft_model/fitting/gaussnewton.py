@@ -23,6 +23,9 @@ FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1e3
 CONVERGED = 0.02
 """A step that lowers the objective by less than this share of it is the last one of its stage."""
 
+LEAST_COST = 1e-9
+"""An objective as small as this is 0."""
+
 
 class Stage(NamedTuple):
     """A stage of a fit: share of the points, and factors of `fit.noise_mm` and `fit.robust_mm`.
@@ -129,7 +132,7 @@ def gauss_newton(
         while steps < fit.steps and damping < MOST_DAMPING:
             tried = problem.at(*problem.stepped(state, damping), state.found if stage.keeps else None)
             steps += 1
-            gain = (state.cost - tried.cost) / state.cost
+            gain = (state.cost - tried.cost) / max(state.cost, LEAST_COST)
             if gain > 0:
                 state, damping = tried, max(damping / 10, LEAST_DAMPING)
                 if report is not None:
