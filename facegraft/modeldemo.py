@@ -47,6 +47,7 @@ def _with_shipped(samples: Path, keys: list[str], output: Path, seed: int, annou
     """Fit two heads as a scanner would give them, without topology and pose, by the model that ships, and swap its first part."""
     from facegraft_model.evaluation.truth import Truth
     from facegraft_model.fitting.commands import ScanChoice, fit_scans
+    from facegraft_model.pretrained.shipped import shipped
 
     from facegraft.meshfiles.write import write_mesh
 
@@ -56,7 +57,7 @@ def _with_shipped(samples: Path, keys: list[str], output: Path, seed: int, annou
         head = truth.head(key)
         scans.append(output / SCANS / f"{key}.ply")
         write_mesh(scans[-1], head.vertices, head.faces)
-    fits = fit_scans(Path(SHIPPED), scans, output / FITS, ScanChoice(), seed=seed, device="cpu")
+    fits = fit_scans(shipped(SHIPPED), scans, output / FITS, ScanChoice(), seed=seed, device="cpu")
     errors = ", ".join(f"{item['error_mm']:.2f}" for item in fits.items)
     announce(f"{output / FITS}: the model that ships, fitted to {len(fits)} of these heads as scans; mean distance {errors} mm")
     _swap(fits, keys, output / SWAP, announce)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +130,7 @@ class Field(nn.Module, ABC):
         self.parts = id_table.parts
         self.code_dims, self.code_ids = code_dims, code_ids
         self.provenance = {}
+        self.derived: dict[Any, Any] = {}
         self.register_buffer("template_points", template.points.float())
         self.register_buffer("template_parts", template.parts.to(torch.uint8))
         self.register_buffer("template_landmarks", template.landmarks.float())
@@ -148,6 +149,16 @@ class Field(nn.Module, ABC):
         if not self.has_topology:
             return None
         return Topology(**{name.removeprefix(TOPOLOGY): getattr(self, name) for name in TOPOLOGY_TENSORS})
+
+    # What is made of the weights, for a field that is not in training (such as the template's mesh), is kept in `derived` until they may change.
+
+    def train(self, mode: bool = True) -> Self:
+        self.derived.clear()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        self.derived.clear()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -205,7 +216,8 @@ class Field(nn.Module, ABC):
         """Distance at points [B,N,3] and its derivatives, without gradients. Only where `has_derivatives`.
 
         normals [B,N,3]: of the surface near the points, 0 where unknown. before: the result for the same points and nearly the same codes,
-        with whose places the search begins; without renew its derivatives are taken over too, and only the distance is new.
+        with whose places the search begins; without renew its derivatives by the codes are taken over too, and only the distance and its
+        gradient by the point are new.
         """
         raise ModelError(f"method {self.config.model.method} gives no derivatives by its codes; use fit.solver=adam")
 

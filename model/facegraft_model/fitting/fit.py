@@ -34,7 +34,7 @@ Report = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class FittedCodes:
-    """codes: [I,dim] by name (zeros where a head has none); errors_mm [I]: mean |sdf| of its surface points at the end."""
+    """codes: [I,dim] by name (zeros where a head has none); errors_mm [I]: mean |sdf| of its surface points at the end (`surface_errors`)."""
 
     codes: dict[str, Tensor]
     errors_mm: Tensor
@@ -191,14 +191,14 @@ def _linked(rows: Mapping[str, Tensor], count: int) -> list[tuple[int, ...]]:
 
 @torch.no_grad()
 def surface_errors(field: Field, batch: Batch, codes: Mapping[str, Tensor], count: int) -> Tensor:
-    """Mean |sdf| in mm of each head's surface points (at most MEASURED), [count]; NaN for heads that are not in the batch.
+    """Mean |sdf| in mm of each head's surface points (the first MEASURED), [count]; NaN for heads that are not in the batch.
 
     A fit without surface points (DeepSDF's) is measured at all its points, by the difference from the true distance.
     """
     errors = torch.full((count,), math.nan)
     item = batch["item"]
-    surface = batch["surface_points"].shape[1] or None
-    points, truth = (tensor[:, :surface][:, :MEASURED] for tensor in sampled_points(batch)[:2])
+    surface = min(batch["surface_points"].shape[1], MEASURED) or None
+    points, truth = (tensor[:, :surface] for tensor in sampled_points(batch)[:2])
     error = (field.sdf(points, {name: code[item] for name, code in codes.items()}) - truth).abs()
     errors[item.cpu()] = field.mm_per_unit * error.mean(1).cpu()
     return errors

@@ -21,7 +21,7 @@ from facegraft_model.method import Batch, Codes, Field, Linearised, sampled_poin
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1e3
 CONVERGED = 0.02
-"""A step that lowers the objective by less than this share of it is the last one of its stage."""
+"""A step that lowers the objective by less than this share of it is the last one of its stage, if its derivatives are new."""
 
 LEAST_COST = 1e-9
 """An objective as small as this is 0."""
@@ -40,7 +40,7 @@ class Stage(NamedTuple):
     keeps: bool = False
 
 
-STAGES = (Stage(0.4, 10.0, 8.0, coarse=True), Stage(0.5, 3.0, 4.0), Stage(1.0, 1.0, 1.0, keeps=True))
+STAGES = (Stage(0.5, 10.0, 8.0, coarse=True), Stage(0.5, 3.0, 4.0), Stage(1.0, 1.0, 1.0, keeps=True))
 LANDMARK_NOISE_MM = 1.0
 """Standard deviation of a landmark that weighs as much as one of a code."""
 POSE_SPREAD = (0.2, 0.1, 0.1)
@@ -129,10 +129,10 @@ def gauss_newton(
     for stage in stages:
         problem = _Problem(field, batch, rows, fit, stage, precision or {}, start)
         state, damping, fresh = problem.at(codes, pose), FIRST_DAMPING, True
-        while steps < fit.steps and damping < MOST_DAMPING:
+        while state.cost > LEAST_COST and steps < fit.steps and damping < MOST_DAMPING:
             tried = problem.at(*problem.stepped(state, damping), state.found if stage.keeps else None)
             steps += 1
-            gain = (state.cost - tried.cost) / max(state.cost, LEAST_COST)
+            gain = (state.cost - tried.cost) / state.cost
             if gain > 0:
                 state, damping = tried, max(damping / 10, LEAST_DAMPING)
                 if report is not None:

@@ -110,7 +110,6 @@ class Morph(Field):
             features = model.part_features if own else model.exp_features if name == EXP else model.features
             self.nets[name] = BasisNet(model.width, features, model.basis_omega, dim)
         self.template_weights = PlainSiren(siren_shapes(3, model.width, 1), model.omega)
-        self._expanded: dict[str, Expansion] | None = None
         self.register_buffer("overflow", torch.zeros((), dtype=torch.int64), persistent=False)
         self.set_template(self.template_points, self.template_landmarks)
         self.register_load_state_dict_post_hook(_follow_template)  # type: ignore[no-untyped-call]
@@ -135,7 +134,7 @@ class Morph(Field):
     def _make_masks(self) -> None:
         """What follows the template: the masks of the parts, by the topology's vertices, or by the registered points, which are fewer, where
         it has none of a part (there is no topology, or the part is outside the ball)."""
-        self._expanded = None
+        self.derived.clear()
         topology = self.topology
         if topology is not None:
             self.register_buffer("face_bounds", topology.face_weights().cumsum(0), persistent=False)
@@ -168,7 +167,10 @@ class Morph(Field):
             elif name == EXP and on is not None:
                 code = on.view(-1, 1) * code
             weights[name] = self.nets[name](code)
-        return Conditioning(weights, scale_frequency(self.template_weights(), self.config.model.omega))
+        return Conditioning(weights, self._template())
+
+    def _template(self) -> Weights:
+        return scale_frequency(self.template_weights(), self.config.model.omega)
 
     # -- the morph ----------------------------------------------------------------------------------------------------
 
@@ -231,7 +233,7 @@ class Morph(Field):
         if torch.compiler.is_compiling():
             return Reach(index, points, here)
         value = here.value.detach()[..., 0]
-        rows = value.topk(max(int((value > 0).sum(1).max()), 1), dim=1).indices
+        rows = value.topk(min(max(int((value > 0).sum(1).max()), 1), value.shape[1]), dim=1).indices
         return Reach(index.gather(1, rows), _picked(points, rows), Mask(_picked(here.value, rows), _picked(here.grad, rows)))
 
     def counters(self) -> dict[str, float]:
@@ -274,18 +276,18 @@ class Morph(Field):
         """
         anchors = self.template_points[self.anchors]
         moved = anchors + torch.stack(list(self._shared(anchors, "anchors", conditioning).values())).sum(0)
-        index = self._nearest_anchors(points, moved, conditioning, normals, chunk).unsqueeze(2).expand(-1, -1, 3)
+        index = self._nearest_anchors(points, moved, conditioning.template, normals, chunk).unsqueeze(2).expand(-1, -1, 3)
         anchors = anchors.to(points.dtype).expand(len(points), -1, -1)
         return points - moved.gather(1, index) + anchors.gather(1, index)
 
     def _nearest_anchors(
-        self, points: Tensor, moved: Tensor, conditioning: Conditioning, normals: Tensor | None, chunk: int = 1 << 12
+        self, points: Tensor, moved: Tensor, template: Weights, normals: Tensor | None, chunk: int = 1 << 12
     ) -> Tensor:
         """Which [B,N] of the anchors, moved to [B,n,3], is nearest to each point; see `start`."""
         facing = None
         if normals is not None:
             anchors = self.template_points[self.anchors]
-            facing = torch.nn.functional.normalize(distance_at(anchors[None], conditioning.template)[1], dim=2).transpose(1, 2)
+            facing = torch.nn.functional.normalize(distance_at(anchors[None], template)[1], dim=2).transpose(1, 2)
         farther = (TURNED_MM / self.mm_per_unit) ** 2 / 2
         nearest = []
         for first in range(0, points.shape[1], chunk):
@@ -365,11 +367,10 @@ class Morph(Field):
         return SDFGrad(sdf, grad)
 
     def template_distance(self, template_points: Tensor) -> SDFGrad:
-        weights = scale_frequency(self.template_weights(), self.config.model.omega)
-        return SDFGrad(*distance_at(template_points, weights))
+        return SDFGrad(*distance_at(template_points, self._template()))
 
     def template_sdf(self, template_points: Tensor) -> Tensor:
-        return siren_forward(template_points, scale_frequency(self.template_weights(), self.config.model.omega))[0][..., 0]
+        return siren_forward(template_points, self._template())[0][..., 0]
 
     @torch.no_grad()
     def linearise(
@@ -407,23 +408,23 @@ class Morph(Field):
     @torch.no_grad()
     def linearise_coarsely(self, points: Tensor, codes: Codes, normals: Tensor | None = None) -> Linearised:
         """The field to first order about the anchor nearest to each point, without an evaluation of the nets."""
-        conditioning, expansions = self.condition(codes), self._expansions()
+        expansions, template = self._expansions(), self._template()
         anchors = self.template_points[self.anchors]
         parts = [expansions[name].at(code) for name, code in codes.items()]
         if EXP not in codes:
             parts.append(expansions[EXP].at(anchors.new_zeros(len(points), self.code_dims[EXP])))
         moved = anchors + torch.stack([move for move, _ in parts]).sum(0)
-        index = self._nearest_anchors(points, moved, conditioning, normals)
+        index = self._nearest_anchors(points, moved, template, normals)
         inverse = _picked(_inverse(torch.stack([slope for _, slope in parts]).sum(0)), index)
         q = anchors[index] + _shortened((inverse @ (points - _picked(moved, index)).unsqueeze(3)).squeeze(3))
-        sdf, own = distance_at(q, conditioning.template)
+        sdf, own = distance_at(q, template)
         grad = (own.unsqueeze(2) @ inverse).squeeze(2)
         columns = {name: -(grad.unsqueeze(2) @ expansions[name].modes[index]).squeeze(2) for name in codes}
         return Linearised(sdf, grad, columns, q, torch.ones_like(sdf), inverse)
 
     def _expansions(self) -> dict[str, Expansion]:
-        """The nets about the anchors; kept while the field is not in training."""
-        found = self._expanded
+        """The nets about the anchors."""
+        found: dict[str, Expansion] | None = self.derived.get("expansions")
         if found is None:
             anchors = self.template_points[self.anchors]
             found = {}
@@ -433,12 +434,8 @@ class Morph(Field):
                 assert mask is None or isinstance(mask, PartMask)
                 found[name] = expanded(net, anchors, mask)
             if not self.training:
-                self._expanded = found
+                self.derived["expansions"] = found
         return found
-
-    def train(self, mode: bool = True) -> Morph:
-        self._expanded = None
-        return super().train(mode)
 
     def _columns(self, name: str, q: Tensor, along: Tensor, reach: Reach | None = None) -> Tensor:
         """along . dx(q)/dz [B,N,d] for the code of a net; q and along [B,N,3]. reach: that of a part at q, if it is known."""
