@@ -13,11 +13,11 @@ PAPER = Config(preset="paper")
 
 FACEGRAFT = Config(
     preset="facegraft",
-    model=ModelConfig(nets="basis", features=640, rem_dim=300, exp_dim=32),
+    model=ModelConfig(nets="basis", features=640, part_features=192, exp_features=256, basis_omega=20.0, rem_dim=300, exp_dim=32),
     loss=LossConfig(code=1.0, dense=3e3, correction=0.0, landmark_generation=0.0, landmark_consistency=0.0, neutral=0.0),
     data=DataConfig(items=10, surface=256, near=112, free=32, stage=512, template=768),
     train=TrainConfig(
-        lr=1e-4, code_lr=2e-4, schedule="cosine", epochs=60.0, warmup_steps=100, clip_grad=2e3, pretrain=300
+        lr=1e-4, code_lr=2e-4, schedule="cosine", epochs=60.0, warmup_steps=100, clip_grad=2e3, pretrain=600
     ),
     fit=FitConfig(
         solver="gauss-newton", steps=40, lr=1e-2, items=1, surface=2500, near=0, free=0, init="mean", code=1.0

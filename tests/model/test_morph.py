@@ -17,8 +17,9 @@ from facegraft_model.fitting.gaussnewton import STAGES, Posed, gauss_newton
 from facegraft_model.method import Batch, Field, RegisteredHeads, sampled_points
 from facegraft_model.models import build_field
 from facegraft_model.morph import morph
+from facegraft_model.morph.following import follow, vertex_weights
 from facegraft_model.morph.morph import Morph
-from facegraft_model.morph.opening import ASTRAY_MM, OPENED, mouth_opening, open_topology, spread
+from facegraft_model.morph.opening import ASTRAY_MM, OPENED, mouth_opening, open_topology
 from facegraft_model.morph.regression import regress, surface_normals
 from facegraft_model.nets.basis import BasisNet
 from facegraft_model.nets.mask import PartMask
@@ -386,12 +387,14 @@ def test_vertices_go_to_the_open_mouth_with_their_neighbours(meshed: Morph) -> N
     upper = closed[:, 1:2] > 0
     opening = torch.where(upper, 0.1, -0.1) * torch.tensor([0.0, 1.0, 0.0], dtype=F64)
     known = torch.arange(len(closed)) % 4 != 1
-    open_topology(meshed, torch.where(known, known.cumsum(0) - 1, -1), opening[known], None)
+    registered = torch.where(known, known.cumsum(0) - 1, -1)
+    weights = vertex_weights(topology, registered, int(known.sum()))
+    open_topology(meshed, weights, opening[known], registered, None)
     opened = meshed.topology_vertices
     torch.testing.assert_close(opened[known], closed[known] + opening[known])
-    # An unknown vertex moves as its ring does on average, but for a search nearby: so as its half where the ring is of one half.
+    # An unknown vertex moves as its neighbours do, but for a search nearby: so as its half where they are of one half.
     moved = (opened - closed)[~known]
-    wanted = spread(topology.faces, known, opening)[~known]
+    wanted = follow(weights, opening[None, known])[0][~known]
     assert float((moved - wanted).norm(dim=1).max()) < ASTRAY_MM / meshed.mm_per_unit
     assert ((moved[:, 1:2] > 0) == upper[~known])[closed[~known][:, 1].abs() > 0.15].all()
 

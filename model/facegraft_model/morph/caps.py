@@ -1,7 +1,7 @@
 """The caps of the template: surface without registered points, which closes mouth, eyes and neck and moves as their rims do.
 
-Cleaning spans a cap over each opening of a head, by harmonic weights of its rim; so here its displacement is that of the rim's
-registered points, continued over the cap's triangles by the Laplace equation of their graph.
+Cleaning spans a cap over each opening of a head, by harmonic weights of its rim; so here its displacement is that of the rim, continued
+over the cap's triangles by the Laplace equation of their graph.
 """
 
 from __future__ import annotations
@@ -12,36 +12,21 @@ import torch
 from torch import Tensor
 
 from facegraft_model.data.topology import Topology
+from facegraft_model.morph.following import FollowingPoints, follow, sparse
 from facegraft_model.seeds import generator
 
 
-class CapPoints(NamedTuple):
-    """Points [K,3] on the caps, unit normals [K,3], and labels u8 [K] of the part that each lies in; weights f64 [K,r] by which a
-    displacement of the registered points `rows` [r] moves them."""
-
-    points: Tensor
-    normals: Tensor
-    labels: Tensor
-    rows: Tensor
-    weights: Tensor
-
-    def moved(self, displacements: Tensor) -> Tensor:
-        """Displacements [...,K,3] of the points, from those [...,M,3] of the registered points."""
-        return torch.einsum("kr,...rj->...kj", self.weights, displacements[..., self.rows, :].to(self.weights))
-
-
 class CapMesh(NamedTuple):
-    """vertices f64 [v,3] and faces [c,3] of the caps alone; weights f64 [v,r] by which a displacement of the registered points
-    `rows` [r] moves the vertices; labels u8 [c] of the parts that the faces lie in; own_vertices f64 [k,3]: all of the caps' own."""
+    """vertices f64 [v,3] and faces [c,3] of the caps alone; weights f64 [v,M], sparse, by which a displacement of the M registered
+    points moves the vertices; labels u8 [c] of the parts that the faces lie in; own_vertices f64 [k,3]: all of the caps' own."""
 
     vertices: Tensor
     faces: Tensor
-    rows: Tensor
     weights: Tensor
     labels: Tensor
     own_vertices: Tensor
 
-    def sampled(self, count: int, seed: int) -> CapPoints:
+    def sampled(self, count: int, seed: int) -> FollowingPoints:
         """`count` points in the caps of each part, evenly over their area; none in those of the remainder, such as the neck's."""
         corners = self.vertices[self.faces]
         cross = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -53,13 +38,15 @@ class CapMesh(NamedTuple):
             if float(share.sum()) > 0:
                 chosen.append(torch.multinomial(share, count, replacement=True, generator=draw))
         face = torch.cat(chosen) if chosen else torch.zeros(0, dtype=torch.int64)
-        corner_weights = in_triangles(len(face), draw)[:, :, None]
-        return CapPoints(
-            (corner_weights * corners[face]).sum(1),
+        corner_weights = in_triangles(len(face), draw)
+        places = torch.arange(len(face))[:, None].expand(-1, 3)
+        corners_of = torch.stack([places, self.faces[face]]).flatten(1)
+        of_vertices = sparse(corners_of, corner_weights.flatten(), (len(face), len(self.vertices)))
+        return FollowingPoints(
+            (corner_weights[:, :, None] * corners[face]).sum(1),
             cross[face] / areas[face][:, None],
             self.labels[face],
-            self.rows,
-            (corner_weights * self.weights[self.faces[face]]).sum(1),
+            (of_vertices @ self.weights.to_dense()).to_sparse(),
         )
 
 
@@ -70,19 +57,20 @@ def in_triangles(count: int, draw: torch.Generator) -> Tensor:
     return torch.cat([1 - weights.sum(1, keepdim=True), weights], 1)
 
 
-def cap_mesh(topology: Topology, registered: Tensor, opening: Tensor) -> CapMesh | None:
+def cap_mesh(topology: Topology, weights: Tensor, opening: Tensor) -> CapMesh | None:
     """The caps of the template, whose mouth has been opened by the displacement `opening` [M,3] of the registered points.
 
-    registered [n]: the row of each of the topology's vertices among these, -1 for none. None where there are no caps, or no vertex of theirs
-    is a registered point.
+    weights [n,M], sparse: those by which the topology's vertices move (`vertex_weights`). None where there are no caps, or none has a vertex
+    that moves.
     """
     if not len(topology.cap_faces):
         return None
     used, faces = torch.unique(topology.cap_faces.cpu(), return_inverse=True)
     vertices, labels = topology.closed_vertices.cpu()[used].double(), topology.closed_parts.cpu()[used]
-    own = used >= len(topology.vertices)
-    row = torch.cat([registered.cpu(), registered.new_full((len(topology.cap_vertices),), -1).cpu()])[used]
-    known = row >= 0
+    skin = used < len(topology.vertices)
+    of_rim = weights.index_select(0, used[skin])
+    known = skin.clone()
+    known[skin] = torch.sparse.sum(of_rim, 1).to_dense() != 0
     joined = torch.zeros(len(used), len(used), dtype=torch.float64)
     for a, b in ((0, 1), (1, 2), (2, 0)):
         joined[faces[:, a], faces[:, b]] = joined[faces[:, b], faces[:, a]] = 1.0
@@ -96,12 +84,12 @@ def cap_mesh(topology: Topology, registered: Tensor, opening: Tensor) -> CapMesh
         return None
     faces = faces[reached[faces].all(1)]
     free = reached & ~known
-    weights = torch.zeros(len(used), int(known.sum()), dtype=torch.float64)
-    weights[known] = torch.eye(weights.shape[1], dtype=torch.float64)
+    of_known = torch.zeros(len(used), int(skin.sum()), dtype=torch.float64)
+    of_known[skin] = torch.eye(of_known.shape[1], dtype=torch.float64)
     laplacian = torch.diag(joined[free].sum(1)) - joined[free][:, free]
-    weights[free] = torch.linalg.solve(laplacian, joined[free][:, known])
-    rows = row[known]
-    opened = vertices + weights @ opening[rows].double()
+    of_known[free] = torch.linalg.solve(laplacian, joined[free][:, skin])
+    moved_by = (of_known @ of_rim.to_dense()).to_sparse()
+    opened = vertices + follow(moved_by, opening[None])[0]
     all_own = topology.cap_vertices.cpu().double()
-    all_own[used[own] - len(topology.vertices)] = opened[own]
-    return CapMesh(opened, faces, rows, weights, labels[faces].amax(1), all_own)
+    all_own[used[~skin] - len(topology.vertices)] = opened[~skin]
+    return CapMesh(opened, faces, moved_by, labels[faces].amax(1), all_own)

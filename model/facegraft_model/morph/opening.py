@@ -9,6 +9,7 @@ from facegraft.vocabulary import EXP
 from facegraft_model.losses import length
 from facegraft_model.method import RegisteredHeads
 from facegraft_model.morph.caps import CapMesh
+from facegraft_model.morph.following import follow
 from facegraft_model.morph.morph import Morph
 
 OPENING_MM = 2.0
@@ -19,7 +20,6 @@ UPPER_LIP, LOWER_LIP = 62, 66
 """The middles of the inner lips (iBUG 68)."""
 ASTRAY_MM = 1.0
 """A vertex that the search moves farther than this has been taken to the other lip."""
-SPREAD_ROUNDS = 100
 
 
 def mouth_opening(heads: RegisteredHeads) -> tuple[Tensor, Tensor]:
@@ -41,19 +41,19 @@ def mouth_opening(heads: RegisteredHeads) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def open_topology(field: Morph, registered: Tensor, opening: Tensor, caps: CapMesh | None) -> None:
+def open_topology(field: Morph, weights: Tensor, opening: Tensor, registered: Tensor, caps: CapMesh | None) -> None:
     """Move the topology's vertices from the template as it is in the data, with its mouth closed, to the field's own.
 
-    opening [M,3]: how far the registered points were moved; registered [n]: the row of each vertex among these, -1 for none; caps: the caps,
-    opened. The lips of the closed mouth touch, so a vertex is looked for from where its neighbours among the registered points have gone,
-    and nearby only.
+    opening [M,3]: how far the registered points were moved, and weights [n,M], sparse, those by which the vertices move with them;
+    registered [n]: the row of each vertex among these, -1 for none; caps: the caps, opened. The lips of the closed mouth touch, so a vertex
+    is looked for from where its weights take it, and nearby only.
     """
     topology = field.topology
     assert topology is not None
     vertices = topology.vertices
     registered = registered.to(vertices.device)
     known = registered >= 0
-    opened = vertices + spread(topology.faces, known, opening.to(vertices)[registered])
+    opened = vertices + follow(weights, opening[None])[0].to(vertices)
     codes = {name: table[:1].detach() * 0 for name, table in field.tables.items()}
     conditioning = field.condition(codes)
     closing = conditioning._replace(weights={EXP: conditioning.weights[EXP]})
@@ -61,20 +61,3 @@ def open_topology(field: Morph, registered: Tensor, opening: Tensor, caps: CapMe
     right = ~known & (length(found - opened) < ASTRAY_MM / field.mm_per_unit)
     cap_vertices = topology.cap_vertices if caps is None else caps.own_vertices.to(vertices)
     field.set_topology(torch.where(right[:, None], found, opened), cap_vertices)
-
-
-def spread(faces: Tensor, known: Tensor, values: Tensor) -> Tensor:
-    """Values [n,3] of the vertices of a mesh, of which some are known [n]: the others are the means of their neighbours.
-
-    They are found in SPREAD_ROUNDS rounds, enough where every vertex is within a few edges of a known one.
-    """
-    ends = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    ends = torch.unique(torch.cat([ends, ends.flip(1)]), dim=0)
-    reached, result = known.clone(), values * known[:, None]
-    for _ in range(SPREAD_ROUNDS):
-        weight = reached.to(values.dtype)[ends[:, 1]]
-        total = torch.zeros_like(values).index_add_(0, ends[:, 0], weight[:, None] * result[ends[:, 1]])
-        count = torch.zeros_like(values[:, 0]).index_add_(0, ends[:, 0], weight)
-        result = torch.where(known[:, None], values, total / count.clamp_min(1)[:, None])
-        reached = known | (count > 0)
-    return result

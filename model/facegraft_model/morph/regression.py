@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from facegraft_model.morph.caps import CapPoints
+from facegraft_model.morph.following import FollowingPoints
 from facegraft_model.morph.morph import Morph
 from facegraft_model.nets.basis import BasisNet
 from facegraft_model.nets.modes import Modes
@@ -25,8 +25,9 @@ RIDGE, FINAL_RIDGE = 1e-5, 1e-8
 RATE, LEAST_RATE = 1e-3, 0.02
 
 
-def regress(field: Morph, name: str, modes: Modes, steps: int, seed: int, caps: CapPoints | None = None) -> None:
-    """Fit a net's fields to modes at the registered points of the template, and to their continuation at points of its caps.
+def regress(field: Morph, name: str, modes: Modes, steps: int, seed: int, following: FollowingPoints | None = None) -> None:
+    """Fit a net's fields to modes at the registered points of the template, and at points that follow these: those of its caps, and its
+    vertices between the registered ones, where the fields would wave.
 
     The fields are linear in the last layer, which is solved for at each step; only the sine layers take gradient steps (variable
     projection: G. H. Golub and V. Pereyra, SIAM Journal on Numerical Analysis 10, 1973). The last layer is solved once more at the end.
@@ -37,10 +38,10 @@ def regress(field: Morph, name: str, modes: Modes, steps: int, seed: int, caps: 
     points, labels = field.template_points.cpu().float(), field.template_parts.cpu()
     fields = torch.cat([modes.mean[None], modes.modes])
     normals = surface_normals(points)
-    if caps is not None:
-        fields = torch.cat([fields, caps.moved(fields)], 1)
-        points, normals = torch.cat([points, caps.points.float()]), torch.cat([normals, caps.normals.float()])
-        labels = torch.cat([labels, caps.labels])
+    if following is not None:
+        fields = torch.cat([fields, following.moved(fields)], 1)
+        points, normals = torch.cat([points, following.points.float()]), torch.cat([normals, following.normals.float()])
+        labels = torch.cat([labels, following.labels])
     rows = torch.arange(len(points)) if name not in field.parts else (labels == field.parts.label(name)).nonzero()[:, 0]
     targets = fields[:, rows].permute(1, 0, 2).flatten(1)
     points, normals = points[rows], normals[rows]

@@ -12,7 +12,7 @@ from torch import Tensor
 from facegraft_model.data.topology import Topology
 from facegraft_model.losses import length, normal_deviation
 from facegraft_model.method import Batch, sampled_points
-from facegraft_model.morph.caps import CapPoints
+from facegraft_model.morph.following import FollowingPoints
 from facegraft_model.morph.morph import LOST_MM, Morph
 from facegraft_model.morph.regression import cosine
 from facegraft_model.seeds import generator
@@ -47,7 +47,7 @@ class _Pool(NamedTuple):
 
 
 def learn_template(
-    field: Morph, batch_of: Callable[[int], Batch], steps: int, seed: int, caps: CapPoints | None = None
+    field: Morph, batch_of: Callable[[int], Batch], steps: int, seed: int, caps: FollowingPoints | None = None
 ) -> None:
     """Fit the template's distance alone: to points of the training heads, each at its place in the template, and to points on and around
     the topology and its caps, which are the surface itself where the samples hold them. caps: points on them, around which points are drawn too."""
@@ -93,7 +93,7 @@ def _located_points(field: Morph, batch_of: Callable[[int], Batch], batches: int
     return _Pool.joined(parts)
 
 
-def points_around(topology: Topology, caps: CapPoints | None, mm_per_unit: float, seed: int) -> _Pool | None:
+def points_around(topology: Topology, caps: FollowingPoints | None, mm_per_unit: float, seed: int) -> _Pool | None:
     """Points some way off the template's surface, with their distances to it, too large by a part of the spacing of SURFACE points. The heads'
     own points leave room for another level there, as few of them have their mouth open. None where no point's side is sure.
 
