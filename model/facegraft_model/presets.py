@@ -17,7 +17,7 @@ FACEGRAFT = Config(
     loss=LossConfig(code=1.0, dense=3e3, correction=0.0, landmark_generation=0.0, landmark_consistency=0.0, neutral=0.0),
     data=DataConfig(items=10, surface=256, near=112, free=32, stage=512, template=768),
     train=TrainConfig(
-        lr=1e-4, code_lr=2e-4, schedule="cosine", epochs=60.0, warmup_steps=100, clip_grad=2e3, pretrain=600
+        lr=3e-5, code_lr=5e-4, schedule="cosine", epochs=60.0, warmup_steps=100, clip_grad=2e3, pretrain=600
     ),
     fit=FitConfig(
         solver="gauss-newton", steps=40, lr=1e-2, items=1, surface=2500, near=0, free=0, init="mean", code=1.0

@@ -20,7 +20,7 @@ from facegraft_model.morph import morph
 from facegraft_model.morph.following import follow, vertex_weights
 from facegraft_model.morph.morph import Morph
 from facegraft_model.morph.opening import ASTRAY_MM, OPENED, mouth_opening, open_topology
-from facegraft_model.morph.regression import regress, surface_normals
+from facegraft_model.morph.regression import AROUND_MM, regress, surface_normals
 from facegraft_model.nets.basis import BasisNet
 from facegraft_model.nets.mask import PartMask
 from facegraft_model.nets.modes import Modes, local_modes, principal_modes, spread_points
@@ -346,6 +346,31 @@ def test_a_net_learns_modes_by_its_regression(config: Config, table: IdTable) ->
     found = field.registered(field.condition(codes))["rem"][0]
     wanted = (fields[0] + 2 * fields[1] - fields[2]).float()
     assert float((found - wanted).abs().mean()) < 0.01 * float(wanted.abs().mean())
+
+
+def test_a_parts_net_is_still_around_its_part(config: Config, table: IdTable) -> None:
+    """What it leaves just outside is a crease at the mask's edge."""
+    skin = 0.5 * sphere(1000).float()
+    sector = 1 + ((torch.atan2(skin[:, 1], skin[:, 0]) / (2 * math.pi)) % 1 * len(table.parts.names)).long()
+    labels = torch.where(skin[:, 2].abs() < 0.25, sector, 0).to(torch.uint8)
+    field = build_field(config, table, replace(toy_template(table.parts), points=skin, parts=labels, topology=None), 100.0)
+    assert isinstance(field, Morph)
+    name, points = field.parts.names[0], field.template_points
+    own = field.template_parts == field.parts.label(name)
+    depth = torch.cdist(points, points[~own]).amin(1)
+    shape = torch.where(own[:, None], (0.5 * depth[:, None]).expand(-1, 3), 0.0).double()
+    regress(field, name, Modes(torch.zeros_like(shape), shape[None], torch.zeros(1, 1)), 60, 0)
+    z = torch.zeros(1, field.code_dims[name])
+    z[0, 0] = 1.0
+    net = field.nets[name]
+    assert isinstance(net, BasisNet)
+    moved = at_shared_points(points, net(z))[0].detach().norm(dim=1)
+    apart = torch.cdist(points, points[own]).amin(1) * field.mm_per_unit
+    around = ~own & (apart < AROUND_MM)
+    assert int(around.sum()) > 5 and int(own.sum()) > 20
+    wanted = shape.norm(dim=1)
+    torch.testing.assert_close(moved[own].mean().double(), wanted[own].mean(), rtol=0.2, atol=0)
+    assert float(moved[around].mean()) < 0.1 * float(wanted[own].mean())
 
 
 def test_normals_across_a_sphere_are_its_radii() -> None:

@@ -20,7 +20,7 @@ from facegraft_model.errors import ModelError
 from facegraft_model.method import Batch, Codes, Field, Linearised, sampled_points
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1e3
-CONVERGED = 0.02
+CONVERGED = 0.05
 """A step that lowers the objective by less than this share of it is the last one of its stage, if its derivatives are new."""
 
 LEAST_COST = 1e-9
@@ -40,7 +40,7 @@ class Stage(NamedTuple):
     keeps: bool = False
 
 
-STAGES = (Stage(0.5, 10.0, 8.0, coarse=True), Stage(0.5, 3.0, 4.0), Stage(1.0, 1.0, 1.0, keeps=True))
+STAGES = (Stage(0.2, 10.0, 8.0, coarse=True), Stage(0.25, 3.0, 4.0), Stage(1.0, 1.0, 1.0, keeps=True))
 LANDMARK_NOISE_MM = 1.0
 """Standard deviation of a landmark that weighs as much as one of a code."""
 POSE_SPREAD = (0.2, 0.1, 0.1)

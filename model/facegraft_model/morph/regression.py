@@ -20,6 +20,8 @@ OFF_SURFACE = 0.3
 OFF_SURFACE_MM = 2.0
 """Share of these points that are moved off the surface along its normal, and by how much (standard deviation): there the fields are
 constant, or the search for a point would follow their waves."""
+AROUND_MM = 5.0
+"""A part's net learns the points so near to the part too."""
 NEIGHBOURS = 12
 RIDGE, FINAL_RIDGE = 1e-5, 1e-8
 RATE, LEAST_RATE = 1e-3, 0.02
@@ -42,7 +44,12 @@ def regress(field: Morph, name: str, modes: Modes, steps: int, seed: int, follow
         fields = torch.cat([fields, following.moved(fields)], 1)
         points, normals = torch.cat([points, following.points.float()]), torch.cat([normals, following.normals.float()])
         labels = torch.cat([labels, following.labels])
-    rows = torch.arange(len(points)) if name not in field.parts else (labels == field.parts.label(name)).nonzero()[:, 0]
+    rows = torch.arange(len(points))
+    if name in field.parts:
+        own = labels == field.parts.label(name)
+        # Also around the part, where its modes are 0: what the net leaves at the rim is a crease in heads with other codes.
+        apart = torch.cdist(points, points[own]).amin(1) if bool(own.any()) else torch.full((len(points),), torch.inf)
+        rows = (apart < AROUND_MM / field.mm_per_unit).nonzero()[:, 0]
     targets = fields[:, rows].permute(1, 0, 2).flatten(1)
     points, normals = points[rows], normals[rows]
     # As many directions as the last layer has features carry all that it can represent.
