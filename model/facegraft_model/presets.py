@@ -34,8 +34,8 @@ TINY = replace(
     data=DataConfig(items=6, surface=160, near=64, free=16, stage=256, template=512),
     train=TrainConfig(
         steps=300,
-        lr=1e-4,
-        code_lr=2e-4,
+        lr=3e-5,
+        code_lr=5e-4,
         schedule="cosine",
         warmup_steps=50,
         clip_grad=2e3,

@@ -9,7 +9,8 @@ from facegraft.vocabulary import EXP, REM
 from facegraft_model.config import FitConfig
 from facegraft_model.losses import code_norm, eikonal, normal_deviation, robust
 from facegraft_model.method import Batch, Codes, Terms, mahalanobis, sampled_points
-from facegraft_model.morph.morph import LOST_MM, Conditioning, Located, Morph, distance_at
+from facegraft_model.morph.morph import LOST_MM, Conditioning, Morph, distance_at
+from facegraft_model.morph.search import Located
 
 
 def training_terms(field: Morph, batch: Batch, codes: Codes) -> Terms:

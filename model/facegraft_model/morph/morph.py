@@ -25,6 +25,7 @@ from facegraft_model.data.ids import IdTable
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field, Linearised, SDFGrad, TemplateFacts
 from facegraft_model.morph.expansion import Expansion, expanded
+from facegraft_model.morph.search import Located, inverse_jacobian, newton_step, picked, shortened, solved
 from facegraft_model.nets.basis import BasisNet
 from facegraft_model.nets.hyper import PlainSiren, siren_shapes
 from facegraft_model.nets.mask import Mask, PartMask
@@ -38,10 +39,10 @@ from facegraft_model.nets.siren import (
     siren_jacobian,
 )
 
-SOLVED_MM = {torch.float32: 1e-3, torch.float64: 1e-8}
-"""A point is solved when the morph takes it back to within this distance, of which rounding allows no much smaller one."""
 COMPILED_SHARE = 0.5
 """Share of a head's points at which a part's net runs in a compiled step, whose shapes are fixed."""
+SOLVED_MM = {torch.float32: 1e-3, torch.float64: 1e-8}
+"""A point is solved when the morph takes it back to within this distance, of which rounding allows no much smaller one."""
 LOST_MM = 1.0
 """A point that the search leaves farther than this from its place teaches nothing."""
 NEAR_MM = 6.0
@@ -54,13 +55,6 @@ TURNED_MM = 8.0
 """A registered point whose normal is opposite to that of a point counts as if it were this far away, or farther (`Morph.start`)."""
 ANCHOR_EVERY = 4
 """Of the remainder's registered points, one in so many serves for the first guess of where a point lies."""
-MOST_ROUNDS = 24
-LEAST_STEP = 1 / 16
-"""Steps of a point's search are halved down to this share where they lead away."""
-LARGEST_MOVE = 0.1
-"""Largest step of the search, in units: a singular Jacobian must not throw a point out of the ball."""
-FLATTEST = 0.02
-"""Smallest determinant of the Jacobian that is inverted: between closed lips space is nearly flat."""
 
 
 class Conditioning(NamedTuple):
@@ -68,14 +62,6 @@ class Conditioning(NamedTuple):
 
     weights: dict[str, Weights]
     template: Weights
-
-
-class Located(NamedTuple):
-    """Points q [B,N,3] of the template's space, the inverse Jacobians [B,N,3,3] there, and how far [B,N] x(q) is from the points."""
-
-    q: Tensor
-    inverse: Tensor
-    gap: Tensor
 
 
 class Reach(NamedTuple):
@@ -228,13 +214,13 @@ class Morph(Field):
                 # At one at least: processes that train together wait for a gradient of every parameter.
                 most = min(max(int(near.max()), 1), closeness.shape[1])
             index = closeness.topk(most, dim=1).indices
-        points = _picked(q, index)
+        points = picked(q, index)
         here = mask(points)
         if torch.compiler.is_compiling():
             return Reach(index, points, here)
         value = here.value.detach()[..., 0]
         rows = value.topk(min(max(int((value > 0).sum(1).max()), 1), value.shape[1]), dim=1).indices
-        return Reach(index.gather(1, rows), _picked(points, rows), Mask(_picked(here.value, rows), _picked(here.grad, rows)))
+        return Reach(index.gather(1, rows), picked(points, rows), Mask(picked(here.value, rows), picked(here.grad, rows)))
 
     def counters(self) -> dict[str, float]:
         """overflow: points near parts that compiled steps have left out so far."""
@@ -301,46 +287,14 @@ class Morph(Field):
     def locate_nearly(self, points: Tensor, conditioning: Conditioning, start: Tensor | None = None) -> Located:
         """One Newton step from a good guess (None: `self.start`): enough where `attach` takes the next."""
         q = self.start(points, conditioning) if start is None else start
-        move, slope = self.displacement_jacobian(q, conditioning)
-        inverse = _inverse(slope)
-        miss = q + move - points
-        return Located(q - _shortened((inverse @ miss.unsqueeze(3)).squeeze(3)), inverse, torch.linalg.vector_norm(miss, dim=2))
+        return newton_step(lambda at: self.displacement_jacobian(at, conditioning), points, q)
 
     @torch.no_grad()
-    def locate(
-        self, points: Tensor, conditioning: Conditioning, start: Tensor | None = None
-    ) -> Located:
-        """The points q of the template's space with x(q) = points [B,N,3], by Newton's method with halved steps.
-
-        start: where the search begins; None: at `self.start`.
-        """
-        q = self.start(points, conditioning) if start is None else start.clone()
+    def locate(self, points: Tensor, conditioning: Conditioning, start: Tensor | None = None) -> Located:
+        """The points q of the template's space with x(q) = points [B,N,3]. start: where the search begins; None: at `self.start`."""
+        q = self.start(points, conditioning) if start is None else start
         limit = SOLVED_MM[points.dtype] / self.mm_per_unit
-        moved = self.displacement_jacobian
-        move, slope = moved(q, conditioning)
-        miss, inverse = q + move - points, _inverse(slope)
-        gap, step = torch.linalg.vector_norm(miss, dim=2), q.new_ones(q.shape[:2])
-        for _ in range(MOST_ROUNDS):
-            left = (gap > limit) & (step >= LEAST_STEP)
-            most = int(left.sum(1).max())
-            if most == 0:
-                break
-            # Each round goes on with the points that are left: after two rounds they are few.
-            rows = left.to(gap.dtype).topk(most, dim=1).indices
-            own = Located(*(_picked(tensor, rows) for tensor in (q, inverse, gap)))
-            own_step, own_points, own_left = (_picked(tensor, rows) for tensor in (step, points, left))
-            change = _shortened((own.inverse @ _picked(miss, rows).unsqueeze(3)).squeeze(3))
-            tried = own.q - own_step.unsqueeze(2) * change
-            move, slope = moved(tried, conditioning)
-            tried_miss = tried + move - own_points
-            tried_gap = torch.linalg.vector_norm(tried_miss, dim=2)
-            better = own_left & (tried_gap < own.gap)
-            _put(step, rows, torch.where(own_left & ~better, own_step / 2, own_step))
-            _put(q, rows, torch.where(better.unsqueeze(2), tried, own.q))
-            _put(miss, rows, torch.where(better.unsqueeze(2), tried_miss, _picked(miss, rows)))
-            _put(gap, rows, torch.where(better, tried_gap, own.gap))
-            _put(inverse, rows, torch.where(better.view(*better.shape, 1, 1), _inverse(slope), own.inverse))
-        return Located(q, inverse, gap)
+        return solved(lambda at: self.displacement_jacobian(at, conditioning), points, q, limit)
 
     def attach(self, points: Tensor, located: Located, conditioning: Conditioning) -> Located:
         """q [B,N,3] again, now as a function of points, codes and weights: one more Newton step, whose derivatives are those of the
@@ -394,10 +348,10 @@ class Morph(Field):
                 q = self.locate_nearly(points, conditioning, self.start(points, conditioning, normals)).q
             reaches = {name: self._reach(name, q) for name in self.masks}
             move, slope = self.displacement_jacobian(q, conditioning, reaches)
-            inverse, columns = _inverse(slope), None
+            inverse, columns = inverse_jacobian(slope), None
         miss = q + move - points
         # The next Newton step is taken to first order: the distance after it needs no other evaluation.
-        change = _shortened((inverse @ miss.unsqueeze(3)).squeeze(3))
+        change = shortened((inverse @ miss.unsqueeze(3)).squeeze(3))
         sdf, own = distance_at(q, conditioning.template)
         grad = (own.unsqueeze(2) @ inverse).squeeze(2)
         if columns is None:
@@ -415,8 +369,8 @@ class Morph(Field):
             parts.append(expansions[EXP].at(anchors.new_zeros(len(points), self.code_dims[EXP])))
         moved = anchors + torch.stack([move for move, _ in parts]).sum(0)
         index = self._nearest_anchors(points, moved, template, normals)
-        inverse = _picked(_inverse(torch.stack([slope for _, slope in parts]).sum(0)), index)
-        q = anchors[index] + _shortened((inverse @ (points - _picked(moved, index)).unsqueeze(3)).squeeze(3))
+        inverse = picked(inverse_jacobian(torch.stack([slope for _, slope in parts]).sum(0)), index)
+        q = anchors[index] + shortened((inverse @ (points - picked(moved, index)).unsqueeze(3)).squeeze(3))
         sdf, own = distance_at(q, template)
         grad = (own.unsqueeze(2) @ inverse).squeeze(2)
         columns = {name: -(grad.unsqueeze(2) @ expansions[name].modes[index]).squeeze(2) for name in codes}
@@ -445,7 +399,7 @@ class Morph(Field):
         if name not in self.masks:
             return _projected(net, q, along) @ modes.T
         reach = self._reach(name, q) if reach is None else reach
-        own = _projected(net, reach.points, reach.mask.value * _picked(along, reach.rows)) @ modes.T
+        own = _projected(net, reach.points, reach.mask.value * picked(along, reach.rows)) @ modes.T
         return q.new_zeros(*q.shape[:2], len(modes)).scatter(1, reach.rows.unsqueeze(2).expand(-1, -1, len(modes)), own)
 
     def unwarp_columns(self, template_points: Tensor, name: str) -> Tensor:
@@ -481,28 +435,3 @@ def distance_at(q: Tensor, template: Weights) -> tuple[Tensor, Tensor]:
     """The template's distance [B,N] at q [B,N,3], and its gradient [B,N,3] there."""
     value, phases = siren_forward(q, template)
     return value[..., 0], siren_adjoint(torch.ones_like(value), template, phases)
-
-
-def _shortened(change: Tensor) -> Tensor:
-    """Steps [B,N,3], at most LARGEST_MOVE long."""
-    length = torch.linalg.vector_norm(change, dim=2, keepdim=True).clamp_min(1e-12)
-    return change * (LARGEST_MOVE / length).clamp_max(1)
-
-
-def _picked(tensor: Tensor, rows: Tensor) -> Tensor:
-    """The rows [B,n] of a tensor [B,N,...]."""
-    return tensor.gather(1, rows.view(*rows.shape, *[1] * (tensor.ndim - 2)).expand(-1, -1, *tensor.shape[2:]))
-
-
-def _put(tensor: Tensor, rows: Tensor, values: Tensor) -> None:
-    """Write the rows [B,n] of a tensor [B,N,...]."""
-    tensor.scatter_(1, rows.view(*rows.shape, *[1] * (tensor.ndim - 2)).expand(-1, -1, *tensor.shape[2:]), values)
-
-
-def _inverse(slope: Tensor) -> Tensor:
-    """(I + slope)^-1 [...,3,3]; a determinant nearer to 0 than FLATTEST counts as FLATTEST."""
-    a, b, c = (slope + torch.eye(3, dtype=slope.dtype, device=slope.device)).unbind(-1)
-    rows = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -2)
-    determinant = (a * rows[..., 0, :]).sum(-1)
-    held = torch.where(determinant < 0, -1.0, 1.0) * determinant.abs().clamp_min(FLATTEST)
-    return rows / held[..., None, None]
