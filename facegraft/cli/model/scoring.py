@@ -142,7 +142,8 @@ def model_evaluate(
 @click.option(
     "--methods",
     default="linear,linear-parts,deepsdf,i3dmm,imface,paper,facegraft",
-    help="Presets to train, fit and score, also with -five or -small, linear and linear-parts; a wrong name lists all.",
+    help="Presets to train, fit and score, also with -five or -small, linear and linear-parts; a wrong name lists all. "
+    "facegraft@data.template=0: the same with another setting, as for an ablation.",
 )
 @click.option(
     "--steps", type=click.IntRange(1), default=None, help="Optimiser steps of every method; default: each preset's."

@@ -41,6 +41,8 @@ from facegraft_model.training.validate import HEADS, POINTS
 RUN, FITS, SCORES = "run", "fits", "scores"
 FIVE = "-five"
 """Suffix of a preset's name: the same five landmarks for all nets (the paper's Tables 3 and 4)."""
+CHANGED = "@"
+"""What separates a method's name from settings by which it differs: facegraft@data.template=0, for rows of ablations."""
 CURVE_POINTS = 7
 """Validations of a training run, at even shares of its steps, for the learning curve."""
 CURVE_FIT_STEPS = 60
@@ -302,7 +304,13 @@ COMPARED = {method.name: method for method in REGISTERED}
 
 
 def method_named(name: str) -> Method:
-    """A registered method. Raises ModelError for an unknown name."""
+    """A registered method, or one with other settings: NAME@group.setting=value. Raises ModelError for an unknown name or setting."""
+    plain_name, *changes = name.split(CHANGED)
+    if changes:
+        method = method_named(plain_name)
+        if not isinstance(method, FieldMethod):
+            raise ModelError(f"compare: {plain_name} has no settings that {printable(name)!r} could change")
+        return FieldMethod(replace(method.config.with_settings(changes), preset=name))
     if name not in COMPARED:
         plain = ", ".join(known for known in COMPARED if not known.endswith((FIVE, SMALL)))
         there = f"there are {plain}, presets with {FIVE}, and {', '.join(SMALL_PRESETS)} with {SMALL}"

@@ -88,6 +88,21 @@ def test_every_preset_is_a_method_and_once_more_with_five_landmarks() -> None:
         method_named("xyz")
 
 
+def test_a_method_with_other_settings_is_a_row_of_its_own() -> None:
+    changed = method_named("facegraft@data.template=0@train.pretrain=7")
+    plain = PRESETS["facegraft"]
+    assert isinstance(changed, FieldMethod) and changed.name == "facegraft@data.template=0@train.pretrain=7"
+    assert changed.config == replace(
+        plain, preset=changed.name, data=replace(plain.data, template=0), train=replace(plain.train, pretrain=7)
+    )
+    with pytest.raises(ModelError, match=r"data has no setting 'templat' \(did you mean 'template'\?\)"):
+        method_named("facegraft@data.templat=0")
+    with pytest.raises(ModelError, match=r"linear has no settings that 'linear@data.template=0' could change"):
+        method_named("linear@data.template=0")
+    with pytest.raises(ModelError, match=r"no method 'facegarft' \(did you mean 'facegraft'"):
+        method_named("facegarft@data.template=0")
+
+
 @pytest.mark.parametrize("name", sorted(SMALL_PRESETS))
 def test_a_small_preset_is_the_same_method_by_another_name(name: str) -> None:
     """Sizes, rates and numbers of points differ; which terms, codes and nets there are does not."""
