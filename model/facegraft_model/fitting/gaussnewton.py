@@ -19,28 +19,30 @@ from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Batch, Codes, Field, Linearised, sampled_points
 
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1e3
-CONVERGED = 0.05
-"""A step that lowers the objective by less than this share of it is the last one of its stage, if its derivatives are new."""
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-4, 1e3
+LESS_DAMPING, MORE_DAMPING = 10.0, 100.0
+"""Factors of the damping after a step that lowers the objective, and after one that raises it: little damping has little effect."""
+CONVERGED = 0.1
+"""A step that changes the objective by less than this share of it is the last one of its stage, if its derivatives are new."""
 
 LEAST_COST = 1e-9
 """An objective as small as this is 0."""
 
 
 class Stage(NamedTuple):
-    """A stage of a fit: share of the points, and factors of `fit.noise_mm` and `fit.robust_mm`.
+    """A stage of a fit: how many of a head's points suffice (or a few more), and factors of `fit.noise_mm` and `fit.robust_mm`.
 
     coarse: the field is linearised coarsely. keeps: steps are so small that the derivatives serve for several of them.
     """
 
-    share: float
+    points: float
     noise: float
     robust: float
     coarse: bool = False
     keeps: bool = False
 
 
-STAGES = (Stage(0.2, 10.0, 8.0, coarse=True), Stage(0.25, 3.0, 4.0), Stage(1.0, 1.0, 1.0, keeps=True))
+STAGES = (Stage(400, 10.0, 8.0, coarse=True), Stage(500, 3.0, 4.0), Stage(math.inf, 1.0, 1.0, keeps=True))
 LANDMARK_NOISE_MM = 1.0
 """Standard deviation of a landmark that weighs as much as one of a code."""
 POSE_SPREAD = (0.2, 0.1, 0.1)
@@ -134,17 +136,17 @@ def gauss_newton(
             steps += 1
             gain = (state.cost - tried.cost) / state.cost
             if gain > 0:
-                state, damping = tried, max(damping / 10, LEAST_DAMPING)
+                state, damping = tried, max(damping / LESS_DAMPING, LEAST_DAMPING)
                 if report is not None:
                     report(steps, state.cost / problem.heads)
             if gain >= CONVERGED:
                 fresh = not stage.keeps
             elif not fresh:
                 state, fresh = problem.at(state.codes, state.pose, state.found, renew=True), True
-            elif gain > 0:
+            elif gain > -CONVERGED:
                 break
             else:
-                damping *= 10
+                damping *= MORE_DAMPING
         codes, pose, cost = state.codes, state.pose, state.cost
     return Solution(codes, pose, cost, steps)
 
@@ -159,7 +161,7 @@ class _Problem:
         self.field, self.batch, self.rows, self.fit = field, batch, rows, fit
         self.coarse = stage.coarse
         points, distances, normals = sampled_points(batch)
-        few = slice(None, None, max(round(1 / stage.share), 1))  # of all of its sets
+        few = slice(None, None, max(int(points.shape[1] / stage.points), 1))  # of all of its sets
         self.points, self.distances, self.normals = points[:, few], distances[:, few], normals[:, few]
         self.heads, self.count = self.points.shape[:2]
         # Fewer points stand for all: each counts for several.
