@@ -22,7 +22,7 @@ from facegraft_model.method import Batch, Codes, Field, Linearised, sampled_poin
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-4, 1e3
 LESS_DAMPING, MORE_DAMPING = 10.0, 100.0
 """Factors of the damping after a step that lowers the objective, and after one that raises it: little damping has little effect."""
-CONVERGED = 0.1
+CONVERGED = 0.02
 """A step that changes the objective by less than this share of it is the last one of its stage, if its derivatives are new."""
 
 LEAST_COST = 1e-9
@@ -42,7 +42,7 @@ class Stage(NamedTuple):
     keeps: bool = False
 
 
-STAGES = (Stage(400, 10.0, 8.0, coarse=True), Stage(500, 3.0, 4.0), Stage(math.inf, 1.0, 1.0, keeps=True))
+STAGES = (Stage(1250, 10.0, 8.0, coarse=True), Stage(1250, 3.0, 4.0), Stage(math.inf, 1.0, 1.0, keeps=True))
 LANDMARK_NOISE_MM = 1.0
 """Standard deviation of a landmark that weighs as much as one of a code."""
 POSE_SPREAD = (0.2, 0.1, 0.1)
