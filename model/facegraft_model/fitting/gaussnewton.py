@@ -30,7 +30,7 @@ LEAST_COST = 1e-9
 
 
 class Stage(NamedTuple):
-    """A stage of a fit: how many of a head's points suffice (or a few more), and factors of `fit.noise_mm` and `fit.robust_mm`.
+    """A stage of a fit: how many of a head's points suffice (fewer than twice as many are taken), and factors of `fit.noise_mm` and `fit.robust_mm`.
 
     coarse: the field is linearised coarsely. keeps: steps are so small that the derivatives serve for several of them.
     """
