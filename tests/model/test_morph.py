@@ -1,9 +1,8 @@
-"""The template's morph: local modes, masks, neural bases, the search for points, and fits by Gauss-Newton."""
+"""The template's morph: its displacement, derivatives and regressions, and the start of its training."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,156 +11,39 @@ import trimesh
 from facegraft_model.config import Config
 from facegraft_model.data.ids import IdTable
 from facegraft_model.data.topology import Topology
-from facegraft_model.errors import ModelError
-from facegraft_model.fitting.gaussnewton import STAGES, Posed, gauss_newton
-from facegraft_model.method import Batch, Field, RegisteredHeads, sampled_points
+from facegraft_model.method import RegisteredHeads, sampled_points
 from facegraft_model.models import build_field
-from facegraft_model.morph import morph
 from facegraft_model.morph.following import follow, vertex_weights
 from facegraft_model.morph.morph import Morph
 from facegraft_model.morph.opening import ASTRAY_MM, OPENED, mouth_opening, open_topology
 from facegraft_model.morph.regression import AROUND_MM, regress, surface_normals
 from facegraft_model.nets.basis import BasisNet
-from facegraft_model.nets.mask import PartMask
-from facegraft_model.nets.modes import Modes, local_modes, principal_modes, spread_points
+from facegraft_model.nets.modes import Modes
 from facegraft_model.nets.siren import at_shared_points, siren_forward, siren_jacobian
-from facegraft_model.testing import FieldSuite, made_up_parts, toy_batch, toy_config, toy_rows, toy_template
-from torch import Tensor
+from facegraft_model.testing import FieldSuite, toy_batch, toy_template
+from small_morphs import SETTINGS, codes_of, small_config, small_morph, sphere, three_parts
 
 F64 = torch.float64
-SMALL = (
-    "model.nets=basis",
-    "model.features=24",
-    "model.part_features=16",
-    "model.exp_features=16",
-    "model.basis_omega=5",
-)
 
 
 class TestMorph(FieldSuite):
-    settings = SMALL
+    settings = SETTINGS
     moved = 0.001
-
-
-# -- modes --------------------------------------------------------------------------------------------------------------
-
-
-def sphere(count: int, seed: int = 0) -> Tensor:
-    g = torch.Generator().manual_seed(seed)
-    return torch.nn.functional.normalize(torch.randn(count, 3, generator=g, dtype=F64), dim=1)
-
-
-def test_principal_modes_reproduce_their_heads() -> None:
-    heads = torch.randn(7, 40, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
-    found = principal_modes(heads, 99)
-    assert found.modes.shape == (6, 40, 3)
-    rebuilt = found.mean + torch.einsum("nk,kmj->nmj", found.scores, found.modes)
-    torch.testing.assert_close(rebuilt, heads)
-    # Unit variance, as for a code N(0, 1).
-    torch.testing.assert_close(found.scores.square().sum(0) / 6, torch.ones(6, dtype=F64))
-
-
-def test_modes_of_equal_heads_are_none() -> None:
-    assert len(principal_modes(torch.ones(3, 5, 3), 4).modes) == 0
-    assert len(local_modes(torch.ones(3, 5, 3), sphere(5), 0.5, 4, 0).modes) == 0
-
-
-def test_modes_of_no_heads_are_none() -> None:
-    """Samples of neutral heads have no expression to take modes from."""
-    found = principal_modes(torch.zeros(0, 5, 3), 4, centred=False)
-    assert found.modes.shape == (0, 5, 3) and found.scores.shape == (0, 0) and not found.mean.any()
-
-
-def test_local_modes_are_those_of_the_covariance_times_the_kernel() -> None:
-    points, heads = sphere(60), torch.randn(5, 60, 3, dtype=F64, generator=torch.Generator().manual_seed(2))
-    reach = 0.8
-    found = local_modes(heads, points, reach, 30, seed=0)
-    centred = (heads - heads.mean(0)).flatten(1)
-    covariance = centred.T @ centred / 4
-    kernel = torch.exp(-torch.cdist(points, points).square() / (2 * reach**2))
-    local = covariance * kernel.repeat_interleave(3, 0).repeat_interleave(3, 1)
-    values = torch.linalg.eigvalsh(local).flip(0)[:30]
-    torch.testing.assert_close(found.modes.square().sum((1, 2)), values, rtol=2e-3, atol=1e-6)
-    # More shapes than the four of the plain components, and a new head is nearer to them.
-    assert len(found.modes) == 30 > len(principal_modes(heads, 30).modes)
-    new = torch.randn(1, 60, 3, dtype=F64, generator=torch.Generator().manual_seed(3)).flatten() - heads.mean(0).flatten()
-
-    def left(modes: Tensor) -> float:
-        basis = torch.linalg.qr(modes.flatten(1).T)[0]
-        return float(torch.linalg.vector_norm(new - basis @ (basis.T @ new)))
-
-    assert left(found.modes) < 0.95 * left(principal_modes(heads, 30).modes)
-
-
-def test_spread_points_are_far_apart() -> None:
-    points = sphere(300)
-    chosen = points[spread_points(points, 20)]
-    distances = torch.cdist(chosen, chosen) + 9 * torch.eye(20, dtype=F64)
-    assert float(distances.min()) > 0.4
-
-
-# -- masks --------------------------------------------------------------------------------------------------------------
-
-
-def test_a_mask_is_1_at_its_part_and_0_at_all_other_points() -> None:
-    points = sphere(400).float()
-    labels = (points[:, 2] > 0.8).to(torch.uint8)
-    mask = PartMask(points, labels, 1, 0.001, 0.05)
-    value = mask(points[None]).value[0, :, 0]
-    assert bool((value[labels == 0] == 0).all()) and bool((value[labels == 1] > 0.999).all())
-    reached = mask.closeness(points[None])[0] > 0
-    assert bool(reached[labels == 1].all())
-    around = 1.2 * torch.rand(20_000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, -1.0, 1.0])
-    value, reached = mask(around[None]).value[0, :, 0], mask.closeness(around[None])[0] > 0
-    assert 100 < int((value > 0).sum()) <= int(reached.sum()) < 1.1 * int((value > 0).sum())
-    assert bool(reached[value > 0].all())
-
-
-def test_a_masks_gradient_is_that_of_finite_differences() -> None:
-    points = sphere(200)
-    mask = PartMask(points, (points[:, 2] > 0.7).to(torch.uint8), 1, 0.2, 0.3).double()
-    q = (points[None, points[:, 2] > 0.5] * 1.05).clone()
-    step = 1e-6
-    differences = [
-        (mask(q + offset).value - mask(q - offset).value) / (2 * step) for offset in step * torch.eye(3, dtype=F64)
-    ]
-    here = mask(q)
-    assert float(here.grad.abs().max()) > 1
-    torch.testing.assert_close(here.grad, torch.cat(differences, 2), rtol=0, atol=1e-5)
-
-
-def test_a_part_without_points_has_no_mask() -> None:
-    points = sphere(50).float()
-    with pytest.raises(ModelError, match="0 registered points of part 2"):
-        PartMask(points, torch.ones(50, dtype=torch.uint8), 2, 0.1, 0.2)
-
-
-# -- nets ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def table() -> IdTable:
-    parts = made_up_parts(3)
-    return IdTable.from_rows(toy_rows(parts), parts)
+    return three_parts()
 
 
 @pytest.fixture
 def config() -> Config:
-    return toy_config().with_settings(SMALL)
+    return small_config()
 
 
 @pytest.fixture
-def field(config: Config, table: IdTable) -> Morph:
-    made = build_field(config, table, toy_template(table.parts), 100.0).double().eval()
-    assert isinstance(made, Morph)
-    g = torch.Generator().manual_seed(0)
-    for parameter in made.parameters():
-        parameter.data += 0.001 * torch.randn(parameter.shape, generator=g).to(parameter)
-    return made.requires_grad_(False)
-
-
-def codes_of(field: Field, batch: Batch) -> dict[str, Tensor]:
-    return {name: code.detach() for name, code in field.codes_of(batch).items()}
+def field(table: IdTable) -> Morph:
+    return small_morph(table)
 
 
 def test_jacobians_are_those_of_autograd(field: Morph, table: IdTable) -> None:
@@ -422,139 +304,3 @@ def test_vertices_go_to_the_open_mouth_with_their_neighbours(meshed: Morph) -> N
     wanted = follow(weights, opening[None, known])[0][~known]
     assert float((moved - wanted).norm(dim=1).max()) < ASTRAY_MM / meshed.mm_per_unit
     assert ((moved[:, 1:2] > 0) == upper[~known])[closed[~known][:, 1].abs() > 0.15].all()
-
-
-# -- fits by Gauss-Newton -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ball(config: Config, table: IdTable) -> Morph:
-    """A field whose template is nearly a sphere, and whose remainder's code scales and shears it."""
-    field = build_field(config, table, toy_template(table.parts), 100.0)
-    assert isinstance(field, Morph)
-    optimiser = torch.optim.Adam(field.template_weights.parameters(), lr=3e-3)
-    g = torch.Generator().manual_seed(0)
-    for _ in range(400):
-        x = torch.randn(512, 3, generator=g) * 0.4
-        loss = (field.template_distance(x[None]).sdf[0] - (x.norm(dim=1) - 0.5)).abs().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    points = field.template_points.double()
-    shapes = torch.stack([0.1 * points, 0.1 * points[:, [1, 0, 2]], 0.1 * points * torch.tensor([1.0, 0, 0])])
-    regress(field, "rem", Modes(torch.zeros_like(points), shapes, torch.zeros(1, 3)), 40, 0)
-    return field.eval().requires_grad_(False)
-
-
-def fit_batch(field: Morph, codes: dict[str, Tensor], count: int = 600) -> dict[str, Tensor]:
-    """Points on the surface of a head of these codes."""
-    q = 0.5 * sphere(count, 9).float()
-    for _ in range(5):
-        there = field.template_distance(q[None])
-        q = q - (there.sdf.unsqueeze(2) * there.grad / there.grad.square().sum(2, keepdim=True))[0]
-    points = field.unwarp(q[None], codes)
-    empty = points[:, :0]
-    return {
-        "item": torch.zeros(1, dtype=torch.int64),
-        "surface_points": points,
-        "surface_normals": torch.zeros_like(points),
-        **dict.fromkeys(("near_points", "near_normals", "free_points", "free_normals"), empty),
-        **dict.fromkeys(("near_sdf", "free_sdf"), empty[..., 0]),
-    }
-
-
-def head(field: Morph) -> dict[str, Tensor]:
-    codes = {name: torch.zeros(1, dim) for name, dim in field.code_dims.items()}
-    codes["rem"][0, :3] = torch.tensor([0.8, -0.6, 1.0])
-    return codes
-
-
-ROWS: Callable[[Field], dict[str, Tensor]] = lambda field: dict.fromkeys(field.code_dims, torch.zeros(1, dtype=torch.int64))  # noqa: E731
-
-
-def test_a_points_normal_tells_on_which_side_it_lies(ball: Morph, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A point nearer to one side of a head, but facing as the other side does, is looked for there: as with touching lips."""
-    conditioning = ball.condition({name: torch.zeros(1, dim) for name, dim in ball.code_dims.items()})
-    anchors = ball.template_points[ball.anchors]
-    facing = torch.nn.functional.normalize(ball.template_distance(anchors[None]).grad[0], dim=1)
-    shift = torch.stack(list(ball.registered(conditioning).values())).sum(0)[0][ball.anchors]
-    # Guesses are shifted as the registered point is; around the middle of the ball all of them are equally near.
-    points, normals = 0.01 * facing[:8], -facing[:8]
-    monkeypatch.setattr(morph, "TURNED_MM", 50.0)
-    squares = torch.cdist(points, anchors + shift).square()
-    for given, wanted in (
-        (None, squares),
-        (torch.zeros_like(normals), squares),
-        (normals, squares - (50.0 / ball.mm_per_unit) ** 2 / 2 * normals @ facing.T),
-    ):
-        found = ball.start(points[None], conditioning, None if given is None else given[None])[0]
-        nearest = wanted.argmin(1)
-        torch.testing.assert_close(found, points - shift[nearest], atol=1e-5, rtol=0)
-        if given is normals:
-            assert ((normals * facing[nearest]).sum(1) > 0.5).all()
-        else:
-            assert ((normals * facing[nearest]).sum(1) < -0.5).all()
-
-
-def test_gauss_newton_finds_a_head_in_a_few_steps(ball: Morph) -> None:
-    codes, fit = head(ball), replace(ball.config.fit, solver="gauss-newton", steps=30, noise_mm=0.05)
-    batch = fit_batch(ball, codes)
-    start = {name: torch.zeros_like(code) for name, code in codes.items()}
-    found = gauss_newton(ball, batch, ROWS(ball), fit, start)
-    assert found.steps <= 16
-    torch.testing.assert_close(found.codes["rem"], codes["rem"], rtol=0, atol=0.1)
-    assert float(ball.sdf(batch["surface_points"], found.codes).abs().mean()) * 100 < 0.05
-
-
-def test_a_warm_start_goes_on_from_a_trial(ball: Morph) -> None:
-    """The same fit in no more steps; the priors stay about the first codes, and the trial's own codes are left as they are."""
-    codes, fit = head(ball), replace(ball.config.fit, solver="gauss-newton", steps=30, noise_mm=0.05)
-    batch = fit_batch(ball, codes)
-    start = {name: torch.zeros_like(code) for name, code in codes.items()}
-    cold = gauss_newton(ball, batch, ROWS(ball), fit, start)
-    one = replace(fit, steps=1)
-    trial = gauss_newton(ball, batch, ROWS(ball), one, start, stages=STAGES[:1])
-    before = {name: code.clone() for name, code in trial.codes.items()}
-    again = gauss_newton(ball, batch, ROWS(ball), one, start, stages=STAGES[:1], warm_start=trial)
-    assert again.cost < trial.cost
-    warm = gauss_newton(ball, batch, ROWS(ball), fit, start, warm_start=trial)
-    assert warm.steps <= cold.steps
-    assert abs(warm.cost / cold.cost - 1) < 0.01
-    assert all(torch.equal(trial.codes[name], code) for name, code in before.items())
-
-
-def test_gauss_newton_with_outliers_and_a_pose(ball: Morph) -> None:
-    codes = head(ball)
-    batch = fit_batch(ball, codes)
-    points = batch["surface_points"]
-    g = torch.Generator().manual_seed(4)
-    points[:, ::10] += 0.3 * torch.randn(points[:, ::10].shape, generator=g)
-    shifted = Posed(torch.eye(4), False).moved(torch.tensor([0.05, -0.04, 0.03, 0.02, -0.03, 0.01]))
-    truth = points.clone()
-    batch["surface_points"] = shifted(points)
-    fit = replace(ball.config.fit, solver="gauss-newton", steps=60, noise_mm=0.05, robust_mm=1.0)
-    start = {name: torch.zeros_like(code) for name, code in codes.items()}
-    found = gauss_newton(ball, batch, ROWS(ball), fit, start, pose=Posed(torch.eye(4), False))
-    assert found.pose is not None
-    inliers = torch.arange(points.shape[1]) % 10 != 0
-    error = ball.sdf(found.pose(batch["surface_points"]), found.codes)[:, inliers].abs().mean() * 100
-    assert float(error) < 0.2
-    # A sphere does not fix its own rotation, but its centre.
-    assert float((found.pose(batch["surface_points"]) - truth)[:, inliers].mean(1).abs().max()) < 0.02
-
-
-def test_gauss_newton_needs_derivatives(table: IdTable) -> None:
-    field = build_field(toy_config(), table, toy_template(table.parts), 100.0)
-    batch = toy_batch(table)
-    with pytest.raises(ModelError, match=r"use fit\.solver=adam"):
-        gauss_newton(field, batch, {}, field.config.fit, {})
-
-
-def test_heads_that_share_a_code_are_fitted_together(field: Morph, table: IdTable) -> None:
-    batch = toy_batch(table)
-    rows = {name: torch.tensor([0, 0, 1, 1]) if name != "exp" else torch.arange(4) for name in field.code_dims}
-    start = {name: torch.zeros(int(rows[name].max()) + 1, dim, dtype=F64) for name, dim in field.code_dims.items()}
-    fit = replace(field.config.fit, solver="gauss-newton", steps=3)
-    found = gauss_newton(field, batch, rows, fit, start)
-    assert {name: len(code) for name, code in found.codes.items()} == {name: 4 if name == "exp" else 2 for name in rows}
-    assert math.isfinite(found.cost)
