@@ -1,15 +1,17 @@
-"""Time and error of fits, by Gauss-Newton and by Adam, and of registered output.
+"""Time and error of fits, by Gauss-Newton and by Adam, of heads and of scans with their pose, and of registered output.
 
-    python benchmarks/model_fit.py RUN SAMPLES [--heads 12] [--adam-steps 300] [--few 800]
+    python benchmarks/model_fit.py RUN SAMPLES [--heads 12] [--adam-steps 300] [--few 600]
 
 RUN: of a method with neural bases (preset facegraft). On one thread; seconds are those of the processor. Errors are mean |sdf| in mm
-at surface points that the fit has not seen. Registered output: the head on the training topology's vertices, and what a swap of the
+at surface points that the fit has not seen. A scan is the front of a head, turned by TURN_DEG and shifted by SHIFT_MM, as a cloud
+without normals or landmarks; its pose is found, and fitted with the codes. Registered output: the head on the training topology's vertices, and what a swap of the
 first part moves there.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,10 +23,16 @@ from facegraft_model.data.batches import BatchSource
 from facegraft_model.decoding.registered import registered_vertices
 from facegraft_model.fitting.commands import chosen_keys
 from facegraft_model.fitting.fit import FittedCodes, fit_samples
+from facegraft_model.fitting.scan import Scan, fit_scan
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
 
 UNSEEN = 8192
+FRONT = 0.1
+"""Points of a scan have a larger z than this, in units."""
+TURN_DEG = 15.0
+SHIFT_MM = (10.0, -15.0, 20.0)
+SCANNED = 20_000
 
 
 def timed(what: Callable[[], FittedCodes]) -> tuple[FittedCodes, float]:
@@ -47,13 +55,33 @@ def unseen_errors(field: Field, samples: str, keys: list[str], fitted: FittedCod
     return np.array(errors)
 
 
+def fitted_scan(field: Field, samples: str, key: str, fit: FitConfig) -> tuple[float, float]:
+    """Seconds of a scan's fit, and its mean |sdf| in mm at as many points of the same part of the head that it has not seen."""
+    with BatchSource(
+        samples, items=1, surface=SCANNED, near=0, free=0, stage=0, split=None, keys=[key], seed=987, backend="stream"
+    ) as source:
+        points = source.batch(0)["surface_points"][0]
+    angle = math.radians(TURN_DEG)
+    turn = torch.tensor(
+        [[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]], dtype=points.dtype
+    )
+    front = points[points[:, 2] > FRONT]
+    seen, unseen = (field.mm_per_unit * own @ turn.T + torch.tensor(SHIFT_MM) for own in (front[::2], front[1::2]))
+    began = time.process_time()
+    fitted, pose = fit_scan(field, Scan(seen, torch.zeros_like(seen), {}), fit)
+    seconds = time.process_time() - began
+    placed = (unseen.double() @ pose[:3, :3].T + pose[:3, 3]).float()[None]
+    with torch.no_grad():
+        return seconds, float(field.sdf(placed, fitted.codes).abs().mean()) * field.mm_per_unit
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("samples")
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--adam-steps", type=int, default=300)
-    parser.add_argument("--few", type=int, default=800, help="surface points of a faster fit")
+    parser.add_argument("--few", type=int, default=600, help="surface points of a faster fit")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     field = load_field(arguments.run)
@@ -68,6 +96,9 @@ def main() -> None:
         errors = unseen_errors(field, arguments.samples, keys, fitted)
         results[name] = fitted
         print(f"{name:<28}{seconds / len(keys):>8.2f}{errors.mean():>9.3f}{errors.max():>9.3f}", flush=True)
+    for name, config in (("scan with pose", fit), (f"scan with pose, {few.surface} points", few)):
+        times, errors = np.array([fitted_scan(field, arguments.samples, key, config) for key in keys]).T
+        print(f"{name:<28}{times.mean():>8.2f}{errors.mean():>9.3f}{errors.max():>9.3f}", flush=True)
     codes = [
         {name: code[i : i + 1] for name, code in results["Gauss-Newton"].codes.items()} for i in range(min(2, len(keys)))
     ]

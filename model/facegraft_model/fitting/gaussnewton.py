@@ -250,6 +250,10 @@ class _Problem:
         ]
         index = torch.cat([*places, self.size + torch.arange(extra)]).to(matrix.device)
         weighted = columns * weights.unsqueeze(1)
+        if self.heads == 1:  # the same, without a copy of the matrix
+            matrix += weighted.T @ columns
+            slope += weighted.T @ residual
+            return
         matrix[index[:, None], index] += (weighted.T @ columns).double()
         slope[index] += (weighted.T @ residual).double()
 

@@ -270,10 +270,7 @@ class Morph(Field):
         self, points: Tensor, moved: Tensor, template: Weights, normals: Tensor | None, chunk: int = 1 << 12
     ) -> Tensor:
         """Which [B,N] of the anchors, moved to [B,n,3], is nearest to each point; see `start`."""
-        facing = None
-        if normals is not None:
-            anchors = self.template_points[self.anchors]
-            facing = torch.nn.functional.normalize(distance_at(anchors[None], template)[1], dim=2).transpose(1, 2)
+        facing = None if normals is None else self._facing(template)
         farther = (TURNED_MM / self.mm_per_unit) ** 2 / 2
         nearest = []
         for first in range(0, points.shape[1], chunk):
@@ -282,6 +279,16 @@ class Morph(Field):
                 distance = distance.square() - farther * (normals[:, first : first + chunk] @ facing)
             nearest.append(distance.argmin(2))
         return torch.cat(nearest, 1)
+
+    def _facing(self, template: Weights) -> Tensor:
+        """The normals [1,3,n] of the template at the anchors."""
+        found: Tensor | None = self.derived.get("facing")
+        if found is None:
+            slopes = distance_at(self.template_points[self.anchors][None], template)[1]
+            found = torch.nn.functional.normalize(slopes, dim=2).transpose(1, 2)
+            if not self.training:
+                self.derived["facing"] = found
+        return found
 
     @torch.no_grad()
     def locate_nearly(self, points: Tensor, conditioning: Conditioning, start: Tensor | None = None) -> Located:
