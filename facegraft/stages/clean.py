@@ -43,6 +43,8 @@ FRAMES = {
     "head": "unit ball around a point 35 mm below and 90 mm behind the mean of the canthi of the subject's neutral head; +y up, +z out of the face",
     "frontal": "unit ball around a point behind the nose tip of the subject's neutral head (the tip is at z = +tip_depth); +y up, +z out of the face",
 }
+OWN_FRAME = "; a scan itself, not the later stages of its template morph: around such a point of its own"
+"""What `clean.frame=own` adds to a frame."""
 
 
 class CleanError(FacegraftError):
@@ -60,7 +62,7 @@ class CleanParameters(StageParameters):
 
     preset: str = Field(
         "facegraft",
-        description="named defaults: facegraft, or paper (frontal height field as published for ImFace, scan's own nose tip)",
+        description="named defaults: facegraft, or paper (frontal height field as published for ImFace, each scan about its own nose tip)",
     )
     mode: Literal["head", "frontal"] = Field(
         "head", description="whole closed head, or intersection of the closed head with a ball around the face"
@@ -69,7 +71,9 @@ class CleanParameters(StageParameters):
         False, description="frontal only: keep the sheet visible from +z instead of a solid (not watertight)"
     )
     frame: Literal["recipient", "own"] = Field(
-        "recipient", description="head whose landmarks define the origin: the subject's neutral head, or the item itself"
+        "recipient",
+        description="head whose landmarks define the origin: the subject's neutral head, or, of a scan, the scan itself (the neutral and "
+        "later stages of its template morph keep the neutral head's)",
     )
     radius_mm: float = Field(100.0, gt=0, description="frontal only: radius of the ball; it is also the unit")
     tip_depth: float = Field(40.0, description="frontal only: distance in mm of the ball's centre behind the nose tip")
@@ -129,7 +133,7 @@ def plan_clean(inputs: Sequence[Dataset], parameters: CleanParameters, seed: int
         kind="surfaces",
         topology=first.schema.topology,
         mm_per_unit=mm_per_unit,
-        frame=FRAMES[parameters.mode],
+        frame=FRAMES[parameters.mode] + (OWN_FRAME if parameters.frame == "own" else ""),
         fields=surfaces_fields(parts),
         columns=columns,
         parts=parts,
@@ -326,8 +330,9 @@ class CleanStage:
             )
         number, key = item.spec["source"]
         source = self.inputs[number][key]
-        own = source["landmarks"].astype(np.float64)
-        origin = self.origin(own if self.parameters.frame == "own" else self._landmarks(*item.spec["reference"]))
+        origin = neutral = self.origin(self._landmarks(*item.spec["reference"]))
+        if self.parameters.frame == "own" and item.row["origin"] == SCAN:
+            origin = self.origin(source["landmarks"].astype(np.float64))
         landmarks, points = self._stages(item, source)
         try:
             mesh = self._surface(to_unit(source["vertices"].astype(np.float64), origin, self.mm_per_unit))
@@ -339,7 +344,9 @@ class CleanStage:
                 f"the head leaves the unit ball (radius {radius:.3f}); use a larger clean.mm_per_unit (now {self.mm_per_unit:g}, "
                 f"needed {np.ceil(radius * self.mm_per_unit):g})"
             )
-        origins = np.repeat(origin[None], len(landmarks), axis=0)
+        # The codes of the parts are shared by all heads of a subject, so its neutral stages must be the same for all of them.
+        origins = np.repeat(neutral[None], len(landmarks), axis=0)
+        origins[0] = origin
         if len(landmarks) > 1:  # the last stage is the template, in its own frame
             origins[-1] = self.origin(landmarks[-1])
         fields: dict[str, NDArray[Any]] = {

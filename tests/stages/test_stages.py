@@ -12,7 +12,7 @@ import pytest
 import trimesh
 
 from facegraft.engine import EngineOptions
-from facegraft.geometry.frame import frontal_origin, head_origin
+from facegraft.geometry.frame import head_origin
 from facegraft.pipeline import clean, graft, ingest, sample
 from facegraft.regions.regionmap import RegionMap, RegionSet, load_region_map
 from facegraft.stages.clean import CleanError
@@ -227,9 +227,30 @@ def test_frontal_solid_and_paper_sheet(small_run: Path, tmp_path: Path, sync: En
     item = points[points.keys()[0]]
     assert item["near_points"].shape == (0, 3) and (item["surface_normals"][:, 2] >= 0).all()
     assert (item["free_sdf"] < 0).mean() > 0.05
-    own = sheet[row["key"]]
-    back = own["landmarks"][0] @ own["to_mm"][:3, :3].T + own["to_mm"][:3, 3]
-    assert np.allclose(own["to_mm"][:3, 3], frontal_origin(back, 40.0), atol=1e-3)
+
+
+def test_a_subjects_neutral_stages_are_the_same_in_all_its_items(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:
+    """Preset paper moves each scan to its own nose tip; the codes of the parts are shared, and so must be what they have to explain."""
+    clean([small_run / "composites", small_run / "heads"], tmp_path / "paper", {"preset": "paper"}, options=sync)
+    sheets = open_dataset(tmp_path / "paper")
+    neutral = {row["subject"]: sheets[row["key"]] for row in sheets.index.to_pylist() if row["origin"] == "scan" and row["expression"] == "neutral"}
+    outline, moved = list(range(17)), 0.0
+    for row in sheets.index.to_pylist():
+        item, own = sheets[row["key"]], neutral[row["subject"]]
+        tip = item["landmarks"][0, 30]
+        if row["origin"] == "scan":
+            assert np.allclose(tip, [0, 0, 0.4], atol=1e-5), "a scan lies about its own nose tip"
+            assert np.array_equal(item["landmarks"][1:], own["landmarks"][1:])
+            assert np.array_equal(item["stage_points"][1:], own["stage_points"][1:])
+            moved = max(moved, float(np.abs(item["to_mm"][:3, 3] - own["to_mm"][:3, 3]).max()))
+        else:
+            assert np.allclose(item["landmarks"][0], item["landmarks"][1]), "no expression moves a composite"
+            assert np.allclose(item["landmarks"][1, outline], own["landmarks"][1, outline], atol=1e-5)
+            assert np.array_equal(item["to_mm"], own["to_mm"])
+        back = item["landmarks"][0] @ item["to_mm"][:3, :3].T + item["to_mm"][:3, 3]
+        source = open_dataset(small_run / ("heads" if row["origin"] == "scan" else "composites"))
+        assert np.allclose(back, source[row["key"]]["landmarks"], atol=1e-3)
+    assert moved > 0.01, "expressions move the nose tip, or this test shows nothing"
 
 
 def test_heads_alone_have_one_stage(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:
