@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,24 @@ from facegraft.errors import FacegraftError, nearest, printable
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME
 from facegraft.heads.names import clean_name, clean_names, natural_key, split_number
-from facegraft.heads.options import FolderOptions, SourceOptions
+from facegraft.heads.options import FolderOptions
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import Head, Loader
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.meshfile import read_mesh
 from facegraft.meshfiles.rawmesh import RawMesh
 from facegraft.regions.regionmap import RegionMap
+from facegraft.seeds import digest
 from facegraft.store.remote import Location, place
 from facegraft.surfaces.topology import faces_sha256
 from facegraft.surfaces.triangulate import split_quads, triangulate
+from facegraft.vocabulary import NEUTRAL
 
 log = logging.getLogger("facegraft")
 
 MESH_SUFFIXES = (".obj", ".ply")
 _PROBES = 20
+_LISTED = 8
 _UNNUMBERED = 10**9
 
 
@@ -76,20 +80,17 @@ def find_subject_meshes(root: Location, kind: str) -> list[Found]:
     return found
 
 
-def choose_heads(found: Sequence[Found], options: SourceOptions, where: str) -> list[Head]:
-    """The heads that the user asked for: the first `subjects` in natural order, the first `expressions` or the named ones.
+def choose_heads(found: Sequence[Found], options: FolderOptions, where: str, seed: int) -> list[Head]:
+    """The heads that the user asked for: the first `subjects` in natural order or `draw` at random, the first `expressions` or the named
+    ones; the neutral ones are called `neutral` (see `name_neutrals`).
 
     Expressions are in the order of their numbers, neutral first, then by name. Raises SourceError if there are fewer than
     asked for, if no subject has a named expression, for two files of one head, and for names that become equal.
     """
     subjects = clean_names((f.subject for f in found), "subject", where)
-    if options.subjects is not None and options.subjects > len(subjects):
-        raise SourceError(f"{where}: subjects={options.subjects}, but the folder holds {len(subjects)}")
-    kept = set(list(subjects)[: options.subjects])
+    kept = _chosen_subjects(subjects, options, where, seed)
     heads: dict[tuple[str, str], Head] = {}
-    for f in found:
-        if f.subject not in kept:
-            continue
+    for f in name_neutrals([f for f in found if f.subject in kept], options.neutral, where):
         expression = clean_name(f.expression)
         if not expression:
             raise SourceError(f"{where}: {f.source}: its expression has no letter or digit in its name; rename it")
@@ -101,6 +102,51 @@ def choose_heads(found: Sequence[Found], options: SourceOptions, where: str) -> 
                 f"{where}: {other.source} and {f.source} are both {expression!r} of subject {f.subject}; rename one"
             )
     return _choose_expressions(list(heads.values()), options.expressions, where)
+
+
+def _chosen_subjects(subjects: Mapping[str, str], options: FolderOptions, where: str, seed: int) -> set[str]:
+    """The names on disk of the subjects that were asked for, of all names on disk and their clean names."""
+    if options.subjects is not None and options.subjects > len(subjects):
+        raise SourceError(f"{where}: subjects={options.subjects}, but the folder holds {len(subjects)}")
+    if options.draw is None:
+        return set(list(subjects)[: options.subjects])
+    if options.draw > len(subjects):
+        log.warning("%s: draw=%d, but the folder holds %d subjects: all are taken", where, options.draw, len(subjects))
+    return set(sorted(subjects, key=lambda name: digest(int(seed), "draw", subjects[name]))[: options.draw])
+
+
+def drawn(heads: Sequence[Head], options: FolderOptions) -> dict[str, list[str]]:
+    """What a plan's identity says of subjects that were drawn at random: their names, in natural order."""
+    return {} if options.draw is None else {"drawn": sorted({head.subject for head in heads}, key=natural_key)}
+
+
+def name_neutrals(found: Sequence[Found], name: str | None, where: str) -> list[Found]:
+    """The same meshes, those of neutral heads called `neutral`.
+
+    They are the meshes called NAME (default: `neutral`), in whatever case. Without NAME, a subject's only mesh is its neutral one, unless it has the
+    name of another known expression: registrations are often called by the time of the scan.
+    Raises SourceError where no subject has a neutral mesh, with the names that there are.
+    """
+    wanted = clean_name(name or NEUTRAL).casefold()
+    meshes = Counter(f.subject for f in found)
+    result = []
+    for f in found:
+        expression = clean_name(f.expression)
+        alone = name is None and meshes[f.subject] == 1 and expression.casefold() not in BY_NAME
+        if expression.casefold() == wanted:
+            f = replace(f, expression=NEUTRAL)
+        elif alone:
+            f = replace(f, expression=NEUTRAL, number=None)  # digits of a time are not the number of an expression
+        result.append(f)
+    if not any(f.expression == NEUTRAL for f in result):
+        names = sorted({f.expression for f in found}, key=natural_key)
+        listed = ", ".join(printable(n) for n in names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+        what = "neutral" if name is None else printable(name)
+        raise SourceError(
+            f"{where}: no mesh is called {what!r}, and grafts need each subject's neutral head; the names here are {listed}; "
+            "name the neutral one with `--set ingest.neutral=NAME`"
+        )
+    return result
 
 
 def _choose_expressions(heads: list[Head], wanted: int | tuple[str, ...] | None, where: str) -> list[Head]:
@@ -192,12 +238,7 @@ def mesh_loader(root: Location, region_map: RegionMap, polygons: NDArray[Any], m
     scale = mm_per_unit or region_map.mm_per_unit
 
     def load(spec: Mapping[str, Any]) -> Floats:
-        name = spec["file"]
-        # A plan may come from somebody else: only files inside the source's folder may be read.
-        if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
-            raise MeshError(
-                f"{printable(name)}: lies outside the folder of meshes; run the command that made this plan again"
-            )
+        name = inner_name(spec["file"])
         mesh = read_mesh(root / name, name)
         if len(mesh.vertices) != region_map.vertex_count or not np.array_equal(mesh.polygons, polygons):
             match_faces(mesh, region_map, name)
@@ -206,6 +247,13 @@ def mesh_loader(root: Location, region_map: RegionMap, polygons: NDArray[Any], m
         return vertices
 
     return load
+
+
+def inner_name(name: str) -> str:
+    """The name of a file in a plan, which may come from somebody else: raises MeshError where it is not inside the source's folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
+        raise MeshError(f"{printable(name)}: lies outside the folder of meshes; run the command that made this plan again")
+    return name
 
 
 def _check_complete(mesh: RawMesh, region_map: RegionMap, where: str) -> None:

@@ -66,6 +66,27 @@ class FolderOptions(MeshOptions):
     """Options of folders of meshes."""
 
     template: str | None = Field(None, description="a mesh that shows the topology's triangles, where the heads do not")
+    neutral: str | None = Field(
+        None,
+        description="the name that neutral heads have in the files (default: `neutral`, or whatever a subject's only mesh is called)",
+    )
+    draw: int | None = Field(
+        None, ge=1, description="so many subjects drawn at random by the seed of the run (all, where there are fewer)"
+    )
+
+    @model_validator(mode="after")
+    def _one_choice_of_subjects(self) -> Self:
+        if self.draw is not None and self.subjects is not None:
+            raise ValueError("give either subjects, the first so many, or draw, so many at random")
+        return self
+
+
+class FlameOptions(FolderOptions):
+    """Options of kind `flame`."""
+
+    flame_model: str | None = Field(
+        None, description="the FLAME model (npz or pkl), to compute heads from the betas of FLAME_parameters"
+    )
 
 
 class IctOptions(ComputedOptions, MeshOptions):

@@ -13,7 +13,7 @@ from facegraft.heads.errors import SourceError
 from facegraft.heads.facescape import FacescapeSource
 from facegraft.heads.flame import FlameSource
 from facegraft.heads.meshes import MeshesSource
-from facegraft.heads.options import FolderOptions
+from facegraft.heads.options import FlameOptions, FolderOptions
 from facegraft.heads.source import make_source
 from facegraft.meshfiles.errors import MeshError
 from facegraft.regions.regionmap import RegionMapError
@@ -278,9 +278,9 @@ def test_flame_meshes_and_npz_agree(toy, tmp_path):
     heads = np.stack([metres, metres * 1.02, metres * 0.95])
     for i, v in enumerate(heads):
         toy.write_obj(tmp_path / "fits" / f"p{i}.obj", v)
-    _, load = planned(FlameSource(tmp_path / "fits", FolderOptions(region_map=str(path)), 0))
+    _, load = planned(FlameSource(tmp_path / "fits", FlameOptions(region_map=str(path)), 0))
     np.savez(tmp_path / "fits.npz", shapes=heads.astype(np.float32), subjects=["p0", "p1", "p2"], faces=toy.faces())
-    plan, load_row = planned(FlameSource(tmp_path / "fits.npz", FolderOptions(region_map=str(path)), 0))
+    plan, load_row = planned(FlameSource(tmp_path / "fits.npz", FlameOptions(region_map=str(path)), 0))
     assert found(plan) == [(f"p{i}", "neutral", 1, "fits.npz") for i in range(3)]
     for i, head in enumerate(plan.heads):
         assert np.allclose(load_row(head.spec), load({"file": f"p{i}.obj"}), atol=1e-4)
@@ -296,7 +296,7 @@ def npz_complaint(toy, tmp_path, arrays, **more):
     else:
         np.savez(file, **arrays)
     with pytest.raises((SourceError, MeshError, RegionMapError)) as caught:
-        FlameSource(file, FolderOptions(region_map=str(path), **more), 0).plan()
+        FlameSource(file, FlameOptions(region_map=str(path), **more), 0).plan()
     assert "\n" not in str(caught.value)
     assert str(file) in str(caught.value)
     return str(caught.value)
@@ -332,7 +332,7 @@ def test_an_npz_with_its_template_and_one_bad_row(toy, tmp_path):
     heads = np.stack([toy.vertices(), toy.vertices() * 5, toy.vertices()]) / 1000
     np.savez(tmp_path / "fits.npz", vertices=heads)
     template = toy.write_obj(tmp_path / "template.obj", toy.vertices() / 1000)
-    source = FlameSource(tmp_path / "fits.npz", FolderOptions(region_map=str(path), template=str(template)), 0)
+    source = FlameSource(tmp_path / "fits.npz", FlameOptions(region_map=str(path), template=str(template)), 0)
     plan, load = planned(source)
     assert [h.subject for h in plan.heads] == ["s0001", "s0002", "s0003"]
     with pytest.raises(MeshError, match=r"fits\.npz, row 1: the outer eye corners are 450 mm apart"):
@@ -343,7 +343,7 @@ def test_an_npz_with_its_template_and_one_bad_row(toy, tmp_path):
 def test_the_flame_template(data_dir, tmp_path):
     (tmp_path / "fits").mkdir()
     (tmp_path / "fits" / "mean.ply").write_bytes((data_dir / "flame" / "template.ply").read_bytes())
-    plan, load = planned(FlameSource(tmp_path / "fits", FolderOptions(), 0))
+    plan, load = planned(FlameSource(tmp_path / "fits", FlameOptions(), 0))
     lm = load(plan.heads[0].spec)[plan.region_map.landmarks68]
     assert plan.faces.shape == (9976, 3)
     assert 80 < np.linalg.norm(lm[45] - lm[36]) < 100

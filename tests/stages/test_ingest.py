@@ -175,8 +175,9 @@ def test_imface_split_of_facescape(toy, toy_map, tmp_path):
 
 
 def test_keys_that_would_be_equal(toy, toy_map, tmp_path):
-    toy.write_obj(tmp_path / "h" / "a" / "b_wink.obj")
-    toy.write_obj(tmp_path / "h" / "a_b" / "wink.obj")
+    for subject, expression in (("a", "b_wink"), ("a_b", "wink")):
+        toy.write_obj(tmp_path / "h" / subject / f"{expression}.obj")
+        toy.write_obj(tmp_path / "h" / subject / "neutral.obj")
     with pytest.raises(SourceError, match=r"a/b_wink\.obj and a_b/wink\.obj would both be called a_b_wink; rename one"):
         plan_ingest(tmp_path / "h", parameters(kind="meshes", region_map=toy_map), 0)
 
