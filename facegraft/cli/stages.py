@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -66,6 +67,8 @@ def _train_model(output: Location, seed: int, options: EngineOptions) -> None:
 @click.command()
 @click.argument("recipe")
 @click.option("--input", "source", default=None, metavar="RAW", help="Folder of raw heads (none for synthetic heads).")
+@click.option("--region-map", default=None, metavar="MAP", help="Region map of the heads: a file, a dataset, or a shipped name.")
+@click.option("--landmarks", default=None, metavar="FILE", help="68 vertex indices, to build the region map of a topology that has none.")
 @output_option
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")
 @click.option(
@@ -73,7 +76,14 @@ def _train_model(output: Location, seed: int, options: EngineOptions) -> None:
 )
 @run_options
 def run(
-    recipe: str, source: str | None, output: Path, seed: int, settings: tuple[str, ...], options: EngineOptions
+    recipe: str,
+    source: str | None,
+    region_map: str | None,
+    landmarks: str | None,
+    output: Path,
+    seed: int,
+    settings: tuple[str, ...],
+    options: EngineOptions,
 ) -> None:
     """Run all stages of RECIPE (a YAML file, or the name of a shipped one) and write a report; the same command resumes.
 
@@ -81,7 +91,8 @@ def run(
     Example: facegraft run pipelines/ict.yaml --input FaceXModel -o out --set sample.near=50000
     Writes OUT/heads, OUT/composites, OUT/surfaces, OUT/samples and OUT/report/index.html.
     """
-    _run(recipe, source, output, seed, settings, options)
+    ingest = {"region_map": region_map, "landmarks": landmarks}
+    _run(recipe, source, output, seed, settings, options, ingest={name: value for name, value in ingest.items() if value})
 
 
 def _run(
@@ -92,13 +103,14 @@ def _run(
     settings: tuple[str, ...],
     options: EngineOptions,
     after: Callable[[Location, int, EngineOptions], None] | None = None,
+    ingest: Mapping[str, str] | None = None,
 ) -> None:
     from facegraft.pipeline import run_recipe
     from facegraft.recipe import find_recipe, load_recipe
     from facegraft.report import write_report
 
     path = find_recipe(recipe_name)
-    recipe = load_recipe(path).override(settings)
+    recipe = load_recipe(path).override([f"ingest.{name}={json.dumps(value)}" for name, value in (ingest or {}).items()]).override(settings)
     click.echo(f"recipe {recipe.name} ({path})")
     run_recipe(recipe, source, output, seed, options, announce=say)
     if after is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from facegraft.heads.errors import SourceError
 from facegraft.heads.folders import Found, choose_heads, drawn, find_template, list_folder, mesh_files, mesh_loader
 from facegraft.heads.names import natural_key, split_number
+from facegraft.heads.newtopology import build_for
 from facegraft.heads.options import FolderOptions
 from facegraft.heads.source import HeadSource, Loader, SourcePlan
 from facegraft.heads.split import split_imface
@@ -33,6 +34,11 @@ REGISTERED = "models_reg"
 """The folder of a subject's registered meshes, in the published archives."""
 ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".gz", ".part", ".crdownload")
 """Suffixes of archives, also of unfinished downloads."""
+
+LANDMARKS = "landmark_indices.npz"
+"""FaceScape's file of the landmarks of both topologies."""
+FACESCAPE_MM = 1.0
+"""Millimetres per unit of FaceScape's meshes."""
 
 TOPOLOGIES = {26278: ("facescape_v16", "v16"), 26317: ("facescape_v10", "v10")}
 """By vertex count: the name of the region map, and the key of the landmark set in FaceScape's `landmark_indices.npz`."""
@@ -120,13 +126,17 @@ class FacescapeSource(HeadSource):
             known = " or ".join(f"{n} ({name})" for n, (name, _) in TOPOLOGIES.items())
             raise MeshError(f"{where}: {count} vertices; FaceScape's registered meshes have {known}")
         name, key = TOPOLOGIES[count]
-        if not (resource_folder("region_maps") / f"{name}.json").is_file():
-            raise SourceError(
-                f"{where}: topology {name} ({count} vertices) has no region map here; build it once with `facegraft regions "
-                f"build {where} --landmarks landmark_indices.npz --key {key} --name {name} --mm-per-unit 1 -o {name}.json` "
-                f"(landmark_indices.npz comes with FaceScape's toolkit) and ingest with `--region-map {name}.json`"
-            )
-        return load_region_map(name)
+        if self.options.landmarks is not None:
+            return build_for(mesh, where, self.options.landmarks, self.options.landmarks_key or key, name, FACESCAPE_MM)
+        if (resource_folder("region_maps") / f"{name}.json").is_file():
+            return load_region_map(name)
+        for folder in (self.path, self.path.parent):
+            if isinstance(folder, Path) and (folder / LANDMARKS).is_file():
+                return build_for(mesh, where, str(folder / LANDMARKS), key, name, FACESCAPE_MM)
+        raise SourceError(
+            f"{where}: topology {name} ({count} vertices) has no region map here; give `--landmarks {LANDMARKS}`, the file that comes "
+            f"with FaceScape's toolkit, or put it into {self.path}, and a map is built"
+        )
 
 
 def _folders_in(folder: Location) -> list[Location]:

@@ -42,7 +42,7 @@ from facegraft.heads.vertex_arrays import VertexArrays, read_vertex_arrays
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.meshfile import read_mesh
 from facegraft.meshfiles.rawmesh import RawMesh
-from facegraft.regions.regionmap import RegionMap, load_region_map
+from facegraft.regions.regionmap import RegionMap
 from facegraft.store.remote import Location, place, relative_name
 from facegraft.vocabulary import NEUTRAL
 
@@ -61,11 +61,8 @@ class FlameSource(MeshesSource):
     Options = FlameOptions
 
     kind = "flame"
+    own_map = "flame"
     options: FlameOptions
-
-    def region_map(self) -> RegionMap:
-        """FLAME's region map, unless the user named another."""
-        return load_region_map(self.options.region_map or "flame")
 
     def find(self) -> list[Found]:
         """The meshes of the folder, or of MICA's `registrations` in it; raises SourceError where there are none."""

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from facegraft.heads.errors import SourceError
 from facegraft.heads.folders import Found, choose_heads, drawn, find_subject_meshes, find_template, mesh_loader
+from facegraft.heads.newtopology import build_for
 from facegraft.heads.options import FolderOptions
 from facegraft.heads.source import HeadSource, Loader, SourcePlan
+from facegraft.meshfiles.rawmesh import RawMesh
 from facegraft.regions.regionmap import RegionMap, load_region_map
 from facegraft.store.remote import Location
 
@@ -25,20 +27,29 @@ class MeshesSource(HeadSource):
 
     Options: ClassVar[type[FolderOptions]] = FolderOptions
 
-    kind = "meshes"
+    kind: ClassVar[str] = "meshes"
+    own_map: ClassVar[str | None] = None
+    """The shipped region map of the kind's topology."""
 
     def __init__(self, path: Location | None, options: FolderOptions, seed: int) -> None:
         assert path is not None
         self.path, self.options, self.seed = path, options, seed
 
+    def region_map_of(self, mesh: RawMesh, where: str) -> RegionMap:
+        """The region map that the user named, or one built of this mesh with the landmarks that the user named."""
+        if self.options.landmarks is not None:
+            return build_for(mesh, where, self.options.landmarks, self.options.landmarks_key, mm_per_unit=self.options.mm_per_unit)
+        return self.region_map()
+
     def region_map(self) -> RegionMap:
-        """The region map that the user named; raises SourceError, which says how to make one."""
-        if self.options.region_map is None:
+        """The region map that the user named, or the kind's own; raises SourceError, which says how to make one."""
+        name = self.options.region_map or self.own_map
+        if name is None:
             raise SourceError(
-                "kind meshes needs a region map: give --region-map FILE.json or the name of a shipped topology; "
-                "`facegraft regions build` makes one from a mesh and its 68 landmarks"
+                f"kind {self.kind} needs a region map: give --region-map FILE.json or the name of a shipped topology, or --landmarks FILE "
+                "with 68 vertex indices to build one"
             )
-        return load_region_map(self.options.region_map)
+        return load_region_map(name)
 
     def find(self) -> list[Found]:
         """The meshes of the folder; raises SourceError where there are none."""
@@ -46,12 +57,13 @@ class MeshesSource(HeadSource):
 
     def plan(self) -> SourcePlan:
         """Find the meshes and check the topology; raises SourceError."""
-        region_map = self.region_map()
+        if self.options.landmarks is None:
+            self.region_map()  # before the folder is read
         heads = choose_heads(self.find(), self.options, str(self.path), self.seed)
         names = [head.source for head in heads if head.source is not None]
-        template = find_template(self.path, names, lambda mesh, where: region_map, self.options)
+        template = find_template(self.path, names, self.region_map_of, self.options)
         return SourcePlan(
-            region_map, template.faces, heads, {"polygons": template.polygons}, identity=drawn(heads, self.options)
+            template.region_map, template.faces, heads, {"polygons": template.polygons}, identity=drawn(heads, self.options)
         )
 
     def loader(self, shared: Mapping[str, NDArray[Any]], region_map: RegionMap) -> Loader:

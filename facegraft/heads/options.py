@@ -48,7 +48,7 @@ class MappedOptions(SourceOptions):
     """Options of everything that takes a region map of one's own."""
 
     region_map: str | None = Field(
-        None, description="region map of the meshes: a file, or the name of a shipped topology"
+        None, description="region map of the meshes: a file, a dataset, or the name of a shipped topology"
     )
 
 
@@ -66,6 +66,10 @@ class FolderOptions(MeshOptions):
     """Options of folders of meshes."""
 
     template: str | None = Field(None, description="a mesh that shows the topology's triangles, where the heads do not")
+    landmarks: str | None = Field(
+        None, description="a file of 68 vertex indices, to build the region map of a topology that has none"
+    )
+    landmarks_key: str | None = Field(None, description="the array of the landmark file, where it holds several")
     neutral: str | None = Field(
         None,
         description="the name that neutral heads have in the files (default: `neutral`, or whatever a subject's only mesh is called)",
@@ -75,9 +79,13 @@ class FolderOptions(MeshOptions):
     )
 
     @model_validator(mode="after")
-    def _one_choice_of_subjects(self) -> Self:
+    def _no_contradiction(self) -> Self:
         if self.draw is not None and self.subjects is not None:
             raise ValueError("give either subjects, the first so many, or draw, so many at random")
+        if self.landmarks is not None and self.region_map is not None:
+            raise ValueError("give either region_map, or landmarks to build one")
+        if self.landmarks_key is not None and self.landmarks is None:
+            raise ValueError("landmarks_key names an array of the file landmarks; give landmarks too")
         return self
 
 

@@ -426,8 +426,10 @@ def _name(value: Any, what: str, bad: Callable[[str], RegionMapError]) -> str:
 
 
 def load_region_map(name_or_path: AnyPath) -> RegionMap:
-    """A region map by its topology's name (one that facegraft ships) or by the path of its JSON file."""
+    """A region map by its topology's name (one that facegraft ships), by the path of its JSON file, or by that of a dataset that has one."""
     path = place(name_or_path)
+    if (path / "region_map.json").is_file():
+        path = path / "region_map.json"
     if path.suffix != ".json":
         path = resource_path(f"region_maps/{name_or_path}.json")
     return RegionMap.from_json(path)

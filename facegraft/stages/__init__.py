@@ -63,7 +63,7 @@ INGEST = StageDefinition(
     \b
     Example: facegraft ingest FaceXModel --kind ict --subjects 12 --expressions 2 --seed 0 -o heads
     """,
-    shortcuts=("kind", "subjects", "expressions", "region_map"),
+    shortcuts=("kind", "subjects", "expressions", "region_map", "landmarks"),
 )
 GRAFT = StageDefinition(
     "graft",

@@ -253,11 +253,8 @@ def test_facescape_topologies_by_vertex_count(toy, tmp_path):
     file = toy.write_obj(tmp_path / "fs" / "1" / "1_neutral.obj", v10)
     with pytest.raises(FacegraftError) as caught:
         FacescapeSource(tmp_path / "fs", FolderOptions(), 0).plan()
-    assert (
-        f"`facegraft regions build {file} --landmarks landmark_indices.npz --key v10 --name facescape_v10 --mm-per-unit 1 -o facescape_v10.json`"
-        in str(caught.value)
-    )
-    assert "ingest with `--region-map facescape_v10.json`" in str(caught.value)
+    assert f"{file}: topology facescape_v10 (26317 vertices) has no region map here; give `--landmarks landmark_indices.npz`" in str(caught.value)
+    assert f"or put it into {tmp_path / 'fs'}, and a map is built" in str(caught.value)
 
 
 def test_the_facescape_sample(facescape_folder):
