@@ -52,19 +52,20 @@ class FacescapeSource(HeadSource):
     def __init__(self, path: Location | None, options: FolderOptions, seed: int) -> None:
         assert path is not None
         self.path, self.options, self.seed = path, options, seed
+        self.alignment = options.align or "none"
 
     def plan(self) -> SourcePlan:
         """Find the meshes and the topology; raises SourceError."""
         heads = choose_heads(self._find(), self.options, str(self.path), self.seed)
         names = [head.source for head in heads if head.source is not None]
-        template = find_template(self.path, names, self._region_map, self.options)
+        template = find_template(self.path, names, self._region_map, self.options, self.posed)
         return SourcePlan(
             template.region_map, template.faces, heads, {"polygons": template.polygons}, identity=drawn(heads, self.options)
         )
 
     def loader(self, shared: Mapping[str, NDArray[Any]], region_map: RegionMap) -> Loader:
         """See `folders.mesh_loader`."""
-        return mesh_loader(self.path, region_map, shared["polygons"], self.options.mm_per_unit)
+        return mesh_loader(self.path, region_map, shared["polygons"], self.options.mm_per_unit, self.posed)
 
     def split(self, name: str, subjects: Sequence[str]) -> dict[str, str]:
         """`imface`: see `split_imface`."""

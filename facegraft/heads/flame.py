@@ -62,6 +62,7 @@ class FlameSource(MeshesSource):
 
     kind = "flame"
     own_map = "flame"
+    own_alignment = "rigid"  # MICA's registrations lie where the scanner saw them
     options: FlameOptions
 
     def find(self) -> list[Found]:
@@ -104,7 +105,7 @@ class FlameSource(MeshesSource):
         scale = self.options.mm_per_unit or region_map.mm_per_unit
         complaints = [
             c
-            for c in (_complaint(arrays.vertices[h.spec["row"]], region_map, scale, str(self.path)) for h in heads[:20])
+            for c in (_complaint(arrays.vertices[h.spec["row"]], region_map, scale, str(self.path), self.posed) for h in heads[:20])
             if c
         ]
         if len(complaints) == min(len(heads), 20):
@@ -139,7 +140,7 @@ class FlameSource(MeshesSource):
 
             def computed(spec: Mapping[str, Any]) -> Floats:
                 vertices = scale * model().neutral(read_betas(self.path / inner_name(spec["file"])))
-                check_head(vertices, region_map.landmarks68, scale, spec["file"])
+                check_head(vertices, region_map.landmarks68, scale, spec["file"], self.posed)
                 return vertices
 
             return computed
@@ -154,7 +155,7 @@ class FlameSource(MeshesSource):
             rows = arrays().vertices
             vertices = np.asarray(rows[spec["row"]], dtype=np.float64)
             where = f"{self.path.name}, row {spec['row']}"
-            if bad := _complaint(vertices, region_map, scale, where):
+            if bad := _complaint(vertices, region_map, scale, where, self.posed):
                 raise MeshError(bad)
             return vertices * scale
 
@@ -197,11 +198,11 @@ def _without_by_products(found: list[Found], where: Location) -> list[Found]:
     return kept
 
 
-def _complaint(vertices: NDArray[Any], region_map: RegionMap, scale: float, where: str) -> str | None:
+def _complaint(vertices: NDArray[Any], region_map: RegionMap, scale: float, where: str, posed: bool) -> str | None:
     if not np.isfinite(vertices).all():
         return f"{where}: vertex {int(np.flatnonzero(~np.isfinite(vertices).all(axis=1))[0])} is not finite; leave out this head"
     try:
-        check_head(np.asarray(vertices, dtype=np.float64) * scale, region_map.landmarks68, scale, where)
+        check_head(np.asarray(vertices, dtype=np.float64) * scale, region_map.landmarks68, scale, where, posed)
     except MeshError as error:
         return str(error)
     return None

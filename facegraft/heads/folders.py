@@ -177,12 +177,17 @@ class Template:
 
 
 def find_template(
-    root: Location, names: Sequence[str], region_map_of: Callable[[RawMesh, str], RegionMap], options: FolderOptions
+    root: Location,
+    names: Sequence[str],
+    region_map_of: Callable[[RawMesh, str], RegionMap],
+    options: FolderOptions,
+    posed: bool = False,
 ) -> Template:
     """The topology of the template that the user named, or of the first of these meshes that is a sound head.
 
     A damaged mesh must not stop the others, so up to 20 are tried; if none is sound, SourceError says what is wrong
     with the first. `region_map_of(mesh, where)` identifies the topology; a SourceError of its own is passed on at once.
+    posed: the heads may be in any pose.
     """
     if options.template is not None:
         names = [str(place(options.template).absolute())]
@@ -195,7 +200,7 @@ def find_template(
             region_map = region_map_of(mesh, where)
             faces = match_faces(mesh, region_map, where)
             scale = options.mm_per_unit or region_map.mm_per_unit
-            check_head(mesh.vertices * scale, region_map.landmarks68, scale, where)
+            check_head(mesh.vertices * scale, region_map.landmarks68, scale, where, posed)
             return Template(faces, mesh.polygons, region_map)
         except SourceError:
             raise
@@ -230,10 +235,12 @@ def match_faces(mesh: RawMesh, region_map: RegionMap, where: str) -> Ints32:
     return faces
 
 
-def mesh_loader(root: Location, region_map: RegionMap, polygons: NDArray[Any], mm_per_unit: float | None) -> Loader:
+def mesh_loader(
+    root: Location, region_map: RegionMap, polygons: NDArray[Any], mm_per_unit: float | None, posed: bool = False
+) -> Loader:
     """A loader that reads the file named in a head's spec: vertices [V, 3] in mm. It raises MeshError or RegionMapError.
 
-    `polygons` [P, 4] are the template's, as in its file: a mesh of the same topology has exactly the same ones.
+    `polygons` [P, 4] are the template's, as in its file: a mesh of the same topology has exactly the same ones. posed: the heads may be in any pose.
     """
     scale = mm_per_unit or region_map.mm_per_unit
 
@@ -243,7 +250,7 @@ def mesh_loader(root: Location, region_map: RegionMap, polygons: NDArray[Any], m
         if len(mesh.vertices) != region_map.vertex_count or not np.array_equal(mesh.polygons, polygons):
             match_faces(mesh, region_map, name)
         vertices = mesh.vertices * scale
-        check_head(vertices, region_map.landmarks68, scale, name)
+        check_head(vertices, region_map.landmarks68, scale, name, posed)
         return vertices
 
     return load

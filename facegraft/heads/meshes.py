@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from facegraft.heads.alignment import Alignment
 from facegraft.heads.errors import SourceError
 from facegraft.heads.folders import Found, choose_heads, drawn, find_subject_meshes, find_template, mesh_loader
 from facegraft.heads.newtopology import build_for
@@ -30,10 +31,12 @@ class MeshesSource(HeadSource):
     kind: ClassVar[str] = "meshes"
     own_map: ClassVar[str | None] = None
     """The shipped region map of the kind's topology."""
+    own_alignment: ClassVar[Alignment] = "none"
 
     def __init__(self, path: Location | None, options: FolderOptions, seed: int) -> None:
         assert path is not None
         self.path, self.options, self.seed = path, options, seed
+        self.alignment = options.align or self.own_alignment
 
     def region_map_of(self, mesh: RawMesh, where: str) -> RegionMap:
         """The region map that the user named, or one built of this mesh with the landmarks that the user named."""
@@ -61,11 +64,11 @@ class MeshesSource(HeadSource):
             self.region_map()  # before the folder is read
         heads = choose_heads(self.find(), self.options, str(self.path), self.seed)
         names = [head.source for head in heads if head.source is not None]
-        template = find_template(self.path, names, self.region_map_of, self.options)
+        template = find_template(self.path, names, self.region_map_of, self.options, self.posed)
         return SourcePlan(
             template.region_map, template.faces, heads, {"polygons": template.polygons}, identity=drawn(heads, self.options)
         )
 
     def loader(self, shared: Mapping[str, NDArray[Any]], region_map: RegionMap) -> Loader:
         """See `folders.mesh_loader`."""
-        return mesh_loader(self.path, region_map, shared["polygons"], self.options.mm_per_unit)
+        return mesh_loader(self.path, region_map, shared["polygons"], self.options.mm_per_unit, self.posed)

@@ -9,6 +9,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from facegraft.heads.alignment import Alignment
+
 
 class SourceOptions(BaseModel):
     """Options of every source: how many subjects and which expressions."""
@@ -66,6 +68,11 @@ class FolderOptions(MeshOptions):
     """Options of folders of meshes."""
 
     template: str | None = Field(None, description="a mesh that shows the topology's triangles, where the heads do not")
+    align: Alignment | None = Field(
+        None,
+        description="take out the heads' pose: rigid (of kind flame the default), or similarity, which also takes out their size; none: as "
+        "they are",
+    )
     landmarks: str | None = Field(
         None, description="a file of 68 vertex indices, to build the region map of a topology that has none"
     )

@@ -28,11 +28,11 @@ _MIRRORED = np.array([pair for pair in MIRROR_PAIRS if 17 <= pair[0] < 48])
 _RIGHT_EYE, _LEFT_EYE = OUTER_CANTHI
 
 
-def check_head(vertices: ArrayLike, landmarks68: ArrayLike, mm_per_unit: float, where: str) -> None:
+def check_head(vertices: ArrayLike, landmarks68: ArrayLike, mm_per_unit: float, where: str, posed: bool = False) -> None:
     """Raise MeshError unless the vertices [V, 3] (mm) look like a head in the common frame.
 
     The frame is +y up, +z out of the face, +x to the subject's left. `mm_per_unit` is the factor by which the vertices
-    were converted and `where` names the file: both are for the message.
+    were converted and `where` names the file: both are for the message. posed: the head may be in any pose, which is taken out later.
     """
     lm = np.asarray(vertices, dtype=np.float64)[np.asarray(landmarks68)]
     canthi = float(np.linalg.norm(lm[_LEFT_EYE] - lm[_RIGHT_EYE]))
@@ -41,6 +41,8 @@ def check_head(vertices: ArrayLike, landmarks68: ArrayLike, mm_per_unit: float, 
             f"{where}: the outer eye corners are {canthi:.4g} mm apart, expected {ACCEPTED_CANTHI_MM[0]:.0f} to {ACCEPTED_CANTHI_MM[1]:.0f}: "
             + _unit_advice(canthi, mm_per_unit)
         )
+    if posed:
+        return
     lateral = lm[_LEFT_EYE, 0] - lm[_RIGHT_EYE, 0]
     up = lm[NASION, 1] - lm[CHIN, 1]
     forward = lm[NOSE_TIP, 2] - lm[[_LEFT_EYE, _RIGHT_EYE], 2].mean()

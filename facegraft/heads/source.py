@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from facegraft.arrays import Floats, Ints32
 from facegraft.errors import nearest
+from facegraft.heads.alignment import Alignment
 from facegraft.heads.errors import SourceError
 from facegraft.heads.options import SourceOptions
 from facegraft.regions.regionmap import RegionMap
@@ -94,6 +95,14 @@ class HeadSource(ABC):
     """One kind of source, constructed as Source(path, options, seed); `options` are its own Options."""
 
     Options: ClassVar[type[SourceOptions]] = SourceOptions
+
+    alignment: Alignment = "none"
+    """How ingest takes the pose out of these heads."""
+
+    @property
+    def posed(self) -> bool:
+        """Whether the heads may be in any pose, since it is taken out."""
+        return self.alignment != "none"
 
     @abstractmethod
     def __init__(self, path: Location | None, options: Any, seed: int) -> None: ...

@@ -7,8 +7,10 @@ training and test here, once, for all later stages.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,13 +18,26 @@ import numpy as np
 from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
 
+from facegraft.arrays import Floats
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError
+from facegraft.heads.alignment import (
+    NEUTRALS,
+    STABLE_LANDMARKS,
+    Motion,
+    expression_map,
+    median_landmarks,
+    motion,
+    moved,
+    neutral_map,
+)
 from facegraft.heads.errors import SourceError
 from facegraft.heads.fingerprint import combined, hash_files
 from facegraft.heads.names import head_key
-from facegraft.heads.source import KINDS, Head, HeadSource, make_source
+from facegraft.heads.sanity import check_head
+from facegraft.heads.source import KINDS, Head, HeadSource, SourcePlan, make_source
 from facegraft.heads.split import TEST, read_subject_list, split_at_random, split_by_list
+from facegraft.meshfiles.errors import MeshError
 from facegraft.regions.regionmap import RegionMap
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import DatasetSchema, RemoteError
@@ -33,6 +48,11 @@ from facegraft.vocabulary import NEUTRAL
 log = logging.getLogger("facegraft")
 
 FRAME = "right-handed, +y up, +z out of the face, +x the subject's left; origin and pose as in the source"
+ALIGNED_FRAME = "right-handed, +y up, +z out of the face, +x the subject's left; origin and pose of the median neutral head of the source"
+TARGET = "aligned_landmarks"
+"""Shared array [n, 3] of aligned heads: the stable landmarks of their median, in mm."""
+ALIGNED_COLUMNS = tuple(f"aligned_{name}" for name in Motion._fields)
+"""Columns of the index for what alignment did to each head."""
 
 
 class _OwnParameters(StageParameters):
@@ -130,8 +150,11 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
     if not heads:
         raise SourceError(f"{source or parameters.kind}: the lists of subjects leave no heads")
     _warn_without_neutral(heads)
+    aligned = heads_source.posed
+    target = _target(heads_source, plan, heads) if aligned else None
     root = _folder(source)
     hashes = hash_files(root, [*plan.files, *(head.source for head in heads if head.source)]) if root else {}
+    neutral = {head.subject: head.spec for head in heads if head.expression == NEUTRAL}
     items = []
     for head in heads:
         row = {
@@ -142,9 +165,12 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
             "source_sha256": hashes[head.source].sha256 if head.source else None,
             **head.row,
         }
-        items.append(PlannedItem(head_key(head.subject, head.number, head.expression), row, head.spec))
+        spec = {"head": head.spec, "neutral": neutral.get(head.subject)} if aligned else head.spec
+        items.append(PlannedItem(head_key(head.subject, head.number, head.expression), row, spec))
     _check_keys(items)
     columns = dict.fromkeys(("subject", "expression", "split", "source", "source_sha256"), "string") | plan.columns
+    if aligned:
+        columns |= dict.fromkeys(ALIGNED_COLUMNS, "float64")
     region_map = plan.region_map
     schema = DatasetSchema(
         kind="heads",
@@ -154,14 +180,18 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
             "faces_sha256": region_map.faces_sha256,
         },
         mm_per_unit=1.0,
-        frame=FRAME,
+        frame=ALIGNED_FRAME if aligned else FRAME,
         fields=heads_fields(),
         columns=columns,
     )
     return StagePlan(
         schema=schema,
         items=items,
-        shared={"faces": np.ascontiguousarray(plan.faces, dtype=np.int32), **plan.shared},
+        shared={
+            "faces": np.ascontiguousarray(plan.faces, dtype=np.int32),
+            **plan.shared,
+            **({} if target is None else {TARGET: target}),
+        },
         region_map=region_map.to_json(),
         shard_items=parameters.shard_items,
         input_fingerprint={"kind": parameters.kind, **plan.identity, **(combined(hashes) if root else {})},
@@ -178,16 +208,58 @@ class IngestStage:
         path = place(context.inputs[0]) if context.inputs else None
         source = make_source(parameters.kind, path, parameters.options(), context.seed)
         self.load = source.loader(context.shared, self.region_map)
+        self.alignment, self.mm_per_unit = source.alignment, parameters.options().get("mm_per_unit") or self.region_map.mm_per_unit
+        self.target = np.asarray(context.shared[TARGET]) if source.posed else None
+        self._neutral = lru_cache(maxsize=4)(lambda spec: self.load(json.loads(spec)))
 
     def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
         """Read or compute one head: its vertices [V, 3] and 68 landmarks, float32 in mm."""
+        row: dict[str, Any] = {}
         try:
-            vertices = self.load(item.spec).astype(np.float32)
+            if self.target is None:
+                vertices = self.load(item.spec)
+            else:
+                vertices, motion = self._aligned(item, self.target)
+                row = dict(zip(ALIGNED_COLUMNS, motion, strict=True))
         except RemoteError:
             raise
         except FacegraftError as error:
             raise ItemRejected(str(error)) from error
-        return ItemOutput(fields={"vertices": vertices, "landmarks": vertices[self.region_map.landmarks68]})
+        vertices = vertices.astype(np.float32)
+        return ItemOutput(fields={"vertices": vertices, "landmarks": vertices[self.region_map.landmarks68]}, row=row)
+
+    def _aligned(self, item: PlannedItem, target: Floats) -> tuple[Floats, Motion]:
+        """A head without its pose, and what was done."""
+        vertices, neutral = self.load(item.spec["head"]), item.spec["neutral"]
+        if neutral is None:
+            raise SourceError(f"subject {item.row['subject']} has no neutral head to align its expressions with")
+        similarity, stable = self.alignment == "similarity", self.region_map.landmarks68[list(STABLE_LANDMARKS)]
+        first, matrix = vertices, np.eye(4)
+        if neutral != item.spec["head"]:
+            first, skin = self._neutral(json.dumps(neutral)), self.region_map.kept_skin()
+            matrix = expression_map(vertices[skin], first[skin], similarity)
+        matrix = neutral_map(first[stable], target, similarity) @ matrix
+        result = moved(vertices, matrix)
+        check_head(result, self.region_map.landmarks68, self.mm_per_unit, item.row["source"] or item.key)
+        return result, motion(matrix, vertices[stable])
+
+
+def _target(source: HeadSource, plan: SourcePlan, heads: Sequence[Head]) -> Floats:
+    """The stable landmarks of the median neutral head. Raises SourceError where no neutral head can be read."""
+    load, stable = source.loader({"faces": plan.faces, **plan.shared}, plan.region_map), plan.region_map.landmarks68[list(STABLE_LANDMARKS)]
+    neutral = [head for head in heads if head.expression == NEUTRAL]
+    read, complaint = list[Floats](), None
+    for head in neutral[:: max(len(neutral) // NEUTRALS, 1)]:
+        try:
+            read.append(load(head.spec)[stable])
+        except MeshError as error:  # such a head will be rejected, with this reason
+            complaint = error
+    if not read:
+        raise SourceError(f"no neutral head can be read, so none can be aligned: {complaint or 'there are none'}")
+    log.warning(
+        "the pose of the heads is taken out (%s, to the median of %d neutral heads); `--set ingest.align=none` leaves it", source.alignment, len(read)
+    )
+    return median_landmarks(read, source.alignment == "similarity")
 
 
 def _split(source: HeadSource, heads: list[Head], parameters: _OwnParameters, seed: int) -> dict[str, str]:

@@ -26,8 +26,8 @@ def similarities(cross: Floats, trace: Floats) -> Floats:
     return scale[:, None, None] * rotation
 
 
-def procrustes(source: ArrayLike, target: ArrayLike, similarity: bool) -> Floats:
-    """The rigid (or similarity) map [4, 4] of points [n, 3] onto others, row-matched.
+def procrustes(source: ArrayLike, target: ArrayLike, similarity: bool, weights: ArrayLike | None = None) -> Floats:
+    """The rigid (or similarity) map [4, 4] of points [n, 3] onto others, row-matched. weights [n]: of the points; default: all the same.
 
     Raises SurfaceError for arrays that do not match, fewer than three points, or (similarity) points that are all the same.
     """
@@ -36,8 +36,10 @@ def procrustes(source: ArrayLike, target: ArrayLike, similarity: bool) -> Floats
         raise SurfaceError(
             f"a rigid map needs two [n, 3] arrays of at least 3 points, row-matched; got {x.shape} and {y.shape}"
         )
-    mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
-    x, y = x - mean_x, y - mean_y
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
+    mean_x, mean_y = (w @ x) / w.sum(), (w @ y) / w.sum()
+    root = np.sqrt(w)[:, None]
+    x, y = root * (x - mean_x), root * (y - mean_y)
     cross = (y.T @ x)[None]
     if similarity:
         spread = np.square(x).sum()
