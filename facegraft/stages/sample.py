@@ -22,7 +22,7 @@ from facegraft.stages.parameters import StageParameters
 from facegraft.store import Dataset, DatasetSchema, open_dataset
 from facegraft.store.remote import Location
 from facegraft.store.schema import samples_fields
-from facegraft.surfaces.distance import BACKENDS, signed_distance
+from facegraft.surfaces.distance import BACKENDS, check_backend, signed_distance
 from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_surface
@@ -92,7 +92,10 @@ def plan(inputs: Sequence[Location], parameters: SampleParameters, seed: int) ->
 
 
 def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> StagePlan:
-    """Plan one item of samples for every surface. Raises SampleError for a dataset of another kind."""
+    """Plan one item of samples for every surface. Raises SampleError for a dataset of another kind, DistanceError for a backend that
+    cannot run here."""
+    if parameters.backend != AUTO:
+        check_backend(parameters.backend)
     if surfaces.kind != "surfaces":
         raise SampleError(
             f"sample needs a dataset of kind 'surfaces', not {surfaces.kind!r}; make one with `facegraft clean`"

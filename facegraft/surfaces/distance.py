@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from facegraft.arrays import Floats, Ints
 from facegraft.errors import nearest
 from facegraft.surfaces.backends.height_field import height_field
-from facegraft.surfaces.backends.mesh_to_sdf import mesh_to_sdf
+from facegraft.surfaces.backends.mesh_to_sdf import check_installed, mesh_to_sdf
 from facegraft.surfaces.backends.winding import winding
 from facegraft.surfaces.errors import DistanceError
 from facegraft.surfaces.normals import signed_volume
@@ -30,20 +30,27 @@ from facegraft.surfaces.topology import open_edge_count
 class Backend:
     """A function of vertices f64 [V, 3], faces i64 [F, 3] (F > 0) and points f64 [n, 3], all finite and contiguous.
 
-    closed: the backend is defined only for closed meshes with outward faces, and is given no others; summary: one line for
-    the documentation and the description of `sample.backend`.
+    closed: the backend is defined only for closed meshes with outward faces, and is given no others, but open ones where it also takes
+    sheets that face +z (`sheets`); summary: one line for the documentation and the description of `sample.backend`; check: raises
+    DistanceError where the backend cannot run on this machine.
     """
 
     measure: Callable[[Floats, Ints, Floats], SignedDistance]
     closed: bool
     summary: str
+    sheets: bool = False
+    check: Callable[[], None] = lambda: None
 
 
 BACKENDS: dict[str, Backend] = {
     "winding": Backend(winding, True, "exact; the sign by winding numbers, for closed meshes"),
     "height_field": Backend(height_field, False, "exact; the sign by z, for an open sheet that faces +z"),
     "mesh-to-sdf": Backend(
-        mesh_to_sdf, True, "the published pipelines' estimate, for closed meshes; needs facegraft[paper]"
+        mesh_to_sdf,
+        True,
+        "the published pipelines' estimate, for closed meshes and sheets; needs facegraft[paper]",
+        sheets=True,
+        check=check_installed,
     ),
 }
 """All backends, by their name in `sample.backend`."""
@@ -70,9 +77,14 @@ def signed_distance(
             )
     if len(f) == 0:
         raise DistanceError("the mesh has no faces")
-    if chosen.closed:
+    if chosen.closed and not (chosen.sheets and open_edge_count(f)):
         _refuse_open(v, f)
     return chosen.measure(v, f, p)
+
+
+def check_backend(name: str) -> None:
+    """Raises DistanceError for a backend that is unknown or cannot run on this machine."""
+    _chosen(name).check()
 
 
 def _chosen(name: str) -> Backend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from facegraft.stages.graft import GraftError
 from facegraft.stages.morph import choose_stage_vertices
 from facegraft.stages.sample import SampleError, template_topology
 from facegraft.store import Dataset, open_dataset, verify_dataset
+from facegraft.surfaces.errors import DistanceError
 from facegraft.surfaces.normals import signed_volume
 from facegraft.surfaces.sampling import window_uniformity
 
@@ -251,6 +253,15 @@ def test_a_subjects_neutral_stages_are_the_same_in_all_its_items(small_run: Path
         source = open_dataset(small_run / ("heads" if row["origin"] == "scan" else "composites"))
         assert np.allclose(back, source[row["key"]]["landmarks"], atol=1e-3)
     assert moved > 0.01, "expressions move the nose tip, or this test shows nothing"
+
+
+def test_a_backend_that_is_not_installed_stops_before_the_first_item(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: EngineOptions
+) -> None:
+    monkeypatch.setitem(sys.modules, "mesh_to_sdf", None)
+    with pytest.raises(DistanceError, match=r"mesh-to-sdf is not installed .*pip install 'facegraft\[paper\]'"):
+        sample(small_run / "surfaces", tmp_path / "s", {"backend": "mesh-to-sdf"}, options=sync)
+    assert not (tmp_path / "s").exists()
 
 
 def test_heads_alone_have_one_stage(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:

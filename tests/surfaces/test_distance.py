@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import ModuleType
 
 import igl
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import Delaunay, cKDTree
 
 from facegraft.geometry.clipping import icosphere
 from facegraft.surfaces.distance import signed_distance
@@ -204,6 +206,35 @@ def test_mesh_to_sdf_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "mesh_to_sdf", None)
     with pytest.raises(DistanceError, match=r"pip install 'facegraft\[paper\]'"):
         signed_distance(CUBE, CUBE_FACES, np.zeros((1, 3)), backend="mesh-to-sdf")
+
+
+def test_mesh_to_sdf_takes_a_sheet_with_the_sign_of_z(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the package, whose votes of normals are of no use on an open sheet: only its distances count."""
+
+    class Cloud:
+        def __init__(self, mesh: object, points: np.ndarray, normals: np.ndarray) -> None:
+            self.points = points
+
+        def get_sdf_in_batches(self, asked: np.ndarray, return_gradients: bool) -> tuple[np.ndarray, np.ndarray]:
+            distance, index = cKDTree(self.points).query(asked)
+            return -distance.astype(np.float32), (self.points[index] - asked) / distance[:, None]
+
+    package, inner = ModuleType("mesh_to_sdf"), ModuleType("mesh_to_sdf.surface_point_cloud")
+    inner.SurfacePointCloud = Cloud
+    package.surface_point_cloud = inner
+    monkeypatch.setitem(sys.modules, "mesh_to_sdf", package)
+    monkeypatch.setitem(sys.modules, "mesh_to_sdf.surface_point_cloud", inner)
+    monkeypatch.setattr("facegraft.surfaces.backends.mesh_to_sdf.CLOUD", 40_000)
+    x, y = (axis.ravel() for axis in np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9)))
+    sheet = np.column_stack([x, y, 0.2 * x * y])
+    faces = Delaunay(np.column_stack([x, y])).simplices
+    upward = np.cross(sheet[faces[:, 1]] - sheet[faces[:, 0]], sheet[faces[:, 2]] - sheet[faces[:, 0]])[:, 2] > 0
+    faces = np.where(upward[:, None], faces, faces[:, ::-1])
+    points = np.random.default_rng(0).uniform(-0.8, 0.8, (200, 3))
+    found = signed_distance(sheet, faces, points, backend="mesh-to-sdf")
+    exact = signed_distance(sheet, faces, points, backend="height_field")
+    assert np.abs(found.sdf - exact.sdf).max() < 0.02 and (np.sign(found.sdf) == np.sign(exact.sdf)).all()
+    assert ((found.gradient * exact.gradient).sum(1) > 0.9)[np.abs(exact.sdf) > 0.1].all()
 
 
 @pytest.mark.slow
