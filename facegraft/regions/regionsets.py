@@ -1,15 +1,13 @@
-"""Files of region sets: parts with outlines as ratios of landmarks (YAML), or with masks of vertices (JSON, npz).
+"""Files of region sets: parts with outlines as ratios of landmarks (YAML), or with masks of vertices (JSON, npz, and files that a YAML names).
 
 `regions.build` traces them on a topology; the resulting loops and vertices are stored in the region map.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,10 @@ from numpy.typing import NDArray
 from facegraft.arrays import Ints
 from facegraft.errors import FacegraftError, printable
 from facegraft.parts import Part, Parts, PartsError, check_part_name, check_set_name
-from facegraft.regions.regionmap import each_once
+from facegraft.regions.masks import MASK_FILES, Masks, chosen, read_masks
 from facegraft.resources import resource_folder
 from facegraft.settings import read_yaml
-from facegraft.vocabulary import LANDMARK_COUNT, OPENING_LANDMARKS
+from facegraft.vocabulary import FACE_LANDMARKS, LANDMARK_COUNT, OPENING_LANDMARKS
 
 MAX_BYTES = 1 << 26
 """Largest accepted file; masks of a fine mesh take a few hundred kilobytes."""
@@ -118,10 +116,11 @@ def read_region_set(path: str | Path) -> RegionSetSpec:
     A set of masks has the name of its file. Raises RegionSetError naming the file and the problem.
     """
     path = Path(path)
-    readers = {".yaml": _from_yaml, ".yml": _from_yaml, ".json": _from_json_masks, ".npz": _from_npz_masks}
+    readers = {".yaml": _from_yaml, ".yml": _from_yaml, **dict.fromkeys(MASK_FILES, _from_mask_file)}
     if path.suffix.lower() not in readers:
         raise RegionSetError(
-            f"{path}: a region set is a .yaml file of outlines, or a .json or .npz file of vertex masks; see docs/regions.md"
+            f"{path}: a region set is a .yaml file of outlines, or a .json or .npz file of vertex masks; a .yaml file may take masks from other "
+            "files; see docs/regions.md"
         )
     if path.exists() and not path.is_file():
         raise RegionSetError(f"{path}: is not a regular file")
@@ -139,8 +138,9 @@ def _from_yaml(path: Path) -> RegionSetSpec:
     document = read_yaml(path.read_bytes().decode())
     if not isinstance(document, dict) or not isinstance(document.get("parts"), list) or not document["parts"]:
         raise ValueError("a region set maps `name` to its name and `parts` to a list of parts")
-    _known(document, ("name", "parts", "optional"), "the set")
-    parts = tuple(_part(entry, path) for entry in document["parts"])
+    _known(document, ("name", "parts", "optional", "masks", "mesh"), "the set")
+    masks = _masks_beside(path, document)
+    parts = tuple(_part(entry, path, masks) for entry in document["parts"])
     disks = [disk.name for part in parts for disk in part.disks]
     for name in disks:
         if disks.count(name) > 1:
@@ -149,16 +149,41 @@ def _from_yaml(path: Path) -> RegionSetSpec:
         if disk.mirror_of is not None and disk.mirror_of not in disks[: disks.index(disk.name)]:
             raise ValueError(f"disk {disk.name}: mirror_of names {disk.mirror_of!r}, which is not a disk before it")
     name = document.get("name", path.stem)
-    Parts(check_set_name(name), tuple(Part(part.name, part.landmarks or ()) for part in parts))
+    # The landmarks of masks are found when the set is traced; here any will do.
+    Parts(check_set_name(name), tuple(Part(p.name, FACE_LANDMARKS if p.landmarks is None else p.landmarks) for p in parts))
     optional = document.get("optional", False)
     if not isinstance(optional, bool):
         raise ValueError(f"optional is true or false, not {printable(repr(optional))}")
     return RegionSetSpec(name, parts, optional)
 
 
-def _part(entry: Any, path: Path) -> PartSpec:
+def _masks_beside(path: Path, document: Mapping[str, Any]) -> Masks | None:
+    """The masks of the file that a set's `masks` names, relative to the set's own."""
+    for key in ("masks", "mesh"):
+        if key in document and not (isinstance(document[key], str) and (path.parent / document[key]).is_file()):
+            raise ValueError(f"{key} names the file {printable(document[key])!r}, which is not there")
+    if "masks" not in document:
+        return None
+    return read_masks(path.parent / document["masks"], path.parent / document["mesh"] if "mesh" in document else None)
+
+
+def _masked_part(entry: Mapping[str, Any], masks: Masks | None) -> PartSpec:
+    """`{name: eyes, mask: eye_region}`, or a list of masks, of which the part is the union."""
+    name = check_part_name(entry.get("name"))
+    _known(entry, ("name", "mask", "landmarks", "holds"), f"part {name}")
+    names = entry["mask"] if isinstance(entry["mask"], list) else [entry["mask"]]
+    if masks is None or not all(isinstance(own, str) for own in names):
+        raise ValueError(f"part {name}: `mask` is a name, or names, of masks in the file that `masks` names")
+    landmarks = None if entry.get("landmarks") is None else _landmarks(entry["landmarks"], f"part {name}: landmarks")
+    holds = () if entry.get("holds") is None else _landmarks(entry["holds"], f"part {name}: holds")
+    return replace(_mask_part(name, chosen(masks, names)), landmarks=landmarks, holds=holds)
+
+
+def _part(entry: Any, path: Path, masks: Masks | None = None) -> PartSpec:
     if isinstance(entry, dict) and "from" in entry:
         return _borrowed(entry, path)
+    if isinstance(entry, dict) and "mask" in entry:
+        return _masked_part(entry, masks)
     if not isinstance(entry, dict) or not isinstance(entry.get("disks"), list) or not entry["disks"]:
         raise ValueError("each part needs `name`, `landmarks` and `disks`")
     name = check_part_name(entry.get("name"))
@@ -261,23 +286,8 @@ def _known(entry: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
             raise ValueError(f"{where}: unknown entry {printable(key)!r}; there are {', '.join(keys)}")
 
 
-def _from_json_masks(path: Path) -> RegionSetSpec:
-    try:
-        document = json.loads(path.read_bytes(), object_pairs_hook=each_once)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not a JSON file ({str(error)[:200]})") from error
-    if not isinstance(document, dict) or not all(isinstance(values, list) for values in document.values()):
-        raise ValueError("masks are a JSON object: part name → list of vertex indices")
-    return _from_masks(path, {name: np.asarray(values) for name, values in document.items()})
-
-
-def _from_npz_masks(path: Path) -> RegionSetSpec:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            masks = {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # a lone array has no files
-        raise ValueError("not an npz file of arrays of numbers, or damaged") from error
-    return _from_masks(path, masks)
+def _from_mask_file(path: Path) -> RegionSetSpec:
+    return _from_masks(path, read_masks(path))
 
 
 def _as_int64(indices: NDArray[Any]) -> Ints:
@@ -288,17 +298,18 @@ def _as_int64(indices: NDArray[Any]) -> Ints:
 def _from_masks(path: Path, masks: Mapping[str, NDArray[Any]]) -> RegionSetSpec:
     if not masks:
         raise ValueError("holds no masks")
-    parts = []
-    for name, values in masks.items():
-        check_part_name(name)
-        array = np.asarray(values)
-        if array.ndim == 1 and not (array.any() if array.dtype.kind == "b" else len(array)):
-            raise ValueError(f"mask {name}: must be vertex indices [n] or booleans [V], and names no vertex; leave the part out")
-        if array.ndim != 1 or array.dtype.kind not in "biu":
-            raise ValueError(
-                f"mask {name}: must be vertex indices [n] or booleans [V], not {array.dtype} {list(array.shape)}"
-            )
-        one_each = array.dtype.kind == "b"
-        index = np.flatnonzero(array) if one_each else np.unique(_as_int64(array))
-        parts.append(PartSpec(name, (DiskSpec(name, mask=index, mask_length=len(array) if one_each else None),)))
-    return RegionSetSpec(check_set_name(path.stem.lower().replace("-", "_")), tuple(parts))
+    parts = tuple(_mask_part(check_part_name(name), np.asarray(values)) for name, values in masks.items())
+    return RegionSetSpec(check_set_name(path.stem.lower().replace("-", "_")), parts)
+
+
+def _mask_part(name: str, array: NDArray[Any]) -> PartSpec:
+    """A part of one mask: vertex indices [n], or one boolean per vertex [V]."""
+    if array.ndim == 1 and not (array.any() if array.dtype.kind == "b" else len(array)):
+        raise ValueError(f"mask {name}: must be vertex indices [n] or booleans [V], and names no vertex; leave the part out")
+    if array.ndim != 1 or array.dtype.kind not in "biu":
+        raise ValueError(
+            f"mask {name}: must be vertex indices [n] or booleans [V], not {array.dtype} {list(array.shape)}"
+        )
+    one_each = array.dtype.kind == "b"
+    index = np.flatnonzero(array) if one_each else np.unique(_as_int64(array))
+    return PartSpec(name, (DiskSpec(name, mask=index, mask_length=len(array) if one_each else None),))

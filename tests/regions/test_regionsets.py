@@ -245,7 +245,7 @@ def test_a_set_of_one_s_own_is_traced_from_a_seed_that_is_a_point(load_template,
 
 def test_the_example_of_the_manual_is_sound(load_template, tmp_path) -> None:
     manual = (Path(__file__).resolve().parents[2] / "docs" / "regions.md").read_text()
-    [example] = re.findall(r"```yaml\n(.*?)```", manual, re.DOTALL)
+    [example] = re.findall(r"```yaml\n(# forehead\.yaml.*?)```", manual, re.DOTALL)
     (tmp_path / "forehead.yaml").write_text(example)
     template = load_template("synthetic")
     built = build(template, read_region_set(tmp_path / "forehead.yaml"))
