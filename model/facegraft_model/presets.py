@@ -48,13 +48,17 @@ TINY = replace(
 IMFACE = replace(
     PAPER,
     preset="imface",
-    model=ModelConfig(method="imface"),
+    model=ModelConfig(method="imface", warp="se3", id_dim=128, exp_dim=128),
     loss=LossConfig(eikonal_neutral=50.0),
     data=DataConfig(items=72, origins="scan"),
-    train=TrainConfig(epochs=1500.0),
-    fit=FitConfig(steps=1500),
+    train=TrainConfig(epochs=1500.0, lr_from=209.0),
+    fit=FitConfig(steps=1500, schedule="step", lr_from=209.0, correction=0.0),
 )
-"""ImFace (Zheng et al. 2022): one identity net, trained on scans; with the translation warp of its fit configuration."""
+"""ImFace (Zheng et al. 2022): one identity net, trained on scans, with the warp of its training configuration (rigid motions).
+
+Its code lets the scheduler count from epoch 200 on, so the rate first falls after epoch 209 (counted from 0), and then every 10 epochs; in a
+fit it counts the passes over the scans, which are our iterations.
+"""
 
 BROUGHT = dict.fromkeys(config for name in METHODS for config in field_class(name).presets)
 """The presets that the methods define (`Field.presets`)."""
