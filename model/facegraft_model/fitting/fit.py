@@ -90,7 +90,7 @@ def optimise_codes(
     frozen = [parameter for parameter in field.parameters() if parameter.requires_grad]
     with exact(field), _frozen(frozen):
         for iteration in range(fit.steps):
-            lr = fit.lr * _rate(fit, iteration)
+            lr = fit.lr * learning_rate(fit, iteration)
             for group in optimiser.param_groups:
                 group["lr"] = lr * group["rate"]
             batch = batch_of(iteration)
@@ -117,8 +117,8 @@ def optimise_codes(
     return FittedCodes({name: code.cpu() for name, code in fitted.items()}, errors)
 
 
-def _rate(fit: FitConfig, iteration: int) -> float:
-    """Learning rate of an iteration relative to the first."""
+def learning_rate(fit: FitConfig, iteration: int) -> float:
+    """Adam's learning rate in an iteration, relative to the first."""
     if fit.schedule == "cosine":
         return cosine(iteration / fit.steps)
     return stepped(fit.lr_factor, fit.lr_every, fit.lr_from, iteration)
