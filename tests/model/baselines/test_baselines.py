@@ -186,6 +186,9 @@ def test_parameter_counts_are_the_published_ones() -> None:
     template = TemplateFacts(torch.zeros(68, 3), torch.zeros(4, 3), torch.zeros(4))
     assert parameters(DeepSDFField(deepsdf.PUBLISHED, TABLE, template, 170.0).decoder) == 1_843_195
     assert parameters(deformation_net(I3DMMOptions(), 384)) == 8_225_795
+    field = I3DMMField(i3dmm.PUBLISHED, TABLE, template, 170.0)
+    # Ours has no code of the hairstyle, which enters twice.
+    assert parameters(field.deformation) == 7_963_651 == 8_225_795 - 2 * 128 * 1024
     assert parameters(ReferenceNet(I3DMMOptions())) == 790_017
 
 
