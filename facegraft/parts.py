@@ -40,6 +40,10 @@ RESERVED = frozenset(
         "near_points",
         "near_sdf",
         "neutral",
+        "poi_normals",
+        "poi_parts",
+        "poi_points",
+        "poi_sdf",
         "recipient",
         "rem",
         "remainder",
@@ -56,6 +60,10 @@ RESERVED = frozenset(
         "template",
         "template_draws",
         "to_mm",
+        "wide_normals",
+        "wide_parts",
+        "wide_points",
+        "wide_sdf",
     ]
 )
 """Names that are already used in tables, codes, columns and batches."""

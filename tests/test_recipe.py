@@ -59,7 +59,7 @@ def test_presets_set_defaults_that_explicit_values_beat() -> None:
         ({"neer": 5}, r"unknown parameter sample.neer \(did you mean 'sample.near'\?\)"),
         ({"surface": "many"}, "sample.surface='many': input should be a valid integer"),
         ({"surface": 0}, "sample.surface=0: input should be greater than or equal to 1"),
-        ({"near_sigmas": [1, -2]}, "sample.near_sigmas=.*above 0 mm"),
+        ({"near_sigmas": [1, -2]}, "sample.near_sigmas=.*all above 0"),
         ({"preset": "papper"}, "there is no preset 'papper'; presets are facegraft, paper"),
         ({"backend": "igl"}, "sample.backend='igl': there is no distance backend 'igl'; there are auto, height_field, mesh-to-sdf, winding"),
     ],

@@ -1,7 +1,7 @@
 """Stage sample: surfaces → samples.
 
 Points on the surface with normals, and points near it and free in the unit ball with exact signed distances; each point has
-a part label. Each set is shuffled: any contiguous window is a uniform random subset, so a training read is one slice.
+a part label. Two further sets near the surface, as other methods were published with, are there if asked for. Each set is shuffled: any contiguous window is a uniform random subset, so a training read is one slice.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from facegraft.geometry.frame import to_unit
 from facegraft.regions.regionmap import RegionMap
 from facegraft.stages.clean import make_closer
 from facegraft.stages.parameters import StageParameters
-from facegraft.store import Dataset, DatasetSchema, open_dataset
+from facegraft.store import OPTIONAL_SETS, Dataset, DatasetSchema, open_dataset
 from facegraft.store.remote import Location
 from facegraft.store.schema import samples_fields
 from facegraft.surfaces.distance import BACKENDS, check_backend, signed_distance
 from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.normals import face_areas
-from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_surface
+from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_around, sample_surface
 
 AUTO = "auto"
 FRAME_TOLERANCE = 1e-5
@@ -51,6 +51,19 @@ class SampleParameters(StageParameters):
     near_sigmas: tuple[float, ...] = Field(
         (1.0, 5.0), description="standard deviations of the near points in mm, in equal shares"
     )
+    wide: int = Field(0, ge=0, description="points in the wide bands around the surface that DeepSDF was published with, a set of its own")
+    wide_sigmas: tuple[float, ...] = Field(
+        (0.0707, 0.0224),
+        description="standard deviations of the wide points as shares of the ball's radius, in equal shares (DeepSDF: variances 0.005, 0.0005)",
+    )
+    poi: int = Field(
+        0, ge=0, description="points near the surface, most of them around eyes, nose tip and mouth, as i3DMM was published with; a set of its own"
+    )
+    poi_share: float = Field(0.8, ge=0, le=1, description="share of the poi points that lie around those four points of interest")
+    poi_mm: float = Field(41.0, gt=0, description="how far from a point of interest in mm (i3DMM: 0.15 of its unit, which is 274 mm)")
+    poi_sigmas: tuple[float, ...] = Field(
+        (13.7, 1.37), description="standard deviations of the poi points in mm, in equal shares (i3DMM: 0.05 and 0.005 of its unit)"
+    )
     balanced: float = Field(
         0.5, ge=0, le=1, description="share of surface points spread equally over the parts and the remainder"
     )
@@ -63,11 +76,11 @@ class SampleParameters(StageParameters):
     )
     shard_items: int = Field(16, ge=1, description="items per shard")
 
-    @field_validator("near_sigmas")
+    @field_validator("near_sigmas", "wide_sigmas", "poi_sigmas")
     @classmethod
     def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if not values or min(values) <= 0:
-            raise ValueError("needs at least one standard deviation, all above 0 mm")
+            raise ValueError("needs at least one standard deviation, all above 0")
         return values
 
     @field_validator("backend")
@@ -77,6 +90,18 @@ class SampleParameters(StageParameters):
         if name not in known:
             raise ValueError(f"there is no distance backend {name!r}{nearest(name, known)}")
         return name
+
+    @property
+    def optional_sets(self) -> tuple[str, ...]:
+        """The sets beside surface, near and free that are asked for."""
+        return tuple(name for name in OPTIONAL_SETS if getattr(self, name) > 0)
+
+    def as_json(self) -> dict[str, Any]:
+        """Without the parameters of a set that is not asked for: its samples are, byte for byte, those of versions that lack it."""
+        absent = [name for name in OPTIONAL_SETS if name not in self.optional_sets]
+        return {
+            name: value for name, value in super().as_json().items() if not any(name == each or name.startswith(f"{each}_") for each in absent)
+        }
 
 
 Parameters = SampleParameters
@@ -111,7 +136,7 @@ def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> S
         topology=surfaces.schema.topology,
         mm_per_unit=surfaces.mm_per_unit,
         frame=surfaces.schema.frame,
-        fields=samples_fields(surfaces.parts),
+        fields=samples_fields(surfaces.parts, parameters.optional_sets),
         columns={name: surfaces.schema.columns[name] for name in names},
         parts=surfaces.parts,
     )
@@ -219,19 +244,59 @@ def sample_item(
         "surface_normals": points.normals.astype(np.float32),
         "surface_parts": points.parts,
     }
-    sigmas = np.array(parameters.near_sigmas) / mm_per_unit
     seeds = sample_shared(vertices, faces, labels, cut, parameters, parameters.near, rng)
-    near = near_points(seeds.points, sigmas, rng)[0].astype(np.float32)
-    free = free_points(parameters.free, rng).astype(np.float32)
+    off = {"near": near_points(seeds.points, np.array(parameters.near_sigmas) / mm_per_unit, rng)[0]}
+    off["free"] = free_points(parameters.free, rng)
+    # The further sets are drawn last, so that the others are the same with and without them.
+    if parameters.wide:
+        by_area = parameters.model_copy(update={"balanced": 0.0})
+        seeds = sample_shared(vertices, faces, labels, cut, by_area, parameters.wide, rng)
+        off["wide"] = near_points(seeds.points, parameters.wide_sigmas, rng)[0]
+    if parameters.poi:
+        seeds = sample_interesting(vertices, faces, ~cut, surface["landmarks"][0], parameters, mm_per_unit, rng)
+        off["poi"] = near_points(seeds.points, np.array(parameters.poi_sigmas) / mm_per_unit, rng)[0]
+    stored = {name: points.astype(np.float32) for name, points in off.items()}
     # Distances are computed at the stored float32 positions, so that rounding costs no accuracy.
-    both = signed_distance(vertices, faces, np.concatenate([near, free]).astype(np.float64), backend=backend)
-    for name, points32, rows in (("near", near, slice(0, len(near))), ("free", free, slice(len(near), None))):
+    together = np.concatenate(list(stored.values())).astype(np.float64)
+    found = signed_distance(vertices, faces, together, backend=backend)
+    first = 0
+    for name, points32 in stored.items():
+        rows = slice(first, first := first + len(points32))
         fields[f"{name}_points"] = points32
-        fields[f"{name}_sdf"] = both.sdf[rows].astype(np.float32)
-        fields[f"{name}_normals"] = both.gradient[rows].astype(np.float32)
-    fields["near_parts"] = labels[both.face_index[: len(near)]]
+        fields[f"{name}_sdf"] = found.sdf[rows].astype(np.float32)
+        fields[f"{name}_normals"] = found.gradient[rows].astype(np.float32)
+        if name != "free":
+            fields[f"{name}_parts"] = labels[found.face_index[rows]]
     fields |= {name: surface[name] for name in ("landmarks", "stage_points", "to_mm")}
     return fields
+
+
+def points_of_interest(landmarks: NDArray[Any]) -> NDArray[np.float64]:
+    """The middles of the right eye, of the left eye and of the mouth, and the nose tip [4, 3], from the landmarks [68, 3] (iBUG)."""
+    marks = np.asarray(landmarks, dtype=np.float64)
+    return np.stack([marks[[36, 39]].mean(0), marks[[42, 45]].mean(0), marks[30], marks[[48, 54]].mean(0)])
+
+
+def sample_interesting(
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    skin: NDArray[np.bool_],
+    landmarks: NDArray[Any],
+    parameters: SampleParameters,
+    mm_per_unit: float,
+    rng: np.random.Generator,
+) -> SurfaceSamples:
+    """`poi` points on the skin in random order: `poi_share` of them within `poi_mm` of a point of interest, the rest elsewhere
+    (Yenamandra et al. 2021, i3DMM)."""
+    around = round(parameters.poi * parameters.poi_share)
+    centres, radius = points_of_interest(landmarks), parameters.poi_mm / mm_per_unit
+    both = SurfaceSamples.concatenated(
+        [
+            sample_around(vertices, faces, count, rng, centres, radius, inside=inside, face_mask=skin)
+            for inside, count in ((True, around), (False, parameters.poi - around))
+        ]
+    )
+    return both.take(rng.permutation(parameters.poi))
 
 
 def sample_shared(

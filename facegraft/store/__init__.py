@@ -16,6 +16,7 @@ from facegraft.store.index import write_table_atomic
 from facegraft.store.reader import Dataset, open_dataset
 from facegraft.store.remote import AnyPath, Location, RemotePath, place
 from facegraft.store.schema import (
+    OPTIONAL_SETS,
     DatasetSchema,
     FieldSpec,
     check_key,
@@ -40,6 +41,7 @@ from facegraft.store.writer import (
 )
 
 __all__ = [
+    "OPTIONAL_SETS",
     "AnyPath",
     "Cache",
     "DamagedError",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -332,10 +332,14 @@ def surfaces_fields(parts: Parts) -> dict[str, FieldSpec]:
     }
 
 
-def samples_fields(parts: Parts) -> dict[str, FieldSpec]:
+OPTIONAL_SETS = ("wide", "poi")
+"""Sets of points near the surface that samples only have if they were asked for (sample.wide, sample.poi)."""
+
+
+def samples_fields(parts: Parts, optional: Collection[str] = ()) -> dict[str, FieldSpec]:
     """Points, normals and signed distances. Each set is stored shuffled, so that any contiguous window is a uniform random subset.
 
-    A set that a preset leaves out (near-surface points in `paper`) has length 0.
+    optional: which of `OPTIONAL_SETS` there are. Another set that a preset leaves out (near-surface points in `paper`) has length 0.
     """
 
     def points(count: str, what: str) -> FieldSpec:
@@ -351,6 +355,19 @@ def samples_fields(parts: Parts) -> dict[str, FieldSpec]:
         return FieldSpec("uint8", (count,), "label", "", f"{what}: {parts.describe_labels()}")
 
     surfaces = surfaces_fields(parts)
+    meant = {
+        "wide": ("N_w", "surface points moved by Gaussian offsets (sigmas as shares of the ball's radius)"),
+        "poi": ("N_p", "surface points, most of them near eyes, nose tip and mouth, moved by Gaussian offsets (sigmas in mm)"),
+    }
+    further: dict[str, FieldSpec] = {}
+    for name in (name for name in OPTIONAL_SETS if name in optional):
+        count, what = meant[name]
+        further |= {
+            f"{name}_points": points(count, what),
+            f"{name}_sdf": distances(count, f"exact signed distance of the {name} points, negative inside"),
+            f"{name}_normals": normals(count, f"gradient of the signed distance at the {name} points"),
+            f"{name}_parts": labels(count, f"part of the surface point nearest to each {name} point"),
+        }
     return {
         "surface_points": points("N_s", "points on the surface"),
         "surface_normals": normals("N_s", "unit outward normals of the surface points"),
@@ -362,6 +379,7 @@ def samples_fields(parts: Parts) -> dict[str, FieldSpec]:
         "free_points": points("N_f", "points uniform in the unit ball"),
         "free_sdf": distances("N_f", "exact signed distance of the free points, negative inside"),
         "free_normals": normals("N_f", "gradient of the signed distance at the free points"),
+        **further,
         "landmarks": surfaces["landmarks"],
         "stage_points": surfaces["stage_points"],
         "to_mm": surfaces["to_mm"],
@@ -369,12 +387,12 @@ def samples_fields(parts: Parts) -> dict[str, FieldSpec]:
 
 
 def fields_of(kind: str, parts: Parts | None) -> dict[str, FieldSpec]:
-    """The fields of a kind, with these parts (heads have none). Raises StoreError for an unknown kind, or missing parts."""
+    """All fields of a kind, with these parts (heads have none). Raises StoreError for an unknown kind, or missing parts."""
     if kind == "heads":
         return heads_fields()
-    makers = {"composites": composites_fields, "surfaces": surfaces_fields, "samples": samples_fields}
-    if kind not in makers:
+    makers = {"composites": composites_fields, "surfaces": surfaces_fields}
+    if kind not in (*makers, "samples"):
         raise StoreError(f"dataset kind {kind!r} is not one of {', '.join(KINDS)}")
     if parts is None:
         raise StoreError(f"a dataset of {kind} needs parts")
-    return makers[kind](parts)
+    return makers[kind](parts) if kind in makers else samples_fields(parts, OPTIONAL_SETS)

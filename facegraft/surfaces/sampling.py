@@ -21,6 +21,9 @@ from facegraft.lazily import lazy_import
 from facegraft.surfaces.errors import SamplingError
 from facegraft.surfaces.normals import face_cross
 
+_ROUNDS = 50
+"""Draws of `sample_around` before it gives up: then less than a hundredth of what is drawn is where it is wanted."""
+
 
 @dataclass(frozen=True)
 class SurfaceSamples:
@@ -106,6 +109,48 @@ def sample_surface(
     points += side
     points += corner.take(index, axis=0)
     return SurfaceSamples(points, normals.take(index, axis=0), parts.take(index), index.astype(np.int64))
+
+
+def sample_around(
+    vertices: ArrayLike,
+    faces: ArrayLike,
+    n: int,
+    rng: np.random.Generator,
+    centres: ArrayLike,
+    radius: float,
+    *,
+    inside: bool = True,
+    labels: ArrayLike | None = None,
+    face_mask: ArrayLike | None = None,
+) -> SurfaceSamples:
+    """n random points, uniform by area, on what of a surface is within `radius` of any of the centres [k, 3], or (inside=False) of none.
+
+    labels and face_mask as for `sample_surface`. Raises SamplingError where the surface has next to nothing there.
+    """
+    v, f = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
+    around = np.asarray(centres, dtype=np.float64)
+
+    def nearest(points: Floats) -> Floats:
+        distances: Floats = np.linalg.norm(points[:, None] - around, axis=2).min(axis=1)
+        return distances
+
+    mask = np.ones(len(f), dtype=bool) if face_mask is None else np.asarray(face_mask, dtype=bool)
+    if inside:  # no point of a face is farther from a corner than its longest edge: leave out faces that cannot reach
+        corners = v[f]
+        longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)
+        mask = mask & (nearest(v)[f].min(axis=1) <= radius + longest)
+    found: list[SurfaceSamples] = []
+    missing, rounds = n, 0
+    while missing:
+        if not mask.any() or rounds == _ROUNDS:
+            where = f"within {radius:g} of the points of interest" if inside else f"beyond {radius:g} of the points of interest"
+            raise SamplingError(f"cannot sample the surface {where}: it has {'little' if found else 'nothing'} there")
+        drawn = sample_surface(v, f, max(2 * missing, 1000), rng, labels=labels, face_mask=mask)
+        kept = np.flatnonzero((nearest(drawn.points) <= radius) == inside)[:missing]
+        if len(kept):
+            found.append(drawn.take(kept))
+        missing, rounds = missing - len(kept), rounds + 1
+    return SurfaceSamples.concatenated(found or [sample_surface(v, f, 0, rng, labels=labels)])
 
 
 def near_points(surface_points: ArrayLike, sigmas: ArrayLike, rng: np.random.Generator) -> tuple[Floats, Ints]:

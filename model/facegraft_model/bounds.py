@@ -27,6 +27,11 @@ def below(limit: float, default: float) -> Any:
     return field(default=default, metadata={"below": limit})
 
 
+def added(default: Any, **known: Any) -> Any:
+    """A field that configurations of earlier versions lack; they did what its default says. known: its bounds, as `positive=True`."""
+    return field(default=default, metadata={"added": True, **known})
+
+
 def check_bounds(group: Any, name: str) -> None:
     """Raises ModelError for the first number of a dataclass that is out of its bounds. name: of the group, for the message."""
     for item in fields(group):

@@ -1,6 +1,7 @@
 """The nets of the parts-based implicit face model (Gu and Pears 2024); ImFace (Zheng et al. 2022) is the same cascade of two nets.
 
-Phi(p) = S(p_n) + epsilon(p_{n-1}), p_{i+1} = p_i + w_i(p_i) v_i(p_i), in the order expression, parts, remainder, template.
+Phi(p) = S(p_n) + epsilon(p_{n-1}), p_{i+1} = p_i + w_i(p_i) v_i(p_i), in the order expression, parts, remainder, template. With
+`model.warp=se3`, v_i(p) is the displacement of p by a screw that the net gives at p (`nets/rigid.py`), as in ImFace's training configuration.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from facegraft_model.method import Codes, Field, SDFGrad, TemplateFacts
 from facegraft_model.nets.hyper import HyperNet, PlainSiren, siren_shapes
 from facegraft_model.nets.landmarks import LandmarkNet
 from facegraft_model.nets.mininet import MiniNet, NetTrace
+from facegraft_model.nets.rigid import TWIST, screw, screw_adjoint
 from facegraft_model.nets.siren import EXACT, Matmul, Weights, fold_landmarks, scale_frequency
 from facegraft_model.nets.window import WindowTrace, part_ellipsoid, part_window
+
+MOVES = {"translation": 3, "se3": TWIST}
+"""Outputs of a net that say how a point moves, by `model.warp`."""
 
 
 class NetSpec(NamedTuple):
@@ -35,23 +40,23 @@ class NetSpec(NamedTuple):
     part: int | None
 
 
-def net_specs(method: str, parts: Parts) -> list[NetSpec]:
-    """The cascade of a method, expression first. The last net also gives the scalar correction."""
-    last = len(parts.stages) - 1
+def net_specs(method: str, parts: Parts, warp: str = "translation") -> list[NetSpec]:
+    """The cascade of a method, expression first. The last net also gives the scalar correction, as its last output."""
+    last, moves = len(parts.stages) - 1, MOVES[warp]
     if method == "imface":
-        return [NetSpec(EXP, EXP, (EXP, "id"), 3, 0, 1, None), NetSpec("id", "id", ("id",), 4, 1, last, None)]
+        return [NetSpec(EXP, EXP, (EXP, "id"), moves, 0, 1, None), NetSpec("id", "id", ("id",), moves + 1, 1, last, None)]
     labelled = [(name, parts.label(name)) for name in parts]
     return [
-        NetSpec(EXP, EXP, (EXP, *parts, REM), 3, 0, 1, None),
-        *(NetSpec(name, name, (name, REM), 3, label, label + 1, label) for name, label in labelled),
-        NetSpec(REM, REM, (REM,), 4, last - 1, last, None),
+        NetSpec(EXP, EXP, (EXP, *parts, REM), moves, 0, 1, None),
+        *(NetSpec(name, name, (name, REM), moves, label, label + 1, label) for name, label in labelled),
+        NetSpec(REM, REM, (REM,), moves + 1, last - 1, last, None),
     ]
 
 
 def code_sizes(config: ModelConfig, parts: Parts) -> dict[str, int]:
     """Length of each code of a method, by name."""
     if config.method == "imface":
-        return {EXP: config.exp_dim, "id": config.part_dim * len(parts) + config.rem_dim}
+        return {EXP: config.exp_dim, "id": config.id_dim or config.part_dim * len(parts) + config.rem_dim}
     return {EXP: config.exp_dim, **dict.fromkeys(parts, config.part_dim), REM: config.rem_dim}
 
 
@@ -117,7 +122,7 @@ class Cascade(Field):
         _check_nameable(parts)
         dims, chosen_by = code_sizes(model, parts), code_ids(parts)
         super().__init__(config, id_table, template, mm_per_unit, dims, {name: chosen_by[name] for name in dims})
-        self.specs = net_specs(model.method, parts)
+        self.specs, self.moves = net_specs(model.method, parts, model.warp), MOVES[model.warp]
         self.matmul: Matmul = EXACT
         names = [*(spec.name for spec in self.specs), "sdf"]
         self.landmark_ids = {name: list(net_landmarks(name, parts, model.landmarks)) for name in names}
@@ -190,6 +195,10 @@ class Cascade(Field):
         centre = landmarks.mean(1) + getattr(self, f"{spec.name}_offset")
         return part_window(x, centre, getattr(self, f"{spec.name}_metric"), model.window_inner, model.window_outer)
 
+    def _displacement(self, x: Tensor, out: Tensor) -> Tensor:
+        """Displacement [B,N,3] of points x [B,N,3] by a net's outputs there."""
+        return out[..., :3] if self.moves == 3 else screw(x, out[..., : self.moves])
+
     def trace(self, points: Tensor, conditioning: Conditioning, count: int | None = None) -> Trace:
         """The cascade at points [B,R,3]; signed distances of the first `count` rows (default: all)."""
         count = points.shape[1] if count is None else count
@@ -199,11 +208,13 @@ class Cascade(Field):
             x = xs[-1]
             net = self._net(spec)(x, conditioning.weights[spec.name], self.matmul)
             window = self._window(spec, x, conditioning.landmarks[spec.name])
-            move = net.out[..., :3] if window is None else window.value * net.out[..., :3]
+            move = self._displacement(x, net.out)
+            if window is not None:
+                move = window.value * move
             if spec.name == EXP and conditioning.expression_on is not None:
                 move = conditioning.expression_on * move
-            if spec.outputs == 4:
-                correction = net.out[:, :count, 3]
+            if spec.outputs > self.moves:
+                correction = net.out[:, :count, self.moves]
             nets.append(net)
             windows.append(window)
             displacements.append(move)
@@ -223,7 +234,7 @@ class Cascade(Field):
         for index, spec in reversed(list(enumerate(self.used(conditioning)))):
             full = trace.nets[index]
             net = full if full.out.shape[1] == count else full.first(count)
-            move, through = net.out[..., :3], g
+            x, through = trace.points[index][:, :count], g
             if spec.name == EXP:
                 neutral = g
                 if conditioning.expression_on is not None:
@@ -231,9 +242,12 @@ class Cascade(Field):
             window = trace.windows[index]
             if window is not None:
                 value, slope = window.value[:, :count], window.grad[:, :count]
-                g = g + slope * (move * through).sum(-1, keepdim=True)
+                g = g + slope * (self._displacement(x, net.out) * through).sum(-1, keepdim=True)
                 through = value * through
-            cotangent = torch.cat([through, ones], -1) if spec.outputs == 4 else through
+            if self.moves > 3:
+                direct, through = screw_adjoint(through, x, net.out[..., : self.moves])
+                g = g + direct
+            cotangent = torch.cat([through, ones], -1) if spec.outputs > self.moves else through
             g = g + self._net(spec).adjoint(cotangent, net, conditioning.weights[spec.name], self.matmul)
         if EXP not in conditioning.weights:
             neutral = g

@@ -15,12 +15,14 @@ from typing import Any, Literal, TypeVar
 from facegraft.errors import nearest
 from facegraft.settings import SettingError, parse_setting
 from facegraft_model import methods
-from facegraft_model.bounds import check_bounds, positive
+from facegraft_model.bounds import added, check_bounds, positive
 from facegraft_model.errors import ModelError
 from facegraft_model.methods import MethodOptions
 from facegraft_model.typed import read, typed_setting
 
 Precision = Literal["auto", "fp32", "tf32", "fp16-hidden"]
+SETS = ("surface", "near", "free", "wide", "poi")
+"""The sets of sampled points of which steps and fits take counts; samples need not have the last two."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class ModelConfig:
     """Hidden width of the networks that blend the fields of the landmarks."""
     landmark_width: int = positive(256)
     """Hidden width of the landmark generators."""
+    warp: Literal["translation", "se3"] = added("translation")
+    """nets=hyper: what a deformation net gives for a point: its displacement, or a rigid motion of it (a screw, six numbers)."""
     landmarks: Literal["part", "five"] = "part"
     """part: each part's net and the remainder's have their own five landmarks; five: all nets use the same five of the whole face (the
     ablation of the paper's Tables 3 and 4)."""
@@ -70,7 +74,9 @@ class ModelConfig:
     part_dim: int = positive(48)
     """Length of the latent code of each part."""
     rem_dim: int = positive(112)
-    """Length of the remainder's code; imface's identity code is as long as the codes of all parts and of the remainder together."""
+    """Length of the remainder's code."""
+    id_dim: int | None = added(None, positive=True)
+    """Length of imface's identity code; default: as long as the codes of all parts and of the remainder together."""
     exp_dim: int = positive(128)
     """Length of the expression's code."""
     code_init: float = 0.01
@@ -119,13 +125,20 @@ class DataConfig:
     near: int = 0
     free: int = 983
     """Points of each kind per item; preset paper: 16,384, of which 94 % surface and 6 % free."""
+    wide: int = added(0)
+    """The same of points in the wide bands with which DeepSDF was published (samples made with sample.wide)."""
+    poi: int = added(0)
+    """The same of points mostly near eyes, nose and mouth, with which i3DMM was published (samples made with sample.poi)."""
     stage: int = 0
     """Registered surface points per item, for the dense stage supervision."""
     template: int = 0
     """nets=basis: points of the template's own surface per step, caps included, at which its distance is 0; half of them are drawn
     in the parts only."""
     origins: Literal["all", "scan"] = "all"
-    """scan: leave the composites out (how ImFace and i3DMM were trained)."""
+    """scan: leave the composites out (how ImFace, i3DMM and DeepSDF were trained)."""
+    expressions: tuple[str, ...] = added(())
+    """Train on heads of these expressions only, by name; empty: on all. Composites are neutral heads. Held-out heads are fitted whatever
+    their expression."""
     backend: Literal["auto", "resident", "stream"] = "auto"
     """resident: the whole dataset on the device; stream: read ahead from disk; auto: resident when it fits."""
 
@@ -183,6 +196,11 @@ class FitConfig:
     """Iterations; gauss-newton stops earlier once it has converged."""
     lr: float = positive(1e-4)
     """Adam's learning rate."""
+    schedule: Literal["cosine", "step"] = added("cosine")
+    """cosine: from lr down to 1 % of it; step: x lr_factor every lr_every iterations from iteration lr_from on."""
+    lr_factor: float = added(0.95)
+    lr_every: float = added(10.0, positive=True)
+    lr_from: float = added(200.0)
     noise_mm: float = positive(0.3)
     """gauss-newton: standard deviation of a point's distance that weighs as much as one of a code."""
     items: int = positive(16)
@@ -190,6 +208,8 @@ class FitConfig:
     surface: int = 15401
     near: int = 0
     free: int = 983
+    wide: int = added(0)
+    poi: int = added(0)
     robust_mm: float = 0.0
     """Scale of the Geman-McClure loss of the distances, for scans with outliers; 0: plain L1."""
     init: Literal["random", "mean"] = "random"
@@ -202,6 +222,8 @@ class FitConfig:
     """Weight of the regularisation with prior=gaussian."""
     locality: float = 0.0
     """Weight of |displacement by a part net| at surface and near points around the part, as labelled by their place in the template"""
+    correction: float | None = added(None)
+    """Weight of |epsilon|, the scalar correction, with nets=hyper; default: as in training (loss.correction)."""
 
 
 @dataclass(frozen=True)
@@ -258,9 +280,9 @@ class Config:
         """This configuration. Raises ModelError for values that cannot work."""
         for group in GROUPS:
             check_bounds(getattr(self, group), group)
-        if self.data.surface + self.data.near + self.data.free == 0:
+        if not sum(windows(self.data).values()):
             raise ModelError("data: a step needs points; set data.surface, data.near or data.free")
-        if self.fit.surface + self.fit.near + self.fit.free == 0:
+        if not sum(windows(self.fit).values()):
             raise ModelError("fit: a fit needs points; set fit.surface, fit.near or fit.free")
         if self.data.items % self.train.accumulate:
             raise ModelError(
@@ -268,6 +290,11 @@ class Config:
             )
         methods.field_class(self.model.method, self.model.nets).check(self)
         return self
+
+
+def windows(group: DataConfig | FitConfig) -> dict[str, Any]:
+    """Points of each set (`SETS`) that a step takes of an item."""
+    return {name: getattr(group, name) for name in SETS}
 
 
 GROUPS = tuple(item.name for item in fields(Config) if item.name != "preset")

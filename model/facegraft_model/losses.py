@@ -118,8 +118,8 @@ def code_term(run: Pass) -> Tensor:
 
 
 def neutral_term(run: Pass) -> Tensor:
-    """Squared displacement by the expression net at surface points of neutral scans, where it should be 0."""
-    moved = run.trace.displacements[0][:, : run.batch["surface_points"].shape[1]]
+    """Mean square of what the expression net gives at surface points of neutral scans: displacements, or screws, which should be 0."""
+    moved = run.trace.nets[0].out[:, : run.batch["surface_points"].shape[1], : run.field.moves]
     return (run.batch["is_neutral"].to(run.points.dtype) * moved.square().mean((1, 2))).mean()
 
 
@@ -244,8 +244,9 @@ def fit_terms(field: Cascade, batch: Batch, codes: Codes, fit: FitConfig) -> Ter
     if fit.robust_mm > 0:
         error = robust(error, fit.robust_mm / field.mm_per_unit)
     terms: Terms = {"sdf": loss.sdf * error.mean(1)}
-    if loss.correction > 0:
-        terms["correction"] = loss.correction * trace.correction.abs().mean(1)
+    correction = loss.correction if fit.correction is None else fit.correction
+    if correction > 0:
+        terms["correction"] = correction * trace.correction.abs().mean(1)
     if loss.eikonal + loss.normal > 0:
         gradients = field.gradients(trace, conditioning)
         # A scan without normals has zeros instead: those points do not count.

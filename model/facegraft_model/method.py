@@ -258,11 +258,12 @@ def table_rows(id_table: IdTable) -> dict[str, int]:
 
 
 def sampled_points(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Surface, near and free points of a batch, concatenated: points [B,N,3], distances [B,N], normals [B,N,3]."""
+    """The points of a batch, set after set, the free ones last: points [B,N,3], distances [B,N], normals [B,N,3]."""
     surface = batch["surface_points"]
-    points = torch.cat([surface, batch["near_points"], batch["free_points"]], 1)
-    distances = torch.cat([surface.new_zeros(surface.shape[:2]), batch["near_sdf"], batch["free_sdf"]], 1)
-    normals = torch.cat([batch["surface_normals"], batch["near_normals"], batch["free_normals"]], 1)
+    off = [name for name in ("near", "wide", "poi", "free") if f"{name}_points" in batch]
+    points = torch.cat([surface, *(batch[f"{name}_points"] for name in off)], 1)
+    distances = torch.cat([surface.new_zeros(surface.shape[:2]), *(batch[f"{name}_sdf"] for name in off)], 1)
+    normals = torch.cat([batch["surface_normals"], *(batch[f"{name}_normals"] for name in off)], 1)
     return points, distances, normals
 
 

@@ -8,8 +8,13 @@ from facegraft_model.config import Config, DataConfig, FitConfig, LossConfig, Mo
 from facegraft_model.errors import ModelError
 from facegraft_model.methods import METHODS, field_class
 
-PAPER = Config(preset="paper")
-"""Gu and Pears (VISAPP 2024) as published; details that the paper does not give follow ImFace, on which it builds."""
+PAPER = Config(preset="paper", fit=FitConfig(schedule="step"))
+"""Gu and Pears (VISAPP 2024) as published, on FaceScape; details that the paper does not give follow ImFace, on which it builds."""
+
+PAPER_HEADSPACE = replace(
+    PAPER, preset="paper-headspace", data=DataConfig(items=120), train=TrainConfig(epochs=800.0)
+)
+"""The same with the paper's batch and epochs for Headspace."""
 
 FACEGRAFT = Config(
     preset="facegraft",
@@ -48,18 +53,22 @@ TINY = replace(
 IMFACE = replace(
     PAPER,
     preset="imface",
-    model=ModelConfig(method="imface"),
+    model=ModelConfig(method="imface", warp="se3", id_dim=128, exp_dim=128),
     loss=LossConfig(eikonal_neutral=50.0),
     data=DataConfig(items=72, origins="scan"),
-    train=TrainConfig(epochs=1500.0),
-    fit=FitConfig(steps=1500),
+    train=TrainConfig(epochs=1500.0, lr_from=209.0),
+    fit=FitConfig(steps=1500, schedule="step", lr_from=209.0, correction=0.0),
 )
-"""ImFace (Zheng et al. 2022): one identity net, trained on scans; with the translation warp of its fit configuration."""
+"""ImFace (Zheng et al. 2022): one identity net, trained on scans, with the warp of its training configuration (rigid motions).
+
+Its code lets the scheduler count from epoch 200 on, so the rate first falls after epoch 209 (counted from 0), and then every 10 epochs; in a
+fit it counts the passes over the scans, which are our iterations.
+"""
 
 BROUGHT = dict.fromkeys(config for name in METHODS for config in field_class(name).presets)
 """The presets that the methods define (`Field.presets`)."""
 
-PRESETS = {config.preset: config for config in (PAPER, FACEGRAFT, TINY, IMFACE, *BROUGHT)}
+PRESETS = {config.preset: config for config in (PAPER, PAPER_HEADSPACE, FACEGRAFT, TINY, IMFACE, *BROUGHT)}
 
 
 def preset(name: str) -> Config:

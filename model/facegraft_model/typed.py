@@ -17,7 +17,7 @@ T = TypeVar("T")
 def read(kind: type[T], document: Any, where: str, kinds: Mapping[str, type] | None = None) -> T:
     """A dataclass of dataclasses from JSON with exactly its fields. kinds: classes of fields, where they differ from the declared ones.
 
-    Raises ModelError for an unknown or missing key, or a value of another type.
+    Only a field that was added since (`bounds.added`) may be missing: it gets its default, which is what the older version did. Raises ModelError for an unknown or missing key, or a value of another type.
     """
     if not isinstance(document, Mapping):
         raise ModelError(f"{where}: expected a JSON object, found {type(document).__name__}")
@@ -28,17 +28,18 @@ def read(kind: type[T], document: Any, where: str, kinds: Mapping[str, type] | N
             f"{where}: unknown setting {unknown[0]!r}{nearest(unknown[0], hints)}; it was made by another version: train anew, or "
             "use that version"
         )
-    missing = sorted(set(hints) - set(document))
+    metadata = {item.name: item.metadata for item in fields(typing.cast(Any, kind))}
+    missing = sorted(name for name in set(hints) - set(document) if not metadata[name].get("added"))
     if missing:
         raise ModelError(
             f"{where}: setting {missing[0]!r} is missing; it was made by another version: train anew, or use that version"
         )
-    metadata = {item.name: item.metadata for item in fields(typing.cast(Any, kind))}
     values = {
         name: read(hint, document[name], f"{where}.{name}")
         if is_dataclass(hint) and isinstance(hint, type)
         else typed(hint, metadata[name], document[name], f"{where}.{name}")
         for name, hint in hints.items()
+        if name in document
     }
     return kind(**values)
 
@@ -55,6 +56,10 @@ def typed(hint: Any, metadata: Mapping[str, Any], value: Any, where: str) -> Any
         if value is None and type(None) in arguments:
             return None
         return typed(next(item for item in arguments if item is not type(None)), metadata, value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or not all(isinstance(entry, arguments[0]) for entry in value):
+            raise ModelError(f"{where}: expected a list of {arguments[0].__name__}, such as [a, b], found {value!r}")
+        return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
@@ -65,10 +70,13 @@ def typed(hint: Any, metadata: Mapping[str, Any], value: Any, where: str) -> Any
 
 
 def typed_setting(hint: Any, metadata: Mapping[str, Any], value: Any, where: str) -> Any:
-    """The same for a setting's value from YAML, which reads 1e-3, NaN and none as text, and on and off as true and false."""
+    """The same for a setting's value from YAML, which reads 1e-3, NaN and none as text, and on and off as true and false. One name
+    may stand for a list of it."""
     arguments = typing.get_args(hint) or (hint,)
     if isinstance(value, str) and value.lower() == "none" and type(None) in arguments:
         return None
+    if typing.get_origin(hint) is tuple and isinstance(value, arguments[0]):
+        value = [value]
     if isinstance(value, bool) and {"on", "off"} <= set(arguments):
         value = "on" if value else "off"
     if isinstance(value, str) and float in arguments:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 from facegraft_model.baselines.deepsdf import DeepSDFOptions
-from facegraft_model.config import Config, LossConfig
+from facegraft_model.config import SETS, Config, LossConfig, windows
+from facegraft_model.data.items import POINT_SETS
 from facegraft_model.errors import ModelError
 from facegraft_model.methods import METHODS, field_class
 from facegraft_model.presets import PRESETS, preset
@@ -44,6 +45,34 @@ def test_json_refuses_unknown_missing_and_wrong_settings() -> None:
         Config.from_json({**document, "fit": []})
     with pytest.raises(ModelError, match="configuration: setting 'train' is missing"):
         Config.from_json({name: value for name, value in document.items() if name != "train"})
+
+
+def test_a_configuration_from_before_a_setting_was_added_means_what_it_did() -> None:
+    """Such as those in checkpoints; a setting that there always was must be there."""
+    document = json.loads(json.dumps(Config().to_json()))
+    added = {"model": ("warp", "id_dim"), "data": ("wide", "poi", "expressions"), "fit": ("schedule", "lr_from", "wide", "correction")}
+    for group, names in added.items():
+        for name in names:
+            del document[group][name]
+    assert Config.from_json(document) == Config()
+    config = Config()
+    assert (config.model.warp, config.model.id_dim, config.data.expressions) == ("translation", None, ())
+    assert (config.data.wide, config.fit.schedule, config.fit.correction) == (0, "cosine", None)
+
+
+def test_names_are_a_list_or_one() -> None:
+    names = Config().with_settings(["data.expressions=[neutral, smile]"]).data.expressions
+    assert names == ("neutral", "smile")
+    assert Config().with_settings(["data.expressions=neutral"]).data.expressions == ("neutral",)
+    assert Config().with_settings(["data.expressions=[]"]).data.expressions == ()
+    with pytest.raises(ModelError, match=r"data\.expressions=\[1\]: expected a list of str, such as \[a, b\], found \[1\]"):
+        Config().with_settings(["data.expressions=[1]"])
+
+
+def test_every_set_of_points_has_its_count() -> None:
+    assert set(SETS) == set(POINT_SETS)
+    config = Config().with_settings(["data.surface=0", "data.free=0", "data.wide=5", "loss.neutral=0"])
+    assert windows(config.data) == {"surface": 0, "near": 0, "free": 0, "wide": 5, "poi": 0}
 
 
 # -- settings ------------------------------------------------------------------------------------------------------------
@@ -113,6 +142,8 @@ def test_a_setting_that_is_none_says_why(setting: str, message: str) -> None:
         (["data.surface=0"], "loss.neutral is measured at surface points"),
         (["loss.dense=1"], r"loss\.dense needs registered points: set data\.stage"),
         (["data.items=4", "train.accumulate=3"], r"data\.items 4 cannot be split into train\.accumulate=3"),
+        (["model.nets=basis", "model.warp=se3", "loss.neutral=0"], r"model\.warp=se3 is for model\.nets=hyper"),
+        (["model.id_dim=0"], "id_dim must be positive"),
         (["model.window_inner=2"], "window_outer must be larger than"),
         (["model.method=deepsdf", "baseline.deepsdf_dropout=1"], "deepsdf_dropout must be below 1"),
     ],

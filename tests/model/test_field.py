@@ -31,10 +31,12 @@ ARCHITECTURES = [
     for window in (False, True)
     if not (method == "imface" and window)  # imface has no part net to put a window around
 ]
+ARCHITECTURES += [{"method": "imface", "warp": "se3"}, {"method": "parts", "window": True, "warp": "se3"}]
 
 
 def name_of(model: dict[str, Any]) -> str:
-    return "-".join([model["method"], model["hyper"], *(["window"] if model["window"] else [])])
+    named = [model.get(name) for name in ("method", "hyper", "warp")] + (["window"] if model.get("window") else [])
+    return "-".join(name for name in named if name)
 
 
 def random_codes(field: CascadeField, items: int, seed: int = 1) -> dict[str, Tensor]:
@@ -132,7 +134,9 @@ def test_rounded_hidden_products_stay_close_to_exact_ones(
 
 
 @pytest.mark.parametrize(
-    "model", [{"method": "parts", "window": True}, {"method": "imface"}], ids=lambda m: m["method"]
+    "model",
+    [{"method": "parts", "window": True}, {"method": "imface"}, {"method": "imface", "warp": "se3"}],
+    ids=name_of,
 )
 def test_the_gradient_equals_central_differences(make_field: Callable[..., CascadeField], model: dict[str, Any]) -> None:
     field, points, h = make_field(**model), some_points(2, 6), 1e-6

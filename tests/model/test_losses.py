@@ -236,6 +236,9 @@ def test_options_of_the_fit(
     field, batch = make_field(), make_batch(items=2)
     codes = field.codes_of(batch)
     plain = field.fit_terms(batch, codes, tiny.fit)
+    assert "correction" not in field.fit_terms(batch, codes, replace(tiny.fit, correction=0.0))
+    doubled = field.fit_terms(batch, codes, replace(tiny.fit, correction=2 * field.config.loss.correction))
+    torch.testing.assert_close(doubled["correction"], 2 * plain["correction"])
     tolerant = field.fit_terms(batch, codes, replace(tiny.fit, robust_mm=1.0))
     bound = field.config.loss.sdf * 1.0 / field.mm_per_unit
     assert (tolerant["sdf"] < plain["sdf"]).all() and (tolerant["sdf"] < bound).all()

@@ -21,6 +21,10 @@ class TestImface(FieldSuite):
     settings = ("model.method=imface", "loss.eikonal_neutral=50")
 
 
+class TestImfaceAsPublished(FieldSuite):
+    settings = ("model.method=imface", "model.warp=se3", "model.id_dim=7", "loss.eikonal_neutral=50")
+
+
 class TestDeepSDF(FieldSuite):
     settings = (
         "model.method=deepsdf",

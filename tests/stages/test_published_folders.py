@@ -16,7 +16,7 @@ from facegraft.recipe import find_recipe, load_recipe
 from facegraft.regions.regionmap import load_region_map
 from facegraft.store import open_dataset
 
-SMALL = ("sample.surface=2000", "sample.free=300")
+SMALL = ("sample.surface=2000", "sample.free=300", "sample.near=300", "sample.wide=300", "sample.poi=300")
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import igl
 import numpy as np
 import pytest
 import trimesh
+from scipy import stats
 
 from facegraft.engine import EngineOptions
 from facegraft.geometry.frame import head_origin
@@ -19,7 +20,14 @@ from facegraft.regions.regionmap import RegionMap, RegionSet, load_region_map
 from facegraft.stages.clean import CleanError
 from facegraft.stages.graft import GraftError
 from facegraft.stages.morph import choose_stage_vertices
-from facegraft.stages.sample import SampleError, template_topology
+from facegraft.stages.sample import (
+    SampleError,
+    SampleParameters,
+    plan_sample,
+    sample_interesting,
+    sample_item,
+    template_topology,
+)
 from facegraft.store import Dataset, open_dataset, verify_dataset
 from facegraft.surfaces.errors import DistanceError
 from facegraft.surfaces.normals import signed_volume
@@ -203,6 +211,43 @@ def test_part_labels_of_points_are_their_places(sets: dict[str, Dataset]) -> Non
     for label, where in centre.items():
         points = item["surface_points"][item["surface_parts"] == label]
         assert np.linalg.norm(np.median(points, axis=0) - where) * samples.mm_per_unit < 25
+
+
+def test_the_sets_of_published_methods(small_run: Path, sets: dict[str, Dataset]) -> None:
+    """Distances are exact, bands as wide and as much around the points of interest as asked for; all other arrays stay as they were."""
+    plain = SampleParameters.parse({"surface": 300, "near": 200, "free": 100})
+    both = plain.model_copy(update={"wide": 4000, "poi": 4000})
+    assert not {name for name in plain.as_json() if name.startswith(("wide", "poi"))}
+    assert SampleParameters.parse(both.as_json()) == both
+    surfaces = sets["surfaces"]
+    planned = plan_sample(surfaces, both, 0).schema
+    assert set(planned.fields) - set(plan_sample(surfaces, plain, 0).schema.fields) == {
+        f"{name}_{field}" for name in ("wide", "poi") for field in ("points", "sdf", "normals", "parts")
+    }
+    surface, scale = surfaces[surfaces.keys()[0]], surfaces.mm_per_unit
+    before, item = (sample_item(surface, each, scale, True, np.random.default_rng(5)) for each in (plain, both))
+    assert list(planned.fields) == [name for name in planned.fields if name in item] and set(item) == set(planned.fields)
+    for name, array in before.items():
+        assert array.tobytes() == item[name].tobytes(), name
+    v, f = surface["vertices"].astype(float), surface["faces"].astype(np.int64)
+    marks = surface["landmarks"][0].astype(float)
+    interest = np.stack([marks[[36, 39]].mean(0), marks[[42, 45]].mean(0), marks[30], marks[[48, 54]].mean(0)])
+    for name, sigmas in (("wide", (0.0707, 0.0224)), ("poi", (13.7 / scale, 1.37 / scale))):
+        points = item[f"{name}_points"].astype(float)
+        squared, *_ = igl.point_mesh_squared_distance(points, v, f)
+        assert np.abs(np.abs(item[f"{name}_sdf"]) - np.sqrt(squared)).max() < 1e-6
+        assert np.array_equal(item[f"{name}_sdf"] < 0, igl.winding_number(v, f, points) > 0.5)
+        # On a surface that is nearly flat, the distance of a point is its offset along the normal, which is Gaussian.
+        narrow = stats.norm.cdf(sigmas[1] / np.array(sigmas)) - stats.norm.cdf(-sigmas[1] / np.array(sigmas))
+        assert (np.sqrt(squared) < sigmas[1]).mean() == pytest.approx(narrow.mean(), abs=0.06)
+    drawn = sample_interesting(v, f, surface["face_cut"] == 0, marks, both, scale, np.random.default_rng(0))
+    seeds = np.linalg.norm(drawn.points[:, None] - interest, axis=2).min(axis=1)
+    assert (seeds <= 41.0 / scale).mean() == 0.8 and (seeds[:400] <= 41.0 / scale).mean() == pytest.approx(0.8, abs=0.08)
+    near = {
+        name: (np.linalg.norm(item[f"{name}_points"][:, None] - interest, axis=2).min(axis=1) * scale < 41).mean()
+        for name in ("wide", "poi")
+    }
+    assert near["poi"] > 0.65 > 2 * near["wide"]
 
 
 def test_frontal_solid_and_paper_sheet(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:

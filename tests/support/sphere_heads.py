@@ -11,6 +11,7 @@ from toy_parts import EYES
 
 from facegraft.parts import Parts
 from facegraft.store import (
+    OPTIONAL_SETS,
     DatasetSchema,
     ShardItem,
     finish_dataset,
@@ -129,7 +130,8 @@ def sphere(
         "near": rng.normal(0.0, 0.03, sizes["near"]),
         "free": rng.uniform(0.05, 1.0, sizes["free"]) ** (1 / 3) - radius,
     }
-    for name, distance in distances.items():
+    wider = {name: rng.normal(0.0, 0.06, sizes[name]) for name in OPTIONAL_SETS if name in sizes}
+    for name, distance in {**distances, **wider}.items():
         u = unit(len(distance))
         arrays[f"{name}_points"] = ((radius + distance)[:, None] * u).astype(np.float32)
         arrays[f"{name}_normals"] = u.astype(np.float32)
@@ -193,7 +195,7 @@ def write_spheres(
     rows = SPHERE_ROWS if rows is None else rows
     facts = {"name": topology, "vertex_count": None, "faces_sha256": None}
     columns = dict.fromkeys(renamed(COLUMNS, parts), "string")
-    schema = DatasetSchema("samples", facts, mm_per_unit, "unit ball", samples_fields(parts), columns, parts)
+    schema = DatasetSchema("samples", facts, mm_per_unit, "unit ball", samples_fields(parts, sizes or ()), columns, parts)
     items = []
     for key, row in sorted(rows.items()):
         arrays = sphere(row, radii or RADII, sizes or {"surface": 600, "near": 300, "free": 200}, stages, points, parts)

@@ -11,7 +11,7 @@ from facegraft.surfaces.errors import SamplingError
 from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.nearest import nearest_on_surface
 from facegraft.surfaces.normals import face_areas, face_normals
-from facegraft.surfaces.sampling import free_points, near_points, sample_surface, window_uniformity
+from facegraft.surfaces.sampling import free_points, near_points, sample_around, sample_surface, window_uniformity
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,34 @@ def test_free_points_fill_the_ball_evenly() -> None:
     assert stats.kstest((r / 2.0) ** 3, "uniform").pvalue > 1e-3
     assert stats.chisquare(np.bincount((p > 0) @ [1, 2, 4])).pvalue > 1e-3
     assert free_points(0, np.random.default_rng(0)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_points_around_centres_are_uniform_there(surface, inside: bool) -> None:
+    """Compared with all uniform points of the surface that lie there."""
+    vertices, faces, labels = surface
+    centres, radius = vertices[[10, 200]], 0.3
+    found = sample_around(vertices, faces, 6000, np.random.default_rng(0), centres, radius, inside=inside, labels=labels)
+    assert len(found) == 6000 and np.array_equal(found.parts, labels[found.face_index])
+    distance = np.linalg.norm(found.points[:, None] - centres, axis=2).min(axis=1)
+    assert ((distance <= radius) == inside).all()
+    assert nearest_on_surface(vertices, faces, found.points).distance.max() < 1e-12
+    every = sample_surface(vertices, faces, 60_000, np.random.default_rng(1)).points
+    there = every[(np.linalg.norm(every[:, None] - centres, axis=2).min(axis=1) <= radius) == inside]
+    for axis in range(3):
+        assert stats.ks_2samp(found.points[:, axis], there[:, axis]).pvalue > 1e-3
+    masked = sample_around(vertices, faces, 500, np.random.default_rng(0), centres, radius, inside=inside, face_mask=labels == 0)
+    assert (labels[masked.face_index] == 0).all()
+
+
+def test_nothing_around_a_centre_is_said(surface) -> None:
+    vertices, faces, _ = surface
+    rng = np.random.default_rng(0)
+    with pytest.raises(SamplingError, match=r"within 0\.1 of the points of interest: it has nothing there"):
+        sample_around(vertices, faces, 10, rng, [[9.0, 0.0, 0.0]], 0.1)
+    with pytest.raises(SamplingError, match=r"beyond 99 of the points of interest: it has nothing there"):
+        sample_around(vertices, faces, 10, rng, [[0.0, 0.0, 0.0]], 99.0, inside=False)
+    assert len(sample_around(vertices, faces, 0, rng, [[0.0, 0.0, 0.0]], 99.0, inside=False)) == 0
 
 
 def test_refusals(surface) -> None:

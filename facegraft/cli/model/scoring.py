@@ -141,7 +141,7 @@ def model_evaluate(
 @output_option
 @click.option(
     "--methods",
-    default="linear,linear-parts,deepsdf,i3dmm,imface,paper,facegraft",
+    default="linear,linear-parts,deepsdf-small,i3dmm-small,imface-small,paper-small,facegraft",
     help="Presets to train, fit and score, also with -five or -small, linear and linear-parts; a wrong name lists all. "
     "facegraft@data.template=0: the same with another setting, as for an ablation.",
 )
@@ -190,14 +190,14 @@ def model_compare(
     --set applies to every method. Writes OUT/table.txt, OUT/comparison.json, OUT/figure.png, OUT/curves.png, and
     OUT/METHOD/{run,fits,scores}. A method that fails is a row with the reason; the exit code is then 1.
     """
-    from facegraft_model.evaluation.compared import Task
+    from facegraft_model.evaluation.compared import Task, named_methods
     from facegraft_model.evaluation.comparison import compare_methods
     from facegraft_model.evaluation.evaluate import EvaluationSettings
     from facegraft_model.evaluation.records import ScoreSettings
 
     from facegraft.modelresults import draw_comparison
 
-    names = [name.strip() for name in methods.split(",") if name.strip()]
+    names = named_methods(methods)
     with Progress("compare", quiet) as bar:
         task = Task(
             samples,

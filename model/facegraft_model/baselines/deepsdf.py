@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from facegraft.vocabulary import NEUTRAL
 from facegraft_model.baselines.autodecoder import AutoDecoder, AutoDecoderOptions, CodedMLP
 from facegraft_model.bounds import at_least, below, positive
 from facegraft_model.config import Config, DataConfig, FitConfig, ModelConfig, TrainConfig, own_options
@@ -36,14 +37,27 @@ PUBLISHED = Config(
     preset="deepsdf",
     model=ModelConfig(method="deepsdf"),
     baseline=DeepSDFOptions(),
-    data=DataConfig(items=64, surface=0, near=15401, free=983),
+    data=DataConfig(items=64, surface=0, wide=15401, free=983, origins="scan", expressions=(NEUTRAL,)),
     train=TrainConfig(epochs=2001.0, lr=5e-4, code_lr=1e-3, lr_factor=0.5, lr_every=500.0, lr_from=500.0),
-    fit=FitConfig(steps=800, lr=5e-3, surface=0, near=7520, free=480, code=1e-4, init="mean"),
+    fit=FitConfig(
+        steps=800,
+        lr=5e-3,
+        schedule="step",
+        lr_factor=0.1,
+        lr_every=400.0,
+        lr_from=400.0,
+        surface=0,
+        wide=7520,
+        free=480,
+        code=1e-4,
+        init="mean",
+    ),
 )
-"""DeepSDF with the published schedule: one code per head; 16,384 points per shape, 94 % of them near the surface.
+"""DeepSDF with the published schedule: one code per head; 16,384 points per shape, 94 % of them near the surface, in its wide bands.
 
-Half of the published points are inside. Near points lie on both sides equally, so they are not drawn separately by side. The
-published fit starts at N(0, 0.01^2), which is practically the mean of the codes.
+It learns neutral scans only, as Gu and Pears trained it: it has one code for a whole shape. Half of the published points are inside. Near
+points lie on both sides nearly equally, so they are not drawn separately by side. The published fit starts at N(0, 0.01^2), which is
+practically the mean of the codes.
 """
 
 

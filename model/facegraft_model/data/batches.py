@@ -5,7 +5,7 @@ Every point set is stored shuffled, so a contiguous window of it is a uniform ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from facegraft.parts import Parts
-from facegraft.store import AnyPath, Dataset, open_dataset
+from facegraft.store import OPTIONAL_SETS, AnyPath, Dataset, open_dataset
 from facegraft.vocabulary import TRAIN
 from facegraft_model.data.ids import DataError, IdTable
 from facegraft_model.data.items import (
@@ -44,7 +44,7 @@ TEMPLATE_TOLERANCE = 1e-5
 class BatchSource:
     """Batches of items of a dataset of samples, for training and fitting.
 
-    Each item has a window of `surface`, of `near` and of `free` points, and `stage` of its registered points. A window that runs
+    Each item has a window of `surface`, of `near`, of `free` and, if asked for, of `wide` and `poi` points, and `stage` of its registered points. A window that runs
     over the end of a set continues at its beginning. The items of a step and the starts of their windows depend only on (seed, step)
     (see `Sampler`), not on the back end or the number of processes: process `rank` of `world` gets the `rank`-th of `world` equal
     shares of a step's items.
@@ -58,6 +58,7 @@ class BatchSource:
     | surface_parts | u8 [b,surface] | labels |
     | near_points, near_normals; near_sdf; near_parts | f32 [b,near,3]; f32 [b,near]; u8 [b,near] | |
     | free_points, free_normals; free_sdf | f32 [b,free,3]; f32 [b,free] | |
+    | the same as of near of wide, of poi | | only where asked for |
     | landmarks | f32 [b,S,68,3] | at each stage |
     | stage_points | f32 [b,S,stage,3] | at each stage; the same choice of points for all items of a step |
     | stage_part_labels, stage_rows | u8 [stage], int64 [stage] | labels of those points, and their numbers among all |
@@ -90,6 +91,8 @@ class BatchSource:
         near: int,
         free: int,
         stage: int,
+        wide: int = 0,
+        poi: int = 0,
         template: int = 0,
         seed: int = 0,
         split: str | None = TRAIN,
@@ -106,9 +109,10 @@ class BatchSource:
         verify: bool = True,
     ) -> None:
         self.device = usable_device(device)
-        _check_counts(
-            items, rank, world, {"surface": surface, "near": near, "free": free, "stage": stage, "template": template, "seed": seed}
-        )
+        windows = {"surface": surface, "near": near, "free": free, "wide": wide, "poi": poi}
+        _check_counts(items, rank, world, {**windows, "stage": stage, "template": template, "seed": seed})
+        # A set that samples need not have is only looked for where it is wanted.
+        windows = {name: count for name, count in windows.items() if count > 0 or name not in OPTIONAL_SETS}
         if backend not in ("auto", "resident", "stream"):
             raise ModelError(f"backend must be auto, resident or stream, not {backend!r}")
         self.store = open_dataset(path, verify=verify)
@@ -132,14 +136,13 @@ class BatchSource:
         ids = look_up_ids(self.store, self.rows, self.id_table)
         self.ids = {name: tensor.to(self.device) for name, tensor in ids.items()}
         self.items, self.world = items, world
-        windows = {"surface": surface, "near": near, "free": free}
         # The shapes are in the shards' headers: reading those needs no checksum over a whole dataset.
         headers = open_dataset(path, verify=False)
         sizes = set_sizes(headers, self.keys, windows)
         self._read_template(headers, stage)
         stage_points = headers.shape(self.keys[0], "stage_points")[1]
         self.sampler = Sampler(sizes, items, stage, stage_points, seed, rank, world, template)
-        self.backend = self._choose_backend(backend, item_bytes(headers, self.keys[0], sizes).sum(), reserve_gb)
+        self.backend = self._choose_backend(backend, item_bytes(headers, self.keys[0], sizes, windows).sum(), reserve_gb)
         arguments = (self.store, self.keys, sizes, windows, self.device, self._check)
         self._resident = ResidentSets(*arguments) if self.backend == "resident" else None
         self._stream = StreamedSets(*arguments, self.sampler.draw) if self.backend == "stream" else None
@@ -291,12 +294,11 @@ def check_coordinates(store: Dataset, coordinates: Mapping[str, Any], expect: Ma
         )
 
 
-def item_bytes(store: Dataset, key: str, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Bytes [I] that the items take in memory, from their set sizes [I,3]; fields read whole have the sizes of item `key`."""
+def item_bytes(store: Dataset, key: str, sizes: NDArray[np.int64], sets: Iterable[str]) -> NDArray[np.int64]:
+    """Bytes [I] that the items take in memory, from the sizes [I,sets] of these sets; fields read whole have the sizes of item `key`."""
     width = {field: np.dtype(spec.dtype).itemsize for field, spec in store.schema.fields.items()}
     row = [
-        sum(width[field] * int(np.prod(store.shape(key, field)[1:])) for field in fields)
-        for fields in POINT_SETS.values()
+        sum(width[field] * int(np.prod(store.shape(key, field)[1:])) for field in POINT_SETS[name]) for name in sets
     ]
     whole = sum(width[field] * int(np.prod(store.shape(key, field))) for field in WHOLE_FIELDS)
     total: NDArray[np.int64] = sizes @ np.array(row, dtype=np.int64) + whole

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from facegraft.errors import did_you_mean
-from facegraft.store import Dataset
+from facegraft.store import OPTIONAL_SETS, Dataset
 from facegraft.vocabulary import COMPOSITE, NEUTRAL, ORIGINS, SCAN
 from facegraft_model.data.ids import DataError, IdTable, head_of, require_names, written_rows
 
@@ -18,7 +18,9 @@ POINT_SETS = {
     "surface": ("surface_points", "surface_normals", "surface_parts"),
     "near": ("near_points", "near_sdf", "near_normals", "near_parts"),
     "free": ("free_points", "free_sdf", "free_normals"),
+    **{name: tuple(f"{name}_{field}" for field in ("points", "sdf", "normals", "parts")) for name in OPTIONAL_SETS},
 }
+"""The fields of each set of points; all samples have the first three sets."""
 WHOLE_FIELDS = ("landmarks", "stage_points", "to_mm")
 
 Rows = list[dict[str, Any]]
@@ -143,7 +145,12 @@ def look_up_ids(store: Dataset, rows: Rows, table: IdTable) -> dict[str, torch.T
 
 
 def window_size(store: Dataset, key: str, name: str, window: int) -> int:
-    """Number of points in a set of an item. Raises DataError when the window is larger."""
+    """Number of points in a set of an item. Raises DataError when the window is larger, or the samples have no such set."""
+    if POINT_SETS[name][0] not in store.schema.fields:
+        raise DataError(
+            f"{store.path} has no {name} points, of which {window} an item were asked for; sample with them "
+            f"(facegraft sample --set {name}=N), or take others (--set data.{name}=0 --set data.near={window}, and the same of fit)"
+        )
     size = store.shape(key, POINT_SETS[name][0])[0]
     if window > size:
         raise DataError(
@@ -154,7 +161,7 @@ def window_size(store: Dataset, key: str, name: str, window: int) -> int:
 
 
 def set_sizes(store: Dataset, keys: Sequence[str], windows: Mapping[str, int]) -> NDArray[np.int64]:
-    """Number of points [I, 3] in the sets of the items. Raises DataError when a window is larger than its set."""
+    """Number of points [I, sets] in the sets of the items. Raises DataError when a window is larger than its set."""
     return np.array([[window_size(store, key, *window) for window in windows.items()] for key in keys], dtype=np.int64)
 
 

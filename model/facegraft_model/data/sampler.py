@@ -15,22 +15,23 @@ from numpy.typing import NDArray
 
 EPOCH_STREAM, STAGE_STREAM, TEMPLATE_STREAM = 0, 1, 2
 SETS = 3
+"""Sets of points that all samples have."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """order int64 [n]: the items of an epoch, shuffled; fractions float64 [n, 3] in [0, 1): where each item's windows start."""
+    """order int64 [n]: the items of an epoch, shuffled; fractions float64 [n, sets] in [0, 1): where each item's windows start."""
 
     order: NDArray[np.int64]
     fractions: NDArray[np.float64]
 
 
 @lru_cache(maxsize=4)
-def draw_epoch(seed: int, epoch: int, count: int) -> Epoch:
+def draw_epoch(seed: int, epoch: int, count: int, sets: int = SETS) -> Epoch:
     """The draws of an epoch of `count` items: a pure function of its arguments."""
-    raw = np.random.PCG64(np.random.SeedSequence((seed, EPOCH_STREAM, epoch))).random_raw(count * (1 + SETS))
+    raw = np.random.PCG64(np.random.SeedSequence((seed, EPOCH_STREAM, epoch))).random_raw(count * (1 + sets))
     order = np.argsort(raw[:count], kind="stable").astype(np.int64)
-    fractions = _uniform(raw[count:].reshape(count, SETS))
+    fractions = _uniform(raw[count:].reshape(count, sets))
     for array in (order, fractions):
         array.setflags(write=False)
     return Epoch(order, fractions)
@@ -43,7 +44,7 @@ def _uniform(raw: NDArray[np.uint64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Draw:
-    """items int64 [b]; starts int64 [b, 3] of the windows into the surface, near and free sets; stage int64 [m]: stage points;
+    """items int64 [b]; starts int64 [b, sets] of the windows into the surface, near, free and further sets; stage int64 [m]: stage points;
     template float64 [t, 3] in [0, 1): places on the template's surface (`Topology.at`)."""
 
     items: NDArray[np.int64]
@@ -56,7 +57,7 @@ class Draw:
 class Sampler:
     """The draws of a training run.
 
-    sizes int64 [n, 3]: points in the sets of the n items; items: items per step, over all processes; stage: how many of the
+    sizes int64 [n, sets]: points in the sets of the n items; items: items per step, over all processes; stage: how many of the
     stage_points a step uses, the same for all its items; template: places on the template that it uses; rank, world: number of this
     process and number of processes.
     """
@@ -72,12 +73,12 @@ class Sampler:
 
     def draw(self, step: int) -> Draw:
         """The draw of this process in a step: its contiguous share of the step's positions."""
-        count, share = len(self.sizes), self.items // self.world
+        (count, sets), share = self.sizes.shape, self.items // self.world
         positions = step * self.items + self.rank * share + np.arange(share, dtype=np.int64)
         items = np.empty(share, dtype=np.int64)
-        starts = np.empty((share, SETS), dtype=np.int64)
+        starts = np.empty((share, sets), dtype=np.int64)
         for epoch in range(int(positions[0]) // count, int(positions[-1]) // count + 1):
-            drawn = draw_epoch(self.seed, epoch, count)
+            drawn = draw_epoch(self.seed, epoch, count, sets)
             here = positions // count == epoch
             items[here] = drawn.order[positions[here] % count]
             starts[here] = (drawn.fractions[items[here]] * self.sizes[items[here]]).astype(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -301,6 +302,11 @@ REGISTERED: tuple[Method, ...] = (
 """All methods that can be compared. Every preset of a field is included automatically; any other method needs a line here."""
 
 COMPARED = {method.name: method for method in REGISTERED}
+
+
+def named_methods(text: str) -> list[str]:
+    """The names of methods in a text that separates them by commas; commas in brackets belong to a setting."""
+    return [name for name in (part.strip() for part in re.split(r",(?![^\[\]]*\])", text)) if name]
 
 
 def method_named(name: str) -> Method:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from facegraft.vocabulary import SCAN, TEST
-from facegraft_model.config import FitConfig
+from facegraft_model.config import FitConfig, windows
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.devices import choose_device
 from facegraft_model.errors import ModelError
@@ -157,7 +157,7 @@ def chosen_keys(field: Field, samples: Path, split: str | None, origin: str | No
 
 
 def _memory(field: Field, fit: FitConfig) -> AbstractContextManager[None]:
-    points = fit.surface + fit.near + fit.free
+    points = sum(windows(fit).values())
     what = f"{fit.items} heads of {points} points are too many at once"
     return named_out_of_memory(field.template_points.device, what, "lower fit.items or fit.surface (--set fit.items=4)")
 

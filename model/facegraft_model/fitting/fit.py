@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from facegraft.seeds import derived_seed
 from facegraft.vocabulary import COMPOSITE, EXP, ORIGINS
-from facegraft_model.config import FitConfig
+from facegraft_model.config import FitConfig, windows
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.gaussnewton import STAGES, Solution, gauss_newton
 from facegraft_model.fitting.starts import EXPRESSION_PRECISION, TRIAL_STEPS, begun
 from facegraft_model.method import SHARED, Batch, Field, sampled_points
+from facegraft_model.rates import cosine, stepped
 from facegraft_model.seeds import generator
 
 Landmarks = Literal["none", "given", "predicted"]
@@ -66,7 +67,7 @@ def optimise_codes(
     moving: tuple[nn.Module, float] | None = None,
     report: Report | None = None,
 ) -> FittedCodes:
-    """Codes of I heads by `fit.steps` iterations of Adam, whose rate falls to 1 % along a cosine.
+    """Codes of I heads by `fit.steps` iterations of Adam, whose rate falls as `fit.schedule` says.
 
     batch_of(iteration): a batch with "item" [b], indices of the I heads. rows: by code name, the row of each head's code [I]; heads
     that share an identity share rows, and a code that is not named is not used. landmarks: also pull batch["landmarks"][:, 0] to the
@@ -89,7 +90,7 @@ def optimise_codes(
     frozen = [parameter for parameter in field.parameters() if parameter.requires_grad]
     with exact(field), _frozen(frozen):
         for iteration in range(fit.steps):
-            lr = fit.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * iteration / fit.steps)))
+            lr = fit.lr * learning_rate(fit, iteration)
             for group in optimiser.param_groups:
                 group["lr"] = lr * group["rate"]
             batch = batch_of(iteration)
@@ -114,6 +115,13 @@ def optimise_codes(
         fitted = {name: params[name].detach()[rows[name]] for name in rows}
         errors = surface_errors(field, batch_of(fit.steps), fitted, count)
     return FittedCodes({name: code.cpu() for name, code in fitted.items()}, errors)
+
+
+def learning_rate(fit: FitConfig, iteration: int) -> float:
+    """Adam's learning rate in an iteration, relative to the first."""
+    if fit.schedule == "cosine":
+        return cosine(iteration / fit.steps)
+    return stepped(fit.lr_factor, fit.lr_every, fit.lr_from, iteration)
 
 
 def _solved_codes(
@@ -249,9 +257,7 @@ def fit_samples(
         source = BatchSource(
             samples,
             items=len(group),
-            surface=fit.surface,
-            near=fit.near,
-            free=fit.free,
+            **windows(fit),
             stage=0,
             split=None,
             keys=[row["key"] for row in chosen],

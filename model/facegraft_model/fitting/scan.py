@@ -103,8 +103,12 @@ def fit_scan(
     align: none (the scan is in the model's frame, in mm about the unit ball's centre), rigid or similarity: it is first aligned to the
     template, by the given landmarks if there are at least three, else by trimmed ICP (Chetverikov et al. 2002) from three initial
     rotations; then the pose is optimised together with the codes.
-    Raises ModelError for landmarks=given without landmarks.
+    Raises ModelError for landmarks=given without landmarks, and where the fit has no points on the surface, all that a scan has.
     """
+    if fit.surface == 0:
+        raise ModelError(
+            "fit.surface=0: a scan has points on its surface only; set --set fit.surface=8000, and fit.near for as many beside it"
+        )
     if landmarks != "none" and not field.has_warp:
         raise ModelError(
             f"landmarks={landmarks}: method {field.config.model.method} has no map to a template, so landmarks cannot be used"

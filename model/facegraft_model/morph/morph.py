@@ -105,6 +105,8 @@ class Morph(Field):
         super().check(config)
         if config.data.stage == 0 and config.loss.dense > 0:
             raise ModelError("loss.dense needs registered points: set data.stage (such as 512), or loss.dense=0")
+        if config.model.warp != "translation":
+            raise ModelError(f"model.warp={config.model.warp} is for model.nets=hyper; neural bases are displacements (translation)")
 
     def set_template(self, points: Tensor, landmarks: Tensor) -> None:
         """Replace the template's registered points [M,3] and landmarks [68,3]; the masks follow them."""

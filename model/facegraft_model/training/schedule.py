@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import nn
 
 from facegraft_model.config import TrainConfig
 from facegraft_model.method import Field
+from facegraft_model.rates import cosine, stepped
 
 
 def parameter_groups(field: Field, train: TrainConfig) -> list[dict[str, Any]]:
@@ -27,7 +27,5 @@ def learning_rate_factor(train: TrainConfig, step: int, steps_per_epoch: float, 
     """Learning rate of a step relative to the highest: a pure function, so that nothing has to be saved."""
     warmup = min(1.0, (step + 1) / (train.warmup_steps + 1))
     if train.schedule == "cosine":
-        return warmup * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0))))
-    epoch = step / steps_per_epoch
-    drops = 0 if epoch < train.lr_from else int((epoch - train.lr_from) // train.lr_every) + 1
-    return warmup * train.lr_factor**drops
+        return warmup * cosine(step / total)
+    return warmup * stepped(train.lr_factor, train.lr_every, train.lr_from, step / steps_per_epoch)

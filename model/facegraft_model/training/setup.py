@@ -9,7 +9,7 @@ import torch
 
 from facegraft.store import AnyPath
 from facegraft.vocabulary import SCAN, TRAIN
-from facegraft_model.config import DataConfig
+from facegraft_model.config import DataConfig, windows
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Field, RegisteredHeads, TemplateFacts
@@ -28,14 +28,13 @@ def open_source(
     return BatchSource(
         samples,
         items=data.items,
-        surface=data.surface,
-        near=data.near,
-        free=data.free,
+        **windows(data),
         stage=data.stage,
         template=data.template,
         seed=seed,
         split=TRAIN,
         origins=None if data.origins == "all" else (data.origins,),
+        expressions=data.expressions or None,
         device=device,
         backend=data.backend,
         rank=rank,

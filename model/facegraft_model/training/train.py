@@ -15,7 +15,7 @@ from facegraft.store import AnyPath, Location, place
 from facegraft_model.checkpoints import checkpoint as checkpoints
 from facegraft_model.checkpoints.modelstate import model_state
 from facegraft_model.checkpoints.optim_state import optimiser_tensors, restore_optimiser
-from facegraft_model.config import Config
+from facegraft_model.config import Config, windows
 from facegraft_model.errors import ModelError
 from facegraft_model.models import build_field
 from facegraft_model.outofmemory import named_out_of_memory
@@ -48,7 +48,7 @@ def train(
     """
     config = config.checked()
     data = config.data
-    what = f"{data.items} items of {data.surface + data.near + data.free} points are too many at once with a model of width {config.model.width}"
+    what = f"{data.items} items of {sum(windows(data).values())} points are too many at once with a model of width {config.model.width}"
     knob = (
         f"set train.accumulate to {2 * config.train.accumulate} (the same result in parts), lower data.items or data.surface, "
         "or keep the dataset off the device (data.backend=stream)"
@@ -122,7 +122,7 @@ class _Run:
         train, data, processes = self.config.train, self.config.data, self.processes
         module = step_module(self.field, train, processes)
         validation = Validation(self.samples, self.config, self.field, processes.device, self.seed)
-        meter = Meter(data.items, data.surface + data.near + data.free, self.step)
+        meter = Meter(data.items, sum(windows(data).values()), self.step)
         saved, path = time.monotonic(), self.run
         while self.step < self.total:
             # A step is a pure function of the weights, the optimiser and its number: the batch, the rate and the

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from facegraft.store import Location, open_dataset
 from facegraft.vocabulary import SCAN, TEST
-from facegraft_model.config import Config
+from facegraft_model.config import Config, windows
 from facegraft_model.fitting.fit import fit_samples
 from facegraft_model.method import Field
 
@@ -29,14 +30,11 @@ class Validation:
             for row in index
             if row["split"] == TEST and row["origin"] == SCAN and row["status"] == "written"
         ][:HEADS]
-        share = POINTS / (config.fit.surface + config.fit.near + config.fit.free)
-        windows = {
-            name: min(getattr(config.fit, name), round(share * getattr(config.fit, name)) + 1)
-            for name in ("surface", "near", "free")
-        }
-        self.fit = replace(
-            config.fit, steps=max(steps, 1), init="mean", lr=max(config.fit.lr, 5e-3), items=HEADS, **windows
-        )
+        counts = windows(config.fit)
+        share = POINTS / sum(counts.values())
+        few: dict[str, Any] = {name: min(count, round(share * count) + 1) for name, count in counts.items()}
+        few |= {"steps": max(steps, 1), "lr": max(config.fit.lr, 5e-3), "schedule": "cosine"}
+        self.fit = replace(config.fit, init="mean", items=HEADS, **few)
         self.wanted = steps > 0 and bool(self.keys)
 
     def due(self, step: int, done: bool) -> bool:

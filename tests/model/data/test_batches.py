@@ -7,6 +7,7 @@ import struct
 import threading
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from facegraft_model.data.items import POINT_SETS
 from facegraft_model.data.sampler import Sampler, draw_epoch
 from facegraft_model.devices import free_bytes
 from facegraft_model.errors import ModelError
-from facegraft_model.method import SHARED
+from facegraft_model.method import SHARED, sampled_points
 from toy_parts import EYES
 
 from facegraft.parts import RESERVED, Part, Parts
@@ -38,6 +39,8 @@ from facegraft.store import (
 
 COLUMNS = ("subject", "expression", "split", "recipient", "donor_nose", "donor_eyes", "donor_mouth", "origin")
 WINDOWS = {"surface": 16, "near": 8, "free": 4}
+FURTHER = {"wide": 6, "poi": 5}
+"""Windows into the sets that samples need not have."""
 POINTS = 7
 PARTS = np.array([0, 0, 1, 2, 3, 0, 1], dtype=np.uint8)
 
@@ -66,10 +69,13 @@ TRAIN = list(ROWS)[:5]
 REJECTED = "zoe_e1"
 
 
-def arrays_of(number: int, stages: int = 6, template: float = 0.0, scale: int = 1) -> dict[str, np.ndarray]:
+def arrays_of(
+    number: int, stages: int = 6, template: float = 0.0, scale: int = 1, further: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
     """Item `number`, with sets of its own sizes; coordinate 0 is the item, coordinate 1 the row."""
     arrays: dict[str, np.ndarray] = {}
-    for name, size in {"surface": 40 + number, "near": 20 + 2 * number, "free": 10 + 3 * number}.items():
+    sizes = {"surface": 40 + number, "near": 20 + 2 * number, "free": 10 + 3 * number, **dict.fromkeys(further, 9 + number)}
+    for name, size in sizes.items():
         rows = np.arange(size * scale, dtype=np.float32)
         points = np.stack([np.full_like(rows, number), rows, np.zeros_like(rows)], axis=1)
         arrays |= {f"{name}_points": points, f"{name}_normals": points + 100}
@@ -101,7 +107,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / f"samples{len(list(tmp_path.iterdir()))}"
         topology = {"name": "toy", "vertex_count": vertex_count, "faces_sha256": None}
         columns = dict.fromkeys(COLUMNS, "string")
-        schema = DatasetSchema("samples", topology, mm_per_unit, "unit ball", samples_fields(EYES), columns, EYES)
+        held = [name for name in FURTHER if f"{name}_points" in arrays(0)]
+        schema = DatasetSchema("samples", topology, mm_per_unit, "unit ball", samples_fields(EYES, held), columns, EYES)
         keys = sorted([*rows, REJECTED])
         shards = [keys[start : start + 2] for start in range(0, len(keys), 2)]
         plan = {shard_name(number, len(shards)): part for number, part in enumerate(shards)}
@@ -179,12 +186,14 @@ def test_a_batch_has_windows_whole_fields_and_ids(samples: Path, backend: str) -
     }
 
 
+@pytest.mark.parametrize("further", [{}, {"poi": 5}, FURTHER], ids=["plain", "poi", "wide-poi"])
 @pytest.mark.parametrize("backend", ["resident", "stream"])
-def test_every_row_is_the_right_one(samples: Path, backend: str) -> None:
+def test_every_row_is_the_right_one(write: Callable[..., Path], backend: str, further: dict[str, int]) -> None:
     """Items of different sizes, windows that wrap around, and the stage points of the step: compared with the dataset itself."""
+    samples = write(arrays=partial(arrays_of, further=tuple(FURTHER)))
     store = open_dataset(samples)
-    wrapped = 0
-    with source(samples, backend=backend, items=3) as data:
+    wrapped, windows = 0, {**WINDOWS, **further}
+    with source(samples, backend=backend, items=3, **further) as data:
         for step in range(10):
             batch = data.batch(step)
             draw = data.sampler.draw(step)
@@ -194,11 +203,12 @@ def test_every_row_is_the_right_one(samples: Path, backend: str) -> None:
             assert len(set(draw.stage.tolist())) == 3 and batch["stage_rows"].tolist() == draw.stage.tolist()
             for number, item in enumerate(batch["item"].tolist()):
                 whole = store[data.keys[item]]
-                for column, (name, fields) in enumerate(POINT_SETS.items()):
+                assert {name for name in POINT_SETS if f"{name}_points" in batch} == set(windows)
+                for column, (name, window) in enumerate(windows.items()):
                     size = len(whole[f"{name}_points"])
-                    rows = (draw.starts[number, column] + np.arange(WINDOWS[name])) % size
+                    rows = (draw.starts[number, column] + np.arange(window)) % size
                     wrapped += rows[-1] < rows[0]
-                    for field in fields:
+                    for field in POINT_SETS[name]:
                         np.testing.assert_array_equal(batch[field][number], whole[field][rows])
                 np.testing.assert_array_equal(batch["landmarks"][number], whole["landmarks"])
                 np.testing.assert_array_equal(batch["to_mm"][number], whole["to_mm"])
@@ -315,6 +325,23 @@ def test_the_order_is_the_same_on_every_machine() -> None:
         epoch.fractions[0], [0.5544941966824665, 0.1720114022282213, 0.7599365688679309], rtol=0, atol=1e-15
     )
     assert Sampler(np.ones((6, 3), dtype=np.int64), 2, 3, 9, seed=7).draw(11).stage.tolist() == [2, 4, 6]
+
+
+def test_sets_that_samples_need_not_have(write: Callable[..., Path], samples: Path) -> None:
+    """They change nothing of the other sets' batches; where they are missing, the message says what makes them."""
+    more = write(arrays=partial(arrays_of, further=("wide",)))
+    with source(samples) as one, source(more) as other:
+        assert_same(one.batch(3), other.batch(3))
+    with source(more, wide=6) as data:
+        points, distances, normals = sampled_points(batch := data.batch(0))
+    assert points.shape == (2, 16 + 8 + 6 + 4, 3) and distances.shape == points.shape[:2] == normals.shape[:2]
+    assert torch.equal(points[:, 24:30], batch["wide_points"]) and torch.equal(distances[:, 24:30], batch["wide_sdf"])
+    assert torch.equal(normals[:, 30:], batch["free_normals"])
+    for path, name in ((samples, "wide"), (more, "poi")):
+        with pytest.raises(DataError, match=rf"has no {name} points, of which 7 .* \(facegraft sample --set {name}=N\)"):
+            source(path, **{name: 7})
+    with pytest.raises(DataError, match=r"a window of 99 wide points is larger than the 9 of item"):
+        source(more, wide=99)
 
 
 # -- which items -----------------------------------------------------------------------------------------------------------

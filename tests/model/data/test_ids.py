@@ -17,7 +17,7 @@ from facegraft_model.data.items import POINT_SETS, WHOLE_FIELDS
 from facegraft_model.testing import made_up_parts
 from toy_parts import EYES
 
-from facegraft.store import open_dataset, samples_fields
+from facegraft.store import OPTIONAL_SETS, open_dataset, samples_fields
 
 TRAIN_KEYS = ["anna-bert", "anna_neutral", "anna_smile", "bert_neutral", "cleo_neutral"]
 
@@ -206,4 +206,4 @@ sys.exit(f"{other} {heavy}" if other or heavy else 0)
 
 
 def test_every_field_of_samples_is_read() -> None:
-    assert {field for fields in POINT_SETS.values() for field in fields} | set(WHOLE_FIELDS) == set(samples_fields(EYES))
+    assert {field for fields in POINT_SETS.values() for field in fields} | set(WHOLE_FIELDS) == set(samples_fields(EYES, OPTIONAL_SETS))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from facegraft_model.checkpoints.checkpoint import load
-from facegraft_model.config import Config
+from facegraft_model.config import Config, windows
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation import budget, compared
-from facegraft_model.evaluation.compared import COMPARED, Curve, FieldMethod, Task, method_named
+from facegraft_model.evaluation.compared import COMPARED, Curve, FieldMethod, Task, method_named, named_methods
 from facegraft_model.evaluation.comparison import compare_methods, comparison_table, verdicts
 from facegraft_model.evaluation.evaluate import EvaluationSettings
 from facegraft_model.evaluation.merging import merge_scores
@@ -111,11 +111,27 @@ def test_a_small_preset_is_the_same_method_by_another_name(name: str) -> None:
     config = small.config
     assert (config.model.method, config.model.landmarks, config.model.window) == (full.model.method, full.model.landmarks, full.model.window)
     assert config.data.origins == full.data.origins and type(config.baseline) is type(full.baseline)
-    points = [data.surface + data.near + data.free for data in (config.data, full.data)]
+    points = [sum(windows(data).values()) for data in (config.data, full.data)]
     assert points[0] < points[1] / 10 and config.data.items == 10
     switched = [{term for term, weight in asdict(loss).items() if weight} for loss in (config.loss, full.loss)]
     assert switched[0] == switched[1]
     assert config.fit.init == "mean" and config.fit.steps == 300
+    assert (config.model.warp, config.model.id_dim, config.model.exp_dim) == (full.model.warp, full.model.id_dim, full.model.exp_dim)
+    assert config.fit.correction == full.fit.correction and not any(windows(config.fit)[each] for each in ("wide", "poi"))
+    assert config.data.expressions == (), "held-out heads have all expressions"
+
+
+def test_names_are_split_at_commas_but_not_within_a_list() -> None:
+    several = "linear, deepsdf-small@data.expressions=[neutral,smile]@train.lr=1,,tiny"
+    assert named_methods(several) == ["linear", "deepsdf-small@data.expressions=[neutral,smile]@train.lr=1", "tiny"]
+    changed = method_named(named_methods(several)[1])
+    assert isinstance(changed, FieldMethod) and changed.config.data.expressions == ("neutral", "smile")
+
+
+def test_a_small_method_may_learn_fewer_expressions_in_a_row_of_its_own() -> None:
+    changed = method_named("deepsdf-small@data.expressions=neutral")
+    assert isinstance(changed, FieldMethod) and changed.config.data.expressions == ("neutral",)
+    assert changed.config.data.origins == "scan"
 
 
 def test_a_registered_method_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import pytest
 import torch
 from facegraft_model.checkpoints import checkpoint as checkpoints
 from facegraft_model.config import Config, TrainConfig
+from facegraft_model.data.ids import DataError
 from facegraft_model.devices import choose_device
 from facegraft_model.errors import ModelError
 from facegraft_model.field import FaceField, MorphField
+from facegraft_model.fitting.fit import fit_samples
 from facegraft_model.method import SHARED
 from facegraft_model.models import load_field
 from facegraft_model.morph.morph import Morph
@@ -51,7 +54,9 @@ OWN_SETTINGS = {
         "baseline.i3dmm_exp_dim=4",
         "baseline.i3dmm_layers=4",
         "baseline.i3dmm_reference_width=16",
+        "baseline.i3dmm_pretrain_epochs=3",
     ],
+    "imface": ["model.warp=se3", "model.id_dim=4"],
 }
 """What makes other methods small."""
 
@@ -249,6 +254,36 @@ def test_a_run_in_two_sittings_is_a_run_in_one(go: Callable[..., Path], tmp_path
     else:
         with pytest.raises(ModelError, match=f"step_00000004: this is a model of method {method}, where parts or imface is"):
             FaceField.load(tmp_path / "one")
+
+
+@pytest.mark.parametrize("method", ["parts", "imface", "deepsdf", "i3dmm"])
+def test_training_on_some_expressions_fits_heads_with_all(
+    go: Callable[..., Path], spheres: Path, tmp_path: Path, method: str
+) -> None:
+    """The tables of a model of neutral scans have no row of a smile; a held-out head that smiles is fitted nevertheless."""
+    settings = [f"model.method={method}", *OWN_SETTINGS.get(method, []), "data.origins=scan", "data.expressions=neutral"]
+    go(tmp_path / "run", *settings, "train.steps=1")
+    field = load_field(tmp_path / "run")
+    assert field.id_table.expression_names == ("neutral",)
+    assert len(field.id_table.shapes) == 4
+    fitted, rows = fit_samples(field, str(spheres), ["eve_smile"], replace(field.config.fit, steps=2))
+    assert rows[0]["expression"] == "smile" and math.isfinite(fitted.errors_mm[0])
+    with pytest.raises(DataError, match="has no items of expression 'frown'; there are neutral, smile"):
+        go(tmp_path / "frown", *settings, "data.expressions=[neutral, frown]")
+
+
+@pytest.mark.parametrize("method", ["parts", "deepsdf"])
+def test_the_further_sets_are_trained_and_fitted_on(
+    go: Callable[..., Path], write_spheres: Callable[..., Path], spheres: Path, tmp_path: Path, method: str
+) -> None:
+    samples = write_spheres(sizes={"surface": 200, "near": 60, "free": 40, "wide": 100, "poi": 90})
+    settings = [f"model.method={method}", *OWN_SETTINGS.get(method, []), "train.steps=2", "train.validate_steps=2"]
+    settings += ["data.wide=64", "fit.wide=32", "fit.poi=16"]
+    go(tmp_path / "run", *settings, samples=samples)
+    first, *_, last = read_metrics(tmp_path / "run")
+    assert math.isfinite(first["loss"]) and math.isfinite(last["surface_error_mm"])
+    with pytest.raises(DataError, match=r"has no wide points, of which 64 an item were asked for; sample with them"):
+        go(tmp_path / "none", *settings)
 
 
 def test_a_morph_in_two_sittings_is_one_in_one(
@@ -495,7 +530,11 @@ def test_a_batch_splits_evenly_or_not_at_all(make_batch: Callable[..., Batch]) -
 
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("model", [{"window": True}, {"method": "imface", "hyper": "film"}], ids=["parts", "imface"])
+@pytest.mark.parametrize(
+    "model",
+    [{"window": True}, {"method": "imface", "hyper": "film"}, {"method": "imface", "warp": "se3"}],
+    ids=["parts", "imface", "imface-se3"],
+)
 def test_the_step_is_one_graph(
     make_field: Callable[..., FaceField], make_batch: Callable[..., Batch], model: dict[str, Any], backend: str
 ) -> None:
