@@ -28,7 +28,7 @@ def test_a_preset_is_valid_and_survives_json(name: str) -> None:
 
 
 def test_an_unknown_preset_lists_those_there_are() -> None:
-    with pytest.raises(ModelError, match="no preset 'papre'; there are paper, facegraft, tiny"):
+    with pytest.raises(ModelError, match="no preset 'papre'; there are paper, paper-headspace, facegraft, tiny"):
         preset("papre")
 
 
