@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from facegraft.arrays import Floats
-from facegraft.surfaces.procrustes import procrustes
+from facegraft.surfaces.procrustes import procrustes, rotations
+from facegraft.vocabulary import CHIN, MIRROR_PAIRS, NASION
 
 Alignment = Literal["none", "rigid", "similarity"]
 
@@ -22,7 +23,10 @@ STABLE_LANDMARKS = (0, 16, *range(17, 48))
 """Ends of the jaw line, brows, nose and eyes."""
 NEUTRALS = 50
 """Largest number of neutral heads, spread over the subjects, whose median is the target."""
+_STABLE = list(STABLE_LANDMARKS)
 _ROUNDS = 8
+_UPRIGHT = math.cos(math.radians(25))
+"""Heads whose up and forward axes are farther than this from y and z say nothing about how the target should lie."""
 RIGID_MM = 1.5
 """An expression's vertex that is farther than this from its place in the neutral head hardly counts (Geman and McClure's weights)."""
 _REWEIGHTED = 15
@@ -37,15 +41,26 @@ class Motion(NamedTuple):
 
 
 def median_landmarks(heads: Sequence[Floats], similarity: bool) -> Floats:
-    """The median [n, 3] of the landmarks [n, 3] of heads, each aligned to it (generalised Procrustes, with a median that one bad head does
-    not move), of the median's size, position and pose."""
-    first = np.median(heads, axis=0)
-    target = first
+    """The median [n, 3] of the stable landmarks of heads, given by all 68 [68, 3], each aligned to it: generalised Procrustes, with a median
+    that one bad head does not move, of the heads' median size.
+
+    The result does not depend on how the heads lie, but for its pose: that of those heads which look upright and forward, on average, and
+    where there are none, upright and forward by its own landmarks.
+    """
+    # In its own frame every head looks the same way, so the median of the first round is already a face.
+    own = [_in_own_frame(head) for head in heads]
+    target = np.median(own, axis=0)
     for _ in range(_ROUNDS):
-        target = np.median([moved(own, procrustes(own, target, similarity)) for own in heads], axis=0)
+        target = np.median([moved(head, procrustes(head[_STABLE], target[_STABLE], similarity)) for head in own], axis=0)
     if similarity:
-        target = target * np.median([_size(own) for own in heads]) / _size(target)
-    return moved(target, procrustes(target, first, similarity=False))
+        middle = target[_STABLE].mean(axis=0)
+        target = middle + (target - middle) * np.median([_size(head[_STABLE]) for head in own]) / _size(target[_STABLE])
+    maps = [procrustes(target[_STABLE], head[_STABLE], similarity=False) for head in heads]
+    upright = np.stack([matrix for matrix in maps if matrix[1, 1] > _UPRIGHT and matrix[2, 2] > _UPRIGHT] or [np.eye(4)])
+    turn = rotations(upright[:, :3, :3].sum(axis=0)[None])[0][0]  # the mean rotation (chordal)
+    turned = target @ turn.T
+    place = np.median([moved(target, matrix)[_STABLE].mean(axis=0) for matrix in upright], axis=0)
+    return (turned - turned[_STABLE].mean(axis=0) + place)[_STABLE]
 
 
 def neutral_map(landmarks: Floats, target: Floats, similarity: bool) -> Floats:
@@ -67,6 +82,17 @@ def expression_map(vertices: Floats, neutral: Floats, similarity: bool) -> Float
         weights = np.square(bound / (bound + apart))
         matrix = procrustes(vertices, neutral, similarity, weights)
     return matrix
+
+
+def _in_own_frame(landmarks: Floats) -> Floats:
+    """Landmarks [68, 3] about the stable ones' mean, x to the subject's left by the mirror pairs, y from chin to nasion."""
+    right, left = np.array(MIRROR_PAIRS).T
+    x = (landmarks[left] - landmarks[right]).mean(axis=0)
+    y = landmarks[NASION] - landmarks[CHIN]
+    x = x / np.linalg.norm(x)
+    y = y - (y @ x) * x
+    y = y / np.linalg.norm(y)
+    return (landmarks - landmarks[_STABLE].mean(axis=0)) @ np.column_stack([x, y, np.cross(x, y)])
 
 
 def _size(points: Floats) -> float:

@@ -73,6 +73,8 @@ class FacescapeSource(HeadSource):
 
     def _find(self) -> list[Found]:
         found, empty, strange = list[Found](), list[str](), list[str]()
+        if (self.path / REGISTERED).is_dir():
+            raise SourceError(f"{self.path}: is the folder of one subject; name the folder that holds those of all subjects")
         for folder, files in self._subject_folders():
             for file in files:
                 number, expression = split_number(file.stem)
@@ -101,8 +103,13 @@ class FacescapeSource(HeadSource):
         folders = []
         for folder in _folders_in(self.path):
             files = _meshes_of(folder)
-            inner = [] if files else [entry for entry in _folders_in(folder) if entry.name != REGISTERED]
-            folders += [(entry, _meshes_of(entry)) for entry in inner] or [(folder, files)]
+            inner = [(entry, _meshes_of(entry)) for entry in _folders_in(folder) if entry.name != REGISTERED]
+            if any(meshes for _, meshes in inner):  # an archive
+                if files:
+                    log.warning("%s: left out: %d meshes beside the folders of subjects (%s)", folder, len(files), files[0].name)
+                folders += inner
+            else:
+                folders.append((folder, files))
         return sorted(folders, key=lambda pair: natural_key(pair[0].name))
 
     def _warn_of_what_is_packed(self, found: Sequence[Found]) -> None:
@@ -110,7 +117,7 @@ class FacescapeSource(HeadSource):
         packed = [entry.name for entry in list_folder(self.path) if entry.suffix.lower() in ARCHIVES]
         unpacked = {folder.name for folder in _folders_in(self.path)}
         if left := [name for name in packed if PurePosixPath(name).stem not in unpacked]:
-            log.warning("%s: %d archives are not unpacked, so their subjects are missing: %s", self.path, len(left), ", ".join(left))
+            log.warning("%s: %d archives may not be unpacked, so that their subjects are missing: %s", self.path, len(left), ", ".join(left))
         counts = Counter(f.subject for f in found)
         usual = Counter(counts.values()).most_common(1)[0][0]
         if fewer := sorted((subject for subject, count in counts.items() if count < usual), key=natural_key):

@@ -71,17 +71,17 @@ class FlameSource(MeshesSource):
         if not within.is_dir():
             self._explain_missing_meshes()
             return _without_by_products(super().find(), self.path)
+        found = find_subject_meshes(within, self.kind)
+        # Names are times, of which no part is a number or an expression.
         return _without_by_products(
-            [replace(f, source=f"{REGISTRATIONS}/{f.source}") for f in find_subject_meshes(within, self.kind)], within
+            [replace(f, expression=PurePosixPath(f.source).stem, number=None, source=f"{REGISTRATIONS}/{f.source}") for f in found], within
         )
 
     def _explain_missing_meshes(self) -> None:
         """Raise SourceError where the folder is MICA's, but not the one with the registrations."""
         folders = [entry for entry in list_folder(self.path) if entry.is_dir()]
         if inner := [entry.name for entry in folders if (entry / REGISTRATIONS).is_dir()]:
-            raise SourceError(
-                f"{self.path}: holds several of MICA's datasets ({', '.join(inner)}); name one, such as {self.path / inner[0]}"
-            )
+            raise SourceError(f"{self.path}: holds datasets of MICA ({', '.join(inner)}); name one, such as {self.path / inner[0]}")
         if any(entry.name == PARAMETERS for entry in folders):
             raise SourceError(
                 f"{self.path}: holds {PARAMETERS} but no {REGISTRATIONS}; unpack the registrations there too, or give your copy of the "

@@ -7,7 +7,6 @@ Its licence does not allow shipping it, so users name their own file: an npz, or
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +33,9 @@ class FlameModel:
     faces: NDArray[np.int32]
 
     def neutral(self, betas: NDArray[Any]) -> Floats:
-        """Vertices [V, 3] of the head with these coefficients [k]; those beyond the identity ones are left out."""
+        """Vertices [V, 3] of the head with these identity coefficients [k]. Raises MeshError for more than the model has."""
+        if np.asarray(betas)[self.shapes.shape[2] :].any():
+            raise MeshError(f"{len(betas)} betas, but the FLAME model has {self.shapes.shape[2]} shapes of identity; give the whole model")
         count = min(len(betas), self.shapes.shape[2])
         return self.template + self.shapes[:, :, :count] @ np.asarray(betas[:count], dtype=np.float64)
 
@@ -58,6 +59,8 @@ def read_flame_model(path: Location) -> FlameModel:
             f"{path}: not the FLAME model: v_template {list(template.shape)}, shapedirs {list(shapes.shape)} and "
             f"f {list(faces.shape)} should be [V, 3], [V, 3, K] and [F, 3]"
         )
+    if faces.dtype.kind not in "iu" or faces.min() < 0 or faces.max() >= len(template):
+        raise MeshError(f"{path}: not the FLAME model: its triangles f must be whole numbers below {len(template)}")
     return FlameModel(
         template.astype(np.float64), shapes[:, :, :SHAPES].astype(np.float64), faces.astype(np.int32)
     )
@@ -71,10 +74,12 @@ def read_betas(path: Location) -> Floats:
     arrays = read_plain_npz(path)
     for name in ("betas", "shape", "shape_params"):
         if name in arrays:
-            betas = np.asarray(arrays[name], dtype=np.float64).reshape(-1)
-            if not len(betas) or not np.isfinite(betas).all():
-                raise MeshError(f"{path}: its {name} are not finite numbers; leave out this head")
-            return betas[:SHAPES]
+            array = arrays[name]
+            if array.dtype.kind not in "iuf" or array.size != max(array.shape, default=0) or not array.size or not np.isfinite(array).all():
+                raise MeshError(
+                    f"{path}: its {name} are {array.dtype} {list(array.shape)}, not finite numbers [k] of one head; leave it out"
+                )
+            return np.asarray(array, dtype=np.float64).reshape(-1)[:SHAPES]
     raise MeshError(f"{path}: no `betas`; it holds {', '.join(arrays) or 'nothing'}")
 
 
@@ -85,12 +90,14 @@ def read_plain_npz(path: Location) -> dict[str, NDArray[Any]]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for name in archive.files:
                 try:
-                    arrays[name] = archive[name]
+                    member = archive[name]
+                    if isinstance(member, np.ndarray):
+                        arrays[name] = member
                 except ValueError as error:
                     if "pickle" not in str(error):
                         raise
     except OSError as error:
         raise MeshError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise MeshError(f"{path}: not an npz file, or damaged; copy it again") from error
+    except Exception as error:  # numpy passes on whatever a damaged archive makes its readers raise
+        raise MeshError(f"{path}: not an npz file, or damaged ({type(error).__name__}); copy it again") from error
     return arrays

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +34,8 @@ log = logging.getLogger("facegraft")
 MESH_SUFFIXES = (".obj", ".ply")
 _PROBES = 20
 _LISTED = 8
+FIRST = "first"
+"""The value of `ingest.neutral` for each subject's first mesh."""
 _UNNUMBERED = 10**9
 
 
@@ -123,20 +124,27 @@ def drawn(heads: Sequence[Head], options: FolderOptions) -> dict[str, list[str]]
 def name_neutrals(found: Sequence[Found], name: str | None, where: str) -> list[Found]:
     """The same meshes, those of neutral heads called `neutral`.
 
-    They are the meshes called NAME (default: `neutral`), in whatever case. Without NAME, a subject's only mesh is its neutral one, unless it has the
-    name of another known expression: registrations are often called by the time of the scan.
-    Raises SourceError where no subject has a neutral mesh, with the names that there are.
+    They are the meshes called NAME (default: `neutral`), in whatever case, or with NAME `first` each subject's first by its file's name. Without
+    NAME, and where no mesh is called neutral, a subject's only mesh is its neutral one, unless it has the name of another known
+    expression: registrations are often called by the time of the scan.
+    Raises SourceError where no subject has a neutral mesh, with the names that there are, and where some mesh is already called neutral.
     """
     wanted = clean_name(name or NEUTRAL).casefold()
-    meshes = Counter(f.subject for f in found)
+    named = {f.source for f in found if clean_name(f.expression).casefold() == wanted}
+    called = [f for f in found if clean_name(f.expression).casefold() == NEUTRAL]
+    if called and wanted != NEUTRAL:
+        raise SourceError(
+            f"{where}: ingest.neutral={printable(name or '')}, but {called[0].source} is called neutral; leave out ingest.neutral, or rename that mesh"
+        )
+    if name == FIRST:
+        named = {own[0].source for own in _by_subject(found).values()}
+    elif name is None and not named:
+        named = {own[0].source for own in _by_subject(found).values() if len(own) == 1 and clean_name(own[0].expression).casefold() not in BY_NAME}
     result = []
     for f in found:
-        expression = clean_name(f.expression)
-        alone = name is None and meshes[f.subject] == 1 and expression.casefold() not in BY_NAME
-        if expression.casefold() == wanted:
-            f = replace(f, expression=NEUTRAL)
-        elif alone:
-            f = replace(f, expression=NEUTRAL, number=None)  # digits of a time are not the number of an expression
+        if f.source in named:
+            # Digits of a time are not the number of an expression.
+            f = replace(f, expression=NEUTRAL, number=f.number if clean_name(f.expression).casefold() == wanted else None)
         result.append(f)
     if not any(f.expression == NEUTRAL for f in result):
         names = sorted({f.expression for f in found}, key=natural_key)
@@ -144,9 +152,17 @@ def name_neutrals(found: Sequence[Found], name: str | None, where: str) -> list[
         what = "neutral" if name is None else printable(name)
         raise SourceError(
             f"{where}: no mesh is called {what!r}, and grafts need each subject's neutral head; the names here are {listed}; "
-            "name the neutral one with `--set ingest.neutral=NAME`"
+            "name the neutral one with `--set ingest.neutral=NAME`, or take each subject's first mesh with `ingest.neutral=first`"
         )
     return result
+
+
+def _by_subject(found: Sequence[Found]) -> dict[str, list[Found]]:
+    """The meshes of each subject in natural order of their files."""
+    groups: dict[str, list[Found]] = {}
+    for f in sorted(found, key=lambda f: natural_key(f.source)):
+        groups.setdefault(f.subject, []).append(f)
+    return groups
 
 
 def _choose_expressions(heads: list[Head], wanted: int | tuple[str, ...] | None, where: str) -> list[Head]:

@@ -79,7 +79,8 @@ class FolderOptions(MeshOptions):
     landmarks_key: str | None = Field(None, description="the array of the landmark file, where it holds several")
     neutral: str | None = Field(
         None,
-        description="the name that neutral heads have in the files (default: `neutral`, or whatever a subject's only mesh is called)",
+        description="the name that neutral heads have in the files (default: `neutral`, or, where there is none, whatever a subject's only mesh "
+        "is called); first: each subject's first mesh",
     )
     draw: int | None = Field(
         None, ge=1, description="so many subjects drawn at random by the seed of the run (all, where there are fewer)"
@@ -102,6 +103,14 @@ class FlameOptions(FolderOptions):
     flame_model: str | None = Field(
         None, description="the FLAME model (npz or pkl), to compute heads from the betas of FLAME_parameters"
     )
+
+    @model_validator(mode="after")
+    def _no_meshes_with_a_model(self) -> Self:
+        if self.flame_model is not None:
+            for name in ("template", "landmarks", "neutral"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for meshes; with flame_model heads are computed, so leave it out")
+        return self
 
 
 class IctOptions(ComputedOptions, MeshOptions):

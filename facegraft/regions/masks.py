@@ -49,6 +49,7 @@ def read_masks(path: Path, mesh: Path | None = None) -> Masks:
 
 def chosen(masks: Mapping[str, NDArray[Any]], names: list[str]) -> NDArray[Any]:
     """The union of some masks, all of indices or all of booleans. Raises ValueError for a name that there is not."""
+    names = [name.lower() if name.startswith("#") else name for name in names]
     for name in names:
         if name not in masks:
             raise ValueError(f"there is no mask {printable(name)!r}; there are {', '.join(map(printable, masks))}")
@@ -109,10 +110,15 @@ def _from_image(path: Path, mesh: Path | None) -> Masks:
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"{path.name} cannot be read as an image") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path.name} cannot be read as an image ({type(error).__name__})") from error
     height, width = pixels.shape[:2]
     known = np.isfinite(coordinates[:, 0])
+    outside = known & ((coordinates < 0) | (coordinates > 1)).any(axis=1)
+    if outside.any():
+        raise ValueError(
+            f"{mesh and mesh.name}: {int(outside.sum())} vertices have texture coordinates outside 0 to 1, in other tiles; a mask is one image"
+        )
     place = np.where(known[:, None], coordinates, 0.0)
     column = np.clip((place[:, 0] * width).astype(int), 0, width - 1)
     row = np.clip(((1.0 - place[:, 1]) * height).astype(int), 0, height - 1)
@@ -134,21 +140,21 @@ def texture_coordinates(path: Path) -> NDArray[np.float64]:
     vertices, places, pairs = 0, list[tuple[float, float]](), list[tuple[int, int]]()
     with path.open(encoding="latin1") as file:
         for line in file:
-            kind, _, rest = line.partition(" ")
+            kind, *words = line.split() or [""]
             if kind == "v":
                 vertices += 1
             elif kind == "vt":
-                numbers = rest.split()
-                places.append((float(numbers[0]), float(numbers[1])))
+                places.append((float(words[0]), float(words[1]) if len(words) > 1 else 0.0))
             elif kind == "f":
-                for corner in rest.split():
+                for corner in words:
                     point, *texture = corner.split("/")
                     if texture and texture[0]:
-                        pairs.append((int(point), int(texture[0])))
+                        # Negative numbers count back from the statement's own place in the file.
+                        own = (int(point), int(texture[0]))
+                        pairs.append((own[0] + vertices if own[0] < 0 else own[0] - 1, own[1] + len(places) if own[1] < 0 else own[1] - 1))
     if not pairs:
         raise ValueError(f"{path.name} has no texture coordinates")
     corners = np.array(pairs)
-    corners = np.where(corners < 0, corners + np.array([vertices, len(places)]), corners - 1)
     if corners.min() < 0 or corners[:, 0].max() >= vertices or corners[:, 1].max() >= len(places):
         raise ValueError(f"{path.name} names texture coordinates that it does not have")
     result = np.full((vertices, 2), np.nan)

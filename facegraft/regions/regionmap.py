@@ -428,8 +428,10 @@ def _name(value: Any, what: str, bad: Callable[[str], RegionMapError]) -> str:
 def load_region_map(name_or_path: AnyPath) -> RegionMap:
     """A region map by its topology's name (one that facegraft ships), by the path of its JSON file, or by that of a dataset that has one."""
     path = place(name_or_path)
-    if (path / "region_map.json").is_file():
-        path = path / "region_map.json"
+    for kept in ("region_map.json", "heads/region_map.json"):  # of a dataset, of a run
+        if (path / kept).is_file():
+            path = path / kept
+            break
     if path.suffix != ".json":
         path = resource_path(f"region_maps/{name_or_path}.json")
     return RegionMap.from_json(path)

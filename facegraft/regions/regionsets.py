@@ -204,7 +204,7 @@ def _borrowed(entry: Mapping[str, Any], path: Path) -> PartSpec:
     document = read_yaml(other.read_bytes().decode())
     for part in document.get("parts", []) if isinstance(document, dict) else []:
         if isinstance(part, dict) and part.get("name") == name and "from" not in part:
-            return _part(part, other)
+            return _part(part, other, _masks_beside(other, document))
     raise ValueError(f"part {name}: region set {source} has no such part of its own")
 
 

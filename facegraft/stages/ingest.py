@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -83,6 +84,8 @@ class _OwnParameters(StageParameters):
                 raise ValueError(f"{name} is for kind {', '.join(kinds)}, not {self.kind}; leave it out")
         if self.train_subjects is not None and self.test_subjects is None:
             raise ValueError("train_subjects needs test_subjects too")
+        if getattr(self, "draw", None) is not None and (self.split is not None or self.test_subjects is not None):
+            raise ValueError("draw takes subjects at random, of whom a list or a published split may hold few; give one of them")
         if self.split is not None and self.test_subjects is not None:
             raise ValueError("give either split or test_subjects")
         if self.split is not None and self.split not in KINDS[self.kind].splits:
@@ -151,6 +154,8 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
         raise SourceError(f"{source or parameters.kind}: the lists of subjects leave no heads")
     _warn_without_neutral(heads)
     aligned = heads_source.posed
+    if aligned:
+        heads = _with_neutral(heads)
     target = _target(heads_source, plan, heads) if aligned else None
     root = _folder(source)
     hashes = hash_files(root, [*plan.files, *(head.source for head in heads if head.source)]) if root else {}
@@ -165,7 +170,7 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
             "source_sha256": hashes[head.source].sha256 if head.source else None,
             **head.row,
         }
-        spec = {"head": head.spec, "neutral": neutral.get(head.subject)} if aligned else head.spec
+        spec = {"head": head.spec, "neutral": neutral[head.subject]} if aligned else head.spec
         items.append(PlannedItem(head_key(head.subject, head.number, head.expression), row, spec))
     _check_keys(items)
     columns = dict.fromkeys(("subject", "expression", "split", "source", "source_sha256"), "string") | plan.columns
@@ -231,8 +236,6 @@ class IngestStage:
     def _aligned(self, item: PlannedItem, target: Floats) -> tuple[Floats, Motion]:
         """A head without its pose, and what was done."""
         vertices, neutral = self.load(item.spec["head"]), item.spec["neutral"]
-        if neutral is None:
-            raise SourceError(f"subject {item.row['subject']} has no neutral head to align its expressions with")
         similarity, stable = self.alignment == "similarity", self.region_map.landmarks68[list(STABLE_LANDMARKS)]
         first, matrix = vertices, np.eye(4)
         if neutral != item.spec["head"]:
@@ -244,14 +247,24 @@ class IngestStage:
         return result, motion(matrix, vertices[stable])
 
 
+def _with_neutral(heads: list[Head]) -> list[Head]:
+    """The heads of subjects with a neutral one, to which expressions are aligned; names the others. Raises SourceError where none is left."""
+    neutral = {head.subject for head in heads if head.expression == NEUTRAL}
+    if not neutral:
+        raise SourceError("no neutral heads are among those chosen, and the others are aligned to them: add neutral to ingest.expressions, or give ingest.align=none")
+    if without := sorted({head.subject for head in heads} - neutral):
+        log.warning("left out: %d subjects without a neutral head, to which their expressions would be aligned: %s", len(without), ", ".join(without[:5]))
+    return [head for head in heads if head.subject in neutral]
+
+
 def _target(source: HeadSource, plan: SourcePlan, heads: Sequence[Head]) -> Floats:
     """The stable landmarks of the median neutral head. Raises SourceError where no neutral head can be read."""
-    load, stable = source.loader({"faces": plan.faces, **plan.shared}, plan.region_map), plan.region_map.landmarks68[list(STABLE_LANDMARKS)]
+    load = source.loader({"faces": plan.faces, **plan.shared}, plan.region_map)
     neutral = [head for head in heads if head.expression == NEUTRAL]
     read, complaint = list[Floats](), None
-    for head in neutral[:: max(len(neutral) // NEUTRALS, 1)]:
+    for head in neutral[:: math.ceil(len(neutral) / NEUTRALS)]:
         try:
-            read.append(load(head.spec)[stable])
+            read.append(load(head.spec)[plan.region_map.landmarks68])
         except MeshError as error:  # such a head will be rejected, with this reason
             complaint = error
     if not read:

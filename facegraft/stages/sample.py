@@ -23,6 +23,7 @@ from facegraft.store import OPTIONAL_SETS, Dataset, DatasetSchema, open_dataset
 from facegraft.store.remote import Location
 from facegraft.store.schema import samples_fields
 from facegraft.surfaces.distance import BACKENDS, check_backend, signed_distance
+from facegraft.surfaces.errors import DistanceError
 from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.normals import face_areas
 from facegraft.surfaces.sampling import SurfaceSamples, free_points, near_points, sample_around, sample_surface
@@ -89,6 +90,11 @@ class SampleParameters(StageParameters):
         known = (AUTO, *BACKENDS)
         if name not in known:
             raise ValueError(f"there is no distance backend {name!r}{nearest(name, known)}")
+        if name != AUTO:
+            try:
+                check_backend(name)  # before the stages that come first in a run, not after them
+            except DistanceError as error:
+                raise ValueError(str(error)) from error
         return name
 
     @property
@@ -117,10 +123,7 @@ def plan(inputs: Sequence[Location], parameters: SampleParameters, seed: int) ->
 
 
 def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> StagePlan:
-    """Plan one item of samples for every surface. Raises SampleError for a dataset of another kind, DistanceError for a backend that
-    cannot run here."""
-    if parameters.backend != AUTO:
-        check_backend(parameters.backend)
+    """Plan one item of samples for every surface. Raises SampleError for a dataset of another kind."""
     if surfaces.kind != "surfaces":
         raise SampleError(
             f"sample needs a dataset of kind 'surfaces', not {surfaces.kind!r}; make one with `facegraft clean`"

@@ -14,6 +14,7 @@ from PIL import Image
 from facegraft.meshfiles import read_triangles, write_mesh
 from facegraft.regions.build import build_region_map
 from facegraft.regions.check import check_region_map
+from facegraft.regions.masks import texture_coordinates
 from facegraft.regions.regionmap import load_region_map
 from facegraft.regions.regionsets import RegionSetError, RegionSetSpec, read_region_set
 
@@ -88,6 +89,28 @@ def test_an_image_in_texture_space(toy: ModuleType, wanted: dict[str, list[int]]
         write_set(tmp_path, "mask.png", "'#ff0000'", "'#00ff00'")
     with pytest.raises(RegionSetError, match=r"bare\.obj has no texture coordinates"):
         write_set(tmp_path, "mask.png", "'#ff0000'", "'#00ff00'", "bare.obj")
+
+
+def test_texture_coordinates_of_an_obj(tmp_path: Path) -> None:
+    """Groups that count back, tabs, and a vertex without any."""
+    group = "v 0 0 0\nv 1 0 0\nv\t0 1 0\nvt {a} 0\nvt\t{b} 0.5 0\nvt 1\nf -3/-3 -2/-2 -1/-1\n"
+    (tmp_path / "head.obj").write_text(group.format(a=0.1, b=0.2) + group.format(a=0.3, b=0.4) + "v 9 9 9\n")
+    found = texture_coordinates(tmp_path / "head.obj")
+    assert np.array_equal(found[:6], [[0.1, 0], [0.2, 0.5], [1, 0], [0.3, 0], [0.4, 0.5], [1, 0]]) and np.isnan(found[6]).all()
+    (tmp_path / "tiles.obj").write_text(group.format(a=1.1, b=0.2))
+    Image.new("RGB", (2, 2)).save(tmp_path / "mask.png")
+    with pytest.raises(RegionSetError, match=r"tiles\.obj: 1 vertices have texture coordinates outside 0 to 1"):
+        write_set(tmp_path, "mask.png", "'#000000'", "'#000000'", "tiles.obj")
+    (tmp_path / "bad.obj").write_text("v 0 0 0\nvt 0 0\nf 1/2 1/2 1/2\n")
+    with pytest.raises(ValueError, match=r"bad\.obj names texture coordinates that it does not have"):
+        texture_coordinates(tmp_path / "bad.obj")
+
+
+def test_a_part_of_a_set_of_masks_may_be_borrowed(toy: ModuleType, wanted: dict[str, list[int]], tmp_path: Path) -> None:
+    write_mesh(tmp_path / "template.ply", toy.vertices(), toy.faces(), colours=coloured(wanted, toy.SIDE**2))
+    write_set(tmp_path, "template.ply", "'#FF0000'", "'#00ff00'")
+    (tmp_path / "other.yaml").write_text("name: other\nparts:\n- {name: nose, from: mine}\n")
+    assert masks_of(read_region_set(tmp_path / "other.yaml")) == {"nose": wanted["nose"]}
 
 
 def test_files_that_are_not_there_or_no_masks(tmp_path: Path) -> None:

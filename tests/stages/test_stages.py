@@ -14,12 +14,15 @@ import trimesh
 from scipy import stats
 
 from facegraft.engine import EngineOptions
+from facegraft.errors import FacegraftError
 from facegraft.geometry.frame import head_origin
-from facegraft.pipeline import clean, graft, ingest, sample
+from facegraft.pipeline import clean, graft, ingest, run_recipe, sample
+from facegraft.recipe import find_recipe, load_recipe
 from facegraft.regions.regionmap import RegionMap, RegionSet, load_region_map
 from facegraft.stages.clean import CleanError
 from facegraft.stages.graft import GraftError
 from facegraft.stages.morph import choose_stage_vertices
+from facegraft.stages.parameters import ParameterError
 from facegraft.stages.sample import (
     SampleError,
     SampleParameters,
@@ -29,7 +32,6 @@ from facegraft.stages.sample import (
     template_topology,
 )
 from facegraft.store import Dataset, open_dataset, verify_dataset
-from facegraft.surfaces.errors import DistanceError
 from facegraft.surfaces.normals import signed_volume
 from facegraft.surfaces.sampling import window_uniformity
 
@@ -304,9 +306,12 @@ def test_a_backend_that_is_not_installed_stops_before_the_first_item(
     small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: EngineOptions
 ) -> None:
     monkeypatch.setitem(sys.modules, "mesh_to_sdf", None)
-    with pytest.raises(DistanceError, match=r"mesh-to-sdf is not installed .*pip install 'facegraft\[paper\]'"):
+    with pytest.raises(ParameterError, match=r"mesh-to-sdf is not installed .*pip install 'facegraft\[paper\]'"):
         sample(small_run / "surfaces", tmp_path / "s", {"backend": "mesh-to-sdf"}, options=sync)
-    assert not (tmp_path / "s").exists()
+    recipe = load_recipe(find_recipe("demo")).override(["sample.backend=mesh-to-sdf"])
+    with pytest.raises(FacegraftError, match=r"mesh-to-sdf is not installed"):
+        run_recipe(recipe, None, tmp_path / "run", 0, sync)
+    assert not (tmp_path / "s").exists() and not (tmp_path / "run").exists()
 
 
 def test_heads_alone_have_one_stage(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:
