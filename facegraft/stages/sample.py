@@ -123,11 +123,19 @@ def plan(inputs: Sequence[Location], parameters: SampleParameters, seed: int) ->
 
 
 def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> StagePlan:
-    """Plan one item of samples for every surface. Raises SampleError for a dataset of another kind."""
+    """Plan one item of samples for every surface. Raises SampleError for a dataset of another kind, or with closed surfaces for a backend
+    of open sheets."""
     if surfaces.kind != "surfaces":
         raise SampleError(
             f"sample needs a dataset of kind 'surfaces', not {surfaces.kind!r}; make one with `facegraft clean`"
         )
+    if parameters.backend != AUTO and not BACKENDS[parameters.backend].closed:
+        closed = [row["key"] for row in surfaces.index.to_pylist() if row["status"] == "written" and row.get("closed", True)]
+        if closed:
+            raise SampleError(
+                f"sample.backend={parameters.backend} is for open sheets, but {closed[0]} and {len(closed) - 1} others are closed; "
+                f"leave it at {AUTO}"
+            )
     names = [name for name in surfaces.schema.columns if name not in ("vertex_count", "face_count", "area_mm2")]
     items = [
         PlannedItem(key=row["key"], row={name: row[name] for name in names}, spec={})

@@ -314,6 +314,11 @@ def test_a_backend_that_is_not_installed_stops_before_the_first_item(
     assert not (tmp_path / "s").exists() and not (tmp_path / "run").exists()
 
 
+def test_a_backend_of_sheets_is_refused_for_closed_heads(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:
+    with pytest.raises(SampleError, match=r"sample\.backend=height_field is for open sheets, but \S+ and \d+ others are closed"):
+        sample(small_run / "surfaces", tmp_path / "s", {"backend": "height_field"}, options=sync)
+
+
 def test_heads_alone_have_one_stage(small_run: Path, tmp_path: Path, sync: EngineOptions) -> None:
     clean([small_run / "heads"], tmp_path / "s", {"stage_points": 64}, options=sync)
     assert template_topology(open_dataset(tmp_path / "s")) == {}
