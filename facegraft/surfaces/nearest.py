@@ -11,6 +11,10 @@ from facegraft.arrays import Floats, Ints
 from facegraft.lazily import lazy_import
 
 
+SMALLEST = 1e-150
+"""Coordinates nearer to 0 than this are 0."""
+
+
 class Nearest(NamedTuple):
     """For n points: distance [n] f64 to the mesh, face [n] i64 on which the nearest point lies, and that point [n, 3] f64."""
 
@@ -27,6 +31,8 @@ class SearchTree:
     """Search tree over the faces i64 [F, 3] of a mesh, vertices f64 [V, 3]; both contiguous, F > 0."""
 
     def __init__(self, vertices: Floats, faces: Ints) -> None:
+        # Squares of smaller numbers underflow: a triangle's side would have no length, though its ends differ, and libigl then finds no face.
+        vertices = np.where(np.abs(vertices) < SMALLEST, 0.0, vertices)
         self._vertices, self._faces = vertices, faces
         self._tree = lazy_import("igl").AABB()
         self._tree.init(vertices, faces)

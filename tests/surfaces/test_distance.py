@@ -11,7 +11,7 @@ import igl
 import numpy as np
 import pytest
 import trimesh
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial import Delaunay, cKDTree
 
@@ -64,6 +64,8 @@ points3 = st.tuples(numbers, numbers, numbers)
 
 @settings(max_examples=200, deadline=None)
 @given(st.tuples(points3, points3, points3), points3)
+@example(((0.0, 0.0, 0.0), (0.0, 0.0, 1.0905990498351412e-221), (0.0, 1.0, 0.0)), (0.0, 1.401298464324817e-45, 0.0))
+@example(((0.0, 0.0, 0.0), (0.0, 0.0, 1.0905990498351412e-221), (0.0, 1.0, 0.0)), (0.0, 1.0, 0.0))
 def test_nearest_point_of_one_triangle(brute_force, triangle, point) -> None:
     corners, p = np.array(triangle), np.array([point])
     expected = brute_force.point_triangle_distance(p, corners[None])[0, 0]
