@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from facegraft.arrays import Floats, Ints
 from facegraft.lazily import lazy_import
 
-
 SMALLEST = 1e-150
 """Coordinates nearer to 0 than this are 0."""
 
