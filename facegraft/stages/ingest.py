@@ -38,7 +38,6 @@ from facegraft.heads.names import head_key
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import KINDS, Head, HeadSource, SourcePlan, make_source
 from facegraft.heads.split import TEST, read_subject_list, split_at_random, split_by_list
-from facegraft.meshfiles.errors import MeshError
 from facegraft.regions.regionmap import RegionMap
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import DatasetSchema, RemoteError
@@ -265,7 +264,9 @@ def _target(source: HeadSource, plan: SourcePlan, heads: Sequence[Head]) -> Floa
     for head in neutral[:: math.ceil(len(neutral) / NEUTRALS)]:
         try:
             read.append(load(head.spec)[plan.region_map.landmarks68])
-        except MeshError as error:  # such a head will be rejected, with this reason
+        except RemoteError:
+            raise
+        except FacegraftError as error:  # such a head will be rejected, with this reason
             complaint = error
     if not read:
         raise SourceError(f"no neutral head can be read, so none can be aligned: {complaint or 'there are none'}")

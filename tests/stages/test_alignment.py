@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,20 @@ def test_poses_are_taken_out(family: tuple[Path, dict[tuple[str, str], Points]],
 def test_without_alignment_a_turned_head_is_rejected(family: tuple[Path, dict[tuple[str, str], Points]], tmp_path: Path, sync: EngineOptions) -> None:
     with pytest.raises(EngineError, match=r"not upright and facing forward.*turned away|turned away.*not upright"):
         ingest(str(family[0]), tmp_path / "heads", {"kind": "meshes", "region_map": "synthetic"}, options=sync)
+
+
+def test_a_neutral_head_that_cannot_be_used_costs_its_subject_alone(
+    family: tuple[Path, dict[tuple[str, str], Points]], tmp_path: Path
+) -> None:
+    raw = shutil.copytree(family[0], tmp_path / "raw")
+    write_mesh(raw / "s0002" / "neutral.ply", np.eye(3), np.array([[0, 1, 2]]))  # of another topology
+    (raw / "s0003" / "neutral.ply").unlink()
+    lenient = EngineOptions(scheduler="sync", progress=False, max_rejects=1)
+    ingest(str(raw), tmp_path / "heads", {"kind": "meshes", "region_map": "synthetic", "align": "rigid"}, options=lenient)
+    rows = open_dataset(tmp_path / "heads").index.to_pylist()
+    assert {row["subject"] for row in rows if row["status"] == "written"} == {"s0001", "s0004"}
+    assert {row["subject"] for row in rows if row["status"] == "rejected"} == {"s0002"}, "s0003 is left out: it has no neutral head"
+    assert all("neutral.ply" in row["reason"] for row in rows if row["status"] == "rejected")
 
 
 def test_workers_and_neighbours_do_not_matter(family: tuple[Path, dict[tuple[str, str], Points]], tmp_path: Path, sync: EngineOptions) -> None:
