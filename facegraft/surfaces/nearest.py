@@ -30,11 +30,10 @@ class SearchTree:
     """Search tree over the faces i64 [F, 3] of a mesh, vertices f64 [V, 3]; both contiguous, F > 0."""
 
     def __init__(self, vertices: Floats, faces: Ints) -> None:
-        # Squares of smaller numbers underflow: a triangle's side would have no length, though its ends differ, and libigl then finds no face.
-        vertices = np.where(np.abs(vertices) < SMALLEST, 0.0, vertices)
-        self._vertices, self._faces = vertices, faces
         self._tree = lazy_import("igl").AABB()
-        self._tree.init(vertices, faces)
+        # Squares of smaller numbers underflow: a triangle's side would have no length, though its ends differ, and libigl then finds no face.
+        self._vertices, self._faces = np.where(np.abs(vertices) < SMALLEST, 0.0, vertices), faces
+        self._tree.init(self._vertices, faces)
 
     def nearest(self, points: Floats) -> Nearest:
         """Exact nearest points of the mesh for points f64 [n, 3]."""
