@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from facegraft.engine import EngineError, EngineOptions
-from facegraft.heads.alignment import expression_map, median_landmarks, moved
+from facegraft.heads.alignment import RIGID_MM, expression_map, median_landmarks, moved
 from facegraft.heads.source import make_source
 from facegraft.meshfiles import write_mesh
 from facegraft.pipeline import ingest
@@ -100,16 +100,18 @@ def test_workers_and_neighbours_do_not_matter(family: tuple[Path, dict[tuple[str
     assert all(np.array_equal(one[key]["vertices"], two[key]["vertices"]) for key in one)
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(-30, 30), st.booleans())
-def test_the_part_that_does_not_move_decides(seed: int, nod: float, similarity: bool) -> None:
+@given(st.integers(0, 2**32 - 1), st.floats(-30, 30), st.floats(0, 12), st.booleans())
+def test_the_part_that_does_not_move_decides(seed: int, nod: float, size: float, similarity: bool) -> None:
+    """A quarter of the points, all on one side, moves by `size` mm in one direction. Where it moves by millimetres it hardly counts; less than that cannot be
+    told from a motion of the head, and the error stays below the width of the weights."""
     draw = np.random.default_rng(seed)
     neutral = 60 * draw.normal(size=(600, 3))
-    face = neutral[:, 2] > 40  # a quarter of the points moves, all in one direction
-    expression = neutral + np.where(face[:, None], draw.normal(size=3) * 6 + draw.normal(size=(600, 3)), 0)
+    face, direction = neutral[:, 2] > 40, draw.normal(size=3)
+    expression = neutral + np.where(face[:, None], size * direction / np.linalg.norm(direction) + 0.1 * size * draw.normal(size=(600, 3)), 0)
     expression += 0.02 * draw.normal(size=(600, 3))
     matrix = expression_map(posed(expression, nod, (5, -8, 10)), neutral, similarity)
     found = moved(posed(expression, nod, (5, -8, 10)), matrix)
-    assert np.linalg.norm(found - expression, axis=1).max() < 0.3
+    assert np.linalg.norm(found - expression, axis=1).max() < (0.15 if size > 6 else RIGID_MM)
 
 
 def family_landmarks(count: int) -> list[Points]:
