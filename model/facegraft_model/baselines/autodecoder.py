@@ -15,6 +15,11 @@ from facegraft_model.losses import robust
 from facegraft_model.method import Batch, Codes, Field, SDFGrad, TemplateFacts, mahalanobis, sampled_points
 from facegraft_model.methods import MethodOptions
 
+PUBLISHED_FIT = FitConfig(
+    steps=800, lr=5e-3, schedule="step", lr_factor=0.1, lr_every=400.0, lr_from=400.0, surface=0, code=1e-4, init="mean"
+)
+"""The fit that DeepSDF was published with and i3DMM took over: the rate falls to a tenth halfway. Each adds its own points."""
+
 
 class WeightNormLinear(nn.Module):
     """y = g v / |v| x + b, row by row (Salimans and Kingma 2016); it starts as PyTorch's Linear does."""

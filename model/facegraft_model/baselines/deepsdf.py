@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from facegraft.vocabulary import NEUTRAL
-from facegraft_model.baselines.autodecoder import AutoDecoder, AutoDecoderOptions, CodedMLP
+from facegraft_model.baselines.autodecoder import PUBLISHED_FIT, AutoDecoder, AutoDecoderOptions, CodedMLP
 from facegraft_model.bounds import at_least, below, positive
 from facegraft_model.config import Config, DataConfig, FitConfig, ModelConfig, TrainConfig, own_options
 from facegraft_model.data.ids import IdTable
@@ -39,19 +39,7 @@ PUBLISHED = Config(
     baseline=DeepSDFOptions(),
     data=DataConfig(items=64, surface=0, wide=15401, free=983, origins="scan", expressions=(NEUTRAL,)),
     train=TrainConfig(epochs=2001.0, lr=5e-4, code_lr=1e-3, lr_factor=0.5, lr_every=500.0, lr_from=500.0),
-    fit=FitConfig(
-        steps=800,
-        lr=5e-3,
-        schedule="step",
-        lr_factor=0.1,
-        lr_every=400.0,
-        lr_from=400.0,
-        surface=0,
-        wide=7520,
-        free=480,
-        code=1e-4,
-        init="mean",
-    ),
+    fit=replace(PUBLISHED_FIT, wide=7520, free=480),
 )
 """DeepSDF with the published schedule: one code per head; 16,384 points per shape, 94 % of them near the surface, in its wide bands.
 

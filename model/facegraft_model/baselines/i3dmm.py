@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from facegraft.vocabulary import EXP, NEUTRAL
 from facegraft_model.baselines.autodecoder import (
+    PUBLISHED_FIT,
     AutoDecoder,
     AutoDecoderOptions,
     CodedMLP,
@@ -60,19 +61,7 @@ PUBLISHED = Config(
     baseline=I3DMMOptions(i3dmm_pretrain_epochs=1001.0),
     data=DataConfig(items=64, surface=0, poi=15401, free=983, origins="scan"),
     train=TrainConfig(epochs=1001.0, lr=5e-4, code_lr=1e-3, lr_factor=0.5, lr_every=250.0, lr_from=250.0),
-    fit=FitConfig(
-        steps=800,
-        lr=5e-3,
-        schedule="step",
-        lr_factor=0.1,
-        lr_every=400.0,
-        lr_from=400.0,
-        surface=0,
-        poi=15401,
-        free=983,
-        code=1e-4,
-        init="mean",
-    ),
+    fit=replace(PUBLISHED_FIT, poi=15401, free=983),
 )
 """The geometry of i3DMM with the published schedule, on scans; 94 % of its points are near the surface, most of these around eyes, nose and
 mouth. See `I3DMMField.lr_factors` for the reference net's rate."""

@@ -107,7 +107,7 @@ def fit_scan(
     """
     if fit.surface == 0:
         raise ModelError(
-            "fit.surface=0: a scan has points on its surface only; set --set fit.surface=8000, and fit.near for as many beside it"
+            "fit.surface=0: a scan has points on its surface only; give --set fit.surface=8000"
         )
     if landmarks != "none" and not field.has_warp:
         raise ModelError(

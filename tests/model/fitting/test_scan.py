@@ -95,5 +95,5 @@ def test_refusals_name_the_file(tmp_path: Path) -> None:
 
 def test_a_fit_to_a_scan_needs_points_on_the_surface(field: Field) -> None:
     """DeepSDF's fit of samples has none, and a scan has no others."""
-    with pytest.raises(ModelError, match=r"fit\.surface=0: a scan has points on its surface only; set --set fit\.surface=8000"):
+    with pytest.raises(ModelError, match=r"fit\.surface=0: a scan has points on its surface only; give --set fit\.surface=8000"):
         fit_scan(field, Scan(torch.zeros(9, 3), torch.zeros(9, 3), {}), replace(field.config.fit, surface=0))
