@@ -9,7 +9,7 @@ import click
 
 from facegraft.cli.datasets import doctor, inspect, report, retry, status, verify
 from facegraft.cli.group import cli
-from facegraft.cli.model import model
+from facegraft.cli.model import model, paper
 from facegraft.cli.regions import regions
 from facegraft.cli.stages import STAGE_COMMANDS, demo, run
 from facegraft.errors import FacegraftError, printable
@@ -26,6 +26,7 @@ for command in (
     doctor,
     regions,
     model,
+    paper,
 ):
     cli.add_command(command)
 

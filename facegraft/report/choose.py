@@ -50,3 +50,15 @@ def composites_shown(rows: Sequence[Row], parts: Parts, count: int) -> list[Row]
 def composites_measured(rows: Sequence[Row], parts: Parts, count: int) -> list[Row]:
     """Composites (not self-grafts) over which seams are averaged."""
     return spread([row for row in rows if not parts.is_self_graft(row)], count)
+
+
+def composites_of_one_host(rows: Sequence[Row], parts: Parts, count: int) -> list[Row]:
+    """At most `count` composites that have all their parts from one donor, each another, on the same recipient: the first of those that
+    have most; empty where no recipient has any."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        donors = {row[column] for column in parts.donor_columns.values()}
+        if len(donors) == 1 and not parts.is_self_graft(row):
+            found.setdefault(row["recipient"], {}).setdefault(donors.pop(), row)
+    best = max(found.values(), key=len, default={})
+    return list(best.values())[:count]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from facegraft.report import galleries, modelpage, sections
@@ -42,19 +42,25 @@ SECTIONS = (
 def compose_page(folder: Location) -> str:
     """The HTML of the report about a folder. Raises ReportError, StoreError."""
     page = Page(gather(folder))
+    made = made_sections(page, SECTIONS)
+    shown = [section for section in made if section is not None]
+    return render_page(f"facegraft report: {folder.resolve().name}", subtitle(page.found), shown)
+
+
+def made_sections(page: Page, makers: Sequence[SectionMaker]) -> list[Section | None]:
+    """What the makers made of a page's materials, in their order. Raises ReportError where this machine cannot draw."""
     made: dict[SectionMaker, Section | None] = {}
     # The probe starts a process that takes seconds; meanwhile compute everything that needs no picture.
     with start_probe() as probe:
         try:
             _ = page.measured
-            made |= {maker: maker.make(page) for maker in SECTIONS if not maker.draws}
+            made |= {maker: maker.make(page) for maker in makers if not maker.draws}
             with Studio(probe) as page.opened:
-                made |= {maker: maker.make(page) for maker in SECTIONS if maker.draws}
+                made |= {maker: maker.make(page) for maker in makers if maker.draws}
         finally:
             if probe.poll() is None:
                 probe.kill()
-    shown = [section for maker in SECTIONS if (section := made[maker]) is not None]
-    return render_page(f"facegraft report: {folder.resolve().name}", subtitle(page.found), shown)
+    return [made[maker] for maker in makers]
 
 
 def subtitle(found: Gathered) -> str:

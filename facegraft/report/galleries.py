@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from facegraft.colours import part_colours
 from facegraft.parts import Parts
 from facegraft.report import charts
 from facegraft.report.blocks import Block, ColourBar, Legend, Picture, Section, Sheet, Text
-from facegraft.report.choose import composites_measured, composites_shown, heads_grid, spread
+from facegraft.report.choose import composites_measured, composites_of_one_host, composites_shown, heads_grid, spread
 from facegraft.report.clay import part_palette, rgb, surface_look
 from facegraft.report.gather import Gathered
 from facegraft.report.materials import Page
@@ -260,40 +260,63 @@ def points(page: Page) -> Section:
 
 
 def morph(page: Page) -> Section:
-    """The stages from a composite to the template."""
+    """The stages from composites to the template, and the parts with their landmarks."""
     found, topology, scenes = page.found, page.topology, page.scenes
     lead = (
-        "The morph from a composite to the template, as stored for the model: registered skin points at every stage, joined here to a mesh. "
+        "The morph from composites to the template, as stored for the model: registered skin points at every stage, joined here to a mesh. "
         "Tinted: parts that are already the template's."
     )
     title = "Template morph"
     dataset = found.dataset("composites")
     if dataset is None or topology is None or scenes is None or topology.region_map is None:
         return Section("morph", title, lead, [Text(found.missing("composites"), missing=True)])
-    row = (
-        composites_measured(found.stages["composites"].written, dataset.parts, 3)[-1:]
-        or found.stages["composites"].written[:1]
-    )
-    key = row[0]["key"]
-    shared = dataset.shared
+    rows = found.stages["composites"].written
+    shared, parts = dataset.shared, dataset.parts
     stage_vertices = np.asarray(shared["stage_vertices"], dtype=np.int64)
     skin = topology.region_map.skin_faces(topology.faces)
     mesh = join_stage_points(
         topology.template, skin, stage_vertices, topology.look.light, np.asarray(shared["stage_parts"])
     )
-    stages, marks = (
-        dataset.read(key, "stage_points").astype(np.float64),
-        dataset.read(key, "stage_landmarks").astype(np.float64),
-    )
-    pictures = []
-    parts = dataset.parts
+
+    def pictures(key: str, wanted: Sequence[tuple[int, str]], note: str = "") -> list[Picture]:
+        stages, marks = (dataset.read(key, f"stage_{name}").astype(np.float64) for name in ("points", "landmarks"))
+        # The template's part k is in place at stage k + 1.
+        return [
+            Picture(
+                scenes.morph_stage(
+                    stages[number], mesh, marks[number], tuple(range(1, min(number - 1, len(parts)) + 1)), LARGE
+                ),
+                caption,
+                note if place == 0 else "",
+            )
+            for place, (number, caption) in enumerate(wanted)
+        ]
+
+    one = (composites_measured(rows, parts, 3)[-1:] or rows[:1])[0]["key"]
     captions = ["as scanned", "neutral", *(f"+ template's {name}" for name in parts), "template"]
-    for number, caption in enumerate(captions):
-        moved = tuple(range(1, min(number - 1, len(parts)) + 1))  # the template's part k is in place at stage k + 1
-        image = scenes.morph_stage(stages[number], mesh, marks[number], moved, LARGE)
-        pictures.append(Picture(image, f"{number}  {caption}", key if number == 0 else ""))
+    strip = pictures(one, [(number, f"{number}  {caption}") for number, caption in enumerate(captions)], one)
     said = f"{len(stage_vertices):,} points per stage. Stages 0 and 1 are the same where the item is neutral, as composites are."
-    return Section("morph", title, lead, [_legend(parts), Sheet(pictures, min(len(captions), 6), 130), Text(said)])
+    blocks: list[Block] = [_legend(parts), Sheet(strip, min(len(captions), 6), 130), Text(said)]
+    same_host = composites_of_one_host(rows, parts, DONORS_SHOWN)
+    if same_host:
+        columns = [
+            pictures(row["key"], list(enumerate(captions))[1 : len(parts) + 2], row["key"]) for row in same_host
+        ]
+        stages, marks = (
+            dataset.read(same_host[0]["key"], f"stage_{name}")[1].astype(np.float64) for name in ("points", "landmarks")
+        )
+        pick = {parts.label(part.name): marks[list(part.landmarks)] for part in parts.entries}
+        regions = Picture(scenes.marked_stage(stages, mesh, marks, pick, LARGE), "parts and their landmarks", same_host[0]["key"])
+        said = (
+            f"The parts with their landmarks, and composites with the remainder of {same_host[0]['recipient']} and the parts of another subject in "
+            "each column; down the rows one part after another becomes the template's, until the columns are the same."
+        )
+        blocks += [
+            Text(said),
+            Sheet([regions], 3, 130),
+            Sheet([column[row] for row in range(len(columns[0])) for column in columns], len(columns), 130),
+        ]
+    return Section("morph", title, lead, blocks)
 
 
 def _legend(parts: Parts) -> Legend:

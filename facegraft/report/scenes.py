@@ -118,13 +118,28 @@ class HeadScenes:
         self, points: Floats, mesh: StagePointMesh, landmarks: Floats, moved: tuple[int, ...], height: int
     ) -> Image.Image:
         """One stage of the template morph, its stage points [M, 3] joined to a mesh, with the parts of the labels that have moved tinted."""
+        return self.studio.shoot(
+            [self._stage(points, mesh, moved)], self.framing.camera(landmarks, THREE_QUARTER), portrait(height)
+        )
+
+    def marked_stage(
+        self, points: Floats, mesh: StagePointMesh, landmarks: Floats, marked: Mapping[int, Floats], height: int
+    ) -> Image.Image:
+        """One stage from the front, with the parts tinted and the landmarks [k, 3] of each label as dots in its colour."""
+        palette = part_palette()
+        bodies = [self._stage(points, mesh, tuple(marked))]
+        for label, marks in marked.items():
+            lifted = marks + [0.0, 0.0, 0.02 * self.framing.height]  # before the skin, which would hide half of a dot
+            bodies.append(Body(lifted, np.tile(0.6 * palette[label], (len(marks), 1)), size=9.0))
+        return self.studio.shoot(bodies, self.framing.camera(landmarks), portrait(height))
+
+    def _stage(self, points: Floats, mesh: StagePointMesh, tinted: tuple[int, ...]) -> Body:
         colours = np.tile(self.look.colours[0], (len(points), 1))
         palette = part_palette()
-        for label in moved:
+        for label in tinted:
             chosen = mesh.parts == label
             colours[chosen] += TINT * (palette[label] - colours[chosen])
-        body = Body(points, colours * mesh.light[:, None], mesh.faces, vertex_normals(points, mesh.faces))
-        return self.studio.shoot([body], self.framing.camera(landmarks, THREE_QUARTER), portrait(height))
+        return Body(points, colours * mesh.light[:, None], mesh.faces, vertex_normals(points, mesh.faces))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from facegraft.cli.model.editing import model_components, model_generate, model_interpolate, model_swap
 from facegraft.cli.model.group import model
+from facegraft.cli.model.paper import paper
 from facegraft.cli.model.scoring import model_compare, model_evaluate, model_extract
 from facegraft.cli.model.training import model_fit, model_publish, model_train
 
@@ -19,4 +20,4 @@ for command in (
 ):
     model.add_command(command)
 
-__all__ = ["model"]
+__all__ = ["model", "paper"]

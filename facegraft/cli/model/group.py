@@ -28,13 +28,16 @@ class ModelCommands(Commands):
     """A group of commands that need torch, with a clear message where it is missing."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            import torch  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise NoTorchError(
-                f"facegraft model needs the package {error.name}: pip install 'facegraft[model]'"
-            ) from error
+        require_torch("facegraft model")
         return super().invoke(ctx)
+
+
+def require_torch(command: str) -> None:
+    """Raises NoTorchError, naming the command, where the model's packages are not installed."""
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise NoTorchError(f"{command} needs the package {error.name}: pip install 'facegraft[model]'") from error
 
 
 @click.group(cls=ModelCommands)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,9 @@ from facegraft.cli.model.group import (
 )
 from facegraft.cli.model.progress import Progress
 from facegraft.errors import FacegraftError
+
+if TYPE_CHECKING:
+    from facegraft_model.evaluation.compared import Task
 
 align_option = click.option(
     "--align",
@@ -136,53 +140,84 @@ def model_evaluate(
     click.echo(f"{output}: scores of {len(scores.heads)} heads")
 
 
+def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What `compare` and `paper` let one choose of a comparison; `task_of` reads it."""
+    for option in reversed((
+        click.option(
+            "--methods",
+            default="linear,linear-parts,deepsdf-small,i3dmm-small,imface-small,paper-small,facegraft",
+            help="Presets to train, fit and score, also with -five or -small, linear and linear-parts; a wrong name lists all. "
+            "facegraft@data.template=0: the same with another setting, as for an ablation.",
+        ),
+        click.option(
+            "--steps", type=click.IntRange(1), default=None, help="Optimiser steps of every method; default: each preset's."
+        ),
+        click.option(
+            "--seconds",
+            type=click.FloatRange(min=0, min_open=True),
+            default=None,
+            help="Instead of --steps: seconds of the processor for training each method.",
+        ),
+        click.option(
+            "--seeds", default=None, metavar="N,N,…", help="Train each method that has a seed once for each of these."
+        ),
+        click.option(
+            "--fit-steps", type=click.IntRange(1), default=None, help="Iterations of the fits; default: each preset's."
+        ),
+        click.option(
+            "--surfaces",
+            type=DATASET,
+            default=None,
+            help="The surfaces that SAMPLES were made of; default: as SAMPLES recorded them.",
+        ),
+        resolution_option,
+        click.option(
+            "--pairs", type=click.IntRange(0), default=20, help="Pairs of heads for leakage and swap error; 0: leave them out."
+        ),
+        click.option("--points", type=click.IntRange(100), default=150_000, help="Points of a whole head."),
+        click.option("--part-points", type=click.IntRange(100), default=6_000, help="Points of a part."),
+        align_option,
+        click.option("--seed", type=click.IntRange(0), default=0, help="Seed of training and fitting."),
+        device_option,
+        settings_option,
+        quiet_option,
+    )):
+        command = option(command)
+    return command
+
+
+def task_of(
+    samples: Path, progress: Progress, *, steps: int | None, seconds: float | None, seeds: str | None, fit_steps: int | None, surfaces: Path | None,
+    resolution: int, pairs: int, points: int, part_points: int, align: Any, seed: int, device: str, settings: tuple[str, ...], quiet: bool,
+) -> Task:  # fmt: skip
+    """The task of a comparison, from the values of `comparison_options`."""
+    from facegraft_model.evaluation.compared import Task
+    from facegraft_model.evaluation.evaluate import EvaluationSettings
+    from facegraft_model.evaluation.records import ScoreSettings
+
+    score = ScoreSettings(full_points=points, part_points=part_points, alignment=align)
+    return Task(
+        samples,
+        EvaluationSettings(resolution, pairs, 0, score),
+        surfaces=surfaces,
+        steps=steps,
+        seconds=seconds,
+        seeds=None if seeds is None else _numbers(seeds),
+        fit_steps=fit_steps,
+        overrides=settings,
+        seed=seed,
+        device=device,
+        progress=progress.named,
+        show_training=not quiet,
+    )
+
+
 @click.command("compare")
 @click.argument("samples", type=DATASET)
 @output_option
-@click.option(
-    "--methods",
-    default="linear,linear-parts,deepsdf-small,i3dmm-small,imface-small,paper-small,facegraft",
-    help="Presets to train, fit and score, also with -five or -small, linear and linear-parts; a wrong name lists all. "
-    "facegraft@data.template=0: the same with another setting, as for an ablation.",
-)
-@click.option(
-    "--steps", type=click.IntRange(1), default=None, help="Optimiser steps of every method; default: each preset's."
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=None,
-    help="Instead of --steps: seconds of the processor for training each method.",
-)
-@click.option(
-    "--seeds", default=None, metavar="N,N,…", help="Train each method that has a seed once for each of these."
-)
-@click.option(
-    "--fit-steps", type=click.IntRange(1), default=None, help="Iterations of the fits; default: each preset's."
-)
-@click.option(
-    "--surfaces",
-    type=DATASET,
-    default=None,
-    help="The surfaces that SAMPLES were made of; default: as SAMPLES recorded them.",
-)
-@resolution_option
-@click.option(
-    "--pairs", type=click.IntRange(0), default=20, help="Pairs of heads for leakage and swap error; 0: leave them out."
-)
-@click.option("--points", type=click.IntRange(100), default=150_000, help="Points of a whole head.")
-@click.option("--part-points", type=click.IntRange(100), default=6_000, help="Points of a part.")
-@align_option
+@comparison_options
 @click.option("--picture/--no-picture", default=True, help="Also draw OUT/figure.png and OUT/curves.png.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of training and fitting.")
-@device_option
-@settings_option
-@quiet_option
-def model_compare(
-    samples: Path, output: Path, methods: str, steps: int | None, seconds: float | None, seeds: str | None, fit_steps: int | None,
-    surfaces: Path | None, resolution: int, pairs: int, points: int, part_points: int, align: Any, picture: bool, seed: int, device: str,
-    settings: tuple[str, ...], quiet: bool,
-) -> None:  # fmt: skip
+def model_compare(samples: Path, output: Path, methods: str, picture: bool, **common: Any) -> None:
     """Train several methods on the same SAMPLES, fit and score them in the same way, and write one table; resumes.
 
     \b
@@ -190,31 +225,14 @@ def model_compare(
     --set applies to every method. Writes OUT/table.txt, OUT/comparison.json, OUT/figure.png, OUT/curves.png, and
     OUT/METHOD/{run,fits,scores}. A method that fails is a row with the reason; the exit code is then 1.
     """
-    from facegraft_model.evaluation.compared import Task, named_methods
+    from facegraft_model.evaluation.compared import named_methods
     from facegraft_model.evaluation.comparison import compare_methods
-    from facegraft_model.evaluation.evaluate import EvaluationSettings
-    from facegraft_model.evaluation.records import ScoreSettings
 
     from facegraft.modelresults import draw_comparison
 
     names = named_methods(methods)
-    with Progress("compare", quiet) as bar:
-        task = Task(
-            samples,
-            EvaluationSettings(
-                resolution, pairs, 0, ScoreSettings(full_points=points, part_points=part_points, alignment=align)
-            ),
-            surfaces=surfaces,
-            steps=steps,
-            seconds=seconds,
-            seeds=None if seeds is None else _numbers(seeds),
-            fit_steps=fit_steps,
-            overrides=settings,
-            seed=seed,
-            device=device,
-            progress=bar.named,
-            show_training=not quiet,
-        )
+    with Progress("compare", common["quiet"]) as bar:
+        task = task_of(samples, bar, **common)
         comparison = compare_methods(names, output, task)
     click.echo(comparison.table)  # before the pictures, which a machine may be unable to draw
     if picture and comparison.scores:

@@ -133,7 +133,7 @@ class FieldMethod:
 
     def heads(self, folder: Path, task: Task, keys: Sequence[str]) -> list[Reconstruction]:
         """Those of the first seed."""
-        fits = load_fits(_of_first_seed(folder, task) / FITS, choose_device(task.device))
+        fits = load_fits(fits_folder(folder, task), choose_device(task.device))
         places = [fits.index(key) for key in keys]
         decoded = decode_items(
             fits.field,
@@ -282,6 +282,11 @@ def _test_scans(truth: Truth) -> list[dict[str, Any]]:
     if not rows:
         raise ModelError(f"{truth.samples.path} has no held-out scans to fit; make a dataset with test subjects")
     return rows
+
+
+def fits_folder(folder: Path, task: Task) -> Path:
+    """Where a method's folder has the fits of the first seed."""
+    return _of_first_seed(folder, task) / FITS
 
 
 def _of_first_seed(folder: Path, task: Task) -> Path:

@@ -1,0 +1,151 @@
+"""Make what the page shows: the comparison of the methods with the landmark ablation, and the edits of one of the models."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facegraft_model.devices import choose_device
+from facegraft_model.editing.commands import fitted_head, interpolate_fitted
+from facegraft_model.editing.edit import DecodeSettings, Edit, component_heads, figure_heads
+from facegraft_model.editing.partcodes import has_part_codes, part_codes
+from facegraft_model.errors import ModelError
+from facegraft_model.evaluation.compared import COMPARED, Task, fits_folder, method_named
+from facegraft_model.evaluation.comparison import Comparison, compare_methods
+from facegraft_model.fitting.fits import FITS_FILE, Fits, load_fits
+
+from facegraft.modelresults import SHEET_FILE, save_edit
+from facegraft.vocabulary import EXP, NEUTRAL
+
+COMPARED_FOLDER = "compared"
+COMPONENTS, INTERPOLATED, GENERATED = "components", "interpolated", "generated"
+FIVE_LANDMARKS = "model.landmarks=five"
+ROWS_OF_FIGURE_7, DRAWS_OF_FIGURE_7 = 3, 2
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for. task: samples and settings of the comparison; command: the words of `facegraft model compare` that stand for it,
+    without output and methods; figures: the method whose model is edited, None: the last that can be."""
+
+    output: Path
+    methods: tuple[str, ...]
+    task: Task
+    command: tuple[str, ...]
+    figures: str | None = None
+    announce: Announce = lambda text: None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture that was drawn, with the command that draws it; picture None: `why` says what is missing."""
+
+    command: str
+    picture: Path | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """comparison: of all methods; main: those that were asked for; ablated: pairs of a method and the same with five landmarks;
+    command: makes the comparison. edits: pictures by folder name."""
+
+    comparison: Comparison
+    main: tuple[str, ...]
+    ablated: tuple[tuple[str, str], ...]
+    command: str
+    model: str | None
+    edits: dict[str, Shown]
+
+
+def five_of(name: str) -> str | None:
+    """The name of a method with the five landmarks of the whole face in place of each part's; None for a method to which they mean nothing."""
+    five = f"{name}-five"
+    config = getattr(method_named(name), "config", None)
+    if config is None or config.model.method != "parts" or config.model.landmarks == "five" or config.model.nets != "hyper":
+        return None
+    return five if five in COMPARED else f"{name}@{FIVE_LANDMARKS}"
+
+
+def make(plan: Plan) -> Made:
+    """Compare the methods (finished work is kept) and edit the heads of one. Raises ModelError for an unknown method."""
+    ablated = tuple((name, five) for name in plan.methods if (five := five_of(name)) and five not in plan.methods)
+    names = [*plan.methods, *(five for _, five in ablated)]
+    folder = plan.output / COMPARED_FOLDER
+    if plan.figures is not None and plan.figures not in names:
+        raise ModelError(f"--figures {plan.figures}: name one of the methods that are compared: {', '.join(names)}")
+    comparison = compare_methods(names, folder, plan.task)
+    plan.announce(comparison.table)
+    command = told("facegraft", "model", "compare", *plan.command, "-o", folder, "--methods", ",".join(names))
+    model, fits = _edited_model(plan, comparison, folder)
+    edits = {} if fits is None else _edits(plan, fits)
+    return Made(comparison, plan.methods, ablated, command, model, edits)
+
+
+def told(*words: object) -> str:
+    """A command as one types it."""
+    return shlex.join(map(str, words))
+
+
+def _edited_model(plan: Plan, comparison: Comparison, folder: Path) -> tuple[str | None, Fits | None]:
+    """The method whose model is edited, and its fits; (None, None) where no scored method has codes of parts.
+
+    Raises ModelError where the method that was asked for has none."""
+    scored = [result.method for result in comparison.scores]
+    for name in [plan.figures] if plan.figures is not None else reversed(scored):
+        path = fits_folder(folder / name, plan.task)
+        if name in scored and (path / FITS_FILE).exists():
+            fits = load_fits(path, choose_device(plan.task.device))
+            if has_part_codes(fits.field):
+                return name, fits
+    if plan.figures is not None:
+        raise ModelError(f"--figures {plan.figures}: it has no codes of parts to edit, or no scores; name another, or none")
+    return None, None
+
+
+def _edits(plan: Plan, fits: Fits) -> dict[str, Shown]:
+    settings = DecodeSettings(resolution=plan.task.settings.resolution)
+    grid = ("--resolution", settings.resolution)
+    field = fits.field
+    codes = [*part_codes(field.parts), *([EXP] if EXP in field.code_dims else [])]
+    neutral = [item for item in fits.items if item["expression"] == NEUTRAL] or fits.items
+    keys = list({item["subject"]: str(item["key"]) for item in reversed(neutral)}.values())[::-1]
+
+    def made(name: str, words: Sequence[object], edit: Callable[[], Edit], title: str) -> Shown:
+        plan.announce(f"{plan.output / name}: {title}")
+        save_edit(plan.output / name, edit(), title)
+        command = told("facegraft", "model", *words, *grid, "-o", plan.output / name)
+        return Shown(command, plan.output / name / SHEET_FILE)
+
+    edits = {
+        COMPONENTS: made(
+            COMPONENTS,
+            ("components", fits.path, "--parts", ",".join(codes)),
+            lambda: component_heads(field, codes, settings=settings),
+            "Principal components of the parts",
+        ),
+        GENERATED: made(
+            GENERATED,
+            ("generate", fits.path, "--figure", *(word for key in keys[:ROWS_OF_FIGURE_7] for word in ("--base", key)), "--seed", plan.task.seed),
+            lambda: figure_heads(
+                field, [fitted_head(fits, key) for key in keys[:ROWS_OF_FIGURE_7]], DRAWS_OF_FIGURE_7, plan.task.seed, settings=settings
+            ),
+            "Random parts of held-out heads",
+        ),
+    }
+    if len(keys) < 2:
+        why = f"One held-out subject is not enough to interpolate: {fits.path} has only {keys[0]}."
+        return edits | {INTERPOLATED: Shown("", None, why)}
+    start, end = keys[:2]
+    interpolated = made(
+        INTERPOLATED,
+        ("interpolate", fits.path, "--from", start, "--to", end),
+        lambda: interpolate_fitted(fits, start, end, None, 3, settings),
+        f"{start} to {end}, part after part",
+    )
+    return edits | {INTERPOLATED: interpolated}
