@@ -5,8 +5,9 @@ facegraft_model writes meshes, numbers and scores; facegraft.report draws the pi
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from facegraft_model.editing.edit import Edit
@@ -15,27 +16,78 @@ if TYPE_CHECKING:
     from facegraft_model.evaluation.records import Scores
     from facegraft_model.fitting.fits import Fits
 
+    from facegraft.store import AnyPath
+
 SHEET_FILE, TABLE_FILE, FITS_PICTURE = "sheet.png", "table.txt", "fits.png"
 FIGURE_FILE, CURVES_FILE = "figure.png", "curves.png"
 
 
-def save_edit(output: Path, edit: Edit, title: str, suffix: str = "ply", picture: bool = True) -> list[str]:
-    """Write a mesh of each head, numbers.json and sheet.png; returns the names of the files, for a message."""
+def save_edit(
+    output: Path,
+    edit: Edit,
+    title: str,
+    suffix: str = "ply",
+    picture: bool = True,
+    *,
+    limit_mm: float | None = None,
+    ends: Sequence[Mapping[str, Any]] = (),
+) -> list[str]:
+    """Write a mesh of each head, numbers.json and sheet.png; returns the names of the files, for a message.
+
+    limit_mm, ends: see `report.modelsheets.write_edit_sheet`; `true_ends` gives the ends of an interpolation.
+    """
     from facegraft_model.editing.files import NUMBERS_FILE, write_edit
 
     meshes = write_edit(output, edit, suffix)
     written = [f"{len(meshes)} meshes", NUMBERS_FILE]
     if picture:
-        draw_edit(output, edit, title)
+        draw_edit(output, edit, title, limit_mm=limit_mm, ends=ends)
         written.append(SHEET_FILE)
     return written
 
 
-def draw_edit(output: Path, edit: Edit, title: str) -> Path:
+def draw_edit(
+    output: Path, edit: Edit, title: str, *, limit_mm: float | None = None, ends: Sequence[Mapping[str, Any]] = ()
+) -> Path:
     """Write sheet.png of an edit."""
     from facegraft.report.modelsheets import write_edit_sheet
 
-    return write_edit_sheet(output / SHEET_FILE, edit.numbers["command"], edit.heads, title)
+    return write_edit_sheet(
+        output / SHEET_FILE, edit.numbers["command"], edit.heads, title, parts=edit.parts, limit_mm=limit_mm, ends=ends
+    )
+
+
+def true_ends(
+    fits: Fits,
+    keys: Sequence[str],
+    samples: AnyPath | None = None,
+    surfaces: AnyPath | None = None,
+    resolution: int = 256,
+) -> tuple[list[dict[str, Any]], str]:
+    """True heads beside their fits, in the model's frame, for `save_edit`; and, where there are none, the reason.
+
+    samples: those that were fitted; None: as the fits recorded them, if they and their surfaces are on this machine. Raises the errors
+    of `fit_pictures` where samples or surfaces are given.
+    """
+    from facegraft_model.errors import ModelError
+    from facegraft_model.evaluation.evaluate import fit_pictures
+
+    from facegraft.store import RemotePath, StoreError
+
+    given = samples is not None or surfaces is not None
+    found = fits.samples if samples is None else samples
+    if found is None:
+        return [], "these are fits of scans; --samples SAMPLES names a dataset with these heads"
+    if samples is None and isinstance(found, RemotePath):
+        return [], f"the samples are remote; --samples {found} reads them"
+    try:
+        return fit_pictures(
+            fits, found, keys=keys, resolution=resolution, surfaces=surfaces, in_model=True
+        ), ""
+    except (ModelError, StoreError) as error:
+        if given:
+            raise
+        return [], str(error)
 
 
 def save_scores(output: Path, scores: Scores) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ def write_comparison_sheet(path: Path, heads: Sequence[Any], title: str = "Held-
     methods = list(dict.fromkeys(name for head in heads for name in head.fits))
     rows: list[list[Tile | None]] = []
     titles: list[str] = []
-    boxes: list[Floats | None] = []
     shown: list[Floats] = []
     for head in heads:
         truth = head.truth
@@ -55,13 +55,11 @@ def write_comparison_sheet(path: Path, heads: Sequence[Any], title: str = "Held-
             painted.append(Tile(mesh.vertices, mesh.faces, distance))
         rows += [plain, painted]
         titles += [str(truth.key), "distance"]
-        boxes += [None, None]
         for part in truth.vocabulary:
             own = truth.vertices[truth.faces[truth.parts == truth.vocabulary.label(part)]].reshape(-1, 3)
-            rows.append(painted)
-            titles.append(part)
             box = np.stack([own.min(axis=0), own.max(axis=0)])
-            boxes.append(box)
+            rows.append([None if tile is None else replace(tile, close_up=box) for tile in painted])
+            titles.append(part)
             shown += [distance[_inside(mesh.vertices, box)] for mesh, distance in head.fits.values()]
     return write_face_sheet(
         path,
@@ -72,7 +70,6 @@ def write_comparison_sheet(path: Path, heads: Sequence[Any], title: str = "Held-
         value_label="distance to the truth (mm)",
         # The scale is that of the parts: the back of the head and the neck, which no one looks at, have larger errors.
         colour_limit_mm=nice_limit(shown) if any(map(len, shown)) else None,
-        close_ups=boxes,
         tile_height=TILE_HEIGHT,
     )
 

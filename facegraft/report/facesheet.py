@@ -52,7 +52,8 @@ class Tile:
 
     vertices [n, 3] in mm (+y up, +z out of the face, +x the subject's left), faces [m, 3] counter-clockwise from
     outside; values [n] are lengths in mm ≥ 0, parts [n] part labels. A head with values is coloured by them, else by its
-    parts if given, else it is clay. turn_deg 0 looks at the face from the front, 90 from its left side.
+    parts if given, else it is clay. turn_deg 0 looks at the face from the front, 90 from its left side. close_up: a box [2, 3] in mm
+    (its least and largest corner) that fills the tile; None for the whole head.
     Raises ReportError, naming the tile by its caption, for arrays that are empty, not finite, or do not fit together.
     """
 
@@ -62,6 +63,7 @@ class Tile:
     parts: NDArray[np.uint8] | None = None
     caption: str = ""
     turn_deg: float = 0.0
+    close_up: Floats | None = None
 
     def __post_init__(self) -> None:
         vertices = np.asarray(self.vertices, dtype=np.float64)
@@ -96,6 +98,11 @@ class Tile:
                 "has part labels outside 0..255",
             )
             object.__setattr__(self, "parts", parts.astype(np.uint8))
+        if self.close_up is not None:
+            box = np.asarray(self.close_up, dtype=np.float64)
+            ordered = box.shape == (2, 3) and np.isfinite(box).all() and (box[0] < box[1]).all()
+            self._must(bool(ordered), "has a close-up that is no box [2, 3] of a least and a largest corner")
+            object.__setattr__(self, "close_up", box)
 
     def _must(self, holds: bool | np.bool_, complaint: str) -> None:
         if not holds:
@@ -125,23 +132,19 @@ def face_sheet(
     title: str = "",
     part_names: Sequence[str] = (),
     tile_height: int = TILE_HEIGHT,
-    close_ups: Sequence[Floats | None] = (),
     studio: Studio | None = None,
 ) -> Image.Image:
     """The sheet as an RGB picture on white; a tile that is None leaves its cell empty, and rows may be short.
 
     Tiles with the same vertices and faces arrays share their light. If a tile has values, there is a colour bar in mm at
     the right; without `colour_limit_mm` it ends at a round number near their 98th percentile. If `part_names` (by label,
-    the remainder first) is given, coloured parts have a legend below. close_ups: for each row, a box [2, 3] in mm (its least and
-    largest corner) that fills the row's tiles, or None for whole heads. Passing an open `studio` saves the seconds of opening
+    the remainder first) is given, coloured parts have a legend below. Passing an open `studio` saves the seconds of opening
     one. Raises ReportError for a sheet without tiles, titles that do not match, and where this machine cannot draw.
     """
     tiles = [tile for row in rows for tile in row if tile is not None]
     columns = max((len(row) for row in rows), default=0)
     if not tiles:
         raise ReportError("a sheet needs at least one head; none was given")
-    if close_ups and len(close_ups) != len(rows):
-        raise ReportError(f"the sheet has {len(rows)} rows but {len(close_ups)} close-ups")
     for what, titles, count in (("row", row_titles, len(rows)), ("column", column_titles, columns)):
         if titles and len(titles) != count:
             raise ReportError(f"the sheet has {count} {what}s but {len(titles)} {what} titles")
@@ -151,7 +154,7 @@ def face_sheet(
     limit = (nice_limit(values) if values else 1.0) if colour_limit_mm is None else float(colour_limit_mm)
     ticks(limit)  # raises for a wrong limit before anything is drawn
     with _studio(studio) as open_studio:
-        pictures, (width, height) = _draw(open_studio, rows, limit, tile_height, close_ups or [None] * len(rows))
+        pictures, (width, height) = _draw(open_studio, rows, limit, tile_height)
     page = _Page(width, height, rows, columns, row_titles, column_titles, title)
     for picture, place in pictures:
         page.put(picture, *place)
@@ -188,7 +191,7 @@ Place = tuple[int, int]
 
 
 def _draw(
-    studio: Studio, rows: Rows, limit: float, tile_height: int, close_ups: Sequence[Floats | None]
+    studio: Studio, rows: Rows, limit: float, tile_height: int
 ) -> tuple[list[tuple[Image.Image, Place]], tuple[int, int]]:
     """The tiles' pictures with their (row, column), and their common size in pixels."""
     frame = SheetFrame(rows)
@@ -205,8 +208,8 @@ def _draw(
                 lit[mesh] = normals, dense_mesh_light(tile.vertices, tile.faces, normals)
             normals, light = lit[mesh]
             body = Body(tile.vertices, tile.colours(light, limit), tile.faces, normals)
-            box = close_ups[r]
-            camera = frame.camera(tile.turn_deg) if box is None else frame.close_up(np.asarray(box), tile.turn_deg)
+            box = tile.close_up
+            camera = frame.camera(tile.turn_deg) if box is None else frame.close_up(box, tile.turn_deg)
             pictures.append((studio.shoot([body], camera, size), (r, c)))
     return pictures, size
 
@@ -215,12 +218,16 @@ class SheetFrame:
     """The framing of a sheet: the same distance for all views, and for each view a focus that centres the heads.
 
     The typical head is the median box of the first row with heads; the frame contains it, and grows for larger heads anywhere
-    on the sheet by up to STRETCH of its size. width and height are those of the picture at the focus, in mm.
+    on the sheet by up to STRETCH of its size. Close-ups do not count, unless there is nothing else. width and height are those of
+    the picture at the focus, in mm.
     """
 
     def __init__(self, rows: Rows) -> None:
-        tiles = [tile for row in rows for tile in row if tile is not None]
-        first = [tile for tile in next(row for row in rows if any(row)) if tile is not None]
+        whole = [[tile for tile in row if tile is not None and tile.close_up is None] for row in rows]
+        if not any(whole):
+            whole = [[tile for tile in row if tile is not None] for row in rows]
+        tiles = [tile for row in whole for tile in row]
+        first = next(row for row in whole if row)
         boxes = np.array([np.percentile(_some(tile.vertices), OUTLIERS, axis=0) for tile in first])
         typical = np.median(boxes, axis=0)
         self.centre: Floats = typical.mean(axis=0)

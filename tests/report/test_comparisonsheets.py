@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -64,8 +65,8 @@ def test_each_head_has_rows_for_itself_and_its_parts(
     assert [tile is None for tile in seen["rows"][5]] == [False, True, False]
     assert seen["rows"][0][2].values is None and seen["rows"][1][2].values.max() == 2.0
     assert seen["colour_limit_mm"] == 2.0
-    boxes = seen["close_ups"]
-    assert boxes[0] is boxes[1] is None
+    boxes = [row[0].close_up for row in seen["rows"]]
+    assert boxes[0] is boxes[1] is None and [tile is None for tile in seen["rows"][7]] == [False, True, False]
     own = head.truth.vertices[np.unique(head.truth.faces[head.truth.parts == 1])]
     np.testing.assert_array_equal(boxes[2], [own.min(axis=0), own.max(axis=0)])
 
@@ -73,12 +74,12 @@ def test_each_head_has_rows_for_itself_and_its_parts(
 def test_a_close_up_shows_the_box_larger_and_nothing_else_changes(studio: Studio, shown: list[Any]) -> None:
     truth = shown[0].truth
     mesh, wrong = shown[0].fits["bad"]
-    rows = [[Tile(mesh.vertices, mesh.faces, wrong)]] * 2
+    whole = Tile(mesh.vertices, mesh.faces, wrong)
     own = truth.vertices[truth.faces[truth.parts == 1]].reshape(-1, 3)
     box = own.mean(axis=0) + np.array([[-20.0], [20.0]])
     options: Any = {"tile_height": 120, "studio": studio, "colour_limit_mm": 4.0}
-    plain = np.asarray(face_sheet(rows, **options)).astype(int)
-    close = np.asarray(face_sheet(rows, close_ups=[None, box], **options)).astype(int)
+    plain = np.asarray(face_sheet([[whole], [whole]], **options)).astype(int)
+    close = np.asarray(face_sheet([[whole], [replace(whole, close_up=box)]], **options)).astype(int)
     assert plain.shape == close.shape
     half = len(plain) // 2
     np.testing.assert_array_equal(plain[: half - 10], close[: half - 10])
@@ -89,8 +90,9 @@ def test_a_close_up_shows_the_box_larger_and_nothing_else_changes(studio: Studio
         return int(((r > 120) & (g < 0.6 * r) & (b < 0.6 * r)).sum())
 
     assert red(close[half:]) > 1.5 * red(plain[half:]) > 100
-    with pytest.raises(ReportError, match="2 rows but 1 close-ups"):
-        face_sheet(rows, close_ups=[None], **options)
+    for bad in (box[:1], box[::-1], box * np.nan):
+        with pytest.raises(ReportError, match="has a close-up that is no box"):
+            replace(whole, close_up=bad)
 
 
 @pytest.mark.parametrize("turn", [0.0, 40.0])

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from facegraft.cli.model.group import FOLDER, device_option, open_fits, output_option, quiet_option, resolution_option
+from facegraft.cli.model.group import (
+    DATASET,
+    FOLDER,
+    device_option,
+    open_fits,
+    output_option,
+    quiet_option,
+    resolution_option,
+)
 from facegraft.cli.model.parts import DONOR, PartsCommand, check_donors, read_donors
 from facegraft.cli.model.progress import Progress
 
@@ -23,6 +31,12 @@ def _edit_options(command: Callable[..., Any]) -> Callable[..., Any]:
         quiet_option,
         device_option,
         click.option("--picture/--no-picture", default=True, help="Also draw sheet.png."),
+        click.option(
+            "--limit-mm",
+            type=click.FloatRange(min=0, min_open=True),
+            default=None,
+            help="End of the picture's colour scale; default: by the values, for interpolate 4 mm.",
+        ),
         click.option(
             "--format",
             "suffix",
@@ -94,33 +108,63 @@ def model_swap(
     help="Parts, separated by commas, in the order in which they change; all: the model's parts, then rem.",
 )
 @click.option("--steps", type=click.IntRange(1), default=3, help="Heads for each part.")
+@click.option(
+    "--samples", type=DATASET, default=None, help="Samples that were fitted, for the true heads; default: as FITS recorded them."
+)
+@click.option(
+    "--surfaces", type=DATASET, default=None, help="The surfaces that the samples were made of; default: as they recorded them."
+)
 @_edit_options
-def model_interpolate(fits: Path, start: str, end: str, order: list[str] | None, steps: int, **common: Any) -> None:
-    """Interpolate from one head to another, one part after another, with maps of each part's change (the paper's Figures 2 and 8).
+def model_interpolate(
+    fits: Path, start: str, end: str, order: list[str] | None, steps: int, samples: Any, surfaces: Any, **common: Any
+) -> None:
+    """Interpolate from one head to another, one part after another (the paper's Figures 2 and 8).
 
     \b
     Example: facegraft model interpolate fits --from s0003_neutral --to s0007_neutral -o interpolated
+    The picture shows both true heads beside their fits, where they are found; then for each part its heads, maps of
+    its change, and the part close up.
     """
     from facegraft_model.editing.commands import interpolate_fitted
 
+    from facegraft.modelresults import true_ends
+
     loaded = open_fits(fits, common["device"])
+    ends, missing = [], ""
+    if common["picture"]:
+        for key in (start, end):
+            loaded.index(key)  # raises for a head that was not fitted, whether or not its truth is found
+        ends, missing = true_ends(loaded, (start, end), samples, surfaces, common["resolution"])
     _write_edit(
         lambda decode: interpolate_fitted(loaded, start, end, order, steps, decode),
         f"{start} to {end}, part after part",
+        ends=ends,
         **common,
     )
+    if missing:
+        click.echo(f"The picture is without the true heads: {missing}")
 
 
 @click.command("generate")
 @click.argument("model_folder", metavar="RUN_OR_FITS", type=FOLDER)
-@click.option("--count", type=click.IntRange(1), default=9, help="Random heads.")
+@click.option(
+    "--figure",
+    is_flag=True,
+    help="Instead a row for each of some fitted heads: the head, then COUNT heads on which one part is random, for each part (needs FITS).",
+)
+@click.option("--count", type=click.IntRange(1), default=None, help="Random heads; default: 9, with --figure 2.")
 @click.option(
     "--parts",
     default=ALL,
     callback=_names,
     help="Codes to draw at random: parts of the model and rem, separated by commas, or all.",
 )
-@click.option("--base", default=None, help="Fitted head that keeps its other parts (needs FITS).")
+@click.option(
+    "--base",
+    "bases",
+    multiple=True,
+    help="Fitted head that keeps its other parts (needs FITS). With --figure repeatable; default: the first 3 neutral ones.",
+)
 @click.option(
     "--scale",
     type=click.FloatRange(min=0, min_open=True),
@@ -130,20 +174,39 @@ def model_interpolate(fits: Path, start: str, end: str, order: list[str] | None,
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of everything random.")
 @_edit_options
 def model_generate(
-    model_folder: Path, count: int, parts: list[str] | None, base: str | None, scale: float, seed: int, **common: Any
+    model_folder: Path,
+    figure: bool,
+    count: int | None,
+    parts: list[str] | None,
+    bases: tuple[str, ...],
+    scale: float,
+    seed: int,
+    **common: Any,
 ) -> None:
-    """Random parts and faces, drawn from the Gaussian of the trained codes (the paper's Figure 7).
+    """Random parts and faces, drawn from the Gaussian of the trained codes.
 
     \b
     Example: facegraft model generate run --count 9 -o random
              facegraft model generate fits --base s0003_neutral --parts nose -o noses
+             facegraft model generate fits --figure -o figure                  the paper's Figure 7
     """
-    from facegraft_model.editing.commands import field_and_base
-    from facegraft_model.editing.edit import generate_heads
+    from facegraft_model.editing.commands import field_and_base, first_neutral_heads, fitted_head
+    from facegraft_model.editing.edit import figure_heads, generate_heads
 
-    field, head = field_and_base(model_folder, base, common["device"])
+    if figure:
+        fits = open_fits(model_folder, common["device"])
+        shown = [fitted_head(fits, key) for key in bases] or first_neutral_heads(fits)
+        _write_edit(
+            lambda decode: figure_heads(fits.field, shown, count or 2, seed, parts, scale, decode),
+            "Random parts",
+            **common,
+        )
+        return
+    if len(bases) > 1:
+        raise click.UsageError("several heads (--base) need --figure")
+    field, head = field_and_base(model_folder, *bases, device=common["device"])
     _write_edit(
-        lambda decode: generate_heads(field, count, seed, parts, head, scale, settings=decode),
+        lambda decode: generate_heads(field, count or 9, seed, parts, head, scale, settings=decode),
         "Random heads" if parts is None else f"Random {', '.join(parts)}",
         **common,
     )
@@ -155,7 +218,7 @@ def model_generate(
     "--parts",
     default=ALL,
     callback=_names,
-    help="Parts whose codes are analysed, separated by commas; all: the model's parts, then rem.",
+    help="Parts whose codes are analysed, separated by commas; all: the model's parts, then rem. exp, the expression, only where named.",
 )
 @click.option("--components", type=click.IntRange(1), default=3, help="Principal components of each part.")
 @click.option(
@@ -172,6 +235,7 @@ def model_components(
 
     \b
     Example: facegraft model components run -o components
+             facegraft model components ict-head --parts nose,exp -o components
     """
     from facegraft_model.editing.commands import field_and_base
     from facegraft_model.editing.edit import component_heads
@@ -192,8 +256,10 @@ def _write_edit(
     resolution: int,
     suffix: str,
     picture: bool,
+    limit_mm: float | None,
     device: str,
     quiet: bool,
+    ends: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Decode the heads of an edit with a progress bar, save them, and print what was written."""
     from facegraft_model.editing.edit import DecodeSettings
@@ -202,4 +268,5 @@ def _write_edit(
 
     with Progress("decode", quiet) as bar:
         edit = edit_of(DecodeSettings(resolution=resolution, on_head=bar.heads))
-    click.echo(f"{output}: {', '.join(save_edit(output, edit, title, suffix, picture))}")
+    written = save_edit(output, edit, title, suffix, picture, limit_mm=limit_mm, ends=ends)
+    click.echo(f"{output}: {', '.join(written)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from facegraft.vocabulary import SCAN
 from facegraft_model.devices import choose_device
 from facegraft_model.editing.edit import DecodeSettings, Edit, interpolate_heads, swap_heads
 from facegraft_model.editing.partcodes import Head
@@ -13,10 +14,22 @@ from facegraft_model.fitting.fits import FITS_FILE, Fits, load_fits
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
 
+FIGURE_HEADS = 3
+"""Heads of a figure of random parts, where none is named."""
+
 
 def fitted_head(fits: Fits, key: str) -> Head:
     """A head by its key. Raises ModelError for one that was not fitted."""
     return Head(key, fits.codes_of(fits.index(key)))
+
+
+def first_neutral_heads(fits: Fits, count: int = FIGURE_HEADS) -> list[Head]:
+    """The first fitted neutral scans, at most `count`. Raises ModelError where there is none."""
+    neutral = str(fits.field.provenance["data"]["neutral_expression"])
+    keys = [str(item["key"]) for item in fits.items if item["origin"] == SCAN and item["expression"] == neutral]
+    if not keys:
+        raise ModelError(f"{fits.path} has no fit of a neutral scan; name heads with --base KEY")
+    return [fitted_head(fits, key) for key in keys[:count]]
 
 
 def swap_fitted(fits: Fits, host: str, donors: Mapping[str, str], settings: DecodeSettings | None = None) -> Edit:

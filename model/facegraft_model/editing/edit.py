@@ -15,6 +15,8 @@ import torch
 
 from facegraft.arrays import Floats, Ints, Labels
 from facegraft.parts import Parts
+from facegraft.seeds import derived_seed
+from facegraft.vocabulary import EXP
 from facegraft_model.decoding.decode import Decoded, decode
 from facegraft_model.decoding.displacement import TOLERANCE_MM, dense_displacement, describe_change
 from facegraft_model.decoding.extract import EmptyFieldError
@@ -120,7 +122,8 @@ def interpolate_heads(
     order: parts in the order in which they move; None: the order of the cascade, the remainder last.
 
     Each head is compared with the first head of its row, in which the row's part has not moved yet, so that the map shows the
-    change by this part's code.
+    change by this part's code. The first head of a row is the last one of the row before, and is so compared with the first head
+    of that row: its map shows what the last part has changed.
     """
     require_part_codes(field, "interpolate")
     order = chosen_codes(field, order)
@@ -160,6 +163,39 @@ def generate_heads(
     return _decode_plan(field, "generate", plan, about, settings)
 
 
+def figure_heads(
+    field: Field,
+    bases: Sequence[Head],
+    draws: int = 2,
+    seed: int = 0,
+    parts: Sequence[str] | None = None,
+    scale: float = 1.0,
+    settings: DecodeSettings | None = None,
+) -> Edit:
+    """For each given head a row of the sheet: the head, then for each part in turn `draws` heads on which only that part is random.
+
+    Each is compared with its own row's head. parts: None for all, the remainder last. A head's draws are its own (by its name): they do
+    not depend on which other heads and parts are shown, and more draws only add to them. Raises ModelError for no heads, one given
+    twice, and as `sample_codes` does.
+    """
+    require_part_codes(field, "draw")
+    parts = chosen_codes(field, parts)
+    names = [base.name for base in bases]
+    if not names or len(set(names)) != len(names):
+        raise ModelError(f"random parts: give some heads, each once, not {', '.join(names) or 'none'}")
+    plan: list[_Plan] = []
+    for row, base in enumerate(bases):
+        original = len(plan)
+        plan.append(_Plan(Step(base.codes, base.name, None, None), row, 0))
+        for part in parts:
+            drawn = sample_codes(field, draws, derived_seed(seed, "head", base.name), (part,), base.codes, scale)
+            for number, codes in enumerate(drawn, 1):
+                step = Step(codes, f"{base.name}, {part} {number}", part, None)
+                plan.append(_Plan(step, row, len(plan) - original, original, (part,)))
+    about = {"bases": names, "draws": draws, "seed": seed, "parts": list(parts), "scale": scale}
+    return _decode_plan(field, "generate --figure", plan, about, settings)
+
+
 def component_heads(
     field: Field,
     parts: Sequence[str] | None = None,
@@ -170,22 +206,29 @@ def component_heads(
 ) -> Edit:
     """Principal components of each part: a row of the sheet for each, all compared with the head at 0σ, which comes first.
 
-    parts: None for all, including the remainder. At 0σ, a part has the mean of its codes. With a base, the other parts keep the
-    base's codes, so each part has its own head at 0σ.
+    parts: None for all, including the remainder; the expression (`vocabulary.EXP`) only where it is named. At 0σ, a part has the mean
+    of its codes. With a base, the other parts keep the base's codes, so each part has its own head at 0σ; so has the
+    expression, since the mean head is neutral.
     """
     require_part_codes(field, "analyse")
-    parts = chosen_codes(field, parts)
+    parts = chosen_codes(field, parts, expression=True)
     others = mean_codes(field) if base is None else base.codes
     plan: list[_Plan] = []
     variance: dict[str, list[float]] = {}
+    shared: int | None = None
     for p, part in enumerate(parts):
         variance[part] = principal_components(field, part).explained[:components].tolist()
-        zero = 0
-        if p == 0 or base is not None:
+        if base is not None or part == EXP or shared is None:
             zero = len(plan)
-            name = "mean head" if base is None else f"{base.name}, mean {part}"
+            name = "mean head" if base is None else base.name
+            if base is not None or part == EXP:
+                name += f", mean {part}"
+            else:
+                shared = zero
             step = component_codes(field, part, 0, (0.0,), others)[0]
             plan.append(_Plan(step._replace(label=name, part=None, amount=None), p * (components + 1), 0))
+        else:
+            zero = shared
         for k in range(components):
             for column, step in enumerate(component_codes(field, part, k, sigmas, others)):
                 plan.append(_Plan(step, p * (components + 1) + k + 1, column, zero, (part,)))

@@ -16,7 +16,7 @@ from torch import Tensor
 from facegraft.errors import nearest, printable
 from facegraft.parts import Parts
 from facegraft.seeds import derived_seed
-from facegraft.vocabulary import REM
+from facegraft.vocabulary import EXP, REM
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field
 
@@ -154,9 +154,9 @@ class Components:
 
 
 def principal_components(field: Field, name: str) -> Components:
-    """PCA of a part's code table. Raises ModelError for an unknown part, or codes that are all the same."""
+    """PCA of the code table of a part, or of the expression. Raises ModelError for an unknown part, or codes that are all the same."""
     require_part_codes(field, "analyse")
-    chosen_codes(field, (name,))
+    chosen_codes(field, (name,), expression=True)
     table = field.tables[name].detach().double().cpu()
     mean = table.mean(0)
     _, values, directions = torch.linalg.svd(table - mean, full_matrices=False)
@@ -178,7 +178,7 @@ def component_codes(
     found = principal_components(field, part)
     if not 0 <= component < len(found.sigmas):
         raise ModelError(
-            f"part {part!r} has no component {component + 1}: its trained codes vary in {len(found.sigmas)} directions"
+            f"part {part!r} has no component {component + 1}: its trained codes vary in {len(found.sigmas)} directions; ask for as many components"
         )
     others = mean_codes(field) if base is None else base
     along = found.sigmas[component] * found.directions[component]
@@ -203,12 +203,18 @@ def _like_table(field: Field, name: str, code: Tensor) -> Tensor:
     return code.to(device=table.device, dtype=table.dtype)
 
 
-def chosen_codes(field: Field, names: Sequence[str] | None) -> tuple[str, ...]:
-    """The named codes, or all of `part_codes`. Raises ModelError for a part that the model does not have, one named twice, or no name."""
+def chosen_codes(field: Field, names: Sequence[str] | None, *, expression: bool = False) -> tuple[str, ...]:
+    """The named codes, or all of `part_codes`. expression: `vocabulary.EXP` may be named too.
+
+    Raises ModelError for a part that the model does not have, one named twice, or no name.
+    """
     known = part_codes(field.parts)
     chosen = known if names is None else tuple(names)
     for name in chosen:
-        if name not in known:
+        if expression and name == EXP:
+            if EXP not in field.tables:
+                raise ModelError(f"the model has no expression code; its codes are {', '.join(field.tables)}")
+        elif name not in known:
             raise ModelError(no_part(name, known))
     if not chosen or len(set(chosen)) != len(chosen):
         raise ModelError(f"name some of the parts {', '.join(known)}, each once, not {', '.join(chosen) or 'nothing'}")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from facegraft.parts import Parts
+from facegraft.store import AnyPath
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.disentanglement import Progress, counted, measure_disentanglement
 from facegraft_model.evaluation.records import Failure, Scores, ScoreSettings
 from facegraft_model.evaluation.score import decode_items, evaluate
-from facegraft_model.evaluation.truth import Truth
+from facegraft_model.evaluation.truth import Truth, transformed
 from facegraft_model.fitting.fits import Fits
 
 
@@ -82,12 +84,23 @@ def evaluate_fits(
 
 
 def fit_pictures(
-    fits: Fits, samples: Path, *, count: int = 4, resolution: int = 256, surfaces: Path | None = None
+    fits: Fits,
+    samples: AnyPath,
+    *,
+    count: int = 4,
+    keys: Sequence[str] | None = None,
+    resolution: int = 256,
+    surfaces: AnyPath | None = None,
+    in_model: bool = False,
 ) -> list[dict[str, Any]]:
-    """The first heads for a picture: key, truth (vertices in mm, faces), fit (vertices in mm, faces, parts, distance to the truth in mm)."""
+    """Heads for a picture: key, truth (vertices in mm, faces), fit (vertices in mm, faces, parts, distance to the truth in mm).
+
+    keys: which heads; None: the first `count`. One whose field has no surface is left out. in_model: in the model's frame, as
+    `decode` places heads, instead of the true head's. Raises the errors of `Truth`, and ModelError for a key that was not fitted.
+    """
     truth = Truth(samples, surfaces)
     shown = []
-    for i in range(min(count, len(fits))):
+    for i in range(min(count, len(fits))) if keys is None else map(fits.index, keys):
         item = fits.items[i]
         codes, alignment = fits.codes_of(i), fits.alignment.numpy()[i : i + 1]
         entry = next(
@@ -97,11 +110,17 @@ def fit_pictures(
             continue
         head = truth.head(item["key"])
         distance = head.surface.nearest(entry.vertices).distance
+        true, fitted = head.vertices, entry.vertices
+        if in_model:
+            true, fitted = (
+                fits.field.mm_per_unit * transformed(truth.in_units(head.key, points), alignment[0])
+                for points in (true, fitted)
+            )
         shown.append(
             {
                 "key": item["key"],
-                "truth": (head.vertices, head.faces),
-                "fit": (entry.vertices, entry.faces, entry.parts, distance),
+                "truth": (true, head.faces),
+                "fit": (fitted, entry.faces, entry.parts, distance),
             }
         )
     return shown

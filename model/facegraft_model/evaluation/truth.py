@@ -141,7 +141,11 @@ class Truth:
 
     def in_mm(self, key: str, points: ArrayLike) -> Floats:
         """Points [n, 3] from unit coordinates of an item to mm of its head."""
-        return _transformed(np.asarray(points, dtype=np.float64), self._to_mm(key))
+        return transformed(np.asarray(points, dtype=np.float64), self._to_mm(key))
+
+    def in_units(self, key: str, points: ArrayLike) -> Floats:
+        """Points [n, 3] from mm of an item's head to its unit coordinates."""
+        return transformed(np.asarray(points, dtype=np.float64), np.linalg.inv(self._to_mm(key)))
 
     def _to_mm(self, key: str) -> Floats:
         if key not in self.store:
@@ -164,7 +168,7 @@ class Truth:
         return TrueHead(
             key=key,
             row=self.store.row(key),
-            vertices=_transformed(item["vertices"].astype(np.float64), to_mm),
+            vertices=transformed(item["vertices"].astype(np.float64), to_mm),
             faces=faces,
             parts=face_labels(item["vertex_parts"], faces),
             cut=item["face_cut"].astype(bool),
@@ -172,7 +176,8 @@ class Truth:
         )
 
 
-def _transformed(points: Floats, matrix: Floats) -> Floats:
+def transformed(points: Floats, matrix: Floats) -> Floats:
+    """Points [n, 3] under a matrix [4, 4] of column vectors."""
     return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])
 
 
