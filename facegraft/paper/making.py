@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facegraft_model.devices import choose_device
-from facegraft_model.editing.commands import fitted_head, interpolate_fitted
+from facegraft_model.editing.commands import first_neutral_heads, interpolate_fitted
 from facegraft_model.editing.edit import DecodeSettings, Edit, component_heads, figure_heads
 from facegraft_model.editing.partcodes import has_part_codes, part_codes
 from facegraft_model.errors import ModelError
@@ -17,13 +17,12 @@ from facegraft_model.evaluation.compared import COMPARED, Task, fits_folder, met
 from facegraft_model.evaluation.comparison import Comparison, compare_methods
 from facegraft_model.fitting.fits import FITS_FILE, Fits, load_fits
 
-from facegraft.modelresults import SHEET_FILE, save_edit
-from facegraft.vocabulary import EXP, NEUTRAL
+from facegraft.modelresults import SHEET_FILE, save_edit, true_ends
+from facegraft.vocabulary import EXP
 
 COMPARED_FOLDER = "compared"
 COMPONENTS, INTERPOLATED, GENERATED = "components", "interpolated", "generated"
 FIVE_LANDMARKS = "model.landmarks=five"
-ROWS_OF_FIGURE_7, DRAWS_OF_FIGURE_7 = 3, 2
 
 Announce = Callable[[str], None]
 
@@ -113,12 +112,13 @@ def _edits(plan: Plan, fits: Fits) -> dict[str, Shown]:
     grid = ("--resolution", settings.resolution)
     field = fits.field
     codes = [*part_codes(field.parts), *([EXP] if EXP in field.code_dims else [])]
-    neutral = [item for item in fits.items if item["expression"] == NEUTRAL] or fits.items
-    keys = list({item["subject"]: str(item["key"]) for item in reversed(neutral)}.values())[::-1]
+    heads = first_neutral_heads(fits)
 
-    def made(name: str, words: Sequence[object], edit: Callable[[], Edit], title: str) -> Shown:
+    def made(
+        name: str, words: Sequence[object], edit: Callable[[], Edit], title: str, ends: Sequence[Mapping[str, Any]] = ()
+    ) -> Shown:
         plan.announce(f"{plan.output / name}: {title}")
-        save_edit(plan.output / name, edit(), title)
+        save_edit(plan.output / name, edit(), title, ends=ends)
         command = told("facegraft", "model", *words, *grid, "-o", plan.output / name)
         return Shown(command, plan.output / name / SHEET_FILE)
 
@@ -131,21 +131,22 @@ def _edits(plan: Plan, fits: Fits) -> dict[str, Shown]:
         ),
         GENERATED: made(
             GENERATED,
-            ("generate", fits.path, "--figure", *(word for key in keys[:ROWS_OF_FIGURE_7] for word in ("--base", key)), "--seed", plan.task.seed),
-            lambda: figure_heads(
-                field, [fitted_head(fits, key) for key in keys[:ROWS_OF_FIGURE_7]], DRAWS_OF_FIGURE_7, plan.task.seed, settings=settings
-            ),
+            ("generate", fits.path, "--figure", "--seed", plan.task.seed),
+            lambda: figure_heads(field, heads, seed=plan.task.seed, settings=settings),
             "Random parts of held-out heads",
         ),
     }
-    if len(keys) < 2:
-        why = f"One held-out subject is not enough to interpolate: {fits.path} has only {keys[0]}."
+    if len(heads) < 2:
+        why = f"One held-out subject is not enough to interpolate: {fits.path} has only {heads[0].name}."
         return edits | {INTERPOLATED: Shown("", None, why)}
-    start, end = keys[:2]
+    start, end = (head.name for head in heads[:2])
+    ends, missing = true_ends(fits, (start, end), plan.task.samples, plan.task.surfaces, settings.resolution)
+    assert not missing, "the samples were given"
     interpolated = made(
         INTERPOLATED,
         ("interpolate", fits.path, "--from", start, "--to", end),
         lambda: interpolate_fitted(fits, start, end, None, 3, settings),
         f"{start} to {end}, part after part",
+        ends,
     )
     return edits | {INTERPOLATED: interpolated}

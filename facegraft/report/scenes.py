@@ -129,7 +129,7 @@ class HeadScenes:
         palette = part_palette()
         bodies = [self._stage(points, mesh, tuple(marked))]
         for label, marks in marked.items():
-            lifted = marks + [0.0, 0.0, 0.02 * self.framing.height]  # before the skin, which would hide half of a dot
+            lifted = marks + np.array([0.0, 0.0, 0.02 * self.framing.height])  # before the skin, which would hide half of a dot
             bodies.append(Body(lifted, np.tile(0.6 * palette[label], (len(marks), 1)), size=9.0))
         return self.studio.shoot(bodies, self.framing.camera(landmarks), portrait(height))
 

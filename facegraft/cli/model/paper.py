@@ -14,13 +14,13 @@ from facegraft.errors import FacegraftError
 
 QUICK: dict[str, Any] = {
     "methods": "linear,linear-parts,deepsdf-small,i3dmm-small,imface-small,paper-small,tiny",
-    "steps": 20,
+    "steps": 12,
     "fit_steps": 10,
     "resolution": 80,
     "pairs": 0,
     "points": 5_000,
     "part_points": 1_000,
-    "settings": ("train.pretrain=20",),
+    "settings": ("train.pretrain=20", "data.items=4"),
 }
 """What --quick puts in place of the defaults."""
 HEADSPACE_PART_POINTS = 10_000
@@ -73,12 +73,12 @@ def paper(ctx: click.Context, /, folder: Path, output: Path | None, figures: str
     names = tuple(named_methods(common.pop("methods")))
     with Progress("paper", common["quiet"]) as bar:
         plan = Plan(
-            (output or folder / "paper"),
+            output or folder / "paper",
             names,
             task_of(samples, bar, **common),
             (str(samples), *_words(common)),
             figures,
-            lambda text: None if common["quiet"] else click.echo(text),
+            click.echo,
         )
         page = write_paper(folder, plan)
     click.echo(f"paper: {page}")
