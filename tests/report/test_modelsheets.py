@@ -47,7 +47,7 @@ def test_a_close_up_holds_the_part_in_all_heads_of_its_row(walk: list[Any], shee
     nose, rem = sheet["rows"]
     own = walk[0].vertices_mm[walk[0].parts == 1]
     for tile in nose[4:]:
-        np.testing.assert_allclose(tile.close_up, [own.min(axis=0), own.max(axis=0) + [0, 0, 2]])
+        np.testing.assert_allclose(tile.close_up, [own.min(axis=0), np.add(own.max(axis=0), [0, 0, 2])])
     assert [tile and tile.caption for tile in nose] == [
         "0 %", "100 %", None, "displacement, 100 %", "close-up, 0 %", "close-up, 100 %"
     ]  # fmt: skip
