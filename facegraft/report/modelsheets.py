@@ -106,10 +106,11 @@ def _interpolate(
 
 def _end(end: Mapping[str, Any]) -> list[Tile]:
     """A true head, its fit, and the fit's distance from it."""
+    true_vertices, true_faces = end["truth"]
     vertices, faces, _, distance = end["fit"]
     fit = Tile(vertices, faces, caption=f"{end['key']}, fit")
     return [
-        Tile(*end["truth"], caption=f"{end['key']}, truth"),
+        Tile(true_vertices, true_faces, caption=f"{end['key']}, truth"),
         fit,
         replace(fit, values=distance, caption=f"{end['key']}, distance"),
     ]

@@ -130,7 +130,8 @@ def model_interpolate(
     from facegraft.modelresults import true_ends
 
     loaded = open_fits(fits, common["device"])
-    ends, missing = [], ""
+    ends: list[dict[str, Any]] = []
+    missing = ""
     if common["picture"]:
         for key in (start, end):
             loaded.index(key)  # raises for a head that was not fitted, whether or not its truth is found
@@ -204,7 +205,7 @@ def model_generate(
         return
     if len(bases) > 1:
         raise click.UsageError("several heads (--base) need --figure")
-    field, head = field_and_base(model_folder, *bases, device=common["device"])
+    field, head = field_and_base(model_folder, bases[0] if bases else None, common["device"])
     _write_edit(
         lambda decode: generate_heads(field, count or 9, seed, parts, head, scale, settings=decode),
         "Random heads" if parts is None else f"Random {', '.join(parts)}",

@@ -213,7 +213,7 @@ def chosen_codes(field: Field, names: Sequence[str] | None, *, expression: bool 
     for name in chosen:
         if expression and name == EXP:
             if EXP not in field.tables:
-                raise ModelError(f"the model has no expression code; its codes are {', '.join(field.tables)}")
+                raise ModelError(f"the model has no expression code; its codes are {', '.join(field.code_dims)}")
         elif name not in known:
             raise ModelError(no_part(name, known))
     if not chosen or len(set(chosen)) != len(chosen):

@@ -145,7 +145,7 @@ class Truth:
 
     def in_units(self, key: str, points: ArrayLike) -> Floats:
         """Points [n, 3] from mm of an item's head to its unit coordinates."""
-        return transformed(np.asarray(points, dtype=np.float64), np.linalg.inv(self._to_mm(key)))
+        return transformed(np.asarray(points, dtype=np.float64), np.asarray(np.linalg.inv(self._to_mm(key))))
 
     def _to_mm(self, key: str) -> Floats:
         if key not in self.store:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from commands import refused, run_model
 from facegraft_model.editing.commands import swap_fitted
 from facegraft_model.editing.edit import DecodeSettings
+from facegraft_model.evaluation.evaluate import fit_pictures
 from facegraft_model.fitting.fits import load_fits
 
 from facegraft.errors import FacegraftError
+from facegraft.report import modelsheets
+from facegraft.surfaces.surface import Surface
 
 
 @pytest.mark.slow
@@ -81,6 +87,84 @@ def test_walks_take_all_parts_of_the_model_and_then_the_remainder(bears: Path, t
         run_model("generate", bears / "run", "--parts", "beek", *quick, "-o", tmp_path / "none")
     with pytest.raises(FacegraftError, match=r"--base eve_neutral names a fitted head, but .* is a training run"):
         run_model("generate", bears / "run", "--base", "eve_neutral", *quick, "-o", tmp_path / "none")
+
+
+@pytest.fixture
+def sheets(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The sheets that commands would draw: rows and options of each."""
+    drawn: list[dict[str, Any]] = []
+    monkeypatch.setattr(modelsheets, "write_face_sheet", lambda path, rows, **options: drawn.append({"rows": rows, **options}))
+    return drawn
+
+
+def test_an_interpolation_shows_the_true_heads_and_the_parts_close_up(
+    bears: Path, tmp_path: Path, sheets: list[dict[str, Any]]
+) -> None:
+    walk = [bears / "fits", "--from", "eve_neutral", "--to", "dave_neutral", "--steps", 1, "--order", "beak,rem"]
+    quick = ["--resolution", 32, "--quiet", "-o", tmp_path / "walk"]
+    said = run_model("interpolate", *walk, *quick)
+    assert "without the true heads" not in said
+    (sheet,) = sheets
+    assert sheet["row_titles"] == ["from, to", "beak", "rem"] and sheet["colour_limit_mm"] == 4.0
+    ends, beak, rem = sheet["rows"]
+    assert [tile.caption for tile in ends[:3]] == [f"eve_neutral, {what}" for what in ("truth", "fit", "distance")]
+    # Truth and fit are where the other heads of the sheet are: the walk begins with the first fit.
+    np.testing.assert_allclose(ends[1].vertices, beak[0].vertices, atol=1e-4)
+    for truth, fit, distance in (ends[:3], ends[3:]):
+        nearest = Surface(truth.vertices, truth.faces).nearest(fit.vertices).distance
+        np.testing.assert_allclose(distance.values, nearest, atol=1e-4)
+        assert np.array_equal(fit.vertices, distance.vertices) and np.median(nearest) < 10 < np.ptp(truth.vertices[:, 0])
+    assert [tile is None or tile.close_up is None for tile in beak] == [True] * 4 + [False] * 2
+    assert [tile is None for tile in rem] == [False] * 4  # no close-up of the remainder
+    # The first head of a group shows what the last part has changed, as the last head of that part's group does.
+    assert beak[2] is None and rem[2].caption == "displacement by beak"
+    assert np.array_equal(rem[2].values, beak[3].values) and rem[2].values.max() > 0
+    assert np.array_equal(rem[2].vertices, rem[0].vertices)
+
+    fits = shutil.copytree(bears / "fits", tmp_path / "fits")
+    document = json.loads((fits / "fits.json").read_text())
+    (fits / "fits.json").write_text(json.dumps({**document, "samples": str(tmp_path / "gone")}))
+    said = run_model("interpolate", fits, *walk[1:], *quick, "--limit-mm", 2.5)
+    assert "The picture is without the true heads: " in said and "gone" in said
+    assert sheets[1]["row_titles"] == ["beak", "rem"] and sheets[1]["colour_limit_mm"] == 2.5
+    run_model("interpolate", fits, *walk[1:], *quick, "--samples", bears / "samples", "--surfaces", bears / "surfaces")
+    assert sheets[2]["row_titles"] == ["from, to", "beak", "rem"]
+    with pytest.raises(FacegraftError, match="gone"):
+        run_model("interpolate", fits, *walk[1:], *quick, "--samples", tmp_path / "gone")
+
+
+def test_true_heads_are_shown_in_the_frame_of_the_model(bears: Path) -> None:
+    """The pose that a fit found is applied to the truth, and the fit itself stays as it is decoded."""
+    fits = load_fits(bears / "fits")
+    turn, scale = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]), fits.field.mm_per_unit
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = 0.9 * turn, (0.1, 0.0, -0.2)
+    posed = replace(fits, alignment=torch.from_numpy(pose).repeat(len(fits), 1, 1))
+    plain, moved = (
+        fit_pictures(which, bears / "samples", keys=["eve_neutral"], resolution=24, in_model=True)[0] for which in (fits, posed)
+    )
+    assert plain["key"] == "eve_neutral"
+    np.testing.assert_allclose(moved["fit"][0], plain["fit"][0], atol=1e-6)
+    np.testing.assert_allclose(moved["truth"][0], 0.9 * plain["truth"][0] @ turn.T + scale * pose[:3, 3], atol=1e-6)
+
+
+def test_a_figure_of_random_parts_takes_the_first_neutral_heads(
+    bears: Path, tmp_path: Path, sheets: list[dict[str, Any]]
+) -> None:
+    quick = ["--resolution", 24, "--quiet", "--parts", "snout,rem"]
+    run_model("generate", bears / "fits", "--figure", *quick, "--count", 1, "-o", tmp_path / "first")
+    numbers = numbers_of(tmp_path / "first")
+    assert numbers["bases"] == ["dave_neutral", "eve_neutral"] and numbers["draws"] == 1
+    assert sheets[0]["column_titles"] == ["original", "Snout", "Rem"]
+    assert sheets[0]["row_titles"] == ["dave_neutral", "", "eve_neutral", ""]
+    assert [[tile is None for tile in row] for row in sheets[0]["rows"][:2]] == [[False] * 3, [True, False, False]]
+    again = ["--base", "eve_neutral", "--base", "dave_neutral", "--no-picture"]
+    run_model("generate", bears / "fits", "--figure", *quick, *again, "-o", tmp_path / "again")
+    assert numbers_of(tmp_path / "again")["bases"] == ["eve_neutral", "dave_neutral"]
+    # eve's first random snout
+    assert (tmp_path / "first" / "head_04.ply").read_bytes() == (tmp_path / "again" / "head_01.ply").read_bytes()
+    said = refused("generate", bears / "fits", *again[:4], "-o", tmp_path / "none")
+    assert said.splitlines()[-1] == "Error: several heads (--base) need --figure"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from facegraft_model.editing.edit import (
     DecodeSettings,
     Edit,
     component_heads,
+    figure_heads,
     generate_heads,
     interpolate_heads,
     swap_heads,
@@ -262,6 +263,60 @@ def test_random_parts_and_components(field: Any) -> None:
     expected = 3 * abs(float(found.sigmas[0] * found.directions[0, 0])) * MM
     assert walk.heads[3].numbers is not None
     assert walk.heads[3].numbers["parts"]["nose"]["max_mm"] == pytest.approx(expected, abs=0.35)
+
+
+def test_a_figure_has_a_row_for_each_head_with_one_random_part_each(field: Any) -> None:
+    bases = [trained_head(field, "p01"), Head("other", HOST)]
+    edit = figure_heads(field, bases, 2, 5, ("mouth", "nose"), settings=QUICK)
+    check_sheet(edit)
+    assert [(head.row, head.column, head.base) for head in edit.heads] == [
+        (row, column, None if column == 0 else 5 * row) for row in (0, 1) for column in range(5)
+    ]
+    assert [head.part for head in edit.heads[5:]] == [None, "mouth", "mouth", "nose", "nose"]
+    for head in edit.heads:
+        if head.base is not None and head.numbers is not None:
+            base = edit.heads[head.base]
+            assert [name for name in CODES if not torch.equal(head.codes[name], base.codes[name])] == [head.part]
+            moved = {name: region["max_mm"] for name, region in head.numbers["parts"].items()}
+            assert moved.pop(head.part) > 0.01 and max(moved.values()) < 1e-3
+    assert not torch.equal(edit.heads[1].codes["mouth"], edit.heads[6].codes["mouth"])  # rows have draws of their own
+    alone = figure_heads(field, bases[1:], 1, 5, ("nose",), settings=DecodeSettings(resolution=24))
+    assert torch.equal(alone.heads[1].codes["nose"], edit.heads[8].codes["nose"])
+    for wrong in ([], [bases[0], bases[0]]):
+        with pytest.raises(ModelError, match="give some heads, each once"):
+            figure_heads(field, wrong)
+
+
+class Expressive(Bumps):  # type: ignore[misc, valid-type]
+    """Heads with an expression code, whose first entry adds to the radius."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables["exp"] = torch.nn.Parameter(torch.tensor([[0.0, 0.0], [0.03, 0.0], [0.06, 0.001]]))
+
+    def height(self, x: torch.Tensor, codes: Any) -> torch.Tensor:
+        return super().height(x, codes) + (codes["exp"][:, :1] if "exp" in codes else 0.0)
+
+
+def test_components_of_the_expression_are_those_of_its_codes_where_it_is_named() -> None:
+    field, quick = Expressive(), DecodeSettings(resolution=32)
+    walk = component_heads(field, ("exp", "nose"), 1, settings=quick)
+    assert [(head.label, head.base) for head in walk.heads] == [
+        ("mean head, mean exp", None), ("exp 1 -3σ", 0), ("exp 1 +0σ", 0), ("exp 1 +3σ", 0),
+        ("mean head", None), ("nose 1 -3σ", 4), ("nose 1 +0σ", 4), ("nose 1 +3σ", 4),
+    ]  # fmt: skip
+    assert len({(head.row, head.column) for head in walk.heads}) == 8
+    assert torch.allclose(walk.heads[0].codes["exp"], field.tables["exp"].mean(0)) and "exp" not in walk.heads[4].codes
+    found = principal_components(field, "exp")
+    numbers = walk.heads[3].numbers
+    assert numbers is not None and numbers["leakage"] is None and numbers["changed"] == ["exp"]
+    expected = 3 * float(found.sigmas[0] * found.directions[0, 0]) * MM
+    assert numbers["outside"]["mean_mm"] == pytest.approx(expected, rel=0.02)
+    assert component_heads(field, None, 1, settings=quick).numbers["parts"] == ["nose", "eyes", "mouth", "rem"]
+    with pytest.raises(ModelError, match="the model has no expression code; its codes are nose, eyes, mouth, rem"):
+        component_heads(Bumps(), ("exp",), 1)
+    with pytest.raises(ModelError, match="the model has no part 'exp'"):
+        sample_codes(field, 1, 0, ["exp"])
 
 
 def test_a_head_without_surface_is_named(field: Any) -> None:
