@@ -108,7 +108,7 @@ class ClosedReader:
             if not self._sources[kind]:
                 raise DataError(
                     f"{path} holds height fields, whose vertices do not correspond, so a linear model learns from the {kind} that they "
-                    f"were made from; these are not found: looked in {', '.join(looked)}; put them there"
+                    f"were made from; these are not found: looked in {', '.join(looked)}; put them into {path.parent / kind}"
                 )
         for store in self._sources[kind]:
             if key in store:
