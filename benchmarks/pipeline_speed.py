@@ -29,8 +29,8 @@ import numpy as np
 
 from facegraft.geometry.frame import head_origin, to_mm_matrix, to_unit
 from facegraft.geometry.graft import Grafter
+from facegraft.regions.closer import make_closer
 from facegraft.regions.regionmap import load_region_map
-from facegraft.stages.clean import make_closer
 from facegraft.stages.graft import GraftParameters, make_grafter
 from facegraft.stages.morph import choose_stage_vertices
 from facegraft.stages.sample import SampleParameters, sample_item

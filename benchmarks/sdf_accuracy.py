@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from facegraft.arrays import Floats
 from facegraft.geometry.clipping import BallClipper
+from facegraft.regions.closer import make_closer
 from facegraft.regions.regionmap import load_region_map
-from facegraft.stages.clean import make_closer
 from facegraft.store import open_dataset
 from facegraft.surfaces.distance import signed_distance
 from facegraft.surfaces.errors import DistanceError

@@ -19,10 +19,10 @@ from pydantic import Field
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError
 from facegraft.geometry.clipping import BallClipper
-from facegraft.geometry.closing import HeadCloser
 from facegraft.geometry.frame import frontal_origin, head_origin, to_mm_matrix, to_unit
 from facegraft.geometry.visibility import visible_sheet
 from facegraft.parts import Parts
+from facegraft.regions.closer import make_closer
 from facegraft.regions.regionmap import RegionMap
 from facegraft.stages.morph import choose_stage_vertices
 from facegraft.stages.neutral import neutral_keys
@@ -257,26 +257,6 @@ def _automatic_scale(inputs: Sequence[Dataset], references: Mapping[str, list[An
             ),
         )
     return float(5.0 * np.ceil(SCALE_MARGIN * radius / 5.0))
-
-
-def make_closer(
-    template: NDArray[np.float64], faces: NDArray[np.int64], region_map: RegionMap, labels: NDArray[np.uint8]
-) -> HeadCloser:
-    """The closer of a topology: its skin, openings, neck crop and eyeballs, from the region map."""
-    eyeballs = {
-        g.behind: g.vertices
-        for name, g in region_map.groups.items()
-        if name.startswith("eyeball") and g.behind in region_map.openings
-    }
-    return HeadCloser(
-        template,
-        region_map.skin_faces(faces),
-        region_map.openings,
-        labels,
-        neck_loop=region_map.neck_crop_loop,
-        neck_drop=region_map.neck_crop_drop,
-        eyeballs={str(name): vertices for name, vertices in eyeballs.items()},
-    )
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pydantic import Field, field_validator
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError, nearest
 from facegraft.geometry.frame import to_unit
+from facegraft.regions.closer import make_closer
 from facegraft.regions.regionmap import RegionMap
-from facegraft.stages.clean import make_closer
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import OPTIONAL_SETS, Dataset, DatasetSchema, open_dataset
 from facegraft.store.remote import Location

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from facegraft.geometry.graft import Grafter
 from facegraft.geometry.seam import geodesic_depth, seam_operator, seam_widths, smoothstep
 from facegraft.heads import synthetic
+from facegraft.regions.closer import make_closer
 from facegraft.regions.regionmap import load_region_map
-from facegraft.stages.clean import make_closer
 from facegraft.stages.graft import GraftParameters, make_grafter
 from facegraft.surfaces.normals import signed_volume
 from facegraft.surfaces.topology import boundary_loops, faces_within, is_watertight

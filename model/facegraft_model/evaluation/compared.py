@@ -18,13 +18,14 @@ from facegraft.surfaces.nearest import nearest_on_surface
 from facegraft.vocabulary import SCAN, TEST
 from facegraft_model.checkpoints.checkpoint import latest, load
 from facegraft_model.config import Config
+from facegraft_model.decoding.extract import Mesh
 from facegraft_model.devices import choose_device
 from facegraft_model.editing.partcodes import has_part_codes
 from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.budget import pace_of, total_steps
 from facegraft_model.evaluation.disentanglement import Progress, counted
 from facegraft_model.evaluation.evaluate import EvaluationSettings, evaluate_fits
-from facegraft_model.evaluation.linear import LinearFit, LinearModel
+from facegraft_model.evaluation.linear import LinearModel
 from facegraft_model.evaluation.linearparts import train_linear_parts
 from facegraft_model.evaluation.merging import merge_scores
 from facegraft_model.evaluation.records import Failure, Reconstruction, Scores
@@ -259,16 +260,17 @@ class LinearMethod:
 
     def _fitted(
         self, model: LinearModel, truth: Truth, row: Mapping[str, Any], task: Task
-    ) -> tuple[LinearFit, Reconstruction]:
+    ) -> tuple[Mesh, Reconstruction]:
+        """The surface of a fit in unit coordinates, and in mm of the head."""
         points, normals = (truth.samples.read(row["key"], f"surface_{name}") for name in ("points", "normals"))
-        fit = model.fit_points(points, normals, seed=task.seed)
-        return fit, Reconstruction(row, truth.in_mm(row["key"], fit.mesh.vertices), fit.mesh.faces)
+        mesh = model.surface_of(model.fit_points(points, normals, seed=task.seed))
+        return mesh, Reconstruction(row, truth.in_mm(row["key"], mesh.vertices), mesh.faces)
 
     def _surface_error_mm(self, model: LinearModel, truth: Truth, row: Mapping[str, Any], task: Task) -> float:
         """Mean distance of the first surface points of a scan from its fit, as a validation in training measures it."""
-        fit, _ = self._fitted(model, truth, row, task)
+        mesh, _ = self._fitted(model, truth, row, task)
         points = truth.samples.read(row["key"], "surface_points")[:POINTS].astype(np.float64)
-        distance = nearest_on_surface(fit.mesh.vertices, fit.mesh.faces, points).distance
+        distance = nearest_on_surface(mesh.vertices, mesh.faces, points).distance
         return float(distance.mean()) * model.mm_per_unit
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +34,7 @@ from facegraft_model.data.ids import DataError
 from facegraft_model.data.items import Rows, neutral_expression, select_rows
 from facegraft_model.decoding.extract import Mesh
 from facegraft_model.errors import ModelError
+from facegraft_model.evaluation.heightfields import REGISTERED, ClosedReader, height_field_of, is_height_field
 
 ARRAYS_FILE, FACTS_FILE = "linear.safetensors", "linear.json"
 FORMAT_NAME, FORMAT_VERSION = "facegraft linear model", 3
@@ -113,7 +114,9 @@ class LinearModel:
         Identity modes come from the neutral heads about their mean; expression modes from the offsets of each subject's expressive
         scans from the neutral one, about 0, so that code 0 is neutral. origins=("scan", "composite") takes grafted heads, which are
         neutral, as further identities. Expressive scans of a subject without neutral scan are left out and listed in `facts`.
-        Raises DataError when the items do not share faces, and when there are fewer than two neutral heads.
+        Where the surfaces are height fields, it learns from the heads that they were made from (`heightfields`).
+        Raises DataError when closed items do not share faces, when the heads of height fields are not found, and when there are fewer
+        than two neutral heads.
         """
         if identity < 1 or expression < 0:
             raise ModelError(f"identity ({identity}) must be at least 1 and expression ({expression}) at least 0")
@@ -143,6 +146,11 @@ class LinearModel:
                 )
             vertices += np.tensordot(code, modes, axes=1)
         return LinearShape(vertices, self.faces, self.parts)
+
+    def surface_of(self, fit: LinearFit) -> Mesh:
+        """The mesh of a fit as the surfaces that it learnt from have it: of height fields, a height field. Raises ClippingError where no
+        part of such a head lies in the unit ball."""
+        return height_field_of(fit.mesh) if REGISTERED in self.facts else fit.mesh
 
     def _fit(self, code: Floats, expression: bool, squared: Floats, iterations: int) -> LinearFit:
         """squared [n]: squared distances, in units, to the fitted points or vertices."""
@@ -296,6 +304,20 @@ def principal_modes(offsets: Floats, count: int, freedom: int) -> Floats:
     return modes
 
 
+class Reader(Protocol):
+    """Reads the vertices of items of a dataset of surfaces: faces i32 [F,3] and parts u8 [V] are the same for all of them."""
+
+    store: Dataset
+    faces: NDArray[np.int32]
+    parts: NDArray[np.uint8]
+
+    def vertices(self, rows: Rows) -> Floats:
+        """[n, 3 V] f64 in unit coordinates."""
+
+    def describe(self) -> dict[str, Any]:
+        """What else than the surfaces it has read, for the facts of a model."""
+
+
 class Registered:
     """Reads the vertices of items and checks that their faces and parts equal those of the first."""
 
@@ -318,16 +340,20 @@ class Registered:
             head[:] = self.store.read(key, "vertices").astype(np.float64).ravel()
         return heads
 
+    def describe(self) -> dict[str, Any]:
+        return {}
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingHeads:
-    """The registered heads that a linear model learns from, in unit coordinates.
+    """The registered heads that a linear model learns from, in unit coordinates: the surfaces themselves, or where these are height
+    fields, the heads that they were made from (`heightfields`).
 
     neutral f64 [n, 3 V] and their index rows; expressive f64 [m, 3 V]: offsets of expressive scans from the neutral scan of the same
     subject; unpaired: keys of the expressive scans without one.
     """
 
-    reader: Registered
+    reader: Reader
     neutral: Floats
     rows: Rows
     expressive: Floats
@@ -337,14 +363,14 @@ class TrainingHeads:
 
     @classmethod
     def read(cls, surfaces: AnyPath, split: str, origins: Sequence[str]) -> TrainingHeads:
-        """The heads of a split of a dataset of surfaces. Raises DataError when the items do not share faces, and when there are
-        fewer than two neutral heads."""
+        """The heads of a split of a dataset of surfaces. Raises DataError when closed items do not share faces, when the heads of
+        height fields are not found, and when there are fewer than two neutral heads."""
         store = open_dataset(surfaces)
         if store.kind != "surfaces":
             raise DataError(f"{store.path} holds {store.kind}; the linear model learns from surfaces (facegraft clean)")
         neutral_name = neutral_expression(store)
         rows = select_rows(store, split, origins=tuple(origins))
-        reader = Registered(store, rows[0]["key"])
+        reader: Reader = ClosedReader(store) if is_height_field(rows[0]) else Registered(store, rows[0]["key"])
         neutral = [row for row in rows if row["expression"] == neutral_name]
         if len(neutral) < 2:
             raise DataError(
@@ -375,6 +401,7 @@ class TrainingHeads:
             "frame": store.schema.frame,
             "part_set": store.parts.to_json(),
             "neutral_expression": neutral_expression(store),
+            **self.reader.describe(),
             "trained_on": {
                 "surfaces": str(store.path.resolve()),
                 "fingerprint": store.fingerprint,

@@ -6,7 +6,6 @@ coordinates; everything here is returned in mm of the head's own mesh, by the he
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,13 +15,13 @@ from numpy.typing import ArrayLike
 
 from facegraft.arrays import Bools, Floats, Ints, Labels
 from facegraft.parts import Parts
-from facegraft.store import AnyPath, Dataset, Location, RemotePath, open_dataset, place
-from facegraft.store.writer import DATASET_FILE, RUN_FILE
+from facegraft.store import AnyPath, Dataset, Location, open_dataset, place
 from facegraft.surfaces.barycentric import barycentric
 from facegraft.surfaces.labels import face_labels
 from facegraft.surfaces.nearest import Nearest
 from facegraft.surfaces.surface import Surface
 from facegraft_model.errors import ModelError
+from facegraft_model.evaluation.inputs import Inputs
 
 ON_EDGE = 1e-6
 """A nearest point whose barycentric weight is below this lies on the edge."""
@@ -106,8 +105,7 @@ class Truth:
             raise TruthError(
                 f"{self.samples.path} holds {self.samples.kind}; pass the samples that the model was fitted to"
             )
-        fingerprint, inputs = _recorded(self.samples.path)
-        self.store, self.matched_by = _find(self.samples.path, fingerprint, inputs, surfaces)
+        self.store, self.matched_by = _find(self.samples, surfaces)
         if self.samples.parts != self.store.parts:
             raise TruthError(
                 f"{self.store.path} has the parts {', '.join(self.store.parts)}, {self.samples.path} {', '.join(self.samples.parts)}; "
@@ -181,46 +179,25 @@ def transformed(points: Floats, matrix: Floats) -> Floats:
     return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])
 
 
-def _recorded(samples: Location) -> tuple[str | None, list[str]]:
-    """Fingerprint and folders of the surfaces, as run.json of the samples records them; (None, []) without that file."""
-    path = samples / RUN_FILE
-    if not path.exists():
-        return None, []
-    try:
-        document = json.loads(path.read_bytes())
-        return str(document["input_fingerprint"]["surfaces"]), [str(folder) for folder in document["inputs"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TruthError(
-            f"{path} does not record what the samples were made from ({error!r}); delete it and pass --surfaces DIR"
-        ) from error
-
-
-def _find(
-    samples: Location, fingerprint: str | None, inputs: list[str], given: AnyPath | None
-) -> tuple[Dataset, str]:
+def _find(samples: Dataset, given: AnyPath | None) -> tuple[Dataset, str]:
     """The surfaces, and how they were matched to the samples: "fingerprint" or "items"."""
+    try:
+        inputs = Inputs.of(samples)
+    except ModelError as error:
+        raise TruthError(f"{error}; delete it and pass --surfaces DIR") from error
     if given is not None:
         store = _open(place(given))
-        if fingerprint is not None and store.fingerprint != fingerprint:
+        if not inputs.accepts(store):
             raise TruthError(
-                f"{store.path} (fingerprint {store.fingerprint[:12]}) are not the surfaces that {samples} were made from "
-                f"({fingerprint[:12]}); pass those with --surfaces DIR, or sample anew"
+                f"{store.path} (fingerprint {store.fingerprint[:12]}) are not the surfaces that {samples.path} were made from "
+                f"({inputs.fingerprints[0][:12]}); pass those with --surfaces DIR, or sample anew"
             )
-        return store, "items" if fingerprint is None else "fingerprint"
-    # A run.json on this machine must not cause requests to remote addresses; users can pass them with --surfaces.
-    recorded = [place(path) for path in inputs if isinstance(samples, RemotePath) or "://" not in path]
-    tried = list(dict.fromkeys([*recorded, samples.parent / "surfaces"]))
-    others = []
-    for folder in tried:
-        if not (folder / DATASET_FILE).is_file():
-            continue
-        store = _open(folder)
-        if fingerprint is None or store.fingerprint == fingerprint:
-            return store, "items" if fingerprint is None else "fingerprint"
-        others.append(folder)
-    looked = ", ".join(f"{folder} ({'other surfaces' if folder in others else 'no dataset'})" for folder in tried)
+        return store, inputs.matched_by
+    looked: list[str] = []
+    for store in inputs.found("surfaces", looked):
+        return store, inputs.matched_by
     raise TruthError(
-        f"the surfaces that {samples} were made from are not found: looked in {looked}; pass --surfaces DIR"
+        f"the surfaces that {samples.path} were made from are not found: looked in {', '.join(looked)}; pass --surfaces DIR"
     )
 
 
