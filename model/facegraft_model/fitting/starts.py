@@ -16,7 +16,7 @@ from facegraft_model.method import Field
 from facegraft_model.nets.modes import spread_points
 
 CANDIDATES = 12
-"""Trained expressions that are tried, far from each other, besides the neutral one."""
+"""Trained expressions that are looked at, far from each other, besides the neutral one."""
 EXPRESSION_PRECISION = {EXP: 100.0}
 """Precision of the prior of an expression about the one with which a fit begins. Expressions move the face in ways in which people differ
 too: with a wide prior the code would explain a part of who somebody is."""
@@ -29,14 +29,23 @@ KEPT_SHARE = 0.95
 
 
 @torch.no_grad()
+def trained_expressions(field: Field) -> Tensor:
+    """The mean code of each trained expression, by its name: [k,d]. One subject's code may lie far from what the expression does to others."""
+    table, names = field.tables[EXP], [name for _, name in field.id_table.expressions]
+    number = {name: i for i, name in enumerate(sorted(set(names)))}
+    rows = torch.tensor([number[name] for name in names], device=table.device)
+    sums = table.new_zeros(len(number), table.shape[1]).index_add_(0, rows, table)
+    return sums / torch.bincount(rows, minlength=len(number)).to(table)[:, None]
+
+
+@torch.no_grad()
 def nearest_expressions(field: Field, points: Tensor, start: Mapping[str, Tensor]) -> list[Tensor]:
     """The neutral expression and the trained ones that heads, given by surface points [B,n,3], look most like: codes [B,d] each.
 
     start: first codes by name, of which the first row is used for everything but the expression.
     """
-    table = field.tables[EXP].detach()
-    neutral = torch.zeros_like(table[:1])
-    candidates = torch.cat([neutral, table])[spread_points(torch.cat([neutral, table]), 1 + CANDIDATES).to(table.device)]
+    known = torch.cat([torch.zeros_like(field.tables[EXP][:1]), trained_expressions(field)])
+    candidates = known[spread_points(known, 1 + CANDIDATES).to(known.device)]
     codes = {name: code[:1].expand(len(candidates), -1) for name, code in start.items()}
     codes[EXP] = candidates
     few = field.template_points[:: max(len(field.template_points) // REGISTERED, 1)]
