@@ -111,7 +111,8 @@ def _edits(plan: Plan, fits: Fits) -> dict[str, Shown]:
     settings = DecodeSettings(resolution=plan.task.settings.resolution)
     grid = ("--resolution", settings.resolution)
     field = fits.field
-    codes = [*part_codes(field.parts), *([EXP] if EXP in field.code_dims else [])]
+    expressive = EXP in field.code_dims and len(field.id_table.expression_names) > 1
+    codes = [*part_codes(field.parts), *([EXP] if expressive else [])]
     heads = first_neutral_heads(fits)
 
     def made(

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from pages import commands_on, parsed, tables_on
 from published_folders import EXPRESSIONS, V10_VERTICES, facescape_archives, mica_root
 
+from facegraft.cli.main import cli
+from facegraft.cli.model.paper import QUICK
 from facegraft.engine import EngineOptions
 from facegraft.errors import FacegraftError
 from facegraft.pipeline import ingest, run_recipe
@@ -31,6 +35,9 @@ def test_facescape_from_its_archives(vertex_count: int, data_dir: Path, tmp_path
     assert len(heads) == 3 * len(EXPRESSIONS) and all(row["status"] == "written" for row in samples.index.to_pylist())
     assert heads[heads.keys()[0]]["vertices"].shape == (vertex_count, 3)
     if vertex_count != V10_VERTICES:
+        page = paper_page(tmp_path / "out")
+        assert "Table 2 and Figure 5" in page and "One held-out subject is not enough to interpolate" in page
+    if vertex_count != V10_VERTICES:
         assert "built the region map" not in caplog.text
         return
     assert "built the region map facescape_v10 (26317 vertices)" in caplog.text and "it is sound" in caplog.text
@@ -46,6 +53,36 @@ def test_facescape_from_its_archives(vertex_count: int, data_dir: Path, tmp_path
     with pytest.raises(FacegraftError, match=r"landmark") as caught:
         ingest(str(root), tmp_path / "wrong", {"kind": "facescape", "landmarks": str(tmp_path / "landmarks.npz")}, options=sync)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_papers_page_of_headspace(data_dir: Path, tmp_path: Path) -> None:
+    """From the folder to the page in two commands."""
+    root = mica_root(tmp_path / "LYHM", data_dir)
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    arguments = ["run", "headspace_paper", "--input", str(root), "-o", str(tmp_path / "out"), "--set", "graft.donors=2", *settings, "--quiet"]
+    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    page = paper_page(tmp_path / "out")
+    assert "Table 1 and Figure 6" in page and "not enough" not in page
+
+
+def paper_page(out: Path) -> str:
+    """The text of the page that `facegraft paper OUT --quick` writes, after a look at its tables, pictures and commands."""
+    result = CliRunner().invoke(cli, ["paper", str(out), "--quick", "--quiet"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    path = out / "paper" / "index.html"
+    reconstruction, landmarks = tables_on(path)
+    measured = {row[0]: row[1:] for row in (*reconstruction, *landmarks)}
+    methods = [*str(QUICK["methods"]).split(","), "paper-small@model.landmarks=five"]
+    assert set(methods) == {name for name in measured if not name.startswith("Gu & Pears")}, "every method is a row"
+    for method in methods:
+        assert all(0 <= float(cell) < 200 for cell in measured[method]), (method, measured[method])
+    assert sum(name.startswith("Gu & Pears") for name in measured) >= 5
+    for command in commands_on(path):
+        assert parsed(command), command
+    for name in ("methods.png", "landmarks.png", "components/sheet.png", "generated/sheet.png"):
+        assert (out / "paper" / name).stat().st_size > 20_000, name
+    return path.read_text()
 
 
 def test_headspace_from_micas_folder(data_dir: Path, tmp_path: Path, sync: EngineOptions) -> None:

@@ -221,7 +221,12 @@ def model_generate(
     callback=_names,
     help="Parts whose codes are analysed, separated by commas; all: the model's parts, then rem. exp, the expression, only where named.",
 )
-@click.option("--components", type=click.IntRange(1), default=3, help="Principal components of each part.")
+@click.option(
+    "--components",
+    type=click.IntRange(1),
+    default=None,
+    help="Principal components of each part; default: 3, or as many as its codes have.",
+)
 @click.option(
     "--sigma", type=click.FloatRange(min=0, min_open=True), default=3.0, help="Distance along each component, in standard deviations."
 )
@@ -230,7 +235,7 @@ def model_generate(
 )
 @_edit_options
 def model_components(
-    model_folder: Path, parts: list[str] | None, components: int, sigma: float, base: str | None, **common: Any
+    model_folder: Path, parts: list[str] | None, components: int | None, sigma: float, base: str | None, **common: Any
 ) -> None:
     """Principal components of each part's codes, at plus and minus some standard deviations (the paper's Figure 1).
 

@@ -15,12 +15,12 @@ from facegraft.errors import FacegraftError
 QUICK: dict[str, Any] = {
     "methods": "linear,linear-parts,deepsdf-small,i3dmm-small,imface-small,paper-small,tiny",
     "steps": 12,
-    "fit_steps": 10,
+    "fit_steps": 15,
     "resolution": 80,
     "pairs": 0,
     "points": 5_000,
     "part_points": 1_000,
-    "settings": ("train.pretrain=20", "data.items=4"),
+    "settings": ("train.pretrain=60", "data.items=4"),
 }
 """What --quick puts in place of the defaults."""
 HEADSPACE_PART_POINTS = 10_000
@@ -75,8 +75,8 @@ def paper(ctx: click.Context, /, folder: Path, output: Path | None, figures: str
         plan = Plan(
             output or folder / "paper",
             names,
-            task_of(samples, bar, **common),
-            (str(samples), *_words(common)),
+            task_of(samples, bar, curves=False, **common),
+            (str(samples), "--no-picture", *_words(common)),
             figures,
             click.echo,
         )

@@ -188,7 +188,7 @@ def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def task_of(
     samples: Path, progress: Progress, *, steps: int | None, seconds: float | None, seeds: str | None, fit_steps: int | None, surfaces: Path | None,
-    resolution: int, pairs: int, points: int, part_points: int, align: Any, seed: int, device: str, settings: tuple[str, ...], quiet: bool,
+    resolution: int, pairs: int, points: int, part_points: int, align: Any, seed: int, device: str, settings: tuple[str, ...], quiet: bool, curves: bool,
 ) -> Task:  # fmt: skip
     """The task of a comparison, from the values of `comparison_options`."""
     from facegraft_model.evaluation.compared import Task
@@ -204,6 +204,7 @@ def task_of(
         seconds=seconds,
         seeds=None if seeds is None else _numbers(seeds),
         fit_steps=fit_steps,
+        curves=curves,
         overrides=settings,
         seed=seed,
         device=device,
@@ -232,7 +233,7 @@ def model_compare(samples: Path, output: Path, methods: str, picture: bool, **co
 
     names = named_methods(methods)
     with Progress("compare", common["quiet"]) as bar:
-        task = task_of(samples, bar, **common)
+        task = task_of(samples, bar, curves=picture, **common)
         comparison = compare_methods(names, output, task)
     click.echo(comparison.table)  # before the pictures, which a machine may be unable to draw
     if picture and comparison.scores:

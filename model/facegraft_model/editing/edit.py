@@ -35,6 +35,9 @@ from facegraft_model.editing.partcodes import (
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Codes, Field
 
+COMPONENTS = 3
+"""Principal components of a part that are shown."""
+
 
 @dataclass(frozen=True)
 class DecodeSettings:
@@ -199,14 +202,15 @@ def figure_heads(
 def component_heads(
     field: Field,
     parts: Sequence[str] | None = None,
-    components: int = 3,
+    components: int | None = None,
     sigmas: Sequence[float] = (-3.0, 0.0, 3.0),
     base: Head | None = None,
     settings: DecodeSettings | None = None,
 ) -> Edit:
     """Principal components of each part: a row of the sheet for each, all compared with the head at 0σ, which comes first.
 
-    parts: None for all, including the remainder; the expression (`vocabulary.EXP`) only where it is named. At 0σ, a part has the mean
+    parts: None for all, including the remainder; the expression (`vocabulary.EXP`) only where it is named. components: of each part;
+    None: COMPONENTS, or as many as its codes have. At 0σ, a part has the mean
     of its codes. With a base, the other parts keep the base's codes, so each part has its own head at 0σ; so has the
     expression, since the mean head is neutral.
     """
@@ -216,8 +220,11 @@ def component_heads(
     plan: list[_Plan] = []
     variance: dict[str, list[float]] = {}
     shared: int | None = None
-    for p, part in enumerate(parts):
-        variance[part] = principal_components(field, part).explained[:components].tolist()
+    first = 0  # row of the sheet
+    for part in parts:
+        found = principal_components(field, part)
+        count = min(COMPONENTS, len(found.sigmas)) if components is None else components
+        variance[part] = found.explained[:count].tolist()
         if base is not None or part == EXP or shared is None:
             zero = len(plan)
             name = "mean head" if base is None else base.name
@@ -226,15 +233,16 @@ def component_heads(
             else:
                 shared = zero
             step = component_codes(field, part, 0, (0.0,), others)[0]
-            plan.append(_Plan(step._replace(label=name, part=None, amount=None), p * (components + 1), 0))
+            plan.append(_Plan(step._replace(label=name, part=None, amount=None), first, 0))
         else:
             zero = shared
-        for k in range(components):
+        for k in range(count):
             for column, step in enumerate(component_codes(field, part, k, sigmas, others)):
-                plan.append(_Plan(step, p * (components + 1) + k + 1, column, zero, (part,)))
+                plan.append(_Plan(step, first + k + 1, column, zero, (part,)))
+        first += count + 1
     about = {
         "parts": list(parts),
-        "components": components,
+        "components": {part: len(explained) for part, explained in variance.items()},
         "sigmas": list(sigmas),
         "base": "mean head" if base is None else base.name,
         "explained_variance": variance,

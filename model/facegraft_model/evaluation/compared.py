@@ -57,7 +57,7 @@ class Task:
     """The task of every method: the samples, the length of training and fitting (None: the preset's), and how to score.
 
     seconds: budget of training instead of steps, see `budget`. seeds: train the methods that have one once for each, in folders
-    seed_N, and merge their scores; None: only `seed`. overrides: `group.name=value` of the configuration, for the methods that have one. progress is called with the name of the
+    seed_N, and merge their scores; None: only `seed`. curves: validate during training, for `Method.curve`. overrides: `group.name=value` of the configuration, for the methods that have one. progress is called with the name of the
     work, the count done and the total.
     """
 
@@ -70,6 +70,7 @@ class Task:
     overrides: tuple[str, ...] = ()
     seed: int = 0
     seeds: tuple[int, ...] | None = None
+    curves: bool = True
     device: str = "auto"
     progress: Progress | None = None
     show_training: bool = True
@@ -148,7 +149,6 @@ class FieldMethod:
 
     def curve(self, folder: Path, task: Task) -> Curve | None:
         """The validations of the first seed's training."""
-        pace = pace_of(folder, task.samples, self._config(task), task.device, task.seed)
         records = [
             record
             for record in read_metrics(_of_first_seed(folder, task) / RUN)
@@ -156,6 +156,7 @@ class FieldMethod:
         ]
         if not records:
             return None
+        pace = pace_of(folder, task.samples, self._config(task), task.device, task.seed)
         return Curve(
             [pace.seconds_at(record["step"]) for record in records],
             [record["surface_error_mm"] for record in records],
@@ -180,9 +181,11 @@ class FieldMethod:
     def _trained(self, folder: Path, method: Path, task: Task) -> Config:
         """Train, and return the configuration that was trained."""
         config = self._config(task)
-        pace = pace_of(method, task.samples, config, task.device, task.seed)
-        steps = task.steps or (pace.steps_in(task.seconds) if task.seconds is not None else total_steps(config, pace))
-        fit_steps = min(config.fit.steps, CURVE_FIT_STEPS)
+        steps = task.steps
+        if steps is None:
+            pace = pace_of(method, task.samples, config, task.device, task.seed)
+            steps = pace.steps_in(task.seconds) if task.seconds is not None else total_steps(config, pace)
+        fit_steps = min(config.fit.steps, CURVE_FIT_STEPS) if task.curves else 0
         every = -(-steps // CURVE_POINTS)
         config = replace(
             config, train=replace(config.train, steps=steps, validate_every=every, validate_steps=fit_steps)
