@@ -37,7 +37,7 @@ from facegraft_model.errors import ModelError
 from facegraft_model.evaluation.heightfields import REGISTERED, ClosedReader, height_field_of, is_height_field
 
 ARRAYS_FILE, FACTS_FILE = "linear.safetensors", "linear.json"
-FORMAT_NAME, FORMAT_VERSION = "facegraft linear model", 3
+FORMAT_NAME, FORMAT_VERSION = "facegraft linear model", 4
 IDENTITY = "id"
 MODES = "modes."
 """Prefix of the arrays that hold the modes of a code."""
@@ -47,6 +47,8 @@ ROUNDING = 2.0**-24
 """Largest rounding error of a coordinate in the unit ball in float32."""
 START_NOISE_MM = 5.0
 """Noise in mm in the first iteration on points: the model starts stiff and becomes softer as correspondences improve."""
+TRIAL_ITERATIONS = 10
+"""Iterations after which the best of several starts is chosen."""
 REJECTED_MEDIANS = 4.0
 """Points farther from the model than this multiple of the median distance are ignored."""
 REJECTED_COSINE = 0.5
@@ -71,9 +73,18 @@ class LinearFit:
     iterations: int
 
 
+class _Fitted(NamedTuple):
+    """A fit on its way: code [K], squared distances [n] of the points, and iterations so far."""
+
+    code: Floats
+    squared: Floats
+    used: int
+
+
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    """mean [V,3] and modes [K,V,3] by code, f64 in unit coordinates; faces i64 [F,3], parts u8 [V].
+    """mean [V,3] and modes [K,V,3] by code, f64 in unit coordinates; faces i64 [F,3], parts u8 [V]. expressions [e,K]: the mean code of
+    each trained expression, with which fits of points begin.
 
     The code exp, of the expression, is the last one; a neutral head has none. facts: mm_per_unit, topology, frame, part_set (the meaning of the labels), and the training data.
     """
@@ -82,6 +93,7 @@ class LinearModel:
     modes: dict[str, Floats]
     faces: Ints
     parts: NDArray[np.uint8]
+    expressions: Floats
     facts: dict[str, Any] = field(repr=False)
 
     @property
@@ -209,11 +221,13 @@ class LinearModel:
         expression: bool = True,
         seed: int = 0,
     ) -> LinearFit:
-        """Codes of a scan, points [n,3] in unit coordinates: non-rigid ICP onto the coefficients, from the mean, without landmarks.
+        """Codes of a scan, points [n,3] in unit coordinates: non-rigid ICP onto the coefficients, without landmarks.
 
         Each iteration finds the nearest point q_i of the model's surface to every p_i, and solves for the codes that minimise
         sum_i ((n_i . d_i)^2 + slide^2 |d_i|^2) / noise^2 + |z|^2, with d_i = p_i - q_i(z) and n_i the model's normal at q_i. The noise
         falls from 5 mm to noise_mm in the first two thirds of the iterations; the fit ends when no point moves by 0.001 mm.
+        It begins with the mean head, and with its trained expressions (from a closed mouth no small step leads to an open one); after
+        TRIAL_ITERATIONS the one that is nearest to the scan goes on.
         normals [n,3] (outward) prevent matches with surfaces that face the other way. Of more than max_points points, a random
         choice is used. The scan must already be in the model's frame: no rigid motion is fitted. Raises ModelError for points that are not finite.
         """
@@ -222,13 +236,27 @@ class LinearModel:
             raise ModelError(
                 f"noise_mm ({noise_mm}) and iterations ({iterations}) must be positive, slide ({slide}) not negative"
             )
-        count, unit = self._count(expression), self.mm_per_unit
-        code = np.zeros(count)
-        vertices: Floats = self.mean
+        noises = np.geomspace(max(START_NOISE_MM, noise_mm), noise_mm, max(2 * iterations // 3, 1)) / self.mm_per_unit
+        noises = np.concatenate([noises, np.full(iterations - len(noises), noises[-1])])
+        count = self._count(expression)
+        starts = np.zeros((1 + (len(self.expressions) if expression else 0), count))
+        if expression:
+            starts[1:, count - self.expressions.shape[1] :] = self.expressions
+        trial = min(TRIAL_ITERATIONS, iterations) if len(starts) > 1 else 0
+        states = [_Fitted(start, np.empty(0), 0) for start in starts]
+        if trial:
+            states = [self._improved(state, scan, directions, noises[:trial], slide) for state in states]
+        state = min(states, key=lambda state: float(state.squared.mean()) if trial else 0.0)
+        state = self._improved(state, scan, directions, noises[trial:], slide)
+        return self._fit(state.code, expression, state.squared, state.used)
+
+    def _improved(self, state: _Fitted, scan: Floats, directions: Floats | None, noises: Floats, slide: float) -> _Fitted:
+        """The state after an iteration for each of the noises, in units, or fewer where it converges at the last one."""
+        count = len(state.code)
+        code, used = state.code, state.used
+        vertices: Floats = self.mean + self._joined[..., :count] @ code
         faces = np.ascontiguousarray(self.faces, dtype=np.int64)
-        noises = np.geomspace(max(START_NOISE_MM, noise_mm), noise_mm, max(2 * iterations // 3, 1)) / unit
-        used = 0
-        for used in range(1, iterations + 1):
+        for noise in noises:
             _, face, nearest = nearest_on_surface(vertices, faces, scan)
             corners = faces[face]
             weights = barycentric(nearest, vertices[corners])
@@ -237,12 +265,12 @@ class LinearModel:
             equations = _Equations(self._joined, self.mean, corners[kept], weights[kept], count)
             system, right = equations.normal_equations(scan[kept], facing[kept], slide)
             before = vertices
-            code = _ridge(system, right, noises[min(used, len(noises)) - 1])
+            code = _ridge(system, right, noise)
             vertices = self.mean + self._joined[..., :count] @ code
-            if used >= len(noises) and np.abs(vertices - before).max() * unit < 1e-3:
+            used += 1
+            if noise == noises[-1] and np.abs(vertices - before).max() * self.mm_per_unit < 1e-3:
                 break
-        squared = nearest_on_surface(vertices, faces, scan).distance ** 2
-        return self._fit(code, expression, squared, used)
+        return _Fitted(code, nearest_on_surface(vertices, faces, scan).distance ** 2, used)
 
     # -- on disk ------------------------------------------------------------------------------------------------------
 
@@ -250,7 +278,7 @@ class LinearModel:
         """Write FOLDER/linear.safetensors and then linear.json, which holds its checksum. Returns the folder."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        arrays = {name: getattr(self, name) for name in ("mean", "faces", "parts")}
+        arrays = {name: getattr(self, name) for name in ("mean", "faces", "parts", "expressions")}
         arrays |= {MODES + name: modes for name, modes in self.modes.items()}
         write_arrays_atomic(path / ARRAYS_FILE, arrays)
         document = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "sha256": sha256_file(path / ARRAYS_FILE)}
@@ -284,6 +312,7 @@ class LinearModel:
                 {name: arrays[MODES + name] for name in document["codes"]},
                 arrays["faces"],
                 arrays["parts"],
+                arrays["expressions"],
                 document["facts"],
             )
         except (SafetensorError, KeyError) as error:
@@ -350,13 +379,14 @@ class TrainingHeads:
     fields, the heads that they were made from (`heightfields`).
 
     neutral f64 [n, 3 V] and their index rows; expressive f64 [m, 3 V]: offsets of expressive scans from the neutral scan of the same
-    subject; unpaired: keys of the expressive scans without one.
+    subject, and the names [m] of their expressions; unpaired: keys of the expressive scans without one.
     """
 
     reader: Reader
     neutral: Floats
     rows: Rows
     expressive: Floats
+    names: list[str]
     unpaired: list[str]
     split: str
     origins: tuple[str, ...]
@@ -384,13 +414,21 @@ class TrainingHeads:
         for offset, row in zip(offsets, paired, strict=True):
             offset -= of_subject[row["subject"]]
         unpaired = sorted(row["key"] for row in expressive if row["subject"] not in of_subject)
-        return cls(reader, heads, neutral, offsets, unpaired, split, tuple(origins))
+        names = [str(row["expression"]) for row in paired]
+        return cls(reader, heads, neutral, offsets, names, unpaired, split, tuple(origins))
 
     def expression_modes(self, count: int) -> Floats:
         """At most `count` modes [k, 3 V] of the expressive offsets about 0, so that code 0 is neutral."""
         if count == 0 or not len(self.expressive):
             return np.empty((0, self.neutral.shape[1]))
         return principal_modes(self.expressive, count, len(self.expressive))
+
+    def expression_codes(self, modes: Floats) -> Floats:
+        """The mean code [e, k] of each expression, in the order of their names, for modes [k, 3 V], which are orthogonal."""
+        codes = self.expressive @ modes.T / (modes**2).sum(1)
+        names = np.asarray(self.names, dtype=str)
+        own = sorted(set(self.names)) if len(modes) else []
+        return np.stack([codes[names == name].mean(0) for name in own]) if own else np.empty((0, len(modes)))
 
     def model(self, mean: Floats, modes: Mapping[str, Floats]) -> LinearModel:
         """The model of a mean [3 V] and modes [k, 3 V] by code, with what it learnt from in its facts."""
@@ -417,6 +455,7 @@ class TrainingHeads:
             {name: of_code.reshape(shape) for name, of_code in modes.items()},
             self.reader.faces.astype(np.int64),
             self.reader.parts,
+            self.expression_codes(modes[EXP]),
             facts,
         )
 

@@ -14,6 +14,8 @@ from linear_heads import MODES, Synthetic, scan_of
 from numpy.typing import NDArray
 from toy_parts import head_row
 
+from facegraft.vocabulary import EXP
+
 
 def random_heads(synthetic: Synthetic, count: int = 12) -> dict[str, tuple[dict[str, str], NDArray[np.float64]]]:
     rng = np.random.default_rng(0)
@@ -152,3 +154,11 @@ def test_wrong_input_is_refused(trained: LinearModel, synthetic: Synthetic, tmp_
     one = synthetic.write(tmp_path / "one", random_heads(synthetic, 1))
     with pytest.raises(DataError, match="at least two"):
         LinearModel.train(one)
+
+
+def test_fits_of_points_begin_with_the_mean_code_of_each_expression(trained: LinearModel, synthetic: Synthetic) -> None:
+    (start,) = trained.expressions
+    moved = np.tensordot(start, trained.modes[EXP], 1)
+    heads = {key: head for key, (_, head) in random_heads(synthetic).items()}
+    smiles = [head - heads[key.replace("smile", "neutral")] for key, head in heads.items() if key.endswith("smile")]
+    np.testing.assert_allclose(moved, np.mean(smiles, axis=0), atol=1e-6)
