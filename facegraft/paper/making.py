@@ -28,6 +28,16 @@ Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Shapes:
+    """How many heads the figures show: principal components of each part (None: three, or as many as there are), random draws of each
+    part, and steps of the interpolation of each part."""
+
+    components: int | None = None
+    draws: int = 2
+    steps: int = 3
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is asked for. task: samples and settings of the comparison; command: the words of `facegraft model compare` that stand for it,
     without output and methods; figures: the method whose model is edited, None: the last that can be."""
@@ -37,6 +47,7 @@ class Plan:
     task: Task
     command: tuple[str, ...]
     figures: str | None = None
+    shapes: Shapes = Shapes()
     announce: Announce = lambda text: None
 
 
@@ -110,7 +121,8 @@ def _edited_model(plan: Plan, comparison: Comparison, folder: Path) -> tuple[str
 def _edits(plan: Plan, fits: Fits) -> dict[str, Shown]:
     settings = DecodeSettings(resolution=plan.task.settings.resolution)
     grid = ("--resolution", settings.resolution)
-    field = fits.field
+    field, shapes = fits.field, plan.shapes
+    few = () if shapes.components is None else ("--components", shapes.components)
     expressive = EXP in field.code_dims and len(field.id_table.expression_names) > 1
     codes = [*part_codes(field.parts), *([EXP] if expressive else [])]
     heads = first_neutral_heads(fits)
@@ -126,14 +138,14 @@ def _edits(plan: Plan, fits: Fits) -> dict[str, Shown]:
     edits = {
         COMPONENTS: made(
             COMPONENTS,
-            ("components", fits.path, "--parts", ",".join(codes)),
-            lambda: component_heads(field, codes, settings=settings),
+            ("components", fits.path, "--parts", ",".join(codes), *few),
+            lambda: component_heads(field, codes, shapes.components, settings=settings),
             "Principal components of the parts",
         ),
         GENERATED: made(
             GENERATED,
-            ("generate", fits.path, "--figure", "--seed", plan.task.seed),
-            lambda: figure_heads(field, heads, seed=plan.task.seed, settings=settings),
+            ("generate", fits.path, "--figure", "--count", shapes.draws, "--seed", plan.task.seed),
+            lambda: figure_heads(field, heads, shapes.draws, plan.task.seed, settings=settings),
             "Random parts of held-out heads",
         ),
     }
@@ -145,8 +157,8 @@ def _edits(plan: Plan, fits: Fits) -> dict[str, Shown]:
     assert not missing, "the samples were given"
     interpolated = made(
         INTERPOLATED,
-        ("interpolate", fits.path, "--from", start, "--to", end),
-        lambda: interpolate_fitted(fits, start, end, None, 3, settings),
+        ("interpolate", fits.path, "--from", start, "--to", end, "--steps", shapes.steps),
+        lambda: interpolate_fitted(fits, start, end, None, shapes.steps, settings),
         f"{start} to {end}, part after part",
         ends,
     )

@@ -127,7 +127,7 @@ def _landmarks(plan: Plan, made: Made, published: Published | None) -> Section:
 
 def _scores(made: Made, names: Sequence[str], printed: Mapping[str, Row]) -> list[Block]:
     """A row for each method, also for one that failed, and the paper's rows below; then the reasons of the failures."""
-    scored = {result.method: result for result in made.comparison.scores}
+    scored: dict[str, Scores] = {result.method: result for result in made.comparison.scores}
     regions = next(iter(scored.values())).regions if scored else regions_of(())
     columns = {"SCD": "scd_mm", "F": "f_1mm", "p2s": "p2s_mm"}
     rows = [[name, *_measured(scored.get(name), regions, columns.values())] for name in names]
@@ -136,12 +136,21 @@ def _scores(made: Made, names: Sequence[str], printed: Mapping[str, Row]) -> lis
         rows.append([f"Gu & Pears: {name}", *values])
     head = ["method", *(f"{region} {column}" for column in columns for region in regions)]
     blocks: list[Block] = [Table(head, rows, numeric=tuple(range(1, len(head))))]
-    failed = {name: made.comparison.failed[name] for name in names if name in made.comparison.failed}
-    return blocks + [Text(f"{name} failed: {reason}", missing=True) for name, reason in failed.items()]
+    return blocks + [Text(why, missing=True) for name in names if (why := _failure(name, scored.get(name), made.comparison.failed))]
+
+
+def _failure(name: str, scores: Scores | None, failed: Mapping[str, str]) -> str:
+    """Why a method has no scores, or not those of all heads; "" where it has."""
+    if scores is None:
+        return f"{name} failed: {failed[name]}"
+    if not scores.failures:
+        return ""
+    first = scores.failures[0]
+    return f"{name}: {len(scores.failures)} of {len(scores.failures) + len(scores.heads)} heads failed and are left out ({first.key}: {first.reason})."
 
 
 def _measured(scores: Scores | None, regions: Sequence[str], metrics: Iterable[str]) -> list[str]:
-    if scores is None:
+    if scores is None or not scores.heads:
         return ["✗", *[ABSENT] * (len(regions) * len(tuple(metrics)) - 1)]
     summary = scores.summary()
     return [f"{summary[region][metric].mean:.{1 if metric == 'f_1mm' else 3}f}" for metric in metrics for region in regions]
@@ -153,7 +162,7 @@ def _printed(values: Mapping[str, float], regions: Sequence[str], digits: int) -
 
 def _compared(plan: Plan, made: Made, names: Sequence[str], file: str) -> list[Block]:
     """The picture of held-out heads by these methods, drawn to OUTPUT/FILE; nothing where no head was reconstructed by all of them."""
-    chosen = [result for result in made.comparison.scores if result.method in names]
+    chosen = [result for result in made.comparison.scores if result.method in names and result.heads]
     heads = shown_heads(replace(made.comparison, scores=chosen), plan.output / COMPARED_FOLDER, plan.task) if chosen else []
     if not heads:
         return [Text("No held-out head was reconstructed by all of these methods, so there is no picture.", missing=True)]

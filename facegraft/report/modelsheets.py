@@ -14,7 +14,7 @@ from facegraft.arrays import Floats
 from facegraft.parts import Parts
 from facegraft.report.facesheet import Tile, write_face_sheet
 from facegraft.report.scale import nice_limit
-from facegraft.vocabulary import REM
+from facegraft.vocabulary import EXP, REM
 
 INTERPOLATION_LIMIT_MM = 4.0
 """End of the colour scale of an interpolation, that of the paper's Figure 8."""
@@ -150,11 +150,16 @@ def _figure(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[str, An
         rows += [list(plain), [None, *maps]]
         titles += [str(own[0].label), ""]
         columns = ["original", *(str(head.part).replace("_", " ").capitalize() for head in own[1:])]
-    # The remainder moves the whole head; on its scale the parts' maps would be pale.
-    shown = [head.displacement_mm for head in heads if head.displacement_mm is not None and head.part != REM]
+    return rows, {"row_titles": titles, "column_titles": columns, "colour_limit_mm": _limit_of_parts(heads)}
+
+
+def _limit_of_parts(heads: Sequence[Any]) -> float | None:
+    """The end of the colour scale by what the parts move; None, by all values, where only remainder or expression move.
+
+    These two move the whole head; on their scale the parts' maps would be pale."""
+    shown = [head.displacement_mm for head in heads if head.displacement_mm is not None and head.part not in (REM, EXP)]
     counted = [lengths[np.isfinite(lengths)] for lengths in shown]
-    limit = nice_limit(counted) if any(map(len, counted)) else None
-    return rows, {"row_titles": titles, "column_titles": columns, "colour_limit_mm": limit}
+    return nice_limit(counted) if any(map(len, counted)) else None
 
 
 def _components(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[str, Any]]:
@@ -175,7 +180,7 @@ def _components(heads: Sequence[Any]) -> tuple[list[list[Tile | None]], dict[str
         ]
         components[own[0].part] += 1
         titles.append(f"{own[0].part} {components[own[0].part]}")
-    return rows, {"row_titles": titles, "column_titles": columns}
+    return rows, {"row_titles": titles, "column_titles": columns, "colour_limit_mm": _limit_of_parts(heads)}
 
 
 _LAYOUTS = {"swap": _swap, "generate": _generate, "generate --figure": _figure, "components": _components}

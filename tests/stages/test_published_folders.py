@@ -75,8 +75,12 @@ def paper_page(out: Path) -> str:
     measured = {row[0]: row[1:] for row in (*reconstruction, *landmarks)}
     methods = [*str(QUICK["methods"]).split(","), "paper-small@model.landmarks=five"]
     assert set(methods) == {name for name in measured if not name.startswith("Gu & Pears")}, "every method is a row"
-    for method in methods:
-        assert all(0 <= float(cell) < 200 for cell in measured[method]), (method, measured[method])
+    for method, cells in measured.items():
+        if method in methods and cells[0] != "✗":
+            assert all(0 <= float(cell) < 200 for cell in cells), (method, cells)
+        elif method in methods:  # so few steps that no head has a surface: the page says so
+            assert method == "deepsdf-small" and "deepsdf-small: " in path.read_text(), (method, cells)
+    assert all(float(measured[method][0]) < 8 for method in ("linear", "linear-parts", "tiny")), measured
     assert sum(name.startswith("Gu & Pears") for name in measured) >= 5
     for command in commands_on(path):
         assert parsed(command), command

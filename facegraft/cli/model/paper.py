@@ -14,13 +14,13 @@ from facegraft.errors import FacegraftError
 
 QUICK: dict[str, Any] = {
     "methods": "linear,linear-parts,deepsdf-small,i3dmm-small,imface-small,paper-small,tiny",
-    "steps": 12,
+    "steps": 30,
     "fit_steps": 15,
     "resolution": 80,
     "pairs": 0,
     "points": 5_000,
     "part_points": 1_000,
-    "settings": ("train.pretrain=60", "data.items=4"),
+    "settings": ("data.items=4",),
 }
 """What --quick puts in place of the defaults."""
 HEADSPACE_PART_POINTS = 10_000
@@ -57,7 +57,7 @@ def paper(ctx: click.Context, /, folder: Path, output: Path | None, figures: str
     require_torch("facegraft paper")
     from facegraft_model.evaluation.compared import named_methods
 
-    from facegraft.paper.making import Plan
+    from facegraft.paper.making import Plan, Shapes
     from facegraft.paper.numbers import HEADSPACE
     from facegraft.paper.page import published_for, write_paper
     from facegraft.store.writer import DATASET_FILE
@@ -78,6 +78,7 @@ def paper(ctx: click.Context, /, folder: Path, output: Path | None, figures: str
             task_of(samples, bar, curves=False, **common),
             (str(samples), "--no-picture", *_words(common)),
             figures,
+            Shapes(1, 1, 1) if quick else Shapes(),
             click.echo,
         )
         page = write_paper(folder, plan)
