@@ -7,7 +7,7 @@ one side (test composites must not contain parts of training subjects).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from facegraft.errors import nearest
 from facegraft.heads.errors import SourceError
@@ -71,6 +71,23 @@ def split_imface(subjects: Iterable[str]) -> dict[str, str]:
         there.count(TRAIN), len(IMFACE_TRAIN), there.count(TEST), len(IMFACE_TEST), len(names) - len(split),
     )  # fmt: skip
     return split
+
+
+def with_twins_together(split: Mapping[str, str], twins: Iterable[Sequence[str]]) -> dict[str, str]:
+    """The split with every group of subjects that share a mesh on one side: the test side, where one of them is there already.
+
+    A face that is trained on says nothing about unseen faces. Says which subjects were moved.
+    """
+    result = dict(split)
+    for group in twins:
+        present = [name for name in group if name in result]
+        if len({result[name] for name in present}) > 1:
+            moved = [name for name in present if result[name] == TRAIN]
+            result |= dict.fromkeys(moved, TEST)
+            log.warning("subjects %s have the same mesh: %s moved to the test side, where the others are", ", ".join(present), ", ".join(moved))
+        elif len(present) > 1:
+            log.warning("subjects %s have the same mesh: the same person under several names?", ", ".join(present))
+    return result
 
 
 def read_subject_list(value: str | Sequence[str | int]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -33,16 +33,19 @@ from facegraft.heads.alignment import (
     neutral_map,
 )
 from facegraft.heads.errors import SourceError
-from facegraft.heads.fingerprint import combined, hash_files
-from facegraft.heads.names import head_key
+from facegraft.heads.fingerprint import FileHash, combined, hash_files
+from facegraft.heads.names import head_key, natural_key
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import KINDS, Head, HeadSource, SourcePlan, make_source
-from facegraft.heads.split import TEST, read_subject_list, split_at_random, split_by_list
+from facegraft.heads.split import TEST, read_subject_list, split_at_random, split_by_list, with_twins_together
+from facegraft.heads.typical import FEWEST, TO_ALIGN, check_expression_pose, check_typical, typical_head
+from facegraft.meshfiles.errors import MeshError
 from facegraft.regions.regionmap import RegionMap
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import DatasetSchema, RemoteError
 from facegraft.store.remote import Location, place
 from facegraft.store.schema import heads_fields
+from facegraft.surfaces.topology import unique_edges
 from facegraft.vocabulary import NEUTRAL
 
 log = logging.getLogger("facegraft")
@@ -51,6 +54,10 @@ FRAME = "right-handed, +y up, +z out of the face, +x the subject's left; origin 
 ALIGNED_FRAME = "right-handed, +y up, +z out of the face, +x the subject's left; origin and pose of the median neutral head of the source"
 TARGET = "aligned_landmarks"
 """Shared array [n, 3] of aligned heads: the stable landmarks of their median, in mm."""
+TYPICAL = "typical_vertices"
+"""Shared array [V, 3] of heads from files: their median, in mm, beside which a head may look odd."""
+ROUNDING_MM = 0.01
+"""Largest rounding error of a stored coordinate."""
 ALIGNED_COLUMNS = tuple(f"aligned_{name}" for name in Motion._fields)
 """Columns of the index for what alignment did to each head."""
 
@@ -147,7 +154,9 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
     """
     heads_source = make_source(parameters.kind, source, parameters.options(), seed)
     plan = heads_source.plan()
-    split = _split(heads_source, plan.heads, parameters, seed)
+    root = _folder(source)
+    hashes = hash_files(root, [*plan.files, *(head.source for head in plan.heads if head.source)]) if root else {}
+    split = with_twins_together(_split(heads_source, plan.heads, parameters, seed), _twins(plan.heads, hashes))
     heads = [head for head in plan.heads if head.subject in split]
     if not heads:
         raise SourceError(f"{source or parameters.kind}: the lists of subjects leave no heads")
@@ -155,9 +164,14 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
     aligned = heads_source.posed
     if aligned:
         heads = _with_neutral(heads)
-    target = _target(heads_source, plan, heads) if aligned else None
-    root = _folder(source)
-    hashes = hash_files(root, [*plan.files, *(head.source for head in heads if head.source)]) if root else {}
+    shared: dict[str, Any] = {"faces": np.ascontiguousarray(plan.faces, dtype=np.int32), **plan.shared}
+    if aligned or any(head.source for head in heads):
+        read = _read_neutrals(heads_source, plan, heads, needed=aligned)
+        if aligned:
+            shared[TARGET] = _target(heads_source, plan, read)
+        if len(read) >= FEWEST:
+            shared[TYPICAL] = typical_head(read, plan.region_map.landmarks68).astype(np.float32)
+    known = [*plan.files, *(head.source for head in heads if head.source)]
     neutral = {head.subject: head.spec for head in heads if head.expression == NEUTRAL}
     items = []
     for head in heads:
@@ -169,7 +183,7 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
             "source_sha256": hashes[head.source].sha256 if head.source else None,
             **head.row,
         }
-        spec = {"head": head.spec, "neutral": neutral[head.subject]} if aligned else head.spec
+        spec = {"head": head.spec, "neutral": neutral.get(head.subject)} if TYPICAL in shared or aligned else head.spec
         items.append(PlannedItem(head_key(head.subject, head.number, head.expression), row, spec))
     _check_keys(items)
     columns = dict.fromkeys(("subject", "expression", "split", "source", "source_sha256"), "string") | plan.columns
@@ -191,14 +205,12 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
     return StagePlan(
         schema=schema,
         items=items,
-        shared={
-            "faces": np.ascontiguousarray(plan.faces, dtype=np.int32),
-            **plan.shared,
-            **({} if target is None else {TARGET: target}),
-        },
+        shared=shared,
         region_map=region_map.to_json(),
         shard_items=parameters.shard_items,
-        input_fingerprint={"kind": parameters.kind, **plan.identity, **(combined(hashes) if root else {})},
+        input_fingerprint={
+            "kind": parameters.kind, **plan.identity, **(combined({name: hashes[name] for name in known}) if root else {})
+        },
     )
 
 
@@ -214,23 +226,64 @@ class IngestStage:
         self.load = source.loader(context.shared, self.region_map)
         self.alignment, self.mm_per_unit = source.alignment, parameters.options().get("mm_per_unit") or self.region_map.mm_per_unit
         self.target = np.asarray(context.shared[TARGET]) if source.posed else None
+        self.typical = np.asarray(context.shared[TYPICAL], dtype=np.float64) if TYPICAL in context.shared else None
+        self.edges = unique_edges(np.asarray(context.shared["faces"], dtype=np.int64))
+        skin = self.region_map.kept_skin()
+        self.skin = skin if len(skin) else np.arange(self.region_map.vertex_count)  # a map without groups
         self._neutral = lru_cache(maxsize=4)(lambda spec: self.load(json.loads(spec)))
+        self._sound_neutral = lru_cache(maxsize=4)(self._load_sound)
 
     def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
         """Read or compute one head: its vertices [V, 3] and 68 landmarks, float32 in mm."""
         row: dict[str, Any] = {}
         try:
-            if self.target is None:
-                vertices = self.load(item.spec)
-            else:
+            if self.target is not None:
                 vertices, motion = self._aligned(item, self.target)
                 row = dict(zip(ALIGNED_COLUMNS, motion, strict=True))
+            elif self.typical is not None:
+                vertices = self.load(item.spec["head"])
+            else:
+                vertices = self.load(item.spec)
+            where = str(item.row["source"] or item.key)
+            self._check(vertices, where)
+            if self.target is None and self.typical is not None:
+                self._check_expression(vertices, item, where)
         except RemoteError:
             raise
         except FacegraftError as error:
             raise ItemRejected(str(error)) from error
-        vertices = vertices.astype(np.float32)
-        return ItemOutput(fields={"vertices": vertices, "landmarks": vertices[self.region_map.landmarks68]}, row=row)
+        stored = vertices.astype(np.float32)
+        return ItemOutput(fields={"vertices": stored, "landmarks": stored[self.region_map.landmarks68]}, row=row)
+
+    def _check(self, vertices: Floats, where: str) -> None:
+        """Raise MeshError for a head that cannot be stored exactly, or is not like the others."""
+        lost = float(np.abs(vertices.astype(np.float32) - vertices).max())
+        if lost > ROUNDING_MM:
+            raise MeshError(
+                f"{where}: the head lies {np.abs(vertices).max() / 1000:,.0f} m from the origin, where numbers of 32 bits are off by {lost:.2g} mm; "
+                f"move it to the origin, {TO_ALIGN}"
+            )
+        if self.typical is not None:
+            marks, posed = self.region_map.landmarks68, self.target is not None
+            check_typical(vertices, self.typical, self.edges, self.skin, marks, where, posed=posed)
+
+    def _check_expression(self, vertices: Floats, item: PlannedItem, where: str) -> None:
+        """Raise MeshError for an expression that is posed otherwise than its subject's neutral head."""
+        neutral = item.spec["neutral"]
+        if neutral is None or neutral == item.spec["head"]:
+            return
+        first = self._sound_neutral(json.dumps(neutral))
+        if first is not None:
+            check_expression_pose(vertices, first, self.skin, self.region_map.landmarks68, where)
+
+    def _load_sound(self, spec: str) -> Floats | None:
+        """A neutral head; None for one that is rejected itself, for which its expressions are not to blame."""
+        try:
+            vertices = self.load(json.loads(spec))
+            self._check(vertices, spec)
+        except MeshError:
+            return None
+        return vertices
 
     def _aligned(self, item: PlannedItem, target: Floats) -> tuple[Floats, Motion]:
         """A head without its pose, and what was done."""
@@ -238,8 +291,8 @@ class IngestStage:
         similarity, stable = self.alignment == "similarity", self.region_map.landmarks68[list(STABLE_LANDMARKS)]
         first, matrix = vertices, np.eye(4)
         if neutral != item.spec["head"]:
-            first, skin = self._neutral(json.dumps(neutral)), self.region_map.kept_skin()
-            matrix = expression_map(vertices[skin], first[skin], similarity)
+            first = self._neutral(json.dumps(neutral))
+            matrix = expression_map(vertices[self.skin], first[self.skin], similarity)
         matrix = neutral_map(first[stable], target, similarity) @ matrix
         result = moved(vertices, matrix)
         check_head(result, self.region_map.landmarks68, self.mm_per_unit, item.row["source"] or item.key)
@@ -256,24 +309,46 @@ def _with_neutral(heads: list[Head]) -> list[Head]:
     return [head for head in heads if head.subject in neutral]
 
 
-def _target(source: HeadSource, plan: SourcePlan, heads: Sequence[Head]) -> Floats:
-    """The stable landmarks of the median neutral head. Raises SourceError where no neutral head can be read."""
+def _read_neutrals(source: HeadSource, plan: SourcePlan, heads: Sequence[Head], needed: bool) -> list[Floats]:
+    """Vertices [V, 3] of up to NEUTRALS neutral heads, spread over the subjects; those that cannot be read will be rejected, with the reason.
+
+    Raises SourceError where some are needed and none can be read.
+    """
     load = source.loader({"faces": plan.faces, **plan.shared}, plan.region_map)
     neutral = [head for head in heads if head.expression == NEUTRAL]
     read, complaint = list[Floats](), None
-    for head in neutral[:: math.ceil(len(neutral) / NEUTRALS)]:
+    for head in neutral[:: math.ceil(len(neutral) / NEUTRALS) or 1]:
         try:
-            read.append(load(head.spec)[plan.region_map.landmarks68])
+            read.append(load(head.spec))
         except RemoteError:
             raise
-        except FacegraftError as error:  # such a head will be rejected, with this reason
+        except FacegraftError as error:
             complaint = error
-    if not read:
+    if needed and not read:
         raise SourceError(f"no neutral head can be read, so none can be aligned: {complaint or 'there are none'}")
+    return read
+
+
+def _target(source: HeadSource, plan: SourcePlan, read: Sequence[Floats]) -> Floats:
+    """The stable landmarks of the median neutral head."""
     log.warning(
         "the pose of the heads is taken out (%s, to the median of %d neutral heads); `--set ingest.align=none` leaves it", source.alignment, len(read)
     )
-    return median_landmarks(read, source.alignment == "similarity")
+    return median_landmarks([head[plan.region_map.landmarks68] for head in read], source.alignment == "similarity")
+
+
+def _twins(heads: Sequence[Head], hashes: Mapping[str, FileHash]) -> list[list[str]]:
+    """Groups of subjects of whom each shares a mesh, byte for byte, with another of the group."""
+    owners: dict[str, set[str]] = {}
+    for head in heads:
+        if head.source and (content := hashes[head.source].sha256) is not None:
+            owners.setdefault(content, set()).add(head.subject)
+    groups: list[set[str]] = []
+    for subjects in owners.values():
+        if len(subjects) > 1:
+            joined = subjects.union(*(group for group in groups if group & subjects))
+            groups = [group for group in groups if not group & subjects] + [joined]
+    return sorted(sorted(group, key=natural_key) for group in groups)
 
 
 def _split(source: HeadSource, heads: list[Head], parameters: _OwnParameters, seed: int) -> dict[str, str]:

@@ -164,7 +164,7 @@ def test_heads_without_a_neutral_are_announced(folder, toy_map, caplog):
 
 def test_imface_split_of_facescape(toy, toy_map, tmp_path):
     for subject in ("1", "122", "360", "359"):
-        toy.write_obj(tmp_path / "fs" / subject / "1_neutral.obj")
+        toy.write_obj(tmp_path / "fs" / subject / "1_neutral.obj", toy.vertices() * (1 + int(subject) / 10_000))
     plan = plan_ingest(tmp_path / "fs", parameters(kind="facescape", split="imface", region_map=toy_map), 0)
     assert {(i.row["subject"], i.row["split"]) for i in plan.items} == {
         ("1", "train"),

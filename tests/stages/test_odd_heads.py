@@ -1,0 +1,95 @@
+"""One bad head among good ones is rejected with its reason; the good ones are written."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from facegraft.engine import EngineOptions
+from facegraft.meshfiles import write_mesh
+from facegraft.pipeline import ingest
+from facegraft.store import open_dataset
+
+Points = NDArray[np.float64]
+SUBJECTS, EXPRESSIONS = 6, ("neutral", "smile")
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Points], NDArray[np.int64]]:
+    """A folder of synthetic heads, their vertices by file, and their faces."""
+    root = tmp_path_factory.mktemp("good")
+    options = EngineOptions(scheduler="sync", progress=False)
+    ingest(None, root / "heads", {"kind": "synthetic", "subjects": SUBJECTS, "expressions": len(EXPRESSIONS)}, options=options)
+    heads = open_dataset(root / "heads")
+    faces = np.asarray(heads.faces, dtype=np.int64)
+    found = {}
+    for row in heads.index.to_pylist():
+        name = f"{row['subject']}/{row['expression']}.ply"
+        found[name] = heads[row["key"]]["vertices"].astype(np.float64)
+        (root / "raw" / row["subject"]).mkdir(parents=True, exist_ok=True)
+        write_mesh(root / "raw" / name, found[name], faces)
+    return root / "raw", found, faces
+
+
+def turned(points: Points, axis: str, degrees: float) -> Points:
+    middle = points.mean(axis=0)
+    return Rotation.from_euler(axis, degrees, degrees=True).apply(points - middle) + middle
+
+
+def stray(points: Points, by_mm: float) -> Points:
+    moved = points.copy()
+    moved[np.argmin(points[:, 2])] += [0, by_mm, 0]  # at the back of the head
+    return moved
+
+
+ODD = {
+    "a vertex 5 m away": ("s0003/neutral.ply", lambda v: stray(v, 5000.0), r"vertex \d+ lies 5,\d{3} mm from its place"),
+    "a vertex 5 m away in a smile": ("s0003/smile.ply", lambda v: stray(v, 5000.0), r"vertex \d+ lies 5,\d{3} mm from its place"),
+    "a spike of 8 cm": ("s0003/smile.ply", lambda v: stray(v, 80.0), r"the edge from vertex \d+ to \d+ is \d+ mm long"),
+    "stretched": ("s0002/neutral.ply", lambda v: v * [1.0, 1.5, 1.0], r"stretched or squashed"),
+    "squashed": ("s0002/neutral.ply", lambda v: v * [1.0, 1.0, 0.6], r"stretched or squashed"),
+    "a nod": ("s0004/neutral.ply", lambda v: turned(v, "x", 25.0), r"turned by 2\d degrees against the others.*ingest.align=rigid"),
+    "a smile that nods": ("s0004/smile.ply", lambda v: turned(v, "x", 12.0), r"turned by 1[12] degrees .* against its subject's neutral head"),
+    "a smile beside its neutral head": ("s0004/smile.ply", lambda v: v + np.array([60.0, 0, 0]), r"moved by (59|60) mm against its subject's neutral head"),
+    "far away": ("s0005/neutral.ply", lambda v: v + np.array([3e6, 0, 0]), r"lies 3,\d{3} m from the origin"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_an_odd_head_is_rejected_and_the_others_are_written(
+    case: str, good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, sync: EngineOptions
+) -> None:
+    raw, vertices, faces = good
+    name, change, says = ODD[case]
+    shutil.copytree(raw, tmp_path / "raw")
+    write_mesh(tmp_path / "raw" / name, change(vertices[name]), faces)
+    ingest(str(tmp_path / "raw"), tmp_path / "heads", {"kind": "meshes", "region_map": "synthetic"}, options=sync)
+    rows = open_dataset(tmp_path / "heads").index.to_pylist()
+    rejected = {row["source"]: row["reason"] for row in rows if row["status"] == "rejected"}
+    assert set(rejected) == {name}
+    assert re.search(says, rejected[name]), rejected[name]
+
+
+def test_good_heads_are_all_written(good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, sync: EngineOptions) -> None:
+    ingest(str(good[0]), tmp_path / "heads", {"kind": "meshes", "region_map": "synthetic"}, options=sync)
+    assert all(row["status"] == "written" for row in open_dataset(tmp_path / "heads").index.to_pylist())
+
+
+def test_a_person_under_two_names_is_on_one_side(
+    good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, sync: EngineOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw, _, _ = good
+    shutil.copytree(raw, tmp_path / "raw")
+    shutil.copytree(raw / "s0001", tmp_path / "raw" / "twin")
+    with caplog.at_level(logging.WARNING, "facegraft"):
+        ingest(str(tmp_path / "raw"), tmp_path / "heads", {"kind": "meshes", "region_map": "synthetic", "test_subjects": ["s0001"]}, options=sync)
+    side = {row["subject"]: row["split"] for row in open_dataset(tmp_path / "heads").index.to_pylist()}
+    assert side["s0001"] == side["twin"] == "test" and list(side.values()).count("test") == 2
+    assert "subjects s0001, twin have the same mesh: twin moved to the test side" in caplog.text
