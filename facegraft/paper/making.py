@@ -107,7 +107,7 @@ def _edited_model(plan: Plan, comparison: Comparison, folder: Path) -> tuple[str
 
     Raises ModelError where the method that was asked for has none."""
     scored = [result.method for result in comparison.scores]
-    for name in [plan.figures] if plan.figures is not None else reversed(scored):
+    for name in [plan.figures] if plan.figures is not None else reversed(plan.methods):
         path = fits_folder(folder / name, plan.task)
         if name in scored and (path / FITS_FILE).exists():
             fits = load_fits(path, choose_device(plan.task.device))

@@ -14,7 +14,7 @@ from facegraft.errors import FacegraftError
 
 QUICK: dict[str, Any] = {
     "methods": "linear,linear-parts,deepsdf-small,i3dmm-small,imface-small,paper-small,tiny",
-    "steps": 30,
+    "steps": 60,
     "fit_steps": 15,
     "resolution": 80,
     "pairs": 0,
