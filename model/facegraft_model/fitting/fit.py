@@ -16,8 +16,8 @@ from facegraft.vocabulary import COMPOSITE, EXP, ORIGINS
 from facegraft_model.config import FitConfig, windows
 from facegraft_model.data.batches import BatchSource
 from facegraft_model.errors import ModelError
-from facegraft_model.fitting.gaussnewton import STAGES, Solution, gauss_newton
-from facegraft_model.fitting.starts import EXPRESSION_PRECISION, TRIAL_STEPS, begun
+from facegraft_model.fitting.gaussnewton import STAGES, Solution, Stage, gauss_newton
+from facegraft_model.fitting.starts import EXPRESSION_PRECISION, begun
 from facegraft_model.method import SHARED, Batch, Field, sampled_points
 from facegraft_model.rates import cosine, stepped
 from facegraft_model.seeds import generator
@@ -152,16 +152,19 @@ def _solved_codes(
                 name: _start(field, name, int(place.max()) + 1, fit, seed).to(device) for name, place in local.items()
             }
             trial: Solution | None = None
+            stages: Sequence[Stage] = STAGES
             if EXP in start:
                 # Head by head, also where heads share an identity: one may be neutral and the next have its mouth open.
                 for head, row in enumerate(local[EXP].tolist()):
                     alone = {name: value if name in SHARED else value[head : head + 1] for name, value in own.items()}
                     first = {name: start[name][place[head : head + 1]] for name, place in local.items()}
-                    expression, trial = _begun(field, alone, fit, first)
+                    expression, trial, stages = _begun(field, alone, fit, first)
                     start[EXP][row] = expression[0]
+            if len(group) > 1:
+                trial, stages = None, STAGES  # each was begun alone
             steps = None if report is None else _steps_of(report, number, len(groups), fit.steps)
             solution = gauss_newton(
-                field, own, local, fit, start, precision=EXPRESSION_PRECISION, warm_start=trial if len(group) == 1 else None, report=steps
+                field, own, local, fit, start, precision=EXPRESSION_PRECISION, stages=stages, warm_start=trial, report=steps
             )
             fitted = {name: solution.codes[name][place] for name, place in local.items()}
             for name, code in fitted.items():
@@ -170,16 +173,20 @@ def _solved_codes(
     return FittedCodes(codes, errors)
 
 
-def _begun(field: Field, batch: Batch, fit: FitConfig, start: dict[str, Tensor]) -> tuple[Tensor, Solution]:
-    """The expression code [1,d] with which the fit of one head begins, and the solution of the trial with it."""
+def _begun(
+    field: Field, batch: Batch, fit: FitConfig, start: dict[str, Tensor]
+) -> tuple[Tensor, Solution, Sequence[Stage]]:
+    """`starts.begun` of one head."""
     rows = {name: torch.zeros(1, dtype=torch.int64) for name in start}
 
-    def first(expression: Tensor) -> Solution:
+    def solve(expression: Tensor, stages: Sequence[Stage], steps: int | None, warm_start: Solution | None) -> Solution:
+        changed = fit if steps is None else replace(fit, steps=steps)
         begins = start | {EXP: expression}
-        few = replace(fit, steps=TRIAL_STEPS)
-        return gauss_newton(field, batch, rows, few, begins, precision=EXPRESSION_PRECISION, stages=STAGES[:1])
+        return gauss_newton(
+            field, batch, rows, changed, begins, precision=EXPRESSION_PRECISION, stages=stages, warm_start=warm_start
+        )
 
-    return begun(first, field, batch["surface_points"], start)
+    return begun(solve, field, batch["surface_points"], start)
 
 
 def _steps_of(report: Report, number: int, count: int, steps: int) -> Callable[[int, float], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,8 +32,8 @@ from facegraft_model.fitting.fit import (
     predict_landmarks,
     surface_errors,
 )
-from facegraft_model.fitting.gaussnewton import STAGES, Posed, Solution, gauss_newton
-from facegraft_model.fitting.starts import EXPRESSION_PRECISION, TRIAL_STEPS, begun
+from facegraft_model.fitting.gaussnewton import STAGES, Posed, Solution, Stage, gauss_newton
+from facegraft_model.fitting.starts import EXPRESSION_PRECISION, begun
 from facegraft_model.method import Batch, Field
 
 Align = Literal["none", "rigid", "similarity"]
@@ -174,18 +174,21 @@ def _solved_scan(
     codes = {name: field.code_statistics(name).mean[None].to(device) for name in field.code_dims}
     with exact(field), torch.no_grad():
         trial: Solution | None = None
+        left: Sequence[Stage] = STAGES
         if EXP in codes:
             fitted_pose = None if align == "none" else pose
 
-            def first(expression: Tensor) -> Solution:
+            def solve(
+                expression: Tensor, stages: Sequence[Stage], steps: int | None, warm_start: Solution | None
+            ) -> Solution:
+                changed = fit if steps is None else replace(fit, steps=steps)
                 begins = codes | {EXP: expression}
-                few = replace(fit, steps=TRIAL_STEPS)
                 return gauss_newton(
-                    field, batch, rows, few, begins, pose=fitted_pose, precision=EXPRESSION_PRECISION, stages=STAGES[:1]
+                    field, batch, rows, changed, begins, pose=fitted_pose, precision=EXPRESSION_PRECISION, stages=stages, warm_start=warm_start
                 )
 
             where = batch["surface_points"] if align == "none" else pose(points)
-            codes[EXP], trial = begun(first, field, where, codes)
+            codes[EXP], trial, left = begun(solve, field, where, codes)
         solution = gauss_newton(
             field,
             batch,
@@ -194,6 +197,7 @@ def _solved_scan(
             codes,
             pose=None if align == "none" else pose,
             precision=EXPRESSION_PRECISION,
+            stages=left,
             warm_start=trial,
             report=None if report is None else lambda done, cost: report(done, fit.steps, cost),
         )

@@ -5,13 +5,14 @@ From a closed mouth no small step leads to an open one: the lips are attracted b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from facegraft.vocabulary import EXP
-from facegraft_model.fitting.gaussnewton import Solution
+from facegraft_model.fitting.gaussnewton import STAGES, Solution, Stage
 from facegraft_model.method import Field
 from facegraft_model.nets.modes import spread_points
 
@@ -24,6 +25,10 @@ POINTS, REGISTERED = 256, 256
 """Points of a head and of the template that are compared."""
 TRIED, TRIAL_STEPS = 2, 3
 """Expressions besides the neutral one from which the fit is begun, and steps of each trial."""
+NEUTRAL_SIZE = 0.2
+"""A trained expression whose code is shorter than this share of the longest is the neutral one."""
+CLOSE, CLEARLY = 1.4, 0.95
+"""How far above the lowest objective another start may be to go on; and the share of the neutral start's objective that another must be below."""
 KEPT_SHARE = 0.95
 """Share of the nearest points that count: the rest may be hair, or a hole that was closed."""
 
@@ -44,7 +49,9 @@ def nearest_expressions(field: Field, points: Tensor, start: Mapping[str, Tensor
 
     start: first codes by name, of which the first row is used for everything but the expression.
     """
-    known = torch.cat([torch.zeros_like(field.tables[EXP][:1]), trained_expressions(field)])
+    means = trained_expressions(field)
+    size = torch.linalg.vector_norm(means, dim=1)
+    known = torch.cat([torch.zeros_like(means[:1]), means[size > NEUTRAL_SIZE * size.max()]])
     candidates = known[spread_points(known, 1 + CANDIDATES).to(known.device)]
     codes = {name: code[:1].expand(len(candidates), -1) for name, code in start.items()}
     codes[EXP] = candidates
@@ -59,10 +66,25 @@ def nearest_expressions(field: Field, points: Tensor, start: Mapping[str, Tensor
     return [candidates[rows].to(points.dtype) for rows in torch.stack(chosen, 1)]
 
 
+class Solve(Protocol):
+    """A fit that begins with an expression's code [1,d], or goes on from a solution with it: `gauss_newton` with these stages and steps."""
+
+    def __call__(self, expression: Tensor, stages: Sequence[Stage], steps: int | None, warm_start: Solution | None) -> Solution: ...
+
+
 def begun(
-    solve: Callable[[Tensor], Solution], field: Field, points: Tensor, codes: Mapping[str, Tensor]
-) -> tuple[Tensor, Solution]:
-    """The expression codes [B,d] with which a fit of heads begins: of the neutral and the nearest ones, those from which the first stage
-    of the fit, solve(codes), has led to the lowest objective after a few steps; and its solution."""
-    tried = [(start, solve(start)) for start in nearest_expressions(field, points, codes)]
-    return min(tried, key=lambda found: found[1].cost)
+    solve: Solve, field: Field, points: Tensor, codes: Mapping[str, Tensor]
+) -> tuple[Tensor, Solution, Sequence[Stage]]:
+    """The expression code [1,d] with which a fit of a head begins, the solution so far, and the stages with which it goes on.
+
+    Of the neutral expression and the nearest ones it is that from which a few steps of the first stage have led to the lowest objective.
+    Where others come close, all of these finish the second stage, and another than the neutral one has to be clearly better.
+    """
+    tried = [(start, solve(start, STAGES[:1], TRIAL_STEPS, None)) for start in nearest_expressions(field, points, codes)]
+    least = min(found.cost for _, found in tried)
+    close = [number for number, (_, found) in enumerate(tried) if found.cost <= CLOSE * least]
+    if len(close) == 1:
+        return *tried[close[0]], STAGES
+    finished = {number: solve(tried[number][0], STAGES[:2], None, tried[number][1]) for number in close}
+    best = min(close, key=lambda number: finished[number].cost * (CLEARLY if number == 0 else 1.0))
+    return tried[best][0], finished[best], STAGES[2:]
