@@ -176,7 +176,7 @@ def say(summary: RunSummary) -> None:
 
 
 def count_or_names(_: click.Context, __: click.Parameter, text: str | None) -> int | list[str] | None:
-    """A number, or names separated by commas."""
+    """A number, or names separated by commas. A number that has another spelling (010, ²) is a name."""
     if text is None:
         return None
-    return int(text) if text.isdigit() else [name.strip() for name in text.split(",")]
+    return int(text) if text.isascii() and text.isdigit() and text == str(int(text)) else [name.strip() for name in text.split(",")]

@@ -13,6 +13,7 @@ from facegraft.errors import nearest
 from facegraft.heads.errors import SourceError
 from facegraft.heads.names import clean_name, natural_key
 from facegraft.seeds import digest
+from facegraft.settings import as_name
 from facegraft.store.remote import place
 
 log = logging.getLogger("facegraft")
@@ -76,13 +77,14 @@ def split_imface(subjects: Iterable[str]) -> dict[str, str]:
 def read_subject_list(value: str | Sequence[str | int]) -> list[str]:
     """Names given as a list, or as the path of a text file: separated by commas or white space, `#` starts a comment."""
     if not isinstance(value, str):
-        return [str(name) for name in value]
+        return [as_name(name) for name in value]
     try:
-        text = place(value).read_text()
+        text = place(value).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise SourceError(
-            f"{value}: cannot read the list of subjects ({reason}); give a text file with one subject a line"
+            f"{value}: cannot read the list of subjects ({reason}); give a text file with one subject a line, or the names themselves as a "
+            f"list: [{value}]"
         ) from error
     names = [name for line in text.splitlines() for name in line.split("#", 1)[0].replace(",", " ").split()]
     if not names:

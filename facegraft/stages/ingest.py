@@ -13,10 +13,10 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, create_model, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
 
 from facegraft.arrays import Floats
@@ -39,6 +39,7 @@ from facegraft.heads.sanity import check_head
 from facegraft.heads.source import KINDS, Head, HeadSource, SourcePlan, make_source
 from facegraft.heads.split import TEST, read_subject_list, split_at_random, split_by_list
 from facegraft.regions.regionmap import RegionMap
+from facegraft.settings import as_name
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import DatasetSchema, RemoteError
 from facegraft.store.remote import Location, place
@@ -55,6 +56,17 @@ ALIGNED_COLUMNS = tuple(f"aligned_{name}" for name in Motion._fields)
 """Columns of the index for what alignment did to each head."""
 
 
+def _names_or_file(value: Any) -> Any:
+    """Names as they were written, or the path of a file of them. Raises ValueError, in words."""
+    if isinstance(value, list | tuple):
+        return tuple(map(as_name, value))
+    if isinstance(value, int | float):
+        raise ValueError(
+            f"write a list of names, [{value}], or the path of a text file of them; a share of the subjects is test_fraction"
+        )
+    return value
+
+
 class _OwnParameters(StageParameters):
     """The parameters of ingest that apply to every source."""
 
@@ -64,10 +76,10 @@ class _OwnParameters(StageParameters):
     test_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of subjects for testing: at least 2 where there are 4 or more"
     )
-    test_subjects: tuple[str | int, ...] | str | None = Field(
+    test_subjects: Annotated[tuple[str, ...] | str | None, BeforeValidator(_names_or_file)] = Field(
         None, description="test subjects by name, or a text file of them"
     )
-    train_subjects: tuple[str | int, ...] | str | None = Field(
+    train_subjects: Annotated[tuple[str, ...] | str | None, BeforeValidator(_names_or_file)] = Field(
         None, description="training subjects, in addition to test_subjects: subjects on neither list are left out"
     )
     split: str | None = Field(
