@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import Any, ClassVar
 
-from facegraft.errors import FacegraftError
+from facegraft.errors import FacegraftError, name_fault
 
 _DEEPEST = 20
 _NOT_TEXT = (
@@ -44,6 +44,8 @@ def as_name(value: Any) -> str:
     A whole number is one that has a single spelling (see `read_yaml`), so that 10 is the name `10`.
     """
     if isinstance(value, str):
+        if fault := name_fault(value):
+            raise ValueError(f"this name {fault}: rename what it names")
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)

@@ -64,7 +64,7 @@ def _names_or_file(value: Any) -> Any:
         raise ValueError(
             f"write a list of names, [{value}], or the path of a text file of them; a share of the subjects is test_fraction"
         )
-    return value
+    return value if value is None else as_name(value)
 
 
 class _OwnParameters(StageParameters):

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from facegraft.errors import name_fault, shown_name
 from facegraft.store.errors import RemoteError, StoreError
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
@@ -312,6 +313,20 @@ def place(path: AnyPath) -> Location:
     remote = RemotePath(f"{protocol}://{rest}")
     remote.check_protocol()
     return remote
+
+
+def recordable(path: Location) -> Location:
+    """The path, if a record can name it. Raises StoreError where its full name is not a line of UTF-8 text, and where it starts in a
+    working folder that is gone."""
+    if isinstance(path, RemotePath):
+        return path
+    try:
+        full = str(path.absolute())
+    except FileNotFoundError:
+        raise StoreError(f"{shown_name(str(path))}: the working folder no longer exists; change to one that does") from None
+    if fault := name_fault(full):
+        raise StoreError(f"{shown_name(full)}: the name of this path {fault}, so that no record could name it; rename that file or folder, or use another")
+    return path
 
 
 def relative_name(path: Location, root: Location) -> str:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from facegraft.cli.main import cli
 from facegraft.engine import EngineOptions, ItemRejected, StageContext, execute
 from facegraft.errors import FacegraftError
 from facegraft.heads.errors import SourceError
+from facegraft.pipeline import run_stage
 from facegraft.regions.regionmap import RegionMapError, RegionSet, load_region_map
 from facegraft.stages import INGEST
 from facegraft.stages.ingest import IngestParameters, IngestStage, plan_ingest
 from facegraft.stages.parameters import ParameterError
-from facegraft.store import open_dataset
+from facegraft.store import StoreError, open_dataset
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +143,64 @@ def test_items_are_read_or_rejected_with_the_reason(folder, toy, toy_map):
     assert set(reasons) == {"p2_e02", "p5_e02"}
     assert reasons["p2_e02"].startswith("p2/2_smile.obj: line 4: vertex 3 is not finite")
     assert reasons["p5_e02"].startswith("p5/2_smile.obj: ")
+
+
+ODD_NAMES = {
+    "scan\u00a0two": "scan_two", "scan\u202f3 PM": "scan_3_PM", "soft\u00adhyphen4": "soft_hyphen4", "张三": "u5f20_u4e09", "李四": "u674e_u56db",
+    "Müller": "M_u00fc_ller", "Möller": "M_u00f6_ller", "Muller": "Muller", "e\u0301six": "u00e9_six", "---": "u002d_u002d_u002d", "😀": "u1f600",
+    "x" * 180: "x" * 64 + "_06b6bce48b25", "#9": "9",
+}  # fmt: skip
+
+
+def test_odd_names_are_read_and_have_keys_of_their_own(toy, toy_map, tmp_path):
+    root = tmp_path / "raw\u00a0heads"
+    for name in ODD_NAMES:
+        toy.write_obj(root / f"{name}.obj")
+    options = EngineOptions(scheduler="sync", progress=False)
+    chosen = {"kind": "meshes", "region_map": toy_map, "test_subjects": ["张三", "Möller"]}
+    for written in (len(ODD_NAMES), len(ODD_NAMES)):  # a second run reads the record of the first
+        summary = run_stage(INGEST, [root], tmp_path / "heads\u00a0out", chosen, 0, options)
+        assert (summary.written, summary.rejected) == (written, 0)
+    rows = open_dataset(tmp_path / "heads\u00a0out").index.to_pylist()
+    assert {row["source"].removesuffix(".obj"): row["subject"] for row in rows} == ODD_NAMES
+    assert {row["key"] for row in rows} == {f"{name}_e01" for name in ODD_NAMES.values()}
+    assert {row["subject"] for row in rows if row["split"] == "test"} == {"u5f20_u4e09", "M_u00f6_ller"}
+
+
+def test_a_name_that_no_record_can_hold_rejects_that_head(toy, toy_map, tmp_path):
+    root = tmp_path / "raw"
+    for name in ("ok1", "ok2", "caf", "line"):
+        toy.write_obj(root / f"{name}.obj")
+    (root / "caf.obj").rename(root / os.fsdecode(b"caf\xe9.obj"))
+    (root / "line.obj").rename(root / "li\nne.obj")
+    toy.write_obj(root / os.fsdecode(b"sub\xff") / "neutral.obj")
+    options = EngineOptions(scheduler="sync", progress=False, max_rejects=1.0)
+    summary = run_stage(INGEST, [root], tmp_path / "heads", {"kind": "meshes", "region_map": toy_map}, 0, options)
+    assert (summary.written, summary.rejected) == (2, 3)
+    reasons = {row["key"]: row["reason"] for row in open_dataset(tmp_path / "heads").index.to_pylist() if row["reason"]}
+    assert reasons == {
+        "caf_udce9_e01": r"caf\xe9.obj: its name is not UTF-8 text; rename the file or its folder",
+        "li_ne_e01": r"li\nne.obj: its name holds a control character or the end of a line; rename the file or its folder",
+        "sub_udcff_e01": r"sub\xff/neutral.obj: its name is not UTF-8 text; rename the file or its folder",
+    }
+
+
+def test_folders_that_no_record_can_name(toy, toy_map, tmp_path, monkeypatch):
+    bad = tmp_path / os.fsdecode(b"l\xe9t")
+    toy.write_obj(bad / "a.obj")
+    toy.write_obj(tmp_path / "raw" / "a.obj")
+    chosen, options = {"kind": "meshes", "region_map": toy_map}, EngineOptions(scheduler="sync", progress=False)
+    message = r"l\\xe9t.*: the name of this path is not UTF-8 text, .* rename that file or folder"
+    with pytest.raises(StoreError, match=message):
+        run_stage(INGEST, [bad], tmp_path / "heads", chosen, 0, options)
+    with pytest.raises(StoreError, match=message):
+        run_stage(INGEST, [tmp_path / "raw"], bad / "heads", chosen, 0, options)
+    monkeypatch.chdir(bad)
+    with pytest.raises(StoreError, match=message):
+        run_stage(INGEST, ["."], tmp_path / "heads", chosen, 0, options)
+    assert run_stage(INGEST, [tmp_path / "raw"], tmp_path / "heads", chosen, 0, options).written == 1
+    done = CliRunner().invoke(cli, ["status", "heads"])
+    assert done.exit_code == 2 and "is not UTF-8 text" in done.output
 
 
 def test_splits_by_list(folder, toy_map, tmp_path, caplog):
