@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 from facegraft.errors import FacegraftError, name_fault
 
@@ -81,7 +81,6 @@ def _plain_loader() -> Any:
 
     class PlainLoader(yaml.SafeLoader):
         depth = 0
-        yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 
         def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
             if self.check_event(yaml.AliasEvent):
@@ -107,6 +106,7 @@ def _plain_loader() -> Any:
                 seen.add((name.tag, str(name.value)))
             return super().construct_mapping(node, deep)
 
+    PlainLoader.yaml_implicit_resolvers = {}
     for tag, pattern, firsts in _NOT_TEXT:
         PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"), list(firsts))
     return PlainLoader

@@ -249,6 +249,7 @@ def match_faces(mesh: RawMesh, region_map: RegionMap, where: str) -> Ints32:
     for split in splits:
         faces = split()
         if faces_sha256(faces) == region_map.faces_sha256:
+            _check_no_surplus(mesh, region_map, where)
             return faces
     if not mesh.is_triangles and mesh.polygons_sha256 == region_map.polygons_sha256:
         raise MeshError(
@@ -295,6 +296,17 @@ def inner_name(spec: Mapping[str, Any]) -> str:
     if Path(name).is_absolute() or ".." in Path(name).parts or name_fault(name):
         raise MeshError(f"{printable(name)}: lies outside the folder of meshes; run the command that made this plan again")
     return name
+
+
+def _check_no_surplus(mesh: RawMesh, region_map: RegionMap, where: str) -> None:
+    """Raise MeshError where a mesh with the topology's faces has other vertices than the topology: some are in no face."""
+    surplus = len(mesh.vertices) - region_map.vertex_count
+    if surplus:
+        what = f"{surplus} at its end in no face" if surplus > 0 else f"{-surplus} that are in no face are missing"
+        raise MeshError(
+            f"{where}: {len(mesh.vertices)} vertices, but topology {region_map.name} has {region_map.vertex_count}: {what}; "
+            "export the mesh with exactly its original vertices, in their order (without loose ones)"
+        )
 
 
 def _check_complete(mesh: RawMesh, region_map: RegionMap, where: str) -> None:

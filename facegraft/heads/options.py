@@ -11,9 +11,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from facegraft.heads.alignment import Alignment
 from facegraft.settings import as_name
+from facegraft.store.remote import in_home
 
 Name = Annotated[str, BeforeValidator(as_name)]
 """A name as it was written: 010 is not 8."""
+PathName = Annotated[str, BeforeValidator(lambda value: in_home(as_name(value)))]
+"""The path of a file, or a name instead of one."""
 
 
 def _count_or_names(value: Any) -> Any:
@@ -60,7 +63,7 @@ class ComputedOptions(SourceOptions):
 class MappedOptions(SourceOptions):
     """Options of everything that takes a region map of one's own."""
 
-    region_map: Name | None = Field(
+    region_map: PathName | None = Field(
         None, description="region map of the meshes: a file, a dataset, or the name of a shipped topology"
     )
 
@@ -78,13 +81,13 @@ class MeshOptions(MappedOptions):
 class FolderOptions(MeshOptions):
     """Options of folders of meshes."""
 
-    template: Name | None = Field(None, description="a mesh that shows the topology's triangles, where the heads do not")
+    template: PathName | None = Field(None, description="a mesh that shows the topology's triangles, where the heads do not")
     align: Alignment | None = Field(
         None,
         description="take out the heads' pose: rigid (of kind flame the default), or similarity, which also takes out their size; none: as "
         "they are",
     )
-    landmarks: Name | None = Field(
+    landmarks: PathName | None = Field(
         None, description="a file of 68 vertex indices, to build the region map of a topology that has none"
     )
     landmarks_key: Name | None = Field(None, description="the array of the landmark file, where it holds several")
@@ -111,7 +114,7 @@ class FolderOptions(MeshOptions):
 class FlameOptions(FolderOptions):
     """Options of kind `flame`."""
 
-    flame_model: Name | None = Field(
+    flame_model: PathName | None = Field(
         None, description="the FLAME model (npz or pkl), to compute heads from the betas of FLAME_parameters"
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -159,7 +159,7 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
     """
     heads_source = make_source(parameters.kind, source, parameters.options(), seed)
     plan = heads_source.plan()
-    split = _split(heads_source, plan.heads, parameters, seed)
+    split = _split(heads_source, plan, parameters, seed)
     heads = [head for head in plan.heads if head.subject in split]
     if not heads:
         raise SourceError(f"{source or parameters.kind}: the lists of subjects leave no heads")
@@ -288,17 +288,38 @@ def _target(source: HeadSource, plan: SourcePlan, heads: Sequence[Head]) -> Floa
     return median_landmarks(read, source.alignment == "similarity")
 
 
-def _split(source: HeadSource, heads: list[Head], parameters: _OwnParameters, seed: int) -> dict[str, str]:
-    subjects = [head.subject for head in heads]
+def _split(source: HeadSource, plan: SourcePlan, parameters: _OwnParameters, seed: int) -> dict[str, str]:
+    subjects = [head.subject for head in plan.heads]
     if parameters.split is not None:
         return source.split(parameters.split, subjects)
     if parameters.test_subjects is not None:
         train = None if parameters.train_subjects is None else read_subject_list(parameters.train_subjects)
         return split_by_list(subjects, read_subject_list(parameters.test_subjects), train)
-    split = split_at_random(subjects, parameters.test_fraction, seed)
+    split = split_at_random(subjects, parameters.test_fraction, seed, _complaints(source, plan))
     if parameters.test_fraction > 0 and TEST not in split.values():
         log.warning("only %d subjects: all are for training (a test side needs 4 or more)", len(split))
     return split
+
+
+def _complaints(source: HeadSource, plan: SourcePlan) -> Callable[[str], str | None]:
+    """By subject, why its neutral head (where there is none, its first one) cannot be read; None where it can. Computed heads are not tried."""
+    load = source.loader({"faces": plan.faces, **plan.shared}, plan.region_map)
+    first: dict[str, Head] = {}
+    for head in sorted(plan.heads, key=lambda head: head.expression != NEUTRAL):
+        first.setdefault(head.subject, head)
+
+    def complaint(subject: str) -> str | None:
+        if first[subject].source is None:
+            return None
+        try:
+            load(first[subject].spec)
+        except RemoteError:
+            raise
+        except FacegraftError as error:
+            return str(error)
+        return None
+
+    return complaint
 
 
 def _warn_without_neutral(heads: list[Head]) -> None:

@@ -289,11 +289,12 @@ AnyPath = str | os.PathLike[str] | RemotePath
 def place(path: AnyPath) -> Location:
     """The location that a text or path names: a URL such as s3://bucket/folder gives a RemotePath, anything else (file:// too) a plain Path.
 
-    Raises StoreError for a protocol that is unknown or whose package is missing.
+    In a text, ~/ at the start is the user's home, as in a shell, which leaves `--output=~/x` as it is. Raises StoreError for a protocol
+    that is unknown or whose package is missing.
     """
     if isinstance(path, RemotePath):
         return path
-    text = os.fspath(path)
+    text = in_home(path) if isinstance(path, str) else os.fspath(path)
     url = _URL.fullmatch(text)
     if url is None:
         flattened = _FLATTENED.match(text)
@@ -327,6 +328,11 @@ def recordable(path: Location) -> Location:
     if fault := name_fault(full):
         raise StoreError(f"{shown_name(full)}: the name of this path {fault}, so that no record could name it; rename that file or folder, or use another")
     return path
+
+
+def in_home(text: str) -> str:
+    """The text of a path, with the user's home in place of ~ in `~` and `~/…`; a file called ~ is `./~`."""
+    return str(Path(text).expanduser()) if text == "~" or text.startswith("~/") else text
 
 
 def relative_name(path: Location, root: Location) -> str:

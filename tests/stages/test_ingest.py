@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from facegraft.regions.regionmap import RegionMapError, RegionSet, load_region_m
 from facegraft.stages import INGEST
 from facegraft.stages.ingest import IngestParameters, IngestStage, plan_ingest
 from facegraft.stages.parameters import ParameterError
-from facegraft.store import StoreError, open_dataset
+from facegraft.store import StoreError, open_dataset, place
 
 
 @pytest.fixture(scope="session")
@@ -201,6 +202,82 @@ def test_folders_that_no_record_can_name(toy, toy_map, tmp_path, monkeypatch):
     assert run_stage(INGEST, [tmp_path / "raw"], tmp_path / "heads", chosen, 0, options).written == 1
     done = CliRunner().invoke(cli, ["status", "heads"])
     assert done.exit_code == 2 and "is not UTF-8 text" in done.output
+
+
+def test_rejected_subjects_do_not_use_up_the_test_side(toy, toy_map, tmp_path, caplog):
+    root = tmp_path / "raw"
+    for i in range(12):
+        toy.write_obj(root / f"p{i}.obj")
+    chosen = parameters(kind="meshes", region_map=toy_map)
+    before = plan_ingest(root, chosen, 0)
+    first = sorted(item.row["subject"] for item in before.items if item.row["split"] == "test")
+    assert len(first) == 2
+    for name in first:
+        (root / f"{name}.obj").write_text("v 0 0 0\n")
+    with caplog.at_level(logging.WARNING, "facegraft"):
+        plan = plan_ingest(root, chosen, 0)
+    sides = {item.row["subject"]: item.row["split"] for item in plan.items}
+    assert [sides[name] for name in first] == ["train", "train"]
+    assert list(sides.values()).count("test") == 2
+    assert re.search(r"2 of the subjects drawn for testing cannot be read, .* take their place: p\d+ \(p\d+\.obj: 1 vertices but no faces", caplog.text)
+
+
+@pytest.mark.parametrize("surplus", [1, 7])
+def test_loose_vertices_are_named(toy, toy_map, tmp_path, surplus):
+    root = tmp_path / "raw"
+    toy.write_obj(root / "a.obj")
+    toy.write_obj(root / "b.obj")
+    rows = (root / "b.obj").read_text().splitlines()
+    last = max(i for i, row in enumerate(rows) if row.startswith("v "))
+    (root / "b.obj").write_text("\n".join([*rows[: last + 1], *["v 0 0 0"] * surplus, *rows[last + 1 :]]) + "\n")
+    chosen = parameters(kind="meshes", region_map=toy_map)
+    plan = plan_ingest(root, chosen, 0)
+    stage = stage_of(plan, [root], chosen)
+    with pytest.raises(ItemRejected, match=rf"b\.obj: {81 + surplus} vertices, but topology toy has 81: {surplus} at its end in no face; export"):
+        stage.process(plan.items[1], np.random.default_rng(0))
+    assert stage.process(plan.items[0], np.random.default_rng(0)).fields["vertices"].shape == (81, 3)
+
+
+def test_a_registered_head_may_begin_with_a_byte_order_mark(toy, toy_map, tmp_path):
+    toy.write_obj(tmp_path / "raw" / "a.obj")
+    plain = (tmp_path / "raw" / "a.obj").read_bytes()
+    (tmp_path / "raw" / "b.obj").write_bytes(b"\xef\xbb\xbf" + plain)
+    chosen = parameters(kind="meshes", region_map=toy_map)
+    plan = plan_ingest(tmp_path / "raw", chosen, 0)
+    stage = stage_of(plan, [tmp_path / "raw"], chosen)
+    one, two = (stage.process(item, np.random.default_rng(0)).fields["vertices"] for item in plan.items)
+    assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("spelling", ["Neutral", "NEUTRAL", "1_Neutral"])
+def test_neutral_in_any_case(toy, toy_map, tmp_path, spelling):
+    for i in range(4):
+        toy.write_obj(tmp_path / "raw" / f"p{i}" / f"{spelling}.obj")
+        toy.write_obj(tmp_path / "raw" / f"p{i}" / "Smile.obj")
+    plan = plan_ingest(tmp_path / "raw", parameters(kind="meshes", region_map=toy_map), 0)
+    assert [item.row["expression"] for item in plan.items].count("neutral") == 4
+
+
+def test_landmarks_of_several_sets_name_the_option_of_ingest(toy, tmp_path):
+    toy.write_obj(tmp_path / "raw" / "a.obj")
+    np.savez(tmp_path / "two.npz", one=np.arange(68), other=np.arange(68))
+    with pytest.raises(SourceError, match=r"choose one with `--set ingest\.landmarks_key=NAME`: one, other"):
+        plan_ingest(tmp_path / "raw", parameters(kind="meshes", landmarks=str(tmp_path / "two.npz")), 0)
+
+
+def test_the_home_folder(toy, toy_map, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    toy.write_obj(tmp_path / "home" / "raw" / "a.obj")
+    Path(toy_map).rename(tmp_path / "home" / "map.json")
+    done = CliRunner().invoke(
+        cli, ["ingest", "~/raw", "--kind=meshes", "--region-map=~/map.json", "--output=~/heads", "--scheduler=sync", "--quiet"], catch_exceptions=False
+    )
+    assert done.exit_code == 0 and len(open_dataset(tmp_path / "home" / "heads")) == 1
+    assert not (tmp_path / "~").exists()
+    assert str(place("~/heads")) == str(tmp_path / "home" / "heads")
+    assert [str(place(text)) for text in ("./~", "~11.obj", "a/~")] == ["~", "~11.obj", "a/~"]
+    assert place(Path("~/x")) == Path("~/x"), "a Path is meant as it is"
 
 
 def test_splits_by_list(folder, toy_map, tmp_path, caplog):
