@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
+import unicodedata
 from collections.abc import Iterable
 
 _LISTED = 12
+_NO_LINE = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode categories that no line of text holds: control characters, halves of characters, ends of lines and paragraphs."""
 
 
 def printable(value: object, longest: int = 80) -> str:
@@ -13,6 +17,19 @@ def printable(value: object, longest: int = 80) -> str:
     text = str(value)
     text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= longest else text[:longest] + "…"
+
+
+def name_fault(name: str) -> str | None:
+    """Why a name on disk cannot stand in messages and records: None where it can. No-break spaces and soft hyphens can."""
+    found = {unicodedata.category(letter) for letter in name} & _NO_LINE
+    if not found:
+        return None
+    return "is not UTF-8 text" if "Cs" in found else "holds a control character or the end of a line"
+
+
+def shown_name(name: str) -> str:
+    """A name on disk, made safe for a message and a record: bytes that are not UTF-8 as \\xe9."""
+    return printable(os.fsencode(name).decode("utf-8", "backslashreplace") if name_fault(name) else name, 300)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ facegraft_model writes meshes, numbers and scores; facegraft.report draws the pi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from facegraft_model.fitting.fits import Fits
 
     from facegraft.store import AnyPath
+
+log = logging.getLogger("facegraft")
 
 SHEET_FILE, TABLE_FILE, FITS_PICTURE = "sheet.png", "table.txt", "fits.png"
 FIGURE_FILE, CURVES_FILE = "figure.png", "curves.png"
@@ -106,13 +109,19 @@ def save_scores(output: Path, scores: Scores) -> str:
 
 def draw_fits(
     output: Path, fits: Fits, samples: Path, resolution: int, surfaces: Path | None = None
-) -> Path:
-    """Write fits.png: the first fitted heads next to the true ones."""
+) -> Path | None:
+    """Write fits.png: the first fitted heads next to the true ones; None, and a word about it, where none of them has a surface."""
     from facegraft_model.evaluation.evaluate import fit_pictures
 
     from facegraft.report.modelsheets import write_fit_sheet
 
     shown = fit_pictures(fits, samples, resolution=resolution, surfaces=surfaces)
+    if not shown:
+        log.warning(
+            "%s is not drawn: none of the first fitted heads has a surface (their distances are above or below 0 everywhere), as with a "
+            "model that was trained too little; the scores count them as failures", output / FITS_PICTURE,
+        )  # fmt: skip
+        return None
     return write_fit_sheet(output / FITS_PICTURE, shown, f"Held-out heads, preset {fits.field.config.preset}")
 
 

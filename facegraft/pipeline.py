@@ -14,7 +14,7 @@ from typing import Any
 from facegraft.engine import EngineOptions, RunSummary, ShardClient, execute, start_client
 from facegraft.recipe import Recipe
 from facegraft.stages import CLEAN, GRAFT, INGEST, SAMPLE, STAGES, StageDefinition
-from facegraft.store.remote import AnyPath, Location, place
+from facegraft.store.remote import AnyPath, Location, place, recordable
 
 Announce = Callable[[RunSummary], None]
 
@@ -33,11 +33,11 @@ def run_stage(
     Raises ParameterError, the errors of the stage's plan, and those of `engine.execute`.
     """
     checked = stage.parameters.parse(parameters)
-    places = [place(path) for path in inputs]
+    target, places = recordable(place(output)), [recordable(place(path)) for path in inputs]
     plan = stage.plan(places, checked, seed)
     # Full paths, so that workers with another working directory find them.
-    names = [str(path.resolve()) for path in places]
-    return execute(stage.path, plan, names, place(output), checked.as_json(), seed, options or EngineOptions(), client)
+    names = [str(recordable(path.resolve())) for path in places]
+    return execute(stage.path, plan, names, target, checked.as_json(), seed, options or EngineOptions(), client)
 
 
 def ingest(

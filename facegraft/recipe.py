@@ -11,6 +11,7 @@ from facegraft.errors import nearest
 from facegraft.resources import resource_folder
 from facegraft.settings import SettingError, parse_setting, read_yaml
 from facegraft.stages import STAGES
+from facegraft.store.remote import in_home
 
 MAX_BYTES = 1 << 17
 
@@ -46,7 +47,7 @@ class Recipe:
 
 def find_recipe(name: str) -> Path:
     """The file of a recipe: a path, or the name of one that facegraft ships (`demo`, `pipelines/ict.yaml`)."""
-    path = Path(name)
+    path = Path(in_home(name))
     if path.is_file():
         return path
     shipped = {file.stem: file for file in sorted(resource_folder("pipelines").glob("*.yaml"))}

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
-from facegraft.errors import FacegraftError
+from facegraft.errors import FacegraftError, name_fault
 
 _DEEPEST = 20
+_NOT_TEXT = (
+    ("bool", "yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", "yYnNtTfFoO"),
+    ("int", "0|-?[1-9][0-9]*", "-0123456789"),
+    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.0123456789"),
+    ("null", "~|null|Null|NULL|", ("~", "n", "N", "")),
+    ("merge", "<<", "<"),
+)
+"""Plain words that are not text: their kind, a regular expression, and their first letters."""
 
 
 class SettingError(FacegraftError):
@@ -29,8 +38,29 @@ def parse_setting(setting: str) -> tuple[str | None, str, Any]:
     return (group if dot else None), name, value
 
 
+def as_name(value: Any) -> str:
+    """A name as it was written, from the value of a setting. Raises ValueError, in words, for what YAML did not read as text.
+
+    A whole number is one that has a single spelling (see `read_yaml`), so that 10 is the name `10`.
+    """
+    if isinstance(value, str):
+        if fault := name_fault(value):
+            raise ValueError(f"this name {fault}: rename what it names")
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if value is None or isinstance(value, bool | float):
+        read = "nothing" if value is None else f"the number {value}" if isinstance(value, float) else str(value).lower()
+        raise ValueError(f"a name is text, and this was read as {read}: write the name in quotes")
+    raise ValueError(f"a name is text, not a {type(value).__name__}")
+
+
 def read_yaml(text: str) -> Any:
-    """One plain YAML document. Raises ValueError, in one line, for any text that is not one."""
+    """One plain YAML document. Raises ValueError, in one line, for any text that is not one.
+
+    Only what has a single spelling is more than text: whole numbers without leading zeros (010, 1_000, 1:30 and dates are text,
+    which YAML 1.1 reads as 8, 1000, 90 and days), numbers with a point, true, false, yes, no, on, off, null.
+    """
     import yaml
 
     try:
@@ -44,7 +74,7 @@ def read_yaml(text: str) -> Any:
 
 @cache
 def _plain_loader() -> Any:
-    """A loader of safe YAML without aliases, repeated names and deep nesting, which make a small file expand to a huge value or
+    """A loader of safe YAML that reads few words as anything but text (see `read_yaml`), without aliases, repeated names and deep nesting, which make a small file expand to a huge value or
     ambiguous. Built on first use, because training a model needs no YAML.
     """
     import yaml
@@ -76,4 +106,7 @@ def _plain_loader() -> Any:
                 seen.add((name.tag, str(name.value)))
             return super().construct_mapping(node, deep)
 
+    PlainLoader.yaml_implicit_resolvers = {}
+    for tag, pattern, firsts in _NOT_TEXT:
+        PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"), list(firsts))
     return PlainLoader

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import traceback
 
 import click
 
@@ -51,4 +53,22 @@ def main() -> None:
         click.echo("facegraft: interrupted; finished shards are kept, run the same command again to continue", err=True)
         sys.exit(130)
     except BrokenPipeError:
+        _discard_stdout()
         sys.exit(141)
+    except OSError as error:
+        if not _is_of_echo(error):
+            raise
+        _discard_stdout()
+        click.echo(f"facegraft: error: cannot write to standard output ({error.strerror or error}); what was made is kept", err=True)
+        sys.exit(1)
+
+
+def _is_of_echo(error: OSError) -> bool:
+    """Whether the error is of printing, which is not the program's: all other files are written by the store, which names them."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_globals.get("__name__") == click.utils.__name__
+
+
+def _discard_stdout() -> None:
+    """Let Python flush standard output at its end without an error: what cannot be written is dropped."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,20 +21,17 @@ class Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from facegraft.store.errors import StoreError
-        from facegraft.store.remote import RemotePath, place
+        from facegraft.store.remote import RemotePath, place, recordable
 
         try:
-            found = place(value)
+            found = recordable(place(value))
         except StoreError as error:
             self.fail(str(error), param, ctx)
         return found if isinstance(found, RemotePath) else super().convert(found, param, ctx)
 
 
-class LocalPath(click.Path):
+class LocalPath(Place):
     """A folder or file on this machine."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if "://" in str(value):
@@ -176,7 +173,7 @@ def say(summary: RunSummary) -> None:
 
 
 def count_or_names(_: click.Context, __: click.Parameter, text: str | None) -> int | list[str] | None:
-    """A number, or names separated by commas."""
+    """A number, or names separated by commas. A number that has another spelling (010, ²) is a name."""
     if text is None:
         return None
-    return int(text) if text.isdigit() else [name.strip() for name in text.split(",")]
+    return int(text) if text.isascii() and text.isdigit() and text == str(int(text)) else [name.strip() for name in text.split(",")]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from facegraft.cli.options import Place, count_or_names, gathered, output_option, run_options, say, stage_options
+from facegraft.errors import shown_name
 from facegraft.stages import STAGES, StageDefinition
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _run(
 
     path = find_recipe(recipe_name)
     recipe = load_recipe(path).override([f"ingest.{name}={json.dumps(value)}" for name, value in (ingest or {}).items()]).override(settings)
-    click.echo(f"recipe {recipe.name} ({path})")
+    click.echo(f"recipe {shown_name(recipe.name)} ({shown_name(str(path))})")
     run_recipe(recipe, source, output, seed, options, announce=say)
     if after is not None:
         after(output, seed, options)

@@ -15,7 +15,7 @@ from typing import Any
 import facegraft
 from facegraft.engine.errors import EngineError
 from facegraft.engine.plan import ShardedPlan, StagePlan
-from facegraft.errors import printable
+from facegraft.errors import name_fault, printable
 from facegraft.store import DatasetSchema, StoreError, canonical_json, write_bytes_atomic
 from facegraft.store.atomic import arrays_to_bytes, read_bytes, sha256_bytes
 from facegraft.store.document import seal, unseal
@@ -114,7 +114,7 @@ def _check_types(record: RunRecord) -> None:
         else {"inputs": None}
     )
     counts = {name: getattr(record, name) for name in ("seed", "shard_items", "planned", "shards")}
-    wrong = [name for name, value in texts.items() if not isinstance(value, str) or not value.isprintable()]
+    wrong = [name for name, value in texts.items() if not isinstance(value, str) or name_fault(value)]
     wrong += [name for name, value in counts.items() if type(value) is not int or not 0 <= value < 2**63]
     wrong += [name for name in ("parameters", "input_fingerprint") if not isinstance(getattr(record, name), dict)]
     wrong += [

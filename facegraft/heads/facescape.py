@@ -16,7 +16,16 @@ from typing import Any
 from numpy.typing import NDArray
 
 from facegraft.heads.errors import SourceError
-from facegraft.heads.folders import Found, choose_heads, drawn, find_template, list_folder, mesh_files, mesh_loader
+from facegraft.heads.folders import (
+    Found,
+    choose_heads,
+    drawn,
+    find_template,
+    list_folder,
+    mesh_files,
+    mesh_loader,
+    usable,
+)
 from facegraft.heads.names import natural_key, split_number
 from facegraft.heads.newtopology import build_for
 from facegraft.heads.options import FolderOptions
@@ -57,8 +66,7 @@ class FacescapeSource(HeadSource):
     def plan(self) -> SourcePlan:
         """Find the meshes and the topology; raises SourceError."""
         heads = choose_heads(self._find(), self.options, str(self.path), self.seed)
-        names = [head.source for head in heads if head.source is not None]
-        template = find_template(self.path, names, self._region_map, self.options, self.posed)
+        template = find_template(self.path, usable(heads), self._region_map, self.options, self.posed)
         return SourcePlan(
             template.region_map, template.faces, heads, {"polygons": template.polygons}, identity=drawn(heads, self.options)
         )

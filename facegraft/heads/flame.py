@@ -139,7 +139,7 @@ class FlameSource(MeshesSource):
             model = lru_cache(maxsize=1)(lambda: read_flame_model(model_file))
 
             def computed(spec: Mapping[str, Any]) -> Floats:
-                vertices = scale * model().neutral(read_betas(self.path / inner_name(spec["file"])))
+                vertices = scale * model().neutral(read_betas(self.path / inner_name(spec)))
                 check_head(vertices, region_map.landmarks68, scale, spec["file"], self.posed)
                 return vertices
 

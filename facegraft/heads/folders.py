@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.arrays import Floats, Ints32
-from facegraft.errors import FacegraftError, nearest, printable
+from facegraft.errors import FacegraftError, name_fault, nearest, printable, shown_name
 from facegraft.heads.errors import SourceError
 from facegraft.heads.expressions import BY_NAME
 from facegraft.heads.names import clean_name, clean_names, natural_key, split_number
@@ -34,6 +34,8 @@ log = logging.getLogger("facegraft")
 MESH_SUFFIXES = (".obj", ".ply")
 _PROBES = 20
 _LISTED = 8
+UNUSABLE = "unusable"
+"""Entry of a head's spec that says why it cannot be read."""
 FIRST = "first"
 """The value of `ingest.neutral` for each subject's first mesh."""
 _UNNUMBERED = 10**9
@@ -94,9 +96,12 @@ def choose_heads(found: Sequence[Found], options: FolderOptions, where: str, see
     for f in name_neutrals([f for f in found if f.subject in kept], options.neutral, where):
         expression = clean_name(f.expression)
         if not expression:
-            raise SourceError(f"{where}: {f.source}: its expression has no letter or digit in its name; rename it")
+            raise SourceError(f"{where}: {f.source}: its expression has an empty name")
         number = f.number if f.number is not None else BY_NAME[expression].number if expression in BY_NAME else None
-        head = Head(subjects[f.subject], expression, number, {"file": f.source}, f.source)
+        fault = name_fault(f.source)
+        source = f.source if fault is None else shown_name(f.source)
+        spec = {"file": source} if fault is None else {"file": source, UNUSABLE: f"its name {fault}; rename the file or its folder"}
+        head = Head(subjects[f.subject], expression, number, spec, source)
         other = heads.setdefault((head.subject, expression if number is None else f"{number}"), head)
         if other is not head:
             raise SourceError(
@@ -178,8 +183,9 @@ def _choose_expressions(heads: list[Head], wanted: int | tuple[str, ...] | None,
         chosen = set(names[:wanted])
     else:
         chosen = {clean_name(name) for name in wanted}
-        for name in sorted(chosen - set(names)):
-            raise SourceError(f"{where}: no subject has expression {name!r}{nearest(name, names)}")
+        for name in wanted:
+            if clean_name(name) not in names:
+                raise SourceError(f"{where}: no subject has expression {name!r}{nearest(clean_name(name), names)}")
     return [head for head in heads if head.expression in chosen]
 
 
@@ -209,6 +215,8 @@ def find_template(
         names = [str(place(options.template).absolute())]
     complaint: FacegraftError | None = None
     tried = names[:_PROBES]
+    if not tried:
+        raise SourceError(f"{root}: no mesh here has a name that can be used: names must be UTF-8 text without control characters; rename them")
     for name in tried:
         where = str(root / name)
         try:
@@ -241,6 +249,7 @@ def match_faces(mesh: RawMesh, region_map: RegionMap, where: str) -> Ints32:
     for split in splits:
         faces = split()
         if faces_sha256(faces) == region_map.faces_sha256:
+            _check_no_surplus(mesh, region_map, where)
             return faces
     if not mesh.is_triangles and mesh.polygons_sha256 == region_map.polygons_sha256:
         raise MeshError(
@@ -261,8 +270,9 @@ def mesh_loader(
     scale = mm_per_unit or region_map.mm_per_unit
 
     def load(spec: Mapping[str, Any]) -> Floats:
-        name = inner_name(spec["file"])
-        mesh = read_mesh(root / name, name)
+        path = root / inner_name(spec)
+        name = shown_name(spec["file"])
+        mesh = read_mesh(path, name)
         if len(mesh.vertices) != region_map.vertex_count or not np.array_equal(mesh.polygons, polygons):
             match_faces(mesh, region_map, name)
         vertices = mesh.vertices * scale
@@ -272,11 +282,31 @@ def mesh_loader(
     return load
 
 
-def inner_name(name: str) -> str:
-    """The name of a file in a plan, which may come from somebody else: raises MeshError where it is not inside the source's folder."""
-    if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
+def usable(heads: Sequence[Head]) -> list[str]:
+    """The files of these heads that can be read by their names."""
+    return [head.spec["file"] for head in heads if UNUSABLE not in head.spec]
+
+
+def inner_name(spec: Mapping[str, Any]) -> str:
+    """The name of a head's file. Raises MeshError where the plan says why it cannot be used, and where it is not inside the source's folder:
+    plans may come from somebody else."""
+    name = str(spec["file"])
+    if UNUSABLE in spec:
+        raise MeshError(f"{shown_name(name)}: {printable(spec[UNUSABLE], 200)}")
+    if Path(name).is_absolute() or ".." in Path(name).parts or name_fault(name):
         raise MeshError(f"{printable(name)}: lies outside the folder of meshes; run the command that made this plan again")
     return name
+
+
+def _check_no_surplus(mesh: RawMesh, region_map: RegionMap, where: str) -> None:
+    """Raise MeshError where a mesh with the topology's faces has other vertices than the topology: some are in no face."""
+    surplus = len(mesh.vertices) - region_map.vertex_count
+    if surplus:
+        what = f"{surplus} at its end in no face" if surplus > 0 else f"{-surplus} that are in no face are missing"
+        raise MeshError(
+            f"{where}: {len(mesh.vertices)} vertices, but topology {region_map.name} has {region_map.vertex_count}: {what}; "
+            "export the mesh with exactly its original vertices, in their order (without loose ones)"
+        )
 
 
 def _check_complete(mesh: RawMesh, region_map: RegionMap, where: str) -> None:

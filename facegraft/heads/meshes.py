@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from facegraft.heads.alignment import Alignment
 from facegraft.heads.errors import SourceError
-from facegraft.heads.folders import Found, choose_heads, drawn, find_subject_meshes, find_template, mesh_loader
+from facegraft.heads.folders import Found, choose_heads, drawn, find_subject_meshes, find_template, mesh_loader, usable
 from facegraft.heads.newtopology import build_for
 from facegraft.heads.options import FolderOptions
 from facegraft.heads.source import HeadSource, Loader, SourcePlan
@@ -63,8 +63,7 @@ class MeshesSource(HeadSource):
         if self.options.landmarks is None:
             self.region_map()  # before the folder is read
         heads = choose_heads(self.find(), self.options, str(self.path), self.seed)
-        names = [head.source for head in heads if head.source is not None]
-        template = find_template(self.path, names, self.region_map_of, self.options, self.posed)
+        template = find_template(self.path, usable(heads), self.region_map_of, self.options, self.posed)
         return SourcePlan(
             template.region_map, template.faces, heads, {"polygons": template.polygons}, identity=drawn(heads, self.options)
         )

@@ -26,7 +26,7 @@ def build_for(
     SourceError where the map is not sound.
     """
     faces = mesh.polygons[:, :3] if mesh.is_triangles else triangulate(mesh.polygons, mesh.vertices)
-    indices = read_landmarks(landmarks, key=key, faces=faces)
+    indices = read_landmarks(landmarks, key=key, faces=faces, option="`--set ingest.landmarks_key=NAME`")
     name = name or f"mesh_{len(mesh.vertices)}"
     region_map = build_region_map(
         mesh.vertices,
@@ -41,7 +41,7 @@ def build_for(
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         raise SourceError(
             f"{where}: the region map built with {landmarks} is not sound: {findings[0]}{more}; see all with "
-            f"`facegraft regions build {where} --landmarks {landmarks} --name {name} -o {name}.json`, and give a sound one with --region-map"
+            f"`facegraft regions build {where} --landmarks {landmarks}{f' --key {key}' if key else ''} --name {name} -o {name}.json`, and give a sound one with --region-map"
         )
     log.warning(
         "built the region map %s (%d vertices) of %s and %s; it is sound, and the dataset keeps it as region_map.json: look at it with "

@@ -5,11 +5,25 @@ The parameters of the ingest stage are the options of all sources; an option of 
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from facegraft.heads.alignment import Alignment
+from facegraft.settings import as_name
+from facegraft.store.remote import in_home
+
+Name = Annotated[str, BeforeValidator(as_name)]
+"""A name as it was written: 010 is not 8."""
+PathName = Annotated[str, BeforeValidator(lambda value: in_home(as_name(value)))]
+"""The path of a file, or a name instead of one."""
+
+
+def _count_or_names(value: Any) -> Any:
+    """A count, or a tuple of names. Raises ValueError, in words."""
+    if isinstance(value, str | bool | float):
+        raise ValueError(f"write a number, or a list of names: [{value}]")
+    return tuple(map(as_name, value)) if isinstance(value, list | tuple) else value
 
 
 class SourceOptions(BaseModel):
@@ -20,7 +34,7 @@ class SourceOptions(BaseModel):
     subjects: int | None = Field(
         None, ge=1, description="how many subjects (default: 40 of a computed family, all of a folder)"
     )
-    expressions: int | tuple[str, ...] | None = Field(
+    expressions: Annotated[int | tuple[str, ...] | None, BeforeValidator(_count_or_names)] = Field(
         None,
         description="the first so many expressions, or their names (default: 3 of a computed family, all of a folder)",
     )
@@ -49,7 +63,7 @@ class ComputedOptions(SourceOptions):
 class MappedOptions(SourceOptions):
     """Options of everything that takes a region map of one's own."""
 
-    region_map: str | None = Field(
+    region_map: PathName | None = Field(
         None, description="region map of the meshes: a file, a dataset, or the name of a shipped topology"
     )
 
@@ -67,17 +81,17 @@ class MeshOptions(MappedOptions):
 class FolderOptions(MeshOptions):
     """Options of folders of meshes."""
 
-    template: str | None = Field(None, description="a mesh that shows the topology's triangles, where the heads do not")
+    template: PathName | None = Field(None, description="a mesh that shows the topology's triangles, where the heads do not")
     align: Alignment | None = Field(
         None,
         description="take out the heads' pose: rigid (of kind flame the default), or similarity, which also takes out their size; none: as "
         "they are",
     )
-    landmarks: str | None = Field(
+    landmarks: PathName | None = Field(
         None, description="a file of 68 vertex indices, to build the region map of a topology that has none"
     )
-    landmarks_key: str | None = Field(None, description="the array of the landmark file, where it holds several")
-    neutral: str | None = Field(
+    landmarks_key: Name | None = Field(None, description="the array of the landmark file, where it holds several")
+    neutral: Name | None = Field(
         None,
         description="the name that neutral heads have in the files (default: `neutral`, or, where there is none, whatever a subject's only mesh "
         "is called); first: each subject's first mesh",
@@ -100,7 +114,7 @@ class FolderOptions(MeshOptions):
 class FlameOptions(FolderOptions):
     """Options of kind `flame`."""
 
-    flame_model: str | None = Field(
+    flame_model: PathName | None = Field(
         None, description="the FLAME model (npz or pkl), to compute heads from the betas of FLAME_parameters"
     )
 

@@ -7,12 +7,13 @@ one side (test composites must not contain parts of training subjects).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from facegraft.errors import nearest
 from facegraft.heads.errors import SourceError
 from facegraft.heads.names import clean_name, natural_key
 from facegraft.seeds import digest
+from facegraft.settings import as_name
 from facegraft.store.remote import place
 
 log = logging.getLogger("facegraft")
@@ -26,17 +27,33 @@ IMFACE_TRAIN = tuple(n for n in range(1, 360) if n not in IMFACE_TEST)
 """ImFace's published list of 355 training subjects: FaceScape's first 359 without those for testing."""
 
 
-def split_at_random(subjects: Iterable[str], test_fraction: float, seed: int) -> dict[str, str]:
+def split_at_random(
+    subjects: Iterable[str], test_fraction: float, seed: int, complaint: Callable[[str], str | None] = lambda _: None
+) -> dict[str, str]:
     """The side of each subject, "train" or "test": it depends only on the seed and the names, not on order or machine.
 
     The subjects are ranked by the SHA-256 of (seed, name) and the first go to the test side, so that adding a few
     subjects moves few others. The number of test subjects is the fraction, rounded, but at least 2 and at most all but 2:
     a subject alone on its side cannot exchange parts. With fewer than 4 subjects or fraction 0, all are for training.
+    complaint: why a subject's heads will be rejected, None where they will not; such a subject is passed over, so that the test side is
+    not used up by it, and is said.
     """
     names = sorted(set(subjects), key=natural_key)
     count = round(test_fraction * len(names))
     count = min(max(count, 2), len(names) - 2) if test_fraction > 0 and len(names) >= 4 else 0
-    chosen = set(sorted(names, key=lambda name: digest(int(seed), name))[:count])
+    chosen, passed = set[str](), list[tuple[str, str]]()
+    for name in sorted(names, key=lambda name: digest(int(seed), name)):
+        if len(chosen) == count:
+            break
+        if why := complaint(name):
+            passed.append((name, why))
+        else:
+            chosen.add(name)
+    if passed:
+        log.warning(
+            "%d of the subjects drawn for testing cannot be read, and the next ones take their place: %s (%s)%s",
+            len(passed), passed[0][0], passed[0][1], ", …" if len(passed) > 1 else "",
+        )  # fmt: skip
     return {name: TEST if name in chosen else TRAIN for name in names}
 
 
@@ -93,13 +110,14 @@ def with_twins_together(split: Mapping[str, str], twins: Iterable[Sequence[str]]
 def read_subject_list(value: str | Sequence[str | int]) -> list[str]:
     """Names given as a list, or as the path of a text file: separated by commas or white space, `#` starts a comment."""
     if not isinstance(value, str):
-        return [str(name) for name in value]
+        return [as_name(name) for name in value]
     try:
-        text = place(value).read_text()
+        text = place(value).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise SourceError(
-            f"{value}: cannot read the list of subjects ({reason}); give a text file with one subject a line"
+            f"{value}: cannot read the list of subjects ({reason}); give a text file with one subject a line, or the names themselves as a "
+            f"list: [{value}]"
         ) from error
     names = [name for line in text.splitlines() for name in line.split("#", 1)[0].replace(",", " ").split()]
     if not names:

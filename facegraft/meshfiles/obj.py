@@ -21,6 +21,9 @@ from facegraft.store.remote import Location
 _CONTINUED = re.compile(rb"\\\n")
 _AFTER_SLASH = re.compile(rb"/[^\x00-\x20]*")
 _CORNER = re.compile(rb"[^\x00-\x20/]+(?:/[^\x00-\x20/]*(?:/([^\x00-\x20/]*))?)?[^\x00-\x20]*")  # v, v/t, v//n, v/t/n
+_LOOKALIKE = re.compile(rb"[\x80-\xff\s]*[vVfF][\s,;:=\x80-\xff]*[-+.\d]")
+_LOOKALIKES, _CAPITALS = np.frombuffer(b"vVfF", np.uint8), np.frombuffer(b"VF", np.uint8)
+_LETTER = np.array([chr(i).isalpha() and i < 128 for i in range(256)])
 _CUT = "the file is probably truncated: copy or export it again"
 
 
@@ -28,10 +31,11 @@ def read_obj(path: Location, where: str | None = None, accepts: Accepts = HEAD) 
     """Read vertices (unit of the file) and polygons; `accepts` says which other content is read or refused.
 
     Understands vertex colours and weights (ignored), `f a`, `a/b`, `a//c`, `a/b/c`, negative indices, continued lines,
-    CRLF, comments and a last line without newline. The normal of a vertex is the sum of its corners' normals; a file
+    CRLF, comments, a byte order mark and a last line without newline. The normal of a vertex is the sum of its corners' normals; a file
     without faces has one normal per vertex. Raises MeshError with file and line: unreadable, binary or UTF-16 file, no
     vertices or (unless accepted) no faces, a vertex or normal that is cut short or not finite, a face that names a missing
-    vertex (usually a truncated file), or (unless accepted) a face of more than four corners.
+    vertex (usually a truncated file), a line that only looks like a vertex or face (`V 1 2 3`, a no-break space after `v`), which
+    would shift all that follow, or (unless accepted) a face of more than four corners.
     """
     return parse_obj(read_bytes(path, where), where or str(path), accepts)
 
@@ -39,6 +43,7 @@ def read_obj(path: Location, where: str | None = None, accepts: Accepts = HEAD) 
 def parse_obj(data: bytes, where: str, accepts: Accepts = HEAD) -> RawMesh:
     """`read_obj` on a file's content; `where` names it in messages."""
     text = _Statements.of(_plain(data, where), where)
+    text.refuse_lookalikes()
     vertex_lines, face_lines = text.statements("v"), text.statements("f")
     vertices = _vertices(text, vertex_lines)
     if not len(face_lines):
@@ -59,6 +64,7 @@ def parse_obj(data: bytes, where: str, accepts: Accepts = HEAD) -> RawMesh:
 def parse_obj_vertices(data: bytes, where: str) -> Floats:
     """The vertices [V, 3] alone, for files whose faces are known; raises MeshError as `read_obj` does."""
     text = _Statements.of(_plain(data, where), where)
+    text.refuse_lookalikes()
     return _vertices(text, text.statements("v"))
 
 
@@ -83,6 +89,19 @@ class _Statements(Lines):
         for number in np.flatnonzero(self.characters[first] == SPACE):  # indented statements: rare
             found[number] = self.line(int(number)).split(None, 1)[:1] == [keyword]
         return np.flatnonzero(found)
+
+    def refuse_lookalikes(self) -> None:
+        """Raise MeshError for a line that looks like a vertex or a face and is none: without it, all later ones would shift."""
+        first, last = self.starts[:-1], len(self.characters) - 1
+        letter, after = self.characters[first], self.characters[np.minimum(first + 1, last)]
+        known = _LETTER[after] | (after == SPACE) | (after == NEWLINE)
+        odd = np.isin(letter, _LOOKALIKES) & ~known | np.isin(letter, _CAPITALS) & (after == SPACE)
+        odd |= (letter > 127) | ((letter < SPACE) & (letter != NEWLINE))
+        for number in np.flatnonzero(odd).tolist():
+            line = self.characters[self.starts[number] : self.starts[number + 1]].tobytes()
+            if _LOOKALIKE.match(line):
+                what = "looks like a vertex or a face, but its first word is not v or f and a blank"
+                raise self.refuse(number, what, "write `v x y z` and `f a b c`, with plain blanks, or export it again")
 
     def arguments(self, lines: Ints, keyword: str) -> tuple[bytes, Ints]:
         """The arguments after the keyword in these lines, one statement per line, and the number of words of each."""

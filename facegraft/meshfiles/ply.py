@@ -6,6 +6,7 @@ Format: G. Turk, "The PLY Polygon File Format", 1994.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from facegraft.arrays import Floats
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.rawmesh import HEAD, Accepts, RawMesh, read_bytes, to_polygons
+from facegraft.meshfiles.text import BYTE_ORDER_MARK, no_number, refuse_utf16
 from facegraft.store.remote import Location
 
 TYPES = {
@@ -26,6 +28,8 @@ TYPES = {
 """numpy's name of each scalar type that a PLY header may name."""
 
 _CORNER_LISTS = ("vertex_indices", "vertex_index")
+_LONGEST_HEADER = 1 << 20
+_LINE = re.compile(rb"([^\r\n]*)(\r\n|\n|\r)")
 
 
 @dataclass
@@ -45,12 +49,12 @@ class _Element:
 def read_ply(path: Location, where: str | None = None, accepts: Accepts = HEAD) -> RawMesh:
     """Read vertices (unit of the file) and polygons; `accepts` says which other content is read or refused.
 
-    Raises MeshError naming the file: unreadable, not a PLY file, truncated, no vertices or (unless accepted) no faces, a
-    vertex or normal that is not finite, a corner outside the vertices, a face of fewer than three corners or (unless
+    The header's lines may end in LF, CRLF or CR. Raises MeshError naming the file: unreadable, not a PLY file, truncated,
+    more numbers than the header says, no vertices or (unless accepted) no faces, faces without a list of corners, a vertex or normal that is not finite, a corner outside the vertices, a face of fewer than three corners or (unless
     accepted) of more than four.
     """
     where = where or str(path)
-    data = read_bytes(path, where)
+    data = read_bytes(path, where).removeprefix(BYTE_ORDER_MARK)
     encoding, elements, start = _header(data, where)
     columns: dict[str, NDArray[np.float64]] = {}
     corners, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
@@ -64,7 +68,17 @@ def read_ply(path: Location, where: str | None = None, accepts: Accepts = HEAD) 
         for name in _CORNER_LISTS:
             if element.name == "face" and name in lists:
                 corners, counts = _whole(lists[name][0], where), lists[name][1]
+        if element.name == "face" and element.count and not set(_CORNER_LISTS) & set(lists):
+            there = ", ".join(p.name[:60] for p in element.properties)
+            raise MeshError(
+                f"{where}: no faces can be read: they have no list {' or '.join(_CORNER_LISTS)} (there is {there}); rename the list of their corners"
+            )
+    source.refuse_surplus(elements)
     vertices = _triples(columns, "xyz", "vertex", where)
+    if vertices is None and columns and len(next(iter(columns.values()))):
+        raise MeshError(
+            f"{where}: the PLY file's vertices have no x, y and z (there is {', '.join(name[:60] for name in columns)}); rename their coordinates"
+        )
     if vertices is None or not len(vertices):
         raise MeshError(f"{where}: the PLY file has no vertices with x, y and z; is this a mesh, and is it whole?")
     if not len(counts) and not accepts.clouds:
@@ -108,13 +122,13 @@ def _check_faces(
 
 
 def _header(data: bytes, where: str) -> tuple[str, list[_Element], int]:
-    end = data.find(b"end_header")
-    newline = data.find(b"\n", end)
-    if not data.startswith(b"ply") or end < 0 or newline < 0:
+    refuse_utf16(data, where, "a PLY", "export it again as PLY")
+    lines, start = _header_lines(data)
+    if not start:
         raise MeshError(f"{where}: not a PLY file, or one whose header is cut off")
     encoding, elements = "", list[_Element]()
     try:
-        for line in data[:end].decode("ascii", "replace").splitlines()[1:]:
+        for line in lines:
             words = line.split()
             if not words or words[0] in ("comment", "obj_info"):
                 continue
@@ -139,7 +153,22 @@ def _header(data: bytes, where: str) -> tuple[str, list[_Element], int]:
         if len(set(names)) < len(names) or (element.count and not names):
             what = "a property twice" if names else f"{element.count} rows but no property"
             raise MeshError(f"{where}: the PLY header gives element {element.name[:60]!r} {what}; the file is damaged")
-    return encoding, elements, newline + 1
+    return encoding, elements, start
+
+
+def _header_lines(data: bytes) -> tuple[list[str], int]:
+    """The lines between `ply` and `end_header`, and where the body starts: 0 where this is no header."""
+    first = _LINE.match(data)
+    if first is None or first[1].strip() != b"ply":
+        return [], 0
+    lines, at = list[str](), first.end()
+    while at < _LONGEST_HEADER and (line := _LINE.match(data, at)):
+        at = line.end()
+        if line[1].strip() == b"end_header":
+            # After lines that end in CR, a byte LF is the body's first.
+            return lines, at - (first[2] == b"\r" and line[2] == b"\r\n")
+        lines.append(line[1].decode("ascii", "replace"))
+    return [], 0
 
 
 _Lists = dict[str, tuple[NDArray[Any], NDArray[np.int64]]]  # name -> flat values, values per row
@@ -154,8 +183,10 @@ class _Text:
         try:
             self.numbers = np.fromstring(body, dtype=np.float64, sep=" ") if body.strip() else np.empty(0)
         except ValueError:
+            words = body.split()
+            odd = next((word for word in words if not _is_number(word)), b"").decode("latin-1")
             raise MeshError(
-                f"{where}: the PLY body holds something that is not a number; the file is damaged"
+                f"{where}: the PLY body holds something that is not a number ({odd[:60]!r}); {no_number(odd)}"
             ) from None
         self.at = 0
 
@@ -164,6 +195,13 @@ class _Text:
             raise MeshError(f"{self.where}: the PLY file ends too early (truncated): copy or export it again")
         self.at += n
         return self.numbers[self.at - n : self.at]
+
+    def refuse_surplus(self, _elements: list[_Element]) -> None:
+        """Raise MeshError where numbers are left: the rows are longer than the header says, so that those read are others."""
+        if left := len(self.numbers) - self.at:
+            raise MeshError(
+                f"{self.where}: {left} more numbers in the PLY body than its header says; the header must name every column: export it again"
+            )
 
     def read(self, element: _Element) -> tuple[_Lists, _Scalars]:
         if not element.count:
@@ -203,6 +241,14 @@ class _Binary:
         values = np.frombuffer(self.body, dtype, n, self.at)
         self.at += n * dtype.itemsize
         return values
+
+    def refuse_surplus(self, elements: list[_Element]) -> None:
+        """Raise MeshError where so many bytes are left that rows may be longer than the header says; a few after the end do no harm."""
+        left, rows = len(self.body) - self.at, max((element.count for element in elements), default=0)
+        if rows and left >= rows:
+            raise MeshError(
+                f"{self.where}: {left} more bytes in the PLY body than its header says; the header must name every column: export it again"
+            )
 
     def read(self, element: _Element) -> tuple[_Lists, _Scalars]:
         if not element.count:
@@ -271,6 +317,14 @@ def _row_by_row(element: _Element, take: _Take, where: str) -> tuple[_Lists, _Sc
         {name: (flat[name], np.array(packed, np.int64)) for name, packed in lengths.items()},
         {name: numbers for name, numbers in flat.items() if name not in lengths},
     )
+
+
+def _is_number(word: bytes) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _length(number: float, where: str) -> int:

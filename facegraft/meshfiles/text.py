@@ -18,6 +18,8 @@ from facegraft.meshfiles.errors import MeshError
 SPACE, NEWLINE = 32, 10
 AGAIN = "the file is damaged: copy or export it again"
 _COMMENT = re.compile(rb"#[^\n]*")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?")
 
 
 def plain_text(data: bytes, where: str, kind: str, export: str) -> bytes:
@@ -26,16 +28,30 @@ def plain_text(data: bytes, where: str, kind: str, export: str) -> bytes:
     Raises MeshError for UTF-16 and binary data; `kind` and `export` complete the message ("not an OBJ text file; export
     it again as Wavefront OBJ").
     """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise MeshError(f"{where}: UTF-16 text, not {kind} file of plain text; save it as UTF-8 or ASCII, or {export}")
+    refuse_utf16(data, where, kind, export)
     if b"\0" in data:
         raise MeshError(f"{where}: binary data, not {kind} text file (nor may it be UTF-16); {export}")
-    data = data.removeprefix(b"\xef\xbb\xbf")
+    data = data.removeprefix(BYTE_ORDER_MARK)
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if b"\t" in data:
         data = data.replace(b"\t", b" ")
     return data if data.endswith(b"\n") else data + b"\n"
+
+
+def refuse_utf16(data: bytes, where: str, kind: str, export: str) -> None:
+    """Raise MeshError for data that starts with the byte order mark of UTF-16; `kind`, `export`: see `plain_text`."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise MeshError(f"{where}: UTF-16 text, not {kind} file of plain text; save it as UTF-8 or ASCII, or {export}")
+
+
+def no_number(words: str) -> str:
+    """What to do about a text that holds something else than numbers: decimal commas, semicolons and names are usual."""
+    if ";" in words:
+        return "semicolons separate its numbers: use blanks (and points for decimal commas), or export it again"
+    if any(_DECIMAL_COMMA.fullmatch(word) for word in words.split()):
+        return "its numbers have decimal commas: write points (1.5, not 1,5), or export it again with an English locale"
+    return AGAIN
 
 
 def without_comments(characters: Bytes) -> Bytes:
@@ -94,5 +110,5 @@ class Lines:
                 for word in row.split():
                     parse(word)
             except ValueError:
-                raise self.refuse(i, what, AGAIN) from None
+                raise self.refuse(i, what, no_number(self.line(i))) from None
         raise MeshError(f"{self.where}: {what}; {AGAIN}")

@@ -31,11 +31,14 @@ MIRROR68 = _mirror68()
 """For every landmark, the landmark on the other side of the face."""
 
 
-def read_landmarks(path: str | Path, key: str | None = None, faces: ArrayLike | None = None) -> Ints:
+def read_landmarks(
+    path: str | Path, key: str | None = None, faces: ArrayLike | None = None, option: str = "--key"
+) -> Ints:
     """68 vertex indices from a .npy, .npz, .json or .txt file.
 
     `key` names the entry of an .npz or of a JSON object that holds several sets. A barycentric embedding (an .npz with
     `lmk_face_idx` [68] and `lmk_b_coords` [68, 3]) becomes the vertex with the largest weight of each face; this needs `faces`.
+    `option` is what messages call the option of the key.
     Raises LandmarkError naming the file and, where a key is wrong or missing, the available keys.
     """
     path = Path(path)
@@ -52,7 +55,7 @@ def read_landmarks(path: str | Path, key: str | None = None, faces: ArrayLike | 
             key = next(iter(content))
         if key is None or key not in content:
             what = "holds several sets" if key is None else f"has no key {key!r}"
-            raise LandmarkError(f"{path}: {what}; choose one with --key: {', '.join(sorted(content))}")
+            raise LandmarkError(f"{path}: {what}; choose one with {option}: {', '.join(sorted(content))}")
         content = content[key]
     array = np.asarray(content)
     if array.dtype.kind == "f" and array.shape == (68,) and np.array_equal(array, np.round(array)):
@@ -102,7 +105,7 @@ def guess_mm_per_unit(vertices: ArrayLike, landmarks: ArrayLike) -> float:
             return unit
     raise LandmarkError(
         f"outer eye corners (landmarks 36, 45) lie {canthi:.4g} units apart, not {CANTHI_MM[0]:.0f}-{CANTHI_MM[1]:.0f} mm in mm, cm or m; "
-        "either the landmark set belongs to another topology, or pass the unit with --mm-per-unit"
+        "either the landmark set belongs to another topology, or give the unit (--mm-per-unit; in ingest `--set ingest.mm_per_unit=…`)"
     )
 
 

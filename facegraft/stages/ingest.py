@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, create_model, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
 
 from facegraft.arrays import Floats
@@ -41,6 +41,7 @@ from facegraft.heads.split import TEST, read_subject_list, split_at_random, spli
 from facegraft.heads.typical import FEWEST, TO_ALIGN, check_expression_pose, check_typical, typical_head
 from facegraft.meshfiles.errors import MeshError
 from facegraft.regions.regionmap import RegionMap
+from facegraft.settings import as_name
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import DatasetSchema, RemoteError
 from facegraft.store.remote import Location, place
@@ -62,6 +63,17 @@ ALIGNED_COLUMNS = tuple(f"aligned_{name}" for name in Motion._fields)
 """Columns of the index for what alignment did to each head."""
 
 
+def _names_or_file(value: Any) -> Any:
+    """Names as they were written, or the path of a file of them. Raises ValueError, in words."""
+    if isinstance(value, list | tuple):
+        return tuple(map(as_name, value))
+    if isinstance(value, int | float):
+        raise ValueError(
+            f"write a list of names, [{value}], or the path of a text file of them; a share of the subjects is test_fraction"
+        )
+    return value if value is None else as_name(value)
+
+
 class _OwnParameters(StageParameters):
     """The parameters of ingest that apply to every source."""
 
@@ -71,10 +83,10 @@ class _OwnParameters(StageParameters):
     test_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of subjects for testing: at least 2 where there are 4 or more"
     )
-    test_subjects: tuple[str | int, ...] | str | None = Field(
+    test_subjects: Annotated[tuple[str, ...] | str | None, BeforeValidator(_names_or_file)] = Field(
         None, description="test subjects by name, or a text file of them"
     )
-    train_subjects: tuple[str | int, ...] | str | None = Field(
+    train_subjects: Annotated[tuple[str, ...] | str | None, BeforeValidator(_names_or_file)] = Field(
         None, description="training subjects, in addition to test_subjects: subjects on neither list are left out"
     )
     split: str | None = Field(
@@ -156,7 +168,7 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
     plan = heads_source.plan()
     root = _folder(source)
     hashes = hash_files(root, [*plan.files, *(head.source for head in plan.heads if head.source)]) if root else {}
-    split = with_twins_together(_split(heads_source, plan.heads, parameters, seed), _twins(plan.heads, hashes))
+    split = with_twins_together(_split(heads_source, plan, parameters, seed), _twins(plan.heads, hashes))
     heads = [head for head in plan.heads if head.subject in split]
     if not heads:
         raise SourceError(f"{source or parameters.kind}: the lists of subjects leave no heads")
@@ -351,17 +363,38 @@ def _twins(heads: Sequence[Head], hashes: Mapping[str, FileHash]) -> list[list[s
     return sorted(sorted(group, key=natural_key) for group in groups)
 
 
-def _split(source: HeadSource, heads: list[Head], parameters: _OwnParameters, seed: int) -> dict[str, str]:
-    subjects = [head.subject for head in heads]
+def _split(source: HeadSource, plan: SourcePlan, parameters: _OwnParameters, seed: int) -> dict[str, str]:
+    subjects = [head.subject for head in plan.heads]
     if parameters.split is not None:
         return source.split(parameters.split, subjects)
     if parameters.test_subjects is not None:
         train = None if parameters.train_subjects is None else read_subject_list(parameters.train_subjects)
         return split_by_list(subjects, read_subject_list(parameters.test_subjects), train)
-    split = split_at_random(subjects, parameters.test_fraction, seed)
+    split = split_at_random(subjects, parameters.test_fraction, seed, _complaints(source, plan))
     if parameters.test_fraction > 0 and TEST not in split.values():
         log.warning("only %d subjects: all are for training (a test side needs 4 or more)", len(split))
     return split
+
+
+def _complaints(source: HeadSource, plan: SourcePlan) -> Callable[[str], str | None]:
+    """By subject, why its neutral head (where there is none, its first one) cannot be read; None where it can. Computed heads are not tried."""
+    load = source.loader({"faces": plan.faces, **plan.shared}, plan.region_map)
+    first: dict[str, Head] = {}
+    for head in sorted(plan.heads, key=lambda head: head.expression != NEUTRAL):
+        first.setdefault(head.subject, head)
+
+    def complaint(subject: str) -> str | None:
+        if first[subject].source is None:
+            return None
+        try:
+            load(first[subject].spec)
+        except RemoteError:
+            raise
+        except FacegraftError as error:
+            return str(error)
+        return None
+
+    return complaint
 
 
 def _warn_without_neutral(heads: list[Head]) -> None:

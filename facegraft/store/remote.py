@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from facegraft.errors import name_fault, shown_name
 from facegraft.store.errors import RemoteError, StoreError
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
@@ -288,11 +289,12 @@ AnyPath = str | os.PathLike[str] | RemotePath
 def place(path: AnyPath) -> Location:
     """The location that a text or path names: a URL such as s3://bucket/folder gives a RemotePath, anything else (file:// too) a plain Path.
 
-    Raises StoreError for a protocol that is unknown or whose package is missing.
+    In a text, ~/ at the start is the user's home, as in a shell, which leaves `--output=~/x` as it is. Raises StoreError for a protocol
+    that is unknown or whose package is missing.
     """
     if isinstance(path, RemotePath):
         return path
-    text = os.fspath(path)
+    text = in_home(path) if isinstance(path, str) else os.fspath(path)
     url = _URL.fullmatch(text)
     if url is None:
         flattened = _FLATTENED.match(text)
@@ -312,6 +314,25 @@ def place(path: AnyPath) -> Location:
     remote = RemotePath(f"{protocol}://{rest}")
     remote.check_protocol()
     return remote
+
+
+def recordable(path: Location) -> Location:
+    """The path, if a record can name it. Raises StoreError where its full name is not a line of UTF-8 text, and where it starts in a
+    working folder that is gone."""
+    if isinstance(path, RemotePath):
+        return path
+    try:
+        full = str(path.absolute())
+    except FileNotFoundError:
+        raise StoreError(f"{shown_name(str(path))}: the working folder no longer exists; change to one that does") from None
+    if fault := name_fault(full):
+        raise StoreError(f"{shown_name(full)}: the name of this path {fault}, so that no record could name it; rename that file or folder, or use another")
+    return path
+
+
+def in_home(text: str) -> str:
+    """The text of a path, with the user's home in place of ~ in `~` and `~/…`; a file called ~ is `./~`."""
+    return str(Path(text).expanduser()) if text == "~" or text.startswith("~/") else text
 
 
 def relative_name(path: Location, root: Location) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,3 +136,16 @@ def test_doctor_names_a_scheduler_that_does_not_answer(monkeypatch: pytest.Monke
     findings = examination.examine_cluster("tcp://127.0.0.1:9", None)
     assert [finding.good for finding in findings] == [False]
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in findings[0].remedy
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["status", "{run}"], ["--help"], ["inspect", "{run}/heads"]])
+def test_output_that_cannot_be_written_is_one_line(run_folder: Path, arguments: list[str], unbuffered: str) -> None:
+    command = [sys.executable, "-m", "facegraft", *(text.format(run=run_folder) for text in arguments)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": unbuffered}, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "facegraft: error: cannot write to standard output (No space left on device); what was made is kept\n"

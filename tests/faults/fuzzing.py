@@ -236,7 +236,7 @@ def scan_seeds(suffix: str) -> Callable[[Path], list[bytes]]:
             found = []
             for table in (
                 vertices,
-                np.hstack([vertices, vertices]).astype("<f4"),
+                np.hstack([vertices, vertices / np.linalg.norm(vertices, axis=1, keepdims=True)]).astype("<f4"),
                 np.asfortranarray(vertices.astype(">f8")),
             ):
                 stream = io.BytesIO()

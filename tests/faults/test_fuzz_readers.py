@@ -98,7 +98,7 @@ FOUND: dict[str, tuple[str, bytes, str]] = {
     "an integer of nothing": ("recipe", b"graft: {donors: !!int ''}\n", "a value cannot be read"),
     "a truth that is none": ("recipe", b"graft: {donors: !!bool x}\n", "a value cannot be read"),
     "a time that is none": ("recipe", b"graft: {donors: !!timestamp x}\n", "a value cannot be read"),
-    "a day that is none": ("recipe", b"graft: {donors: 2001-99-99}\n", "a value cannot be read"),
+    "a day that is none": ("recipe", b"graft: {donors: !!timestamp 2001-99-99}\n", "a value cannot be read"),
     "a stage twice": ("recipe", b"graft: {donors: 4}\ngraft: {donors: 5}\n", "'graft' is given twice"),
     "a parameter without a name": ("recipe", b"graft: {4: 4}\n", "a parameter's name is a word"),
     "a parameter's name of two lines": ("recipe", b'ingest: {kind: synthetic, "a\\nb": 1}\n', r"unknown parameter ingest.'a\nb'"),

@@ -85,6 +85,7 @@ def test_obj_normals_follow_the_faces(tmp_path: Path) -> None:
 @pytest.mark.parametrize("columns", [3, 6])
 def test_text_and_array_clouds(tmp_path: Path, columns: int) -> None:
     table = np.random.default_rng(0).normal(size=(9, columns))
+    table[:, 3:] /= np.linalg.norm(table[:, 3:], axis=1, keepdims=True)
     np.savetxt(tmp_path / "a.xyz", table, fmt="%.17g", delimiter=", ", header="scan")
     np.save(tmp_path / "a.npy", table.astype(np.float32))
     for name, error in (("a.xyz", 0.0), ("a.npy", 1e-6)):

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from facegraft.cli.main import cli
 from facegraft.engine import EngineOptions, ItemRejected, StageContext, execute
 from facegraft.errors import FacegraftError
 from facegraft.heads.errors import SourceError
+from facegraft.pipeline import run_stage
 from facegraft.regions.regionmap import RegionMapError, RegionSet, load_region_map
 from facegraft.stages import INGEST
 from facegraft.stages.ingest import IngestParameters, IngestStage, plan_ingest
 from facegraft.stages.parameters import ParameterError
-from facegraft.store import open_dataset
+from facegraft.store import StoreError, open_dataset, place
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +144,140 @@ def test_items_are_read_or_rejected_with_the_reason(folder, toy, toy_map):
     assert set(reasons) == {"p2_e02", "p5_e02"}
     assert reasons["p2_e02"].startswith("p2/2_smile.obj: line 4: vertex 3 is not finite")
     assert reasons["p5_e02"].startswith("p5/2_smile.obj: ")
+
+
+ODD_NAMES = {
+    "scan\u00a0two": "scan_two", "scan\u202f3 PM": "scan_3_PM", "soft\u00adhyphen4": "soft_hyphen4", "张三": "u5f20_u4e09", "李四": "u674e_u56db",
+    "Müller": "M_u00fc_ller", "Möller": "M_u00f6_ller", "Muller": "Muller", "e\u0301six": "u00e9_six", "---": "u002d_u002d_u002d", "😀": "u1f600",
+    "x" * 180: "x" * 64 + "_06b6bce48b25", "#9": "9",
+}  # fmt: skip
+
+
+def test_odd_names_are_read_and_have_keys_of_their_own(toy, toy_map, tmp_path):
+    root = tmp_path / "raw\u00a0heads"
+    for name in ODD_NAMES:
+        toy.write_obj(root / f"{name}.obj")
+    options = EngineOptions(scheduler="sync", progress=False)
+    chosen = {"kind": "meshes", "region_map": toy_map, "test_subjects": ["张三", "Möller"]}
+    for written in (len(ODD_NAMES), len(ODD_NAMES)):  # a second run reads the record of the first
+        summary = run_stage(INGEST, [root], tmp_path / "heads\u00a0out", chosen, 0, options)
+        assert (summary.written, summary.rejected) == (written, 0)
+    rows = open_dataset(tmp_path / "heads\u00a0out").index.to_pylist()
+    assert {row["source"].removesuffix(".obj"): row["subject"] for row in rows} == ODD_NAMES
+    assert {row["key"] for row in rows} == {f"{name}_e01" for name in ODD_NAMES.values()}
+    assert {row["subject"] for row in rows if row["split"] == "test"} == {"u5f20_u4e09", "M_u00f6_ller"}
+
+
+def test_a_name_that_no_record_can_hold_rejects_that_head(toy, toy_map, tmp_path):
+    root = tmp_path / "raw"
+    for name in ("ok1", "ok2", "caf", "line"):
+        toy.write_obj(root / f"{name}.obj")
+    (root / "caf.obj").rename(root / os.fsdecode(b"caf\xe9.obj"))
+    (root / "line.obj").rename(root / "li\nne.obj")
+    toy.write_obj(root / os.fsdecode(b"sub\xff") / "neutral.obj")
+    options = EngineOptions(scheduler="sync", progress=False, max_rejects=1.0)
+    summary = run_stage(INGEST, [root], tmp_path / "heads", {"kind": "meshes", "region_map": toy_map}, 0, options)
+    assert (summary.written, summary.rejected) == (2, 3)
+    reasons = {row["key"]: row["reason"] for row in open_dataset(tmp_path / "heads").index.to_pylist() if row["reason"]}
+    assert reasons == {
+        "caf_udce9_e01": r"caf\xe9.obj: its name is not UTF-8 text; rename the file or its folder",
+        "li_ne_e01": r"li\nne.obj: its name holds a control character or the end of a line; rename the file or its folder",
+        "sub_udcff_e01": r"sub\xff/neutral.obj: its name is not UTF-8 text; rename the file or its folder",
+    }
+
+
+def test_folders_that_no_record_can_name(toy, toy_map, tmp_path, monkeypatch):
+    bad = tmp_path / os.fsdecode(b"l\xe9t")
+    toy.write_obj(bad / "a.obj")
+    toy.write_obj(tmp_path / "raw" / "a.obj")
+    chosen, options = {"kind": "meshes", "region_map": toy_map}, EngineOptions(scheduler="sync", progress=False)
+    message = r"l\\xe9t.*: the name of this path is not UTF-8 text, .* rename that file or folder"
+    with pytest.raises(StoreError, match=message):
+        run_stage(INGEST, [bad], tmp_path / "heads", chosen, 0, options)
+    with pytest.raises(StoreError, match=message):
+        run_stage(INGEST, [tmp_path / "raw"], bad / "heads", chosen, 0, options)
+    monkeypatch.chdir(bad)
+    with pytest.raises(StoreError, match=message):
+        run_stage(INGEST, ["."], tmp_path / "heads", chosen, 0, options)
+    assert run_stage(INGEST, [tmp_path / "raw"], tmp_path / "heads", chosen, 0, options).written == 1
+    done = CliRunner().invoke(cli, ["status", "heads"])
+    assert done.exit_code == 2 and "is not UTF-8 text" in done.output
+
+
+def test_rejected_subjects_do_not_use_up_the_test_side(toy, toy_map, tmp_path, caplog):
+    root = tmp_path / "raw"
+    for i in range(12):
+        toy.write_obj(root / f"p{i}.obj")
+    chosen = parameters(kind="meshes", region_map=toy_map)
+    before = plan_ingest(root, chosen, 0)
+    first = sorted(item.row["subject"] for item in before.items if item.row["split"] == "test")
+    assert len(first) == 2
+    for name in first:
+        (root / f"{name}.obj").write_text("v 0 0 0\n")
+    with caplog.at_level(logging.WARNING, "facegraft"):
+        plan = plan_ingest(root, chosen, 0)
+    sides = {item.row["subject"]: item.row["split"] for item in plan.items}
+    assert [sides[name] for name in first] == ["train", "train"]
+    assert list(sides.values()).count("test") == 2
+    assert re.search(r"2 of the subjects drawn for testing cannot be read, .* take their place: p\d+ \(p\d+\.obj: 1 vertices but no faces", caplog.text)
+
+
+@pytest.mark.parametrize("surplus", [1, 7])
+def test_loose_vertices_are_named(toy, toy_map, tmp_path, surplus):
+    root = tmp_path / "raw"
+    toy.write_obj(root / "a.obj")
+    toy.write_obj(root / "b.obj")
+    rows = (root / "b.obj").read_text().splitlines()
+    last = max(i for i, row in enumerate(rows) if row.startswith("v "))
+    (root / "b.obj").write_text("\n".join([*rows[: last + 1], *["v 0 0 0"] * surplus, *rows[last + 1 :]]) + "\n")
+    chosen = parameters(kind="meshes", region_map=toy_map)
+    plan = plan_ingest(root, chosen, 0)
+    stage = stage_of(plan, [root], chosen)
+    with pytest.raises(ItemRejected, match=rf"b\.obj: {81 + surplus} vertices, but topology toy has 81: {surplus} at its end in no face; export"):
+        stage.process(plan.items[1], np.random.default_rng(0))
+    assert stage.process(plan.items[0], np.random.default_rng(0)).fields["vertices"].shape == (81, 3)
+
+
+def test_a_registered_head_may_begin_with_a_byte_order_mark(toy, toy_map, tmp_path):
+    toy.write_obj(tmp_path / "raw" / "a.obj")
+    plain = (tmp_path / "raw" / "a.obj").read_bytes()
+    (tmp_path / "raw" / "b.obj").write_bytes(b"\xef\xbb\xbf" + plain)
+    chosen = parameters(kind="meshes", region_map=toy_map)
+    plan = plan_ingest(tmp_path / "raw", chosen, 0)
+    stage = stage_of(plan, [tmp_path / "raw"], chosen)
+    one, two = (stage.process(item, np.random.default_rng(0)).fields["vertices"] for item in plan.items)
+    assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("spelling", ["Neutral", "NEUTRAL", "1_Neutral"])
+def test_neutral_in_any_case(toy, toy_map, tmp_path, spelling):
+    for i in range(4):
+        toy.write_obj(tmp_path / "raw" / f"p{i}" / f"{spelling}.obj")
+        toy.write_obj(tmp_path / "raw" / f"p{i}" / "Smile.obj")
+    plan = plan_ingest(tmp_path / "raw", parameters(kind="meshes", region_map=toy_map), 0)
+    assert [item.row["expression"] for item in plan.items].count("neutral") == 4
+
+
+def test_landmarks_of_several_sets_name_the_option_of_ingest(toy, tmp_path):
+    toy.write_obj(tmp_path / "raw" / "a.obj")
+    np.savez(tmp_path / "two.npz", one=np.arange(68), other=np.arange(68))
+    with pytest.raises(SourceError, match=r"choose one with `--set ingest\.landmarks_key=NAME`: one, other"):
+        plan_ingest(tmp_path / "raw", parameters(kind="meshes", landmarks=str(tmp_path / "two.npz")), 0)
+
+
+def test_the_home_folder(toy, toy_map, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    toy.write_obj(tmp_path / "home" / "raw" / "a.obj")
+    Path(toy_map).rename(tmp_path / "home" / "map.json")
+    done = CliRunner().invoke(
+        cli, ["ingest", "~/raw", "--kind=meshes", "--region-map=~/map.json", "--output=~/heads", "--scheduler=sync", "--quiet"], catch_exceptions=False
+    )
+    assert done.exit_code == 0 and len(open_dataset(tmp_path / "home" / "heads")) == 1
+    assert not (tmp_path / "~").exists()
+    assert str(place("~/heads")) == str(tmp_path / "home" / "heads")
+    assert [str(place(text)) for text in ("./~", "~11.obj", "a/~")] == ["~", "~11.obj", "a/~"]
+    assert place(Path("~/x")) == Path("~/x"), "a Path is meant as it is"
 
 
 def test_splits_by_list(folder, toy_map, tmp_path, caplog):

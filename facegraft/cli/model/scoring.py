@@ -32,6 +32,10 @@ align_option = click.option(
 )
 
 
+class ScoreError(FacegraftError):
+    """No fitted head could be scored."""
+
+
 class CompareError(FacegraftError):
     """Some methods of a comparison have no scores."""
 
@@ -138,6 +142,10 @@ def model_evaluate(
             draw_fits(output, loaded, samples, resolution, surfaces)
     click.echo(table)
     click.echo(f"{output}: scores of {len(scores.heads)} heads")
+    if scores.failures and not scores.heads:
+        raise ScoreError(
+            f"{output}: no head could be scored, all {len(scores.failures)} failed: {scores.failures[0].key}: {scores.failures[0].reason}"
+        )
 
 
 def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from sphere_heads import scan, template_mesh, write_sphere_surfaces, write_spher
 
 from facegraft.errors import FacegraftError
 from facegraft.meshfiles import read_points
+from facegraft.modelresults import draw_fits
 from facegraft.parts import Parts
 from facegraft.store import open_dataset
 
@@ -167,3 +168,12 @@ def test_an_unknown_method_is_refused_before_anything_is_trained(tmp_path: Path)
     with pytest.raises(FacegraftError, match="name each method once, not tiny, tiny"):
         run_model("compare", tmp_path, "-o", tmp_path / "out", "--methods", "tiny,tiny")
     assert not (tmp_path / "out").exists()
+
+
+def test_heads_without_a_surface_have_no_picture_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("facegraft_model.evaluation.evaluate.fit_pictures", lambda *_, **__: [])
+    assert draw_fits(tmp_path, None, tmp_path, 48) is None  # type: ignore[arg-type]
+    assert "fits.png is not drawn: none of the first fitted heads has a surface" in caplog.text
+    assert not list(tmp_path.iterdir())
