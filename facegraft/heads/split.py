@@ -101,10 +101,14 @@ def with_twins_together(split: Mapping[str, str], twins: Iterable[Sequence[str]]
         if len({result[name] for name in present}) > 1:
             moved = [name for name in present if result[name] == TRAIN]
             result |= dict.fromkeys(moved, TEST)
-            log.warning("subjects %s have the same mesh: %s moved to the test side, where the others are", ", ".join(present), ", ".join(moved))
+            log.warning("subjects %s have the same mesh: %s moved to the test side, where the others are", _listed(present), _listed(moved))
         elif len(present) > 1:
-            log.warning("subjects %s have the same mesh: the same person under several names?", ", ".join(present))
+            log.warning("subjects %s have the same mesh: the same person under several names?", _listed(present))
     return result
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def read_subject_list(value: str | Sequence[str | int]) -> list[str]:

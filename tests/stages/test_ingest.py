@@ -155,8 +155,8 @@ ODD_NAMES = {
 
 def test_odd_names_are_read_and_have_keys_of_their_own(toy, toy_map, tmp_path):
     root = tmp_path / "raw\u00a0heads"
-    for name in ODD_NAMES:
-        toy.write_obj(root / f"{name}.obj")
+    for number, name in enumerate(ODD_NAMES):
+        toy.write_obj(root / f"{name}.obj", toy.vertices() * (1 + number / 1000))  # each its own mesh
     options = EngineOptions(scheduler="sync", progress=False)
     chosen = {"kind": "meshes", "region_map": toy_map, "test_subjects": ["张三", "Möller"]}
     for written in (len(ODD_NAMES), len(ODD_NAMES)):  # a second run reads the record of the first
