@@ -55,8 +55,13 @@ def model_train(
     if steps is not None:
         config = replace(config, train=replace(config.train, steps=steps))
     began = time.monotonic()
-    checkpoint = train(samples, output, config, device=device, seed=seed, progress=not quiet)
-    click.echo(f"{checkpoint}: trained, in {time.monotonic() - began:.0f} s")
+    ends: list[tuple[int, int]] = []  # of the process that writes; the others stay silent
+    checkpoint = train(
+        samples, output, config, device=device, seed=seed, progress=not quiet, ended=lambda *steps: ends.append(steps)
+    )
+    for step, total in ends:
+        state = "trained" if step >= total else f"stopped at step {step} of {total}, the same command continues"
+        click.echo(f"{checkpoint}: {state}, in {time.monotonic() - began:.0f} s")
 
 
 @click.command("fit")
