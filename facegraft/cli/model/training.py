@@ -150,8 +150,10 @@ def model_fit(
                 **common,
             )
     errors = [item["error_mm"] for item in fits.items]
+    shares = [item["scan"]["covered"] for item in fits.items if item.get("scan", {}).get("covered") is not None]
+    cover = f", which cover {100 * min(shares):.0f} % of the face or more" if shares else ""
     click.echo(
-        f"{output}: {len(fits)} heads fitted, mean distance {sum(errors) / len(errors):.3f} mm of their surface points, in {time.monotonic() - began:.0f} s"
+        f"{output}: {len(fits)} heads fitted, mean distance {sum(errors) / len(errors):.3f} mm of their surface points{cover}, in {time.monotonic() - began:.0f} s"
     )
 
 
