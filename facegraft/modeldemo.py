@@ -30,7 +30,7 @@ def model_demo(samples: Path, output: Path, seed: int, progress: bool, announce:
     from facegraft.modelresults import draw_fits, save_scores
     from facegraft.store import open_dataset
 
-    checkpoint = train(samples, output / RUN, TINY, device="cpu", seed=seed, progress=progress)
+    checkpoint = train(samples, output / RUN, TINY, device="cpu", seed=seed, progress=progress, ended=_check_whole)
     announce(f"{checkpoint}: preset tiny, {TINY.train.steps} steps")
     rows = open_dataset(samples).index.to_pylist()
     neutral = sorted(row["key"] for row in rows if _held_out(row) and row["expression"] == NEUTRAL)
@@ -41,6 +41,11 @@ def model_demo(samples: Path, output: Path, seed: int, progress: bool, announce:
     draw_fits(output / SCORES, fits, samples, SWAP_RESOLUTION)
     _swap(fits, neutral[:2], output / SWAP, announce)
     _with_shipped(samples, neutral[:2], output / SHIPPED, seed, announce)
+
+
+def _check_whole(step: int, total: int) -> None:
+    if step < total:
+        raise KeyboardInterrupt  # the signal that ended the training early is meant for the demo
 
 
 def _with_shipped(samples: Path, keys: list[str], output: Path, seed: int, announce: Callable[[str], None]) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from facegraft.arrays import Floats
 from facegraft.meshfiles.errors import MeshError
+from facegraft.meshfiles.units import likely_units, unit_advice
 from facegraft.vocabulary import (
     ACCEPTED_CANTHI_MM,
     CHIN,
@@ -19,7 +20,6 @@ from facegraft.vocabulary import (
     NASION,
     NOSE_TIP,
     OUTER_CANTHI,
-    UNITS,
 )
 
 _MIRRORED = np.array([pair for pair in MIRROR_PAIRS if 17 <= pair[0] < 48])
@@ -76,8 +76,8 @@ def _check_pairs(lm: Floats, canthi: float, where: str) -> None:
 def _unit_advice(canthi: float, mm_per_unit: float) -> str:
     if canthi <= 0 or not np.isfinite(canthi):
         return "the landmarks belong to another topology, or the mesh is empty"
-    scale = min(UNITS, key=lambda s: abs(np.log(s * canthi / mm_per_unit / MEAN_CANTHI_MM)))
-    if scale != mm_per_unit and ACCEPTED_CANTHI_MM[0] <= canthi / mm_per_unit * scale <= ACCEPTED_CANTHI_MM[1]:
-        return f"the file seems to be in {UNITS[scale]}; give mm_per_unit={scale:g} (it was read with {mm_per_unit:g})"
+    units = likely_units(canthi, mm_per_unit, MEAN_CANTHI_MM, ACCEPTED_CANTHI_MM)
+    if units:
+        return unit_advice(units[:1], "mm_per_unit=", mm_per_unit)
     factor = MEAN_CANTHI_MM / canthi
     return f"a scale error of about {factor:.3g}, or landmarks of another topology (it was read with mm_per_unit={mm_per_unit:g})"

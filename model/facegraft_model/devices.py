@@ -16,13 +16,22 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device by name; auto: cuda if available. Raises ModelError for a device that does not exist."""
+    """The device by name; auto: cuda if available. local_rank: number of this process on its machine, which takes the GPU of that number.
+
+    Raises ModelError for a device that does not exist.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
         if not torch.cuda.is_available():
             raise ModelError(
                 f"no CUDA device was found by torch {torch.__version__}; use --device cpu, or install torch for CUDA"
+            )
+        count = torch.cuda.device_count()
+        if local_rank >= count:
+            raise ModelError(
+                f"process {local_rank + 1} on this machine has no GPU: torch sees {count}, and each process takes one; "
+                f"start torchrun with --nproc-per-node {count}"
             )
         return torch.device("cuda", local_rank)
     if name != "cpu":

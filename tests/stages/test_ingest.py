@@ -207,7 +207,7 @@ def test_folders_that_no_record_can_name(toy, toy_map, tmp_path, monkeypatch):
 def test_rejected_subjects_do_not_use_up_the_test_side(toy, toy_map, tmp_path, caplog):
     root = tmp_path / "raw"
     for i in range(12):
-        toy.write_obj(root / f"p{i}.obj")
+        toy.write_obj(root / f"p{i}.obj", toy.vertices() * (1 + i / 1000))
     chosen = parameters(kind="meshes", region_map=toy_map)
     before = plan_ingest(root, chosen, 0)
     first = sorted(item.row["subject"] for item in before.items if item.row["split"] == "test")

@@ -55,8 +55,13 @@ def model_train(
     if steps is not None:
         config = replace(config, train=replace(config.train, steps=steps))
     began = time.monotonic()
-    checkpoint = train(samples, output, config, device=device, seed=seed, progress=not quiet)
-    click.echo(f"{checkpoint}: trained, in {time.monotonic() - began:.0f} s")
+    ends: list[tuple[int, int]] = []  # of the process that writes; the others stay silent
+    checkpoint = train(
+        samples, output, config, device=device, seed=seed, progress=not quiet, ended=lambda *steps: ends.append(steps)
+    )
+    for step, total in ends:
+        state = "trained" if step >= total else f"stopped at step {step} of {total}, the same command continues"
+        click.echo(f"{checkpoint}: {state}, in {time.monotonic() - began:.0f} s")
 
 
 @click.command("fit")
@@ -145,8 +150,10 @@ def model_fit(
                 **common,
             )
     errors = [item["error_mm"] for item in fits.items]
+    shares = [item["scan"]["covered"] for item in fits.items if item.get("scan", {}).get("covered") is not None]
+    cover = f", which cover {100 * min(shares):.0f} % of the face or more" if shares else ""
     click.echo(
-        f"{output}: {len(fits)} heads fitted, mean distance {sum(errors) / len(errors):.3f} mm of their surface points, in {time.monotonic() - began:.0f} s"
+        f"{output}: {len(fits)} heads fitted, mean distance {sum(errors) / len(errors):.3f} mm of their surface points{cover}, in {time.monotonic() - began:.0f} s"
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from facegraft_model.devices import choose_device
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fit import Landmarks, Report, fit_samples
 from facegraft_model.fitting.fits import Fits, load_fits, save_fits
+from facegraft_model.fitting.plausible import check_scale, judged
 from facegraft_model.fitting.scan import Align, fit_scan, read_scan
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
 from facegraft_model.outofmemory import named_out_of_memory
+
+log = logging.getLogger("facegraft")
 
 SCAN_ROBUST_MM = 2.0
 
@@ -93,7 +97,11 @@ def fit_scans(
     device: str = "auto",
     report: Report | None = None,
 ) -> Fits:
-    """Fit meshes or point clouds, one after the other, and write FITS; a head's key is its file's name."""
+    """Fit meshes or point clouds, one after the other, and write FITS; a head's key is its file's name.
+
+    An item of FITS has what is known of its scan under "scan" (`plausible.Judgement`); warnings are logged, too.
+    Raises ModelError, naming the file, for a scan that is no face of this size.
+    """
     field = load_field(run, choose_device(device))
     fit = _fit_config(field, settings, {"robust_mm": SCAN_ROBUST_MM, **(changes or {})})
     names = [path.stem for path in scans]
@@ -102,20 +110,26 @@ def fit_scans(
             f"two scans are called {next(name for name in names if names.count(name) > 1)!r}; give them different file names"
         )
     codes: dict[str, list[torch.Tensor]] = {name: [] for name in field.code_dims}
-    errors, alignments = [], []
+    errors, alignments, judgements = [], [], []
     for path in scans:
         scan = read_scan(path, choice.unit_mm, choice.landmark_file, seed)
-        with _memory(field, fit):
+        with _memory(field, fit), _named(path):
             fitted, alignment = fit_scan(
                 field, scan, fit, align=choice.align, landmarks=landmarks, seed=seed, report=report
             )
+            judgement = judged(field, scan.points, scan.normals, fitted, alignment)
+            if choice.align == "similarity" and len(scan.landmarks) < 3:
+                check_scale(judgement)
+        for warning in judgement.warnings:
+            log.warning("%s: %s", path, warning)
+        judgements.append(judgement.describe())
         for name, code in fitted.codes.items():
             codes[name].append(code)
         errors.append(fitted.errors_mm)
         alignments.append(alignment)
     rows = [
-        {"key": name, "subject": name, "expression": "", "split": "", "recipient": name, "origin": SCAN}
-        for name in names
+        {"key": name, "subject": name, "expression": "", "split": "", "recipient": name, "origin": SCAN, "scan": judgement}
+        for name, judgement in zip(names, judgements, strict=True)
     ]
     record = {
         **asdict(fit),
@@ -136,6 +150,15 @@ def fit_scans(
         alignment=torch.stack(alignments),
     )
     return load_fits(output, choose_device(device))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say in errors of which file they are."""
+    try:
+        yield
+    except ModelError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def chosen_keys(field: Field, samples: Path, split: str | None, origin: str | None) -> list[str]:

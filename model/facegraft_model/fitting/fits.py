@@ -37,7 +37,7 @@ def item_columns(parts: Parts) -> tuple[str, ...]:
 class Fits:
     """Fitted heads and the model that their codes belong to.
 
-    items: rows of the index (key, subject, expression, …) with error_mm; codes: [I,dim] by name; alignment f64 [I,4,4]: from the
+    items: rows of the index (key, subject, expression, …) with error_mm, and for scans from files what is known of them ("scan"); codes: [I,dim] by name; alignment f64 [I,4,4]: from the
     input's coordinates to the model's unit coordinates.
     """
 
@@ -91,7 +91,9 @@ def save_fits(
     checkpoint = Path(field.provenance["checkpoint"])
     name = name_of(checkpoint)
     rows = [
-        {name: item.get(name) for name in item_columns(field.parts)} | {"error_mm": round(float(error), 5)}
+        {name: item.get(name) for name in item_columns(field.parts)}
+        | {"error_mm": round(float(error), 5)}
+        | ({"scan": item["scan"]} if "scan" in item else {})
         for item, error in zip(items, errors_mm, strict=True)
     ]
     document = {

@@ -45,17 +45,24 @@ class Stage(NamedTuple):
 STAGES = (Stage(1250, 10.0, 8.0, coarse=True), Stage(1250, 3.0, 4.0), Stage(math.inf, 1.0, 1.0, keeps=True))
 LANDMARK_NOISE_MM = 1.0
 """Standard deviation of a landmark that weighs as much as one of a code."""
+MOST_GROWTH = 1.4
+"""Largest factor, and its inverse the least one, by which a similarity may change the size of a scan."""
 POSE_SPREAD = (0.2, 0.1, 0.1)
 """Standard deviations of a scan's remaining turn (radians), shift (units) and log of the scale: a weak prior that keeps the system
-regular where the points do not determine the pose."""
+regular where the points do not determine the pose. Only that of the scale is about a fixed value, none."""
 
 
 @dataclass
 class Posed:
-    """A rigid or similar map [4,4] of a scan's points into the model's frame, to be fitted with the codes."""
+    """A rigid or similar map [4,4] of a scan's points into the model's frame, to be fitted with the codes.
+
+    grown: log of the scale since the fit began. Its prior is about none: without it, points that lie far from the head would be brought
+    nearer by shrinking the scan.
+    """
 
     matrix: Tensor
     similarity: bool
+    grown: float = 0.0
 
     def __call__(self, points: Tensor) -> Tensor:
         """points [B,n,3] → [B,n,3]."""
@@ -66,12 +73,14 @@ class Posed:
         x, y, z = step[:3].unbind()
         zero = torch.zeros_like(x)
         cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
-        turn = torch.linalg.matrix_exp(cross)
+        turn, grown = torch.linalg.matrix_exp(cross), self.grown
         if self.similarity:
-            turn = step[6].exp() * turn
+            bound = math.log(MOST_GROWTH)
+            grown = max(-bound, min(bound, self.grown + float(step[6])))
+            turn = math.exp(grown - self.grown) * turn
         change = torch.eye(4, dtype=step.dtype, device=step.device)
         change[:3, :3], change[:3, 3] = turn, step[3:6]
-        return Posed(change.to(self.matrix) @ self.matrix, self.similarity)
+        return Posed(change.to(self.matrix) @ self.matrix, self.similarity, grown)
 
 
 @dataclass
@@ -219,6 +228,9 @@ class _Problem:
         if extra:
             spread = torch.tensor([POSE_SPREAD[0]] * 3 + [POSE_SPREAD[1]] * 3 + [POSE_SPREAD[2]] * (extra - 6))
             matrix.diagonal()[self.size :] += (1 / spread.to(matrix)).square()
+            if pose is not None and pose.similarity:
+                slope[-1] += pose.grown / POSE_SPREAD[2] ** 2
+                cost += (pose.grown / POSE_SPREAD[2]) ** 2
         if not math.isfinite(cost):
             raise ModelError("the objective of the fit is not finite; are the points in the model's frame?")
         return _State(codes, pose, cost, matrix, slope, found)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +34,15 @@ from facegraft_model.fitting.fit import (
     predict_landmarks,
     surface_errors,
 )
-from facegraft_model.fitting.gaussnewton import STAGES, Posed, Solution, Stage, gauss_newton
+from facegraft_model.fitting.gaussnewton import MOST_GROWTH, STAGES, Posed, Solution, Stage, gauss_newton
+from facegraft_model.fitting.plausible import (
+    POOR_FIT_NOISE,
+    SAME_SIDE,
+    check_extent,
+    check_given_landmarks,
+    check_points,
+    judged,
+)
 from facegraft_model.fitting.starts import EXPRESSION_PRECISION, begun
 from facegraft_model.method import Batch, Field
 
@@ -47,6 +57,15 @@ ICP_POINTS, ICP_ROUNDS = 1024, 30
 KEPT_SHARE = 0.8
 """Share of the nearest pairs that an ICP round uses: the rest may have no counterpart on the template."""
 START_TURNS_DEG = (0.0, -40.0, 40.0)
+OTHERS, OTHER_ROUNDS, SHIFT_MM, ALIKE_MM = 4, 30, 45.0, 20.0
+"""Where a fit from these leaves much: so many other poses are fitted too, after rounds of ICP from each turn of a cube and from places of the
+face so far apart; poses that differ by less, on average, are the same."""
+QUICK_POINTS, QUICK_STEPS = 1000, 12
+"""Points and steps of these fits; the best is then fitted with all."""
+BETTER = 0.7
+"""Another pose is taken where it leaves less than this times what the first one leaves."""
+MEAN_HEAD_MM = 15.0
+"""A scan lies about this near to the mean head once it is aligned."""
 NEAR_SIGMA_MM = 1.0
 POSE_RATE = 0.1
 """Learning rate of the pose in units of the codes': both are of the order of 0.1."""
@@ -54,11 +73,15 @@ POSE_RATE = 0.1
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan: points in mm, f32 [n,3], normals f32 [n,3] (0 where unknown), and the given landmarks by iBUG index."""
+    """A scan: points in mm, f32 [n,3], normals f32 [n,3] (0 where unknown), and the given landmarks by iBUG index.
+
+    unit_mm: millimetres per unit of its file, for messages.
+    """
 
     points: Tensor
     normals: Tensor
     landmarks: dict[int, NDArray[np.float64]]
+    unit_mm: float = 1.0
 
 
 def read_scan(
@@ -67,7 +90,8 @@ def read_scan(
     """Read a mesh (sampled evenly over its area) or a point cloud. unit_mm: millimetres per unit of the file.
 
     landmarks: JSON object iBUG index → [x, y, z], or a list of 68 points, in the file's unit.
-    Raises MeshError for a file that cannot be read, ModelError for a mesh without area or too few points.
+    Raises MeshError for a file that cannot be read, ModelError for a mesh without area, too few different points, and points on a line
+    or in a plane.
     """
     cloud = read_points(path)
     rng = np.random.default_rng(derived_seed(seed, "scan"))
@@ -79,12 +103,15 @@ def read_scan(
         points, normals = drawn.points, drawn.normals
     else:
         points, normals = _cloud_samples(cloud, rng)
-    if len(points) < 100:
-        raise ModelError(f"{path} holds {len(points)} points; a fit needs at least 100")
+    try:
+        check_points(points)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     return Scan(
         torch.from_numpy(unit_mm * points).float(),
         torch.from_numpy(normals).float(),
         {} if landmarks is None else _read_landmarks(Path(landmarks), unit_mm),
+        unit_mm,
     )
 
 
@@ -102,8 +129,11 @@ def fit_scan(
 
     align: none (the scan is in the model's frame, in mm about the unit ball's centre), rigid or similarity: it is first aligned to the
     template, by the given landmarks if there are at least three, else by trimmed ICP (Chetverikov et al. 2002) from three initial
-    rotations; then the pose is optimised together with the codes.
-    Raises ModelError for landmarks=given without landmarks, and where the fit has no points on the surface, all that a scan has.
+    rotations; then the pose is optimised together with the codes. Where that leaves much (`POOR_FIT_NOISE`), Gauss-Newton tries the best of many other
+    poses as well, and the one that fits best is taken. A similarity changes the size by at most MOST_GROWTH from that of the unit,
+    or of the landmarks. `judged` tells what the result is worth.
+    Raises ModelError for a scan that has not the size of a face, landmarks beside it, landmarks=given without landmarks, and where the
+    fit has no points on the surface, all that a scan has.
     """
     if fit.surface == 0:
         raise ModelError(
@@ -116,13 +146,24 @@ def fit_scan(
     if landmarks == "given" and not scan.landmarks:
         raise ModelError("landmarks=given: no landmarks were given; name their file with --landmark-file")
     device = next(field.parameters()).device
+    by_landmarks = len(scan.landmarks) >= 3 and align != "none"
+    measured = scan.points.numpy().astype(np.float64)
+    if scan.landmarks:
+        check_given_landmarks(measured, scan.landmarks, scan.unit_mm, align != "similarity")
+    if not (by_landmarks and align == "similarity"):
+        check_extent(field, measured, scan.unit_mm)
     start = np.diag([1 / field.mm_per_unit] * 3 + [1.0])
     if align != "none":
         start = _initial_pose(field, scan, start, align == "similarity")
     if fit.solver == "gauss-newton":
-        return _solved_scan(field, scan, fit, torch.from_numpy(start).float(), align, landmarks, seed, report)
+
+        def solved(pose: NDArray[np.float64], how: FitConfig = fit) -> Fitted:
+            return _solved_scan(field, scan, how, torch.from_numpy(pose).float(), align, landmarks, seed, report)
+
+        found = solved(start)
+        return found if by_landmarks or align == "none" else _best_pose(field, scan, fit, found, solved)
     pose = Pose(torch.from_numpy(start).float(), align).to(device)
-    points, normals = scan.points.to(device), scan.normals.to(device)
+    points, normals = scan.points.to(device), _outward(field, scan, start).to(device)
     known = _known_landmarks(field, scan, pose, landmarks)
     draw = torch.Generator().manual_seed(derived_seed(seed, "scan batches"))
     codes = {name: torch.zeros(1, dtype=torch.int64) for name in field.code_dims}
@@ -139,6 +180,34 @@ def fit_scan(
     return fitted, pose.matrix().detach().cpu().double()
 
 
+Fitted = tuple[FittedCodes, Tensor]
+
+
+def _best_pose(field: Field, scan: Scan, fit: FitConfig, found: Fitted, solved: Callable[..., Fitted]) -> Fitted:
+    """The fit that was found from an upright pose, or a better one from another where it leaves much: the scan may lie on its side, or show
+    a part of the face that is not in front of the template's middle. solved(pose, config): a fit."""
+
+    def left(fitted: Fitted) -> float:
+        judgement = judged(field, scan.points, scan.normals, *fitted)
+        return judgement.median_mm / max(judgement.near, 1e-3)  # far points, too, tell of a wrong pose
+
+    least = left(found)
+    if least <= POOR_FIT_NOISE * fit.noise_mm:
+        return found
+    quick = replace(fit, surface=min(fit.surface, QUICK_POINTS), steps=min(fit.steps, QUICK_STEPS))
+    chosen, rest = None, BETTER * least
+    for start in _other_poses(field, scan, found[1].numpy()):
+        tried = left(solved(start, quick))
+        if tried <= rest:
+            chosen, rest = start, tried
+        if rest <= POOR_FIT_NOISE * fit.noise_mm:
+            break
+    if chosen is None:
+        return found
+    other = solved(chosen)
+    return other if left(other) <= BETTER * least else found
+
+
 def _solved_scan(
     field: Field,
     scan: Scan,
@@ -151,7 +220,7 @@ def _solved_scan(
 ) -> tuple[FittedCodes, Tensor]:
     """Codes and pose by Gauss-Newton, from the same random points of the scan in every step."""
     device = next(field.parameters()).device
-    pose = Posed(start.to(device), align == "similarity")
+    pose = Posed(start.to(device), False)
     draw = torch.Generator().manual_seed(derived_seed(seed, "scan batches"))
     chosen = torch.randperm(len(scan.points), generator=draw)[: fit.surface]
     points = scan.points[chosen].to(device)[None]
@@ -201,6 +270,13 @@ def _solved_scan(
             warm_start=trial,
             report=None if report is None else lambda done, cost: report(done, fit.steps, cost),
         )
+        if align == "similarity":
+            # From here the scale is right but for a little. From the start, shrinking would be the easiest way to reduce the distances.
+            assert solution.pose is not None
+            begin = replace(solution, pose=replace(solution.pose, similarity=True))
+            solution = gauss_newton(
+                field, batch, rows, fit, codes, pose=pose, precision=EXPRESSION_PRECISION, stages=STAGES[-1:], warm_start=begin
+            )
         found = pose if solution.pose is None else solution.pose
         if solution.pose is not None:
             batch["surface_points"] = found(points)
@@ -230,7 +306,8 @@ class Pose(nn.Module):
     def matrix(self) -> Tensor:
         """The whole map [4,4]."""
         step = torch.eye(4, device=self.start.device)
-        step = torch.cat([torch.cat([self.grow.exp() * self.rotation(), self.move[:, None]], 1), step[3:]], 0)
+        bound = math.log(MOST_GROWTH)
+        step = torch.cat([torch.cat([self.grow.clamp(-bound, bound).exp() * self.rotation(), self.move[:, None]], 1), step[3:]], 0)
         return step @ self.start
 
     def forward(self, points: Tensor) -> Tensor:
@@ -309,11 +386,64 @@ def _initial_pose(field: Field, scan: Scan, scale: NDArray[np.float64], similari
         return np.asarray(procrustes(given, landmarks[ids], similarity) @ start)
     points = scan.points.numpy().astype(np.float64) * scale[0, 0]
     few, coarse = _every(points, TRIED_POINTS), _every(template, TEMPLATE_POINTS)
-    tried = [
-        _aligned(few, coarse, _turned_to_front(few, template, turn), TRIED_ROUNDS, similarity) for turn in START_TURNS_DEG
-    ]
+    # Without a change of size, also for a similarity: with points beside the face, shrinking is the easiest way to reduce distances.
+    tried = [_aligned(few, coarse, _turned_to_front(few, template, turn), TRIED_ROUNDS) for turn in START_TURNS_DEG]
     best = min(tried, key=lambda found: found[1])[0]
-    return np.asarray(_aligned(_every(points, ICP_POINTS), template, best, ICP_ROUNDS, similarity)[0] @ start)
+    return np.asarray(_aligned(_every(points, ICP_POINTS), template, best, ICP_ROUNDS)[0] @ start)
+
+
+def _other_poses(field: Field, scan: Scan, known: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """The best maps [4,4] of a scan's millimetres onto the template by ICP from all turns of a cube, and upright from several places of the
+    face: those that are neither alike nor like the one that is known."""
+    scale = 1 / field.mm_per_unit
+    template = field.template_points.cpu().numpy().astype(np.float64)
+    points = scan.points.numpy().astype(np.float64) * scale
+    few, coarse = _every(points, TRIED_POINTS), _every(template, TEMPLATE_POINTS)
+    upright = _turned_to_front(few, template, 0.0)
+    starts = []
+    for axes, signs in product(permutations(range(3)), product((1.0, -1.0), repeat=3)):
+        turn = np.zeros((3, 3))
+        turn[range(3), axes] = signs
+        if np.linalg.det(turn) < 0:
+            continue
+        pose = np.eye(4)
+        pose[:3, :3] = turn
+        pose[:3, 3] = upright[:3, 3] + few.mean(0) - turn @ few.mean(0)
+        starts.append(pose)
+    for across in (-1, 0, 1):
+        for up in (-1, 0, 1):
+            pose = upright.copy()
+            pose[:2, 3] += scale * SHIFT_MM * np.array([across, up])
+            starts.append(pose)
+    found = sorted((_aligned(few, coarse, start, OTHER_ROUNDS) for start in starts), key=lambda pair: pair[1])
+    sized = np.diag([scale] * 3 + [1.0])
+    chosen, taken = [], [known]
+    for pose, _ in found:
+        whole = pose @ sized
+        if all(_apart(whole, other, scan.points.numpy()[:: max(len(points) // 100, 1)]) / scale > ALIKE_MM for other in taken):
+            fine = _aligned(_every(points, ICP_POINTS), template, pose, ICP_ROUNDS)[0]
+            chosen.append(fine @ sized)
+            taken.append(whole)
+        if len(chosen) == OTHERS:
+            break
+    return chosen
+
+
+def _apart(one: NDArray[np.float64], other: NDArray[np.float64], points: NDArray[Any]) -> float:
+    """How far apart two maps [4,4] lay points [n,3], on average, in units."""
+    change = one - other
+    return float(np.linalg.norm(points @ change[:3, :3].T + change[:3, 3], axis=1).mean())
+
+
+def _outward(field: Field, scan: Scan, start: NDArray[np.float64]) -> Tensor:
+    """The scan's normals, turned round where they face inward at the mean head in this pose; 0 where they face both ways."""
+    device = field.template_points.device
+    codes = {name: field.code_statistics(name).mean[None].to(device) for name in field.code_dims}
+    judgement = judged(field, scan.points, scan.normals, FittedCodes(codes, torch.zeros(1)), torch.from_numpy(start), near_mm=MEAN_HEAD_MM)
+    share = judgement.same_side
+    if share is None or share >= SAME_SIDE:
+        return scan.normals
+    return -scan.normals if share <= 1 - SAME_SIDE else torch.zeros_like(scan.normals)
 
 
 def _every(points: NDArray[np.float64], most: int) -> NDArray[np.float64]:
@@ -322,11 +452,9 @@ def _every(points: NDArray[np.float64], most: int) -> NDArray[np.float64]:
 
 
 def _aligned(
-    points: NDArray[np.float64], template: NDArray[np.float64], start: NDArray[np.float64], rounds: int, similarity: bool
+    points: NDArray[np.float64], template: NDArray[np.float64], start: NDArray[np.float64], rounds: int
 ) -> tuple[NDArray[np.float64], float]:
-    return trimmed_icp(
-        points, template, _nearest_of(template), start, kept_share=KEPT_SHARE, iterations=rounds, similarity=similarity
-    )
+    return trimmed_icp(points, template, _nearest_of(template), start, kept_share=KEPT_SHARE, iterations=rounds)
 
 
 def _turned_to_front(

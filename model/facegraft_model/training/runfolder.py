@@ -20,6 +20,7 @@ FREE_TO_CHANGE = {
     "data": {"backend"},
     "train": {
         "steps",
+        "accumulate",
         "compile",
         "log_every",
         "checkpoint_minutes",
@@ -30,7 +31,7 @@ FREE_TO_CHANGE = {
     },
     "fit": {item.name for item in fields(FitConfig)},
 }
-"""Settings that may differ when a run is resumed: they do not change the result of the next step."""
+"""Settings that may differ when a run is resumed: they do not change the result of the next step, or only its rounding."""
 
 
 def describe_run(config: Config, seed: int, fingerprint: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class TrainingStep(nn.Module):
 
 
 class StepResult(NamedTuple):
-    """Loss and its terms, and the norm of the gradient before clipping: scalars."""
+    """Loss and its terms, and the norm of the gradient before clipping: scalars. The step was skipped where the norm is not finite."""
 
     loss: Tensor
     terms: Terms
@@ -51,7 +51,8 @@ def optimise(
 ) -> StepResult:
     """One step of the optimiser. module: of `step_module`; epoch: number of epochs so far, a scalar.
 
-    The batch is processed in `accumulate` equal parts, whose gradients add up to that of the batch.
+    The batch is processed in `accumulate` equal parts, whose gradients add up to that of the batch. A gradient that is not finite
+    changes nothing. Every process sees the same one, so all of them skip the same steps.
     """
     optimiser.zero_grad(set_to_none=True)
     terms: Terms = {}
@@ -67,8 +68,18 @@ def optimise(
         loss = loss + part_loss.detach() / len(parts)
         terms = {name: terms.get(name, 0) + value.detach() / len(parts) for name, value in part_terms.items()}
     norm = nn.utils.clip_grad_norm_(module.parameters(), train.clip_grad or math.inf)
-    optimiser.step()
+    _apply(optimiser, norm)
     return StepResult(loss, terms, norm)
+
+
+def _apply(optimiser: torch.optim.Optimizer, norm: Tensor) -> None:
+    """The optimiser's step, unless the gradient's norm is not finite."""
+    if optimiser.defaults.get("fused"):
+        # A fused kernel is told on the device to leave everything as it is, so that the host need not wait for the norm.
+        optimiser.grad_scale, optimiser.found_inf = None, (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+        optimiser.step()
+    elif bool(torch.isfinite(norm)):
+        optimiser.step()
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
@@ -77,7 +88,10 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
         return [batch]
     count = len(batch["item"])
     if count % parts:
-        raise ModelError(f"{count} items of a process cannot be split into train.accumulate={parts} equal parts")
+        possible = ", ".join(str(number) for number in range(1, count + 1) if count % number == 0)
+        raise ModelError(
+            f"{count} items of a process cannot be split into train.accumulate={parts} equal parts; take one of {possible}"
+        )
     size = count // parts
     return [
         {name: value if name in SHARED else value[index * size : (index + 1) * size] for name, value in batch.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +28,12 @@ from facegraft_model.training.runlog import RunLog
 from facegraft_model.training.schedule import learning_rate_factor, parameter_groups
 from facegraft_model.training.setup import begin, data_facts, open_source, template_facts
 from facegraft_model.training.signals import StopSignals
+from facegraft_model.training.skips import Skips
 from facegraft_model.training.step import StepResult, optimise, step_module
 from facegraft_model.training.validate import Validation
+
+Ended = Callable[[int, int], None]
+"""Called with the number of finished steps and that of all steps."""
 
 
 def train(
@@ -39,27 +44,38 @@ def train(
     device: str = "auto",
     seed: int = 0,
     progress: bool = True,
+    ended: Ended | None = None,
 ) -> Path:
     """Train a model on the training subjects of a dataset of samples; the same call resumes. Returns the last checkpoint.
 
-    Writes RUN/config.json, RUN/checkpoints/…, RUN/metrics.jsonl and RUN/tensorboard/.
-    Raises ModelError for samples that cannot be used, a run of another configuration or of other data, a loss that is not finite, and
-    insufficient memory.
+    Writes RUN/config.json, RUN/checkpoints/…, RUN/metrics.jsonl and RUN/tensorboard/. A signal (`StopSignals`) to any of the processes
+    ends it early, with a checkpoint. ended: what to call at the end, in the process that writes. A step whose gradient is not finite is skipped
+    and counted.
+    Raises ModelError for samples that cannot be used, a run of another configuration or of other data, gradients that are not finite in
+    many steps in a row, and insufficient memory.
     """
     config = config.checked()
     data = config.data
     what = f"{data.items} items of {sum(windows(data).values())} points are too many at once with a model of width {config.model.width}"
-    knob = (
-        f"set train.accumulate to {2 * config.train.accumulate} (the same result in parts), lower data.items or data.surface, "
-        "or keep the dataset off the device (data.backend=stream)"
-    )
     with (
         joined(device) as processes,
         locked(Path(run), wanted=processes.first),
         precision(config.train, processes.device),
-        named_out_of_memory(processes.device, what, knob),
+        named_out_of_memory(processes.device, what, _memory_advice(config, processes.world)),
     ):
-        return _Run(place(samples), Path(run), config, processes, seed, progress).train()
+        training = _Run(place(samples), Path(run), config, processes, seed, progress)
+        checkpoint = training.train()
+    if ended is not None and processes.first:
+        ended(training.step, training.total)
+    return checkpoint
+
+
+def _memory_advice(config: Config, world: int) -> str:
+    """Which settings make a step smaller: those with which the run resumes, and others for a new one."""
+    own, parts = config.data.items // world, config.train.accumulate
+    finer = [f"train.accumulate={n} (the same result in parts)" for n in range(parts + 1, own + 1) if own % n == 0 and n >= 2 * parts]
+    resuming = " or ".join([*finer[:1], "data.backend=stream (the dataset is kept off the device)"])
+    return f"resume with {resuming}, or train into another folder with fewer data.items or data.surface"
 
 
 class _Run:
@@ -82,6 +98,7 @@ class _Run:
         self.base_lrs = [group["lr"] for group in groups]
         self.optimiser = torch.optim.Adam(groups, fused=processes.device.type == "cuda")
         self.total = config.train.steps or math.ceil(config.train.epochs * source.steps_per_epoch)
+        self.skips = Skips(processes.device)
         self.step = self._resume()
 
     def _resume(self) -> int:
@@ -95,6 +112,8 @@ class _Run:
         checkpoints.load_into(self.field, found.tensors, found.path)
         named = self.field.named_parameters()
         restore_optimiser(self.optimiser, named, found.optim(), found.state["optimiser"], found.path)
+        all_of_them, in_a_row = found.state.get("skipped_steps", (0, 0))  # older checkpoints have none
+        self.skips = Skips(self.processes.device, (all_of_them, in_a_row))
         return found.step
 
     def _begin(self) -> None:
@@ -133,6 +152,7 @@ class _Run:
             torch.manual_seed(derived_seed(self.seed, "step", self.step, processes.rank))  # for methods with dropout
             epoch = torch.tensor(self.step / self.source.steps_per_epoch, device=processes.device)
             result = optimise(module, self.optimiser, batch, epoch, train)
+            self.skips.add(result.grad_norm)
             self.step += 1
             done = self.step == self.total
 
@@ -144,15 +164,15 @@ class _Run:
                 log.log(self.step, {"split": "validation", **validation.measure(self.step)})
                 meter.restart(self.step)
 
-            # All processes do what the first one sees, or one would wait for ever for another's gradient: its clock
-            # says when a checkpoint is due, and a signal may reach it alone, or one step earlier than the others.
-            late = time.monotonic() - saved > 60 * train.checkpoint_minutes
-            asked = bool(processes.agreed(float(stop.asked)))
-            if processes.agreed(float(done or late)) or asked:
+            # All processes do the same, or one would wait for ever for another's gradient: the first one's clock says
+            # when a checkpoint is due, and a signal may reach any of them alone, or one step earlier than the others.
+            late = processes.first and time.monotonic() - saved > 60 * train.checkpoint_minutes
+            asked, late = processes.any(stop.asked, late)
+            if done or late or asked:
                 log.sync()  # every step before a checkpoint must have its record
                 path = self._save() or self.run
                 saved = time.monotonic()
-            if asked:
+            if asked and not done:
                 log.note(f"stopped at step {self.step} of {self.total}; run the same command again to continue")
                 break
         return path
@@ -171,14 +191,14 @@ class _Run:
             group["lr"] = lr * factor
 
     def _record(self, log: RunLog, result: StepResult, meter: Meter) -> None:
-        """Log a step: loss and terms over all processes. Raises ModelError when the loss is not finite."""
+        """Log a step: loss and terms over all processes. Raises ModelError when many steps in a row were skipped."""
         values = self.processes.mean(torch.stack([result.loss, *result.terms.values()])).tolist()
-        if not math.isfinite(values[0]):
-            raise ModelError(
-                f"the loss became {values[0]} at step {self.step}; the checkpoints before are kept. Lower train.lr, or set "
-                "train.clip_grad (such as 1e3)"
-            )
-        record = dict(zip(["loss", *result.terms], values, strict=True)) | {"grad_norm": float(result.grad_norm)}
+        skipped, new = self.skips.checked(self.step)
+        if new:
+            log.note(f"step {self.step}: {new} steps since the last record had a gradient that is not finite, and were skipped ({skipped} so far)")
+        record = dict(zip(["loss", *result.terms], values, strict=True)) | {
+            "grad_norm": float(result.grad_norm), "skipped_steps": skipped
+        }
         rates = meter.rates(self.step)
         record |= {name: getattr(rates, name) for name in ("points_per_s", "step_ms", "data_wait_ms")}
         record |= self.field.counters()
@@ -192,6 +212,6 @@ class _Run:
         if not self.processes.first:
             return None
         tensors, description = optimiser_tensors(self.optimiser, self.field.named_parameters())
-        state = model_state(self.field, self.seed) | {"optimiser": description}
+        state = model_state(self.field, self.seed) | {"optimiser": description, "skipped_steps": self.skips.read()}
         keep = self.config.train.keep_checkpoints
         return checkpoints.save(self.run, self.step, self.field.state_dict(), tensors, state, keep)

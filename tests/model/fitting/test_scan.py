@@ -4,6 +4,7 @@ fit of partial ones by the model that ships."""
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from facegraft_model.errors import ModelError
-from facegraft_model.fitting.scan import SURFACE_SAMPLES, Scan, _initial_pose, fit_scan, read_scan
+from facegraft_model.fitting.fit import FittedCodes
+from facegraft_model.fitting.plausible import check_extent, check_given_landmarks, check_points, judged
+from facegraft_model.fitting.scan import SURFACE_SAMPLES, Align, Scan, _initial_pose, _outward, fit_scan, read_scan
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
 from numpy.typing import NDArray
@@ -38,6 +41,15 @@ def front(field: Field, seed: int) -> NDArray[np.float64]:
     with torch.no_grad():
         points = field.unwarp(field.template_points[None], codes)[0]
     return np.asarray(field.mm_per_unit * points[points[:, 2] > FRONT].double())
+
+
+def tensors(points: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A cloud's points and its normals, which are unknown."""
+    return torch.from_numpy(points).float(), torch.zeros(len(points), 3)
+
+
+def scan_of(points: NDArray[np.float64]) -> Scan:
+    return Scan(*tensors(points), {})
 
 
 @pytest.mark.parametrize(("turn", "seed"), [((40, 10, -15), 1), ((-35, -20, 20), 2)])
@@ -87,10 +99,123 @@ def test_refusals_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"flat\.obj: cannot sample the surface: its area is zero"):
         read_scan(tmp_path / "flat.obj", 1.0, None, seed=0)
     np.save(tmp_path / "few.npy", np.zeros((99, 3)))
-    with pytest.raises(ModelError, match=r"few\.npy holds 99 points; a fit needs at least 100"):
+    with pytest.raises(ModelError, match=r"few\.npy: holds 99 points; a fit needs at least 100"):
         read_scan(tmp_path / "few.npy", 1.0, None, seed=0)
     with pytest.raises(MeshError, match=r"gone\.ply: cannot be read"):
         read_scan(tmp_path / "gone.ply", 1.0, None, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (np.full((5000, 3), 7.0), "holds 5000 points, of which 1 differ; a fit needs at least 100"),
+        (np.linspace(-90, 90, 5000)[:, None] * [1.0, 0.5, 0.2], "its points lie on a line"),
+        (np.random.default_rng(0).uniform(-90, 90, (5000, 3)) * [1.0, 1.0, 0.0], "its points lie in a plane"),
+    ],
+)
+def test_points_that_are_no_surface_are_refused(tmp_path: Path, points: NDArray[np.float64], message: str) -> None:
+    np.save(tmp_path / "scan.npy", points)
+    with pytest.raises(ModelError, match=r"scan\.npy: " + message):
+        read_scan(tmp_path / "scan.npy", 1.0, None, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("factor", "advice"),
+    [
+        (1e-3, "in metres; give --unit-mm 1000"),
+        (0.1, "in centimetres; give --unit-mm 10"),
+        (1 / 25.4, "in inches; give --unit-mm 25.4"),
+        (20.0, "no usual unit makes it one"),
+    ],
+)
+@pytest.mark.parametrize("align", ["none", "rigid", "similarity"])
+def test_a_scan_in_another_unit_is_refused_with_the_right_one(field: Field, factor: float, advice: str, align: Align) -> None:
+    points = factor * front(field, 1)
+    with pytest.raises(ModelError, match=rf"mm large, which is no face: .*{advice}"):
+        fit_scan(field, scan_of(points), field.config.fit, align=align)
+
+
+@pytest.mark.parametrize("size", [0.75, 1.3])
+def test_small_and_large_heads_and_parts_of_faces_have_a_size_that_is_accepted(field: Field, size: float) -> None:
+    points = size * front(field, 1)
+    for part in (points, points[points[:, 0] > 0], points[np.linalg.norm(points - points[points[:, 2].argmax()], axis=1) < 45]):
+        check_extent(field, part, 1.0)
+        check_points(part)
+
+
+@pytest.mark.parametrize("axis", ["x", pytest.param("y", marks=pytest.mark.slow), pytest.param("z", marks=pytest.mark.slow)])
+def test_a_scan_on_its_side_is_turned_and_that_is_said(field: Field, axis: str) -> None:
+    points = front(field, 1)
+    placed = Rotation.from_euler(axis, 90 if axis == "x" else 180, degrees=True).apply(points)
+    fit = replace(field.config.fit, surface=400, robust_mm=2.0)
+    fitted, matrix = fit_scan(field, scan_of(placed), fit)
+    found = field.mm_per_unit * (placed @ matrix[:3, :3].numpy().T + matrix[:3, 3].numpy())
+    assert np.linalg.norm(found - points, axis=1).mean() < FITTED_MM
+    (warning,) = judged(field, *tensors(placed), fitted, matrix).warnings
+    ahead = {"y": "its head points to \\+y, its face to -z", "z": "-y, its face to \\+z", "x": "\\+z, its face to -y"}[axis]
+    assert re.search(rf"turned by (90|89|91|180|179) degrees.*{ahead}", warning), warning
+
+
+def test_half_a_face_is_found_beside_the_middle(field: Field) -> None:
+    points = front(field, 1)
+    half = points[points[:, 0] > 0]
+    fitted, matrix = fit_scan(field, scan_of(half), replace(field.config.fit, surface=400, robust_mm=2.0))
+    found = field.mm_per_unit * (half @ matrix[:3, :3].numpy().T + matrix[:3, 3].numpy())
+    assert np.linalg.norm(found - half, axis=1).mean() < 2 * FITTED_MM
+    judgement = judged(field, *tensors(half), fitted, matrix)
+    assert judgement.covered is not None and 0.3 < judgement.covered < 0.7
+    assert judgement.warnings == ()
+
+
+def test_a_similarity_keeps_the_size_among_outliers(field: Field) -> None:
+    share = 0.25
+    points, rng = front(field, 1), np.random.default_rng(0)
+    stray = rng.uniform(-400, 400, (int(len(points) * share / (1 - share)), 3))
+    fit = replace(field.config.fit, surface=300, steps=20, robust_mm=2.0)
+    all_points = np.concatenate([points, stray])
+    fitted, matrix = fit_scan(field, scan_of(all_points), fit, align="similarity")
+    judgement = judged(field, *tensors(all_points), fitted, matrix)
+    assert judgement.scale == pytest.approx(1.0, abs=0.1)
+    assert judgement.near == pytest.approx(1 - share, abs=0.07)
+
+
+def test_normals_that_face_inward_are_taken_the_other_way_and_that_is_said(field: Field) -> None:
+    vertices = field.mm_per_unit * field.template_points.double().numpy()
+    points = vertices[vertices[:, 2] > 0]
+    codes = {name: field.code_statistics(name).mean[None] for name in field.code_dims}
+    with torch.no_grad():
+        outward = field.sdf_and_grad(torch.from_numpy(points / field.mm_per_unit).float()[None], codes).grad[0]
+    outward = torch.nn.functional.normalize(outward, dim=1)
+    start = np.diag([1 / field.mm_per_unit] * 3 + [1.0])
+    for sign in (1.0, -1.0):
+        scan = Scan(torch.from_numpy(points).float(), sign * outward, {})
+        assert torch.equal(_outward(field, scan, start), outward)
+        judgement = judged(field, scan.points, scan.normals, FittedCodes(codes, torch.zeros(1)), torch.from_numpy(start))
+        assert [text[:33] for text in judgement.warnings] == ([] if sign > 0 else ["its normals (the order of its tri"])
+    mixed = outward * torch.from_numpy(np.random.default_rng(0).choice([1.0, -1.0], (len(outward), 1))).float()
+    scan = Scan(torch.from_numpy(points).float(), mixed, {})
+    assert not _outward(field, scan, start).any(), "they tell nothing"
+    (warning,) = judged(field, scan.points, mixed, FittedCodes(codes, torch.zeros(1)), torch.from_numpy(start)).warnings
+    assert re.search(r"disagree with the fitted head's at (4|5)\d %", warning)
+
+
+def test_landmarks_in_another_unit_are_refused(field: Field) -> None:
+    points = front(field, 1)
+    marks = dict(enumerate(field.mm_per_unit * field.template_landmarks.double().numpy()))
+    check_given_landmarks(points, marks, 1.0, unit_known=True)
+    with pytest.raises(ModelError, match=r"landmarks 36 and 45, the outer eye corners, are .* apart, .*give --unit-mm 1000"):
+        fit_scan(field, replace(scan_of(points), landmarks={i: p / 1000 for i, p in marks.items()}), field.config.fit)
+    with pytest.raises(ModelError, match="the landmarks lie beside it"):
+        fit_scan(field, replace(scan_of(points), landmarks={i: p + 300 for i, p in marks.items()}), field.config.fit)
+
+
+def test_few_points_of_a_face_are_said_to_be_few(field: Field) -> None:
+    points = front(field, 1)
+    eye = points[np.linalg.norm(points - field.mm_per_unit * field.template_landmarks[40].numpy(), axis=1) < 20]
+    codes = {name: field.code_statistics(name).mean[None] for name in field.code_dims}
+    start = torch.diag(torch.tensor([1 / field.mm_per_unit] * 3 + [1.0], dtype=torch.float64))
+    warnings = judged(field, *tensors(eye), FittedCodes(codes, torch.zeros(1)), start).warnings
+    assert any(re.search(r"covers \d+ % of the face: the rest .* is the model's guess", text) for text in warnings)
 
 
 def test_a_fit_to_a_scan_needs_points_on_the_surface(field: Field) -> None:

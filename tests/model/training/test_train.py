@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from facegraft_model.training import train as training
 from facegraft_model.training.parallel import Processes
 from facegraft_model.training.runlog import read_metrics
 from facegraft_model.training.schedule import learning_rate_factor
-from facegraft_model.training.step import TrainingStep, split_batch
+from facegraft_model.training.signals import StopSignals
+from facegraft_model.training.step import TrainingStep, optimise, split_batch
 from facegraft_model.training.train import train
 from torch import Tensor
 
@@ -322,19 +324,20 @@ def test_validation_is_logged_and_changes_nothing(go_with: Callable[..., Path], 
 
 
 @pytest.mark.parametrize("moment", ["step", "between"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_saves_and_stops(
     go: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, number: signal.Signals
 ) -> None:
     """During the third step, or at any moment between two steps."""
-    target, name = (training, "optimise") if moment == "step" else (Processes, "agreed")
+    target, name = (training, "optimise") if moment == "step" else (Processes, "any")
     original, calls = getattr(target, name), []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(name)
         result = original(*arguments)
         if len(calls) == 3:
-            signal.raise_signal(number)
+            for _ in range(3):  # torchrun sends its own after that of Slurm or the terminal
+                signal.raise_signal(number)
         return result
 
     monkeypatch.setattr(target, name, interrupted)
@@ -344,10 +347,137 @@ def test_a_signal_saves_and_stops(
     step = 3
     if moment == "between":
         step = len(read_metrics(tmp_path / "run"))
-        assert step < 5
+        assert step in (3, 4)
     assert path.name == f"step_{step:08d}" and checkpoints.load(tmp_path / "run").step == step
     assert [record["step"] for record in read_metrics(tmp_path / "run")] == list(range(1, step + 1))
     assert signal.getsignal(number) is handler
+
+
+def test_only_a_second_ctrl_c_of_the_user_ends_at_once() -> None:
+    clock = [0.0]
+    with StopSignals(lambda: clock[0]) as stop:
+        assert not stop.asked
+        signal.raise_signal(signal.SIGINT)
+        clock[0] = 4.0  # its echo from torchrun
+        signal.raise_signal(signal.SIGINT)
+        clock[0] = 60.0
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_ignored_hangup_stays_ignored() -> None:
+    """nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_end_tells_the_steps(spheres: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that a signal ended early is no trained one, and only the process that writes says anything."""
+    ends = []
+
+    def go(run: str) -> None:
+        config = tiny.with_settings(["train.steps=4"])
+        train(spheres, tmp_path / run, config, device="cpu", progress=False, ended=lambda *steps: ends.append(steps))
+
+    go("whole")
+    go("whole")
+    original = training.optimise
+
+    def interrupted(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(training, "optimise", interrupted)
+    go("stopped")
+    assert ends == [(4, 4), (4, 4), (1, 4)]
+    monkeypatch.undo()
+
+    @contextmanager
+    def second(device: str) -> Iterator[Processes]:
+        yield Processes(1, 2, torch.device(device))
+
+    monkeypatch.setattr(training, "joined", second)
+    go("whole")
+    assert len(ends) == 3
+
+
+# -- gradients that are not finite -----------------------------------------------------------------------------------------
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, steps: Container[int]) -> None:
+    """The loss of these steps (from 0) is no number."""
+    original = TrainingStep.forward
+
+    def forward(self: TrainingStep, batch: Batch, epoch: Tensor) -> Any:
+        loss, terms = original(self, batch, epoch)
+        step = round(float(epoch) * 10 / 4)  # ten items, four of them in each step
+        return (loss * torch.nan if step in steps else loss), terms
+
+    monkeypatch.setattr(TrainingStep, "forward", forward)
+
+
+def test_a_bad_step_is_skipped_and_counted(
+    go: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights and moments stay, the step counts, and a resumed run ends at the same bytes."""
+    spoil(monkeypatch, {0, 2, 3})
+    tensors = {}
+    for steps in (2, 3, 4, 6):
+        go(tmp_path / "sittings", f"train.steps={steps}")
+        tensors[steps] = checkpoints.load(tmp_path / "sittings").tensors
+    assert all(torch.equal(tensors[2][name], value) for name, value in tensors[4].items())
+    go(tmp_path / "one", "train.steps=6")
+    assert_same_end(tmp_path / "sittings", tmp_path / "one")
+    records = read_metrics(tmp_path / "one")
+    assert [record["skipped_steps"] for record in records] == [1, 1, 2, 3, 3, 3]
+    assert [record["loss"] is None for record in records] == [True, False, True, True, False, False]
+    steps = {float(value) for name, value in checkpoints.load(tmp_path / "one").optim().items() if name.startswith("step/")}
+    assert steps == {3.0}, "a skipped step leaves the optimiser as it is"
+
+
+def test_skipped_steps_are_told(
+    spheres: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spoil(monkeypatch, {1, 2})
+    train(spheres, tmp_path / "run", tiny.with_settings(["train.steps=4", "train.log_every=4"]), device="cpu")
+    assert "step 4: 2 steps since the last record had a gradient that is not finite, and were skipped (2 so far)" in capfd.readouterr().err
+
+
+def test_many_bad_steps_in_a_row_end_the_run(
+    go: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a sitting ended among them."""
+    spoil(monkeypatch, range(3, 100))
+    go(tmp_path / "run", "train.steps=15")
+    with pytest.raises(ModelError, match=r"not finite in the last 20 steps, up to step 23; .*Lower train\.lr"):
+        go(tmp_path / "run", "train.steps=50")
+
+
+def test_a_fused_optimiser_skips_the_same_steps(made: Callable[[], FaceField], make_batch: Callable[..., Batch]) -> None:
+    """On CUDA the kernel itself leaves everything as it is."""
+    ends = []
+    for fused in (False, True):
+        module = TrainingStep(made())
+        optimiser = torch.optim.Adam(module.parameters(), lr=1e-3, fused=fused)
+        for bad in (False, True, False):
+            batch = make_batch()
+            batch["surface_points"] = batch["surface_points"] * (torch.nan if bad else 1.0)
+            before = [parameter.detach().clone() for parameter in module.parameters()]
+            result = optimise(module, optimiser, batch, STEP, TrainConfig(clip_grad=1e3))
+            assert bool(torch.isfinite(result.grad_norm)) is not bad
+            same = [torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True)]
+            assert all(same) if bad else not all(same)
+        assert {float(state["step"]) for state in optimiser.state.values()} == {2.0}
+        ends.append([parameter.detach() for parameter in module.parameters()])
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------------
@@ -419,8 +549,8 @@ def test_a_nan_in_the_samples_names_item_and_field(
 
 
 def test_a_loss_that_is_no_number_stops_training(go: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"the loss became (nan|inf) at step \d.*Lower train\.lr"):
-        go(tmp_path / "run", "train.lr=1e30", "train.clip_grad=0")
+    with pytest.raises(ModelError, match=r"not finite in the last 2\d steps.*Lower train\.lr"):
+        go(tmp_path / "run", "train.lr=1e30", "train.clip_grad=0", "train.steps=40")
 
 
 @pytest.mark.parametrize(
@@ -441,9 +571,11 @@ def test_too_little_memory_says_which_setting_helps(
     monkeypatch.setattr(TrainingStep, "forward", fail)
     with pytest.raises(
         ModelError,
-        match=r"out of memory on cpu: 4 items of 112 points .* train\.accumulate to 4 .* data\.items or data\.surface",
+        match=r"out of memory on cpu: 4 items of 112 points .* resume with train\.accumulate=4 .* fewer data\.items or data\.surface",
     ):
         go(tmp_path / "run", "train.accumulate=2")
+    with pytest.raises(ModelError, match=r"resume with data\.backend=stream"):
+        go(tmp_path / "run", "train.accumulate=4")
 
 
 def test_another_error_of_the_step_is_left_as_it_is(
@@ -465,6 +597,33 @@ def test_devices_are_chosen_by_name() -> None:
         assert choose_device("auto") == torch.device("cpu")
         with pytest.raises(ModelError, match="no CUDA device was found"):
             choose_device("cuda")
+
+
+def test_a_process_without_a_gpu_of_its_own_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto", 1) == torch.device("cuda", 1)
+    with pytest.raises(ModelError, match=r"process 3 on this machine has no GPU: torch sees 2, .*--nproc-per-node 2"):
+        choose_device("cuda", 2)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "two"}, r"WORLD_SIZE='two', where torchrun sets a number; start training by torchrun"),
+        ({"WORLD_SIZE": "2"}, r"RANK='', where torchrun sets a number"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, r"process 0 of 2 cannot join the others: .*MASTER_ADDR.*; start training by torchrun, or unset"),
+    ],
+)
+def test_variables_that_are_not_torchruns_are_refused(
+    go: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ModelError, match=message):
+        go(tmp_path / "run")
 
 
 @pytest.fixture
@@ -517,6 +676,12 @@ def test_accumulation_changes_training_by_rounding_only(go_with: Callable[..., P
         assert one == pytest.approx(other, rel=1e-3, abs=1e-6)
 
 
+def test_the_parts_of_a_batch_may_change_on_resuming(go: Callable[..., Path], tmp_path: Path) -> None:
+    """The message of too little memory asks for it."""
+    go(tmp_path / "run", "train.steps=1")
+    assert go(tmp_path / "run", "train.steps=2", "train.accumulate=2").name == "step_00000002"
+
+
 def test_a_batch_splits_evenly_or_not_at_all(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch(items=4) | {"stage_part_labels": torch.arange(5)}
     halves = split_batch(batch, 2)
@@ -525,7 +690,7 @@ def test_a_batch_splits_evenly_or_not_at_all(make_batch: Callable[..., Batch]) -
             assert all(torch.equal(half[name], value) for half in halves)
         else:
             assert torch.equal(torch.cat([half[name] for half in halves]), value)
-    with pytest.raises(ModelError, match=r"4 items of a process cannot be split into train\.accumulate=3"):
+    with pytest.raises(ModelError, match=r"4 items of a process cannot be split into train\.accumulate=3 equal parts; take one of 1, 2, 4"):
         split_batch(batch, 3)
 
 
@@ -636,6 +801,40 @@ def test_two_processes_train_as_one(
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-2, atol=1e-4, msg=name)
     assert go(tmp_path / "two", *settings[1:], "train.steps=4").name == "step_00000004"
+
+
+STOPPED_WORKER = """
+import json, os, signal, sys
+import facegraft_model.presets as presets
+from facegraft.cli.main import main
+from facegraft_model.config import Config
+from facegraft_model.training import train as training
+samples, run, config, said = sys.argv[1:]
+presets.preset = lambda name: Config.from_json(json.load(open(config)), "config")
+original, calls = training.optimise, []
+def interrupted(*arguments):
+    calls.append(1)
+    if len(calls) == 3 and os.environ["RANK"] == "1":
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    return original(*arguments)
+training.optimise = interrupted
+if os.environ["RANK"] == "1":
+    sys.stdout = open(said, "w")
+sys.argv[1:] = ["model", "train", samples, "-o", run, "--device", "cpu"]
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all(opening: Path, tiny: Config, tmp_path: Path) -> None:
+    """To the second one, twice; the first writes the checkpoint, and only it speaks."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(tiny.with_settings(["train.steps=50"]).to_json()))
+    said = tmp_path / "said"
+    torchrun([sys.executable, "-c", STOPPED_WORKER, *map(str, (opening, tmp_path / "run", config, said))])
+    assert checkpoints.load(tmp_path / "run").step == 3
+    assert said.read_text() == ""
 
 
 @pytest.mark.slow
