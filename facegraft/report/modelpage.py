@@ -13,7 +13,7 @@ from facegraft.report.blocks import Block, Chart, Picture, Section, Sheet, Table
 from facegraft.store.remote import Location
 
 FOLDER = "model"
-NOT_TERMS = ("step", "loss", "split", "points_per_s", "step_ms", "data_wait_ms", "lr", "grad_norm")
+NOT_TERMS = ("step", "loss", "split", "points_per_s", "step_ms", "data_wait_ms", "lr", "grad_norm", "skipped_steps")
 """Fields of a log record that are not terms of the loss."""
 PICTURES = (
     ("scores/fits.png", "Truth and fit of held-out heads."),

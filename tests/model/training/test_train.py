@@ -151,6 +151,7 @@ def test_the_loss_falls_and_the_record_is_complete(trained: Path) -> None:
             "step_ms",
             "data_wait_ms",
             "grad_norm",
+            "skipped_steps",
             *terms,
         }
         assert all(math.isfinite(value) for value in record.values())
