@@ -67,7 +67,8 @@ def paper(ctx: click.Context, /, folder: Path, output: Path | None, figures: str
         raise NoSamplesError(f"{folder} has no finished samples; make them with `facegraft run facescape_paper --input … -o {folder}`")
     given = {name for name in common if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
     if quick:
-        common |= {name: value for name, value in QUICK.items() if name not in given and not (name == "steps" and "seconds" in given)}
+        common["settings"] = (*QUICK["settings"], *common["settings"])
+        common |= {name: value for name, value in QUICK.items() if name not in {*given, "settings"} and not (name == "steps" and "seconds" in given)}
     elif "part_points" not in given and published_for(folder) is HEADSPACE:
         common["part_points"] = HEADSPACE_PART_POINTS
     names = tuple(named_methods(common.pop("methods")))

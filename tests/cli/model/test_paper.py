@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from facegraft_model.decoding.extract import EmptyFieldError
 from facegraft_model.errors import ModelError
 from pages import commands_on, parsed, tables_on
 
 from facegraft.cli.main import cli
 from facegraft.cli.model.paper import QUICK, _words
+from facegraft.paper import making
 from facegraft.paper.making import five_of
 
 
@@ -53,3 +55,17 @@ def test_a_page_of_what_a_folder_allows(bears: Path, tmp_path: Path) -> None:
     ((row,),) = tables_on(page)
     assert row[0] == "linear" and all(float(cell) >= 0 for cell in row[1:])
     assert parsed(next(command for command in commands_on(page) if "compare" in command))["methods"] == "linear"
+
+
+@pytest.mark.slow
+def test_a_head_without_a_surface_does_not_cost_the_page(bears: Path, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def empty(*_: object, **__: object) -> None:
+        raise EmptyFieldError("extraction: no surface")
+
+    monkeypatch.setattr(making, "figure_heads", empty)
+    arguments = ["paper", str(bears), "-o", str(tmp_path), "--quick", "--methods", "linear,tiny", "--steps", "10", "--quiet", *small]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "index.html").read_text()
+    assert "extraction: no surface" in text and len(tables_on(tmp_path / "index.html")[0]) == 2
+    assert (tmp_path / "components" / "sheet.png").exists() and (tmp_path / "interpolated" / "sheet.png").exists()
