@@ -50,7 +50,7 @@ def decode(
 
     The grid spans [-1, 1]³ with `resolution` nodes per axis; clip_ball leaves out surfaces outside the unit ball.
     A field that can be unwarped (`Field.has_unwarp`) is extracted in the template's space, once, on a finer grid (`template_mesh`), and its
-    vertices are moved to the head: all heads of a model then have the same triangles, those of the template's largest piece. At most `chunk` points go through the network at a time, in float32,
+    vertices are moved to the head: all heads of a model then have the same triangles. At most `chunk` points go through the network at a time, in float32,
     without gradients; other arguments are those of `extract_surface`. Raises ModelError for codes of more than one head, and the errors of `extract_surface`.
     """
     wrong = [f"{name} {tuple(code.shape)}" for name, code in codes.items() if code.ndim != 2 or len(code) != 1]
@@ -75,8 +75,7 @@ def decode(
 
     with torch.no_grad(), full_precision(device):
         if field.has_unwarp:
-            # A template is one surface: a bubble of its distance beside it is no part of a head.
-            template = template_mesh(field, resolution, options | {"keep": "largest"})
+            template = template_mesh(field, resolution, options)
             vertices = asked(lambda x: field.unwarp(x, codes), template.vertices)
             if not np.isfinite(vertices).all():
                 raise ModelError("decode: the template's displacement is not finite; the network or its code is damaged")

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from facegraft.lazily import lazy_import
+from facegraft.surfaces.nearest import nearest_on_surface
+from facegraft.surfaces.topology import face_components
 from facegraft_model.decoding.extract import EmptyFieldError, Mesh, extract_surface, largest_piece, with_faces
 from facegraft_model.decoding.grid import MAX_RESOLUTION, Grid
 from facegraft_model.method import Field
@@ -19,6 +21,10 @@ wide as the cells of a grid of 256 nodes. Every node is looked at with mode "den
 SIMPLIFIED_MM = 0.01
 """How far the template may move when its triangles are merged: where it is flat, it needs fewer than the grid has. A head may be curved
 there, so it moves by more: by 0.003 mm on average, and by 0.08 mm at one place in a thousand (random heads of ict-head)."""
+ASTRAY_MM = 1.0
+"""A piece of the surface whose vertices are farther than this (their median) from the template of the data is a bubble of the distance's net."""
+LOOKED_AT = 2000
+"""Vertices of a piece that are looked at."""
 SPHERE = 1e-3
 """The surface is cut by a sphere that is smaller than the ball by this share; what lies on it within half of this is the cut."""
 
@@ -32,10 +38,10 @@ def template_mesh(field: Field, resolution: int, options: dict[str, Any]) -> Mes
     if options.get("mode") == "sparse":
         resolution = max(resolution, min(FINER * resolution, MAX_RESOLUTION))
     if field.training:
-        return _extracted(field, resolution, **options)
+        return _without_bubbles(_extracted(field, resolution, **options), field)
     key = ("template mesh", resolution, *options.values())
     if key not in field.derived:
-        field.derived[key] = _extracted(field, resolution, **options)
+        field.derived[key] = _without_bubbles(_extracted(field, resolution, **options), field)
     mesh: Mesh = field.derived[key]
     return mesh
 
@@ -70,6 +76,20 @@ def _extracted(
             f"extraction: the template has no surface inside the ball of radius {clip_radius:g}: is the model trained?"
         )
     return largest_piece(mesh) if keep == "largest" else mesh
+
+
+def _without_bubbles(mesh: Mesh, field: Field) -> Mesh:
+    """The pieces of the mesh that lie on the template's own triangles and caps, if the field knows these and any piece does."""
+    topology, component = field.topology, face_components(mesh.faces)
+    if topology is None or not component.any():
+        return mesh
+    vertices, faces = (part.cpu().numpy() for part in (topology.closed_vertices.double(), topology.closed_faces.long()))
+    near = np.zeros(int(component.max()) + 1, dtype=bool)
+    for piece in range(len(near)):
+        own = np.unique(mesh.faces[component == piece])
+        apart = nearest_on_surface(vertices, faces, mesh.vertices[own[:: max(len(own) // LOOKED_AT, 1)]]).distance
+        near[piece] = np.median(apart) * field.mm_per_unit < ASTRAY_MM
+    return with_faces(mesh, near[component]) if near.any() else mesh
 
 
 def _simplified(mesh: Mesh, field: Field) -> Mesh:

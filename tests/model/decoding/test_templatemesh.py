@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from facegraft_model.data.topology import Topology
 from facegraft_model.decoding.extract import EmptyFieldError, Mesh, extract_surface
 from facegraft_model.decoding.grid import Grid
 from facegraft_model.decoding.templatemesh import SIMPLIFIED_MM, SPHERE, template_mesh
@@ -23,6 +24,7 @@ class Template(torch.nn.Module):
     """A field that is nothing but its template's distance."""
 
     mm_per_unit = MM
+    topology: Topology | None = None
 
     def __init__(self, distance: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -114,3 +116,25 @@ def test_one_extraction_serves_all_heads_but_not_those_of_a_model_in_training() 
 def test_resolutions_that_mean_the_same_grid_share_it() -> None:
     field = Template(sphere(0.0, 0.5))
     assert template_mesh(cast(Field, field), 256, OPTIONS) is template_mesh(cast(Field, field), 512, OPTIONS)
+
+
+def test_a_bubble_away_from_the_template_of_the_data_is_left_out_and_a_piece_on_it_is_kept() -> None:
+    two = lambda p: torch.minimum(sphere(-0.3, 0.4)(p), sphere(0.6, 0.1)(p))  # noqa: E731
+    balls = [trimesh.creation.icosphere(4, radius).apply_translation([x, 0, 0]) for x, radius in ((-0.3, 0.4), (0.6, 0.1))]
+
+    def shown(*parts: trimesh.Trimesh) -> float:
+        joined = trimesh.util.concatenate(list(parts))
+        count = len(joined.vertices)
+        field = Template(two)
+        field.topology = Topology(
+            torch.tensor(joined.vertices, dtype=torch.float32),
+            torch.tensor(joined.faces),
+            torch.zeros(count, dtype=torch.uint8),
+            torch.arange(count),
+            torch.zeros(0, 3),
+            torch.zeros(0, 3, dtype=torch.int64),
+        )
+        return float(template_mesh(cast(Field, field), 32, OPTIONS).vertices[:, 0].max())
+
+    assert shown(*balls) > 0.6
+    assert shown(balls[0]) < 0.2

@@ -342,8 +342,13 @@ def test_a_signal_saves_and_stops(
         return result
 
     monkeypatch.setattr(target, name, interrupted)
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup the tests would ignore it, and so would training
     handler = signal.getsignal(number)
-    path = go(tmp_path / "run", "train.steps=9")
+    try:
+        path = go(tmp_path / "run", "train.steps=9")
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
     monkeypatch.undo()
     step = 3
     if moment == "between":
@@ -351,7 +356,6 @@ def test_a_signal_saves_and_stops(
         assert step in (3, 4)
     assert path.name == f"step_{step:08d}" and checkpoints.load(tmp_path / "run").step == step
     assert [record["step"] for record in read_metrics(tmp_path / "run")] == list(range(1, step + 1))
-    assert signal.getsignal(number) is handler
 
 
 def test_only_a_second_ctrl_c_of_the_user_ends_at_once() -> None:
