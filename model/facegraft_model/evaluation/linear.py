@@ -47,8 +47,8 @@ ROUNDING = 2.0**-24
 """Largest rounding error of a coordinate in the unit ball in float32."""
 START_NOISE_MM = 5.0
 """Noise in mm in the first iteration on points: the model starts stiff and becomes softer as correspondences improve."""
-TRIAL_ITERATIONS = 10
-"""Iterations after which the best of several starts is chosen."""
+TRIAL_ITERATIONS, TRIED = 10, 2
+"""Iterations after which the expressions nearest to the scan are chosen, and how many of them, besides the mean head, go on to the end."""
 REJECTED_MEDIANS = 4.0
 """Points farther from the model than this multiple of the median distance are ignored."""
 REJECTED_COSINE = 0.5
@@ -79,6 +79,10 @@ class _Fitted(NamedTuple):
     code: Floats
     squared: Floats
     used: int
+
+
+def _far(state: _Fitted) -> float:
+    return float(state.squared.mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,8 +230,8 @@ class LinearModel:
         Each iteration finds the nearest point q_i of the model's surface to every p_i, and solves for the codes that minimise
         sum_i ((n_i . d_i)^2 + slide^2 |d_i|^2) / noise^2 + |z|^2, with d_i = p_i - q_i(z) and n_i the model's normal at q_i. The noise
         falls from 5 mm to noise_mm in the first two thirds of the iterations; the fit ends when no point moves by 0.001 mm.
-        It begins with the mean head, and with its trained expressions (from a closed mouth no small step leads to an open one); after
-        TRIAL_ITERATIONS the one that is nearest to the scan goes on.
+        It begins with the mean head, and with its trained expressions (from a closed mouth no small step leads to an open one); those that are
+        nearest to the scan after a few iterations, and the mean head, go on, and the fit that is nearest in the end is taken.
         normals [n,3] (outward) prevent matches with surfaces that face the other way. Of more than max_points points, a random
         choice is used. The scan must already be in the model's frame: no rigid motion is fitted. Raises ModelError for points that are not finite.
         """
@@ -242,13 +246,13 @@ class LinearModel:
         starts = np.zeros((1 + (len(self.expressions) if expression else 0), count))
         if expression:
             starts[1:, count - self.expressions.shape[1] :] = self.expressions
-        trial = min(TRIAL_ITERATIONS, iterations) if len(starts) > 1 else 0
-        states = [_Fitted(start, np.empty(0), 0) for start in starts]
-        if trial:
-            states = [self._improved(state, scan, directions, noises[:trial], slide) for state in states]
-        state = min(states, key=lambda state: float(state.squared.mean()) if trial else 0.0)
-        state = self._improved(state, scan, directions, noises[trial:], slide)
-        return self._fit(state.code, expression, state.squared, state.used)
+        trial = min(TRIAL_ITERATIONS, iterations)
+        mean, *expressive = (_Fitted(start, np.empty(0), 0) for start in starts)
+        begun = [self._improved(state, scan, directions, noises[:trial], slide) for state in expressive]
+        ended = [self._improved(mean, scan, directions, noises, slide)]
+        ended += [self._improved(state, scan, directions, noises[trial:], slide) for state in sorted(begun, key=_far)[:TRIED]]
+        best = min(ended, key=_far)
+        return self._fit(best.code, expression, best.squared, best.used)
 
     def _improved(self, state: _Fitted, scan: Floats, directions: Floats | None, noises: Floats, slide: float) -> _Fitted:
         """The state after an iteration for each of the noises, in units, or fewer where it converges at the last one."""
