@@ -49,6 +49,8 @@ START_NOISE_MM = 5.0
 """Noise in mm in the first iteration on points: the model starts stiff and becomes softer as correspondences improve."""
 TRIAL_ITERATIONS, TRIED = 10, 2
 """Iterations after which the expressions nearest to the scan are chosen, and how many of them, besides the mean head, go on to the end."""
+FARTHEST = 0.99
+"""Quantile of the distances that counts as the farthest."""
 REJECTED_MEDIANS = 4.0
 """Points farther from the model than this multiple of the median distance are ignored."""
 REJECTED_COSINE = 0.5
@@ -74,15 +76,19 @@ class LinearFit:
 
 
 class _Fitted(NamedTuple):
-    """A fit on its way: code [K], squared distances [n] of the points, and iterations so far."""
+    """A fit on its way: code [K], squared distances [n] of the points, whether the model faces their way there [n], and iterations so far."""
 
     code: Floats
     squared: Floats
+    agrees: NDArray[np.bool_]
     used: int
 
 
 def _far(state: _Fitted) -> float:
-    return float(state.squared.mean())
+    """How badly a fit explains the points: their mean distance, not squared, which a few points at the neck would decide; one that lies on a surface of
+    the other side counts as one of the farthest: an opened mouth may lie near closed lips everywhere, but not face their way."""
+    distance = np.sqrt(state.squared)
+    return float(np.where(state.agrees, distance, np.maximum(distance, np.quantile(distance, FARTHEST))).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +253,7 @@ class LinearModel:
         if expression:
             starts[1:, count - self.expressions.shape[1] :] = self.expressions
         trial = min(TRIAL_ITERATIONS, iterations)
-        mean, *expressive = (_Fitted(start, np.empty(0), 0) for start in starts)
+        mean, *expressive = (_Fitted(start, np.empty(0), np.empty(0, dtype=bool), 0) for start in starts)
         begun = [self._improved(state, scan, directions, noises[:trial], slide) for state in expressive]
         ended = [self._improved(mean, scan, directions, noises, slide)]
         ended += [self._improved(state, scan, directions, noises[trial:], slide) for state in sorted(begun, key=_far)[:TRIED]]
@@ -274,7 +280,11 @@ class LinearModel:
             used += 1
             if noise == noises[-1] and np.abs(vertices - before).max() * self.mm_per_unit < 1e-3:
                 break
-        return _Fitted(code, nearest_on_surface(vertices, faces, scan).distance ** 2, used)
+        distance, face, _ = nearest_on_surface(vertices, faces, scan)
+        agrees = np.ones(len(scan), dtype=bool)
+        if directions is not None:
+            agrees = np.einsum("nj,nj->n", face_normals(vertices, faces[face]), directions) >= REJECTED_COSINE
+        return _Fitted(code, distance**2, agrees, used)
 
     # -- on disk ------------------------------------------------------------------------------------------------------
 
