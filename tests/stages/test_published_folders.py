@@ -21,13 +21,15 @@ from facegraft.regions.regionmap import load_region_map
 from facegraft.store import open_dataset
 
 SMALL = ("sample.surface=2000", "sample.free=300", "sample.near=300", "sample.wide=300", "sample.poi=300")
+TO_LEARN = ("sample.surface=4000", "sample.free=1000", "sample.near=1000", "sample.wide=1000", "sample.poi=1000")
+"""Points enough for the windows of every method."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vertex_count", [26278, V10_VERTICES])
 def test_facescape_from_its_archives(vertex_count: int, data_dir: Path, tmp_path: Path, sync: EngineOptions, caplog: pytest.LogCaptureFixture) -> None:
     root = facescape_archives(tmp_path / "archives", data_dir, vertex_count)
-    recipe = load_recipe(find_recipe("facescape_paper")).override(["ingest.expressions=4", "graft.donors=1", *SMALL])
+    recipe = load_recipe(find_recipe("facescape_paper")).override(["ingest.expressions=4", "graft.donors=1", *TO_LEARN])
     with caplog.at_level(logging.WARNING, "facegraft"):
         run_recipe(recipe, str(root), tmp_path / "out", 0, sync)
     heads, samples = (open_dataset(tmp_path / "out" / kind) for kind in ("heads", "samples"))
@@ -59,7 +61,7 @@ def test_facescape_from_its_archives(vertex_count: int, data_dir: Path, tmp_path
 def test_the_papers_page_of_headspace(data_dir: Path, tmp_path: Path) -> None:
     """From the folder to the page in two commands."""
     root = mica_root(tmp_path / "LYHM", data_dir)
-    settings = [word for setting in SMALL for word in ("--set", setting)]
+    settings = [word for setting in TO_LEARN for word in ("--set", setting)]
     arguments = ["run", "headspace_paper", "--input", str(root), "-o", str(tmp_path / "out"), "--set", "graft.donors=2", *settings, "--quiet"]
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
     page = paper_page(tmp_path / "out")
