@@ -136,6 +136,7 @@ def _edits(plan: Plan, fits: Fits) -> dict[str, Shown]:
         try:
             save_edit(plan.output / name, edit(), title, ends=ends)
         except FacegraftError as error:  # such as a head without a surface: hours of training must still end in a page
+            plan.announce(f"not made: {error}")
             return Shown(command, None, f"{command}: {error}")
         return Shown(command, plan.output / name / SHEET_FILE)
 
@@ -148,8 +149,9 @@ def _edits(plan: Plan, fits: Fits) -> dict[str, Shown]:
     try:
         heads = first_neutral_heads(fits)
     except ModelError as error:
-        missing = Shown("", None, str(error))
-        return {COMPONENTS: components, GENERATED: missing, INTERPOLATED: missing}
+        plan.announce(f"not made: {error}")
+        without = Shown("", None, str(error))
+        return {COMPONENTS: components, GENERATED: without, INTERPOLATED: without}
     generated = made(
         GENERATED,
         ("generate", fits.path, "--figure", "--count", shapes.draws, "--seed", plan.task.seed),
@@ -160,7 +162,9 @@ def _edits(plan: Plan, fits: Fits) -> dict[str, Shown]:
         why = f"One held-out subject is not enough to interpolate: {fits.path} has only {heads[0].name}."
         return {COMPONENTS: components, GENERATED: generated, INTERPOLATED: Shown("", None, why)}
     start, end = (head.name for head in heads[:2])
-    ends, _ = true_ends(fits, (start, end), resolution=settings.resolution)  # where there are none, the picture is without them
+    ends, missing = true_ends(fits, (start, end), resolution=settings.resolution)
+    if missing:
+        plan.announce(f"the picture of the interpolation is without the true heads: {missing}")
     interpolated = made(
         INTERPOLATED,
         ("interpolate", fits.path, "--from", start, "--to", end, "--steps", shapes.steps),
