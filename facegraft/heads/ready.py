@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from facegraft.arrays import Floats, Ints
+from facegraft.errors import FacegraftError
 from facegraft.heads.alignment import STABLE_LANDMARKS, Alignment, Motion, expression_map, motion, moved, neutral_map
 from facegraft.heads.errors import HeadError
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import Loader
 from facegraft.heads.typical import TO_ALIGN, Likeness, fault_of_pose, likeness, pose_of_expression
-from facegraft.meshfiles.errors import MeshError
 from facegraft.regions.regionmap import RegionMap
+from facegraft.store import RemoteError
 
 ROUNDING_MM = 0.01
 """Largest rounding error of a stored coordinate."""
@@ -34,6 +35,12 @@ class Ready:
     aligned: Motion | None = None
     likeness: Likeness | None = None
     pose: Motion | None = None
+
+
+def judged_skin(region_map: RegionMap) -> Ints:
+    """The vertices by which a head is judged: its outer skin above the neck cut; all, of a map without groups."""
+    skin = region_map.kept_skin()
+    return skin if len(skin) else np.arange(region_map.vertex_count)
 
 
 class HeadReader:
@@ -56,8 +63,7 @@ class HeadReader:
         self.load, self.edges = load, edges
         self.landmarks = np.asarray(region_map.landmarks68)
         self.stable = self.landmarks[list(STABLE_LANDMARKS)]
-        skin = region_map.kept_skin()
-        self.skin = skin if len(skin) else np.arange(region_map.vertex_count)  # a map without groups
+        self.skin = judged_skin(region_map)
         self.similarity, self.mm_per_unit = alignment == "similarity", mm_per_unit
         self.target, self.typical = target, typical
         self._neutral = lru_cache(maxsize=4)(lambda spec: self.load(json.loads(spec)))
@@ -112,7 +118,9 @@ class HeadReader:
         try:
             vertices = self.load(json.loads(spec))
             self._checked(vertices, spec)
-        except MeshError:
+        except RemoteError:
+            raise
+        except FacegraftError:
             return None
         return vertices
 

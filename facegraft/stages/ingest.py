@@ -65,7 +65,7 @@ def _names_or_file(value: Any) -> Any:
     return value if value is None else as_name(value)
 
 
-class _OwnParameters(StageParameters):
+class OwnParameters(StageParameters):
     """The parameters of ingest that apply to every source."""
 
     STAGE: ClassVar[str] = "ingest"
@@ -136,7 +136,7 @@ OPTION_KINDS = {
 _KIND: Any = Literal.__getitem__(tuple(KINDS))
 IngestParameters = create_model(
     "IngestParameters",
-    __base__=_OwnParameters,
+    __base__=OwnParameters,
     __doc__="Parameters of the ingest stage: its own, and the options of all sources.",
     kind=(_KIND, Field(description="where the heads come from")),
     **_options_of_all_kinds(),
@@ -144,12 +144,12 @@ IngestParameters = create_model(
 Parameters = IngestParameters
 
 
-def plan(inputs: Sequence[Path], parameters: _OwnParameters, seed: int) -> StagePlan:
+def plan(inputs: Sequence[Path], parameters: OwnParameters, seed: int) -> StagePlan:
     """See `plan_ingest`; `inputs` is the source, or nothing for synthetic heads."""
     return plan_ingest(inputs[0] if inputs else None, parameters, seed)
 
 
-def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) -> StagePlan:
+def plan_ingest(source: Location | None, parameters: OwnParameters, seed: int) -> StagePlan:
     """Read the source, split its subjects, and plan one item per head; `source` is None for synthetic heads.
 
     Raises SourceError (no usable heads, or options that contradict the source), MeshError for a damaged file that all heads
@@ -178,7 +178,7 @@ class Preparation:
     radii: dict[str, float]
 
 
-def prepare(source: Location | None, parameters: _OwnParameters, seed: int) -> Preparation:
+def prepare(source: Location | None, parameters: OwnParameters, seed: int) -> Preparation:
     """Read the source and its neutral heads, and split the subjects; says what is odd. Raises as `plan_ingest` does."""
     heads_source = make_source(parameters.kind, source, parameters.options(), seed)
     plan = heads_source.plan()
@@ -219,7 +219,7 @@ def prepare(source: Location | None, parameters: _OwnParameters, seed: int) -> P
     return Preparation(heads_source, plan, heads, split, hashes, shared, twins, faults, radii)
 
 
-def stage_plan(prepared: Preparation, parameters: _OwnParameters) -> StagePlan:
+def stage_plan(prepared: Preparation, parameters: OwnParameters) -> StagePlan:
     """One item per head of what was prepared. Raises SourceError for two heads of one key."""
     plan, heads, hashes, shared, split = prepared.plan, prepared.heads, prepared.hashes, prepared.shared, prepared.split
     aligned = prepared.source.posed
@@ -297,7 +297,7 @@ class IngestStage:
 
 
 def _reader(
-    load: Loader, source: HeadSource, parameters: _OwnParameters, region_map: RegionMap, shared: Mapping[str, Any]
+    load: Loader, source: HeadSource, parameters: OwnParameters, region_map: RegionMap, shared: Mapping[str, Any]
 ) -> HeadReader:
     """What makes the heads of a source ready, by the arrays of its plan."""
     return HeadReader(
@@ -389,7 +389,7 @@ def _target(source: HeadSource, plan: SourcePlan, read: Sequence[Floats]) -> Flo
     return median_landmarks([head[plan.region_map.landmarks68] for head in read], source.alignment == "similarity")
 
 
-def _listed_split(source: HeadSource, plan: SourcePlan, parameters: _OwnParameters) -> dict[str, str] | None:
+def _listed_split(source: HeadSource, plan: SourcePlan, parameters: OwnParameters) -> dict[str, str] | None:
     """The side of each subject by a published split or by lists; None where it is drawn at random."""
     subjects = [head.subject for head in plan.heads]
     if parameters.split is not None:
@@ -400,7 +400,7 @@ def _listed_split(source: HeadSource, plan: SourcePlan, parameters: _OwnParamete
     return split_by_list(subjects, read_subject_list(parameters.test_subjects), train)
 
 
-def _random_split(heads: Sequence[Head], parameters: _OwnParameters, seed: int, faults: Mapping[str, str]) -> dict[str, str]:
+def _random_split(heads: Sequence[Head], parameters: OwnParameters, seed: int, faults: Mapping[str, str]) -> dict[str, str]:
     split = split_at_random({head.subject for head in heads}, parameters.test_fraction, seed, faults.get)
     if parameters.test_fraction > 0 and TEST not in split.values():
         log.warning("only %d subjects: all are for training (a test side needs 4 or more)", len(split))
