@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,10 +32,12 @@ from facegraft.heads.typical import (
     pose_of_expression,
 )
 from facegraft.regions.regionmap import RegionMap
-from facegraft.vocabulary import ACCEPTED_CANTHI_MM, NEUTRAL
+from facegraft.vocabulary import ACCEPTED_CANTHI_MM, CHIN, NASION, NEUTRAL
 
 SPREAD_DEG = 5.0
 """Largest median turn of the heads against the typical one (among random heads of known pose it is below 1.5: faces differ)."""
+NOD_DEG = 15.0
+"""Largest median nod of the neutral heads of a set (of the sets of known pose it lies between -4 and 6, of single heads between -7 and 12)."""
 _NAMED = 6
 
 
@@ -42,7 +45,7 @@ _NAMED = 6
 class Measured:
     """What was measured on one head: see `typical.Likeness` and `typical.pose_of_expression`; None where it could not be.
 
-    radius_mm: how far its skin reaches; canthi_mm: distance of the outer eye corners; signature: see `twins.signature`. aligned: the pose that was
+    canthi_mm: distance of the outer eye corners; nod_deg: see `nod_deg`; radius_mm: how far its skin reaches; signature: see `twins.signature`. aligned: the pose that was
     taken out. rejected: it is not written, and decides nothing.
     """
 
@@ -50,6 +53,7 @@ class Measured:
     subject: str
     expression: str
     canthi_mm: float
+    nod_deg: float
     radius_mm: float
     signature: Floats
     likeness: Likeness | None = None
@@ -78,7 +82,7 @@ class Measurer:
                 pose = pose_of_expression(vertices, neutral, self.skin, self.landmarks)
         reach = head_radius(vertices[self.skin], marks)
         return Measured(
-            key, subject, expression, canthi_mm(marks), reach, signature(vertices), like, pose, known.aligned if known else None, rejected
+            key, subject, expression, canthi_mm(marks), nod_deg(marks), reach, signature(vertices), like, pose, known.aligned if known else None, rejected
         )
 
 
@@ -104,6 +108,8 @@ def statistics(heads: Sequence[Measured], twins: Iterable[Twins]) -> list[Statis
     like = {head.key: head.likeness for head in heads if head.likeness is not None}
     posed = {head.key: head.pose for head in heads if head.pose is not None}
     found = [_eye_corners(heads)] if heads else []
+    if nods := {head.key: head.nod_deg for head in heads if head.expression == NEUTRAL and not head.rejected}:
+        found.append(_nod(nods))
     if like:
         found += [_turn(like), _farthest(like), _spikes(like), _stretch(like)]
     else:
@@ -138,10 +144,12 @@ def duplicates(twins: Iterable[Twins]) -> Statistic:
     return Statistic("duplicates", told, bound, groups, tuple(name for group in known for name in group.names))
 
 
-def without_neutral(heads: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Subjects without a neutral head, of (subject, expression) of all heads: they cannot be grafted."""
-    known = list(heads)
-    return tuple(sorted({subject for subject, _ in known} - {subject for subject, name in known if name == NEUTRAL}, key=natural_key))
+def missing_neutrals(written: Iterable[tuple[str, str]]) -> Statistic:
+    """Subjects without a neutral head, of (subject, expression) of all heads that are written."""
+    known = list(written)
+    lacking = tuple(sorted({subject for subject, _ in known} - {subject for subject, name in known if name == NEUTRAL}, key=natural_key))
+    told = f"{len(lacking):,} subjects, who cannot be grafted" if lacking else "none"
+    return Statistic("missing neutral heads", told, "each subject has one", lacking)
 
 
 def listed(names: Sequence[str], count: int = _NAMED) -> str:
@@ -155,6 +163,19 @@ def _eye_corners(heads: Sequence[Measured]) -> Statistic:
     odd = tuple(key for key, value in values.items() if not low <= value <= high)
     every = list(values.values())
     return Statistic("outer eye corners", f"{min(every):.0f} to {max(every):.0f} mm apart, median {np.median(every):.0f}", f"{low:.0f} to {high:.0f} mm", odd, odd)
+
+
+def nod_deg(landmarks: Floats) -> float:
+    """Angle of the line from chin to nasion against the vertical, seen from the side, of a head with these landmarks [68, 3]: above 0 it looks down."""
+    up = landmarks[NASION] - landmarks[CHIN]
+    return math.degrees(math.atan2(up[2], up[1]))
+
+
+def _nod(nods: dict[str, float]) -> Statistic:
+    every = list(nods.values())
+    median = float(np.median(every))
+    odd = (f"half of the heads look {'down' if median > 0 else 'up'} by more than {abs(median):.0f}°: turn them upright",) if abs(median) > NOD_DEG else ()
+    return Statistic("nod, chin to nasion", f"{min(every):.0f} to {max(every):.0f}°, median {median:.0f}°", f"median within {NOD_DEG:g}°", odd)
 
 
 def _turn(like: dict[str, Likeness]) -> Statistic:

@@ -14,7 +14,7 @@ from facegraft.engine.stage import process_item, stage_name
 from facegraft.errors import FacegraftError, shown_name
 from facegraft.heads.alignment import NEUTRALS
 from facegraft.heads.errors import HeadError, SourceError
-from facegraft.heads.oddities import Measured, Measurer, Statistic, duplicated, listed, statistics, without_neutral
+from facegraft.heads.oddities import Measured, Measurer, Statistic, duplicated, listed, missing_neutrals, statistics
 from facegraft.heads.ready import Ready
 from facegraft.heads.typical import FEWEST, typical_head
 from facegraft.seeds import item_rng
@@ -124,9 +124,9 @@ def take_census(
     by_key = {item.key: item for item in items}
     twins = duplicated(measured, sha256, lambda key: _sound(stage, by_key[key]))
     where = "computed heads" if source is None else shown_name(str(source))
-    return Census(
-        where, parameters.kind, prepared, items, rejected, measured, statistics(measured, twins), stage, plan.shared["faces"], typical
-    )
+    written = [(item.row["subject"], item.row["expression"]) for item in items if item.key not in rejected]
+    found = [missing_neutrals(written), *statistics(measured, twins)]
+    return Census(where, parameters.kind, prepared, items, rejected, measured, found, stage, plan.shared["faces"], typical)
 
 
 def rows(census: Census) -> list[tuple[str, str]]:
@@ -138,7 +138,6 @@ def rows(census: Census) -> list[tuple[str, str]]:
     sides = Counter(prepared.split[subject] for subject in subjects)
     test = [subject for subject in subjects if prepared.split[subject] == TEST]
     scale = census.stage.reader.mm_per_unit
-    lacking = without_neutral(heads)
     holes = len(subjects) * len(expressions) - len(heads)
     pose = "in the source's pose" if not prepared.source.posed else f"pose taken out ({prepared.source.alignment}), to that of the median neutral head"
     return [
@@ -149,7 +148,6 @@ def rows(census: Census) -> list[tuple[str, str]]:
         ("unit", f"{scale:g} mm per unit{'' if scale != region_map.mm_per_unit else ', as the region map says'}"),
         ("frame", f"+y up, +z out of the face, +x the subject's left; {pose}"),
         ("split", f"{' and '.join(f'{sides.get(side, 0):,} {side}' for side in SPLITS)} subjects{f'; test: {listed(test)}' if test else ''}"),
-        ("without neutral", f"{len(lacking)}: {listed(lacking)}; they cannot be grafted" if lacking else "none"),
     ]
 
 
