@@ -11,13 +11,14 @@ import click
 from facegraft.errors import printable
 
 if TYPE_CHECKING:
+    from facegraft.engine import EngineOptions
     from facegraft.store.remote import Location
 
 REJECTS_SHOWN = 20
 
 
-def check_source(source: str | None, parameters: Mapping[str, Any], seed: int, page: Location | None, *, progress: bool) -> None:
-    """Print what ingest would make of a source and what looks odd, and write the page if one is asked for.
+def check_source(source: str | None, parameters: Mapping[str, Any], seed: int, page: Location | None, options: EngineOptions) -> None:
+    """Print what ingest would make of a source with these options and what looks odd, and write the page if one is asked for.
 
     Exits with 1 where a head would be rejected; a source that would be refused raises the error that ingest raises.
     """
@@ -27,7 +28,7 @@ def check_source(source: str | None, parameters: Mapping[str, Any], seed: int, p
     from facegraft.store.remote import place, recordable
 
     bar = sys.stderr
-    shown = progress and bar.isatty()
+    shown = options.progress and bar.isatty()
 
     def tick(done: int, of: int) -> None:
         if shown:
@@ -45,6 +46,8 @@ def check_source(source: str | None, parameters: Mapping[str, Any], seed: int, p
             click.echo(f"  odd: {one.what}: {printable(listed(one.odd, 10), 2000)}")
     if not any(one.odd for one in found.statistics) and not found.rejected:
         click.echo("  nothing looks odd")
+    if len(found.rejected) > (limit := options.reject_limit(len(found.items))):
+        click.echo(f"  ingest would stop: more than the {limit:,} rejected heads that --max-rejects {options.max_rejects:g} allows")
     for number, (key, reason) in enumerate(found.rejected.items()):
         if number == REJECTS_SHOWN:
             click.echo(f"  and {len(found.rejected) - REJECTS_SHOWN} more would be rejected")

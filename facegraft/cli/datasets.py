@@ -250,6 +250,7 @@ def doctor(
 def _look_at(source: str, named: dict[str, str | None], settings: tuple[str, ...], seed: int, page: Path | None) -> None:
     """`doctor SOURCE`: the kind is found out where it is not given."""
     from facegraft.cli.check import check_source
+    from facegraft.engine import EngineOptions
     from facegraft.heads.guess import guess_kind
     from facegraft.store.remote import place
 
@@ -260,4 +261,4 @@ def _look_at(source: str, named: dict[str, str | None], settings: tuple[str, ...
             guessed.pop("region_map", None)
         parameters = {**guessed, **parameters}
         click.echo(f"taken for {', '.join(f'{name} {value}' for name, value in guessed.items())}; another with --kind")
-    check_source(source, parameters, seed, page, progress=True)
+    check_source(source, parameters, seed, page, EngineOptions())

@@ -224,7 +224,7 @@ class IngestCommand(StageCommand):
             if check:
                 from facegraft.cli.check import check_source
 
-                check_source(inputs, gathered(self.stage.name, settings, **named), seed, output, progress=options.progress)
+                check_source(inputs, gathered(self.stage.name, settings, **named), seed, output, options)
                 return
             if output is None:
                 raise click.UsageError("Missing option '-o' / '--output'.")

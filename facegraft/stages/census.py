@@ -100,7 +100,7 @@ def take_census(
     measurer = Measurer(stage.region_map, stage.reader.edges, typical)
     neutral = {item.row["subject"]: item for item in items if item.row["expression"] == NEUTRAL}
     rejected, measured = dict[str, str](), list[Measured]()
-    first: tuple[str, Floats | None] = ("", None)  # a subject and its neutral head: its expressions follow each other
+    first: tuple[str, Ready | None] = ("", None)  # a subject and its sound neutral head: its expressions follow each other
     for number, item in enumerate(items):
         tick(number, len(items))
         result = process_item(stage, item, item_rng(seed, stage_name(INGEST.path), item.key))
@@ -115,8 +115,8 @@ def take_census(
         own = None
         if expression != NEUTRAL and subject in neutral and not prepared.source.posed and (seen is None or seen.pose is None):
             if first[0] != subject:
-                first = (subject, stage.look_at(neutral[subject])[0])
-            own = first[1]
+                first = (subject, stage.look_at(neutral[subject])[1])
+            own = None if first[1] is None else first[1].vertices
         measured.append(measurer.measure(item.key, subject, expression, vertices, own, seen, rejected=result.reason is not None))
     tick(len(items), len(items))
     files = Counter(item.row["source"] for item in items)
