@@ -30,8 +30,8 @@ def guess_kind(path: Location) -> dict[str, Any]:
             return {"kind": "flame"}
         raise _unknown(path, "it is one file, and no .npz of registered vertices: name the folder that holds the heads")
     names = {entry.name for entry in list_folder(path)}
-    if "dataset.json" in names:
-        raise SourceError(f"{path}: is a dataset already; look at it with `facegraft report {shown_name(str(path))}`")
+    if "dataset.json" in names or (path / "heads" / "dataset.json").is_file():
+        raise SourceError(f"{path}: holds a dataset already; look at it with `facegraft report {shown_name(str(path))}`")
     inner = {name for entry in list_folder(path) if entry.is_dir() for name in (NEUTRAL_FILE, REGISTRATIONS, PARAMETERS) if (entry / name).exists()}
     # Where they are one folder further down, the source itself says which folder to name.
     if NEUTRAL_FILE in names | inner:

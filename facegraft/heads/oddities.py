@@ -15,7 +15,7 @@ from facegraft.heads.extent import ONE_DECIDES, largest_two, one_decides
 from facegraft.heads.names import natural_key
 from facegraft.heads.ready import Ready, judged_skin
 from facegraft.heads.sanity import canthi_mm
-from facegraft.heads.twins import NEAR_MM, Twins, near_heads, signature
+from facegraft.heads.twins import NEAR_MM, Twins, near_heads, others_of, signature
 from facegraft.heads.typical import (
     FAR_MM,
     FAR_SKIN_MM,
@@ -103,7 +103,7 @@ class Statistic:
     about: tuple[str, ...] = ()
 
 
-def statistics(heads: Sequence[Measured], twins: Iterable[Twins]) -> list[Statistic]:
+def statistics(heads: Sequence[Measured], twins: Sequence[Twins]) -> list[Statistic]:
     """The measures of a set of heads. twins: heads (or subjects) that are one."""
     like = {head.key: head.likeness for head in heads if head.likeness is not None}
     posed = {head.key: head.pose for head in heads if head.pose is not None}
@@ -118,7 +118,8 @@ def statistics(heads: Sequence[Measured], twins: Iterable[Twins]) -> list[Statis
         found.append(_poses(posed))
     if taken := {head.key: head.aligned for head in heads if head.aligned is not None}:
         found.append(Statistic("pose that is taken out", _motions(taken), "–"))
-    radii = {head.subject: head.radius_mm for head in heads if head.expression == NEUTRAL and not head.rejected}
+    again = others_of(twins)
+    radii = {head.subject: head.radius_mm for head in heads if head.expression == NEUTRAL and not head.rejected and head.key not in again}
     return [*found, scale(radii), duplicates(twins)]
 
 

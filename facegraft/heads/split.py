@@ -52,7 +52,7 @@ def split_at_random(
             chosen.add(name)
     if passed:
         log.warning(
-            "%d of the subjects drawn for testing will be rejected, and the next ones take their place: %s (%s)%s",
+            "%d of the subjects drawn for testing cannot be read, or are not like the others: the next ones take their place: %s (%s)%s",
             len(passed), passed[0][0], passed[0][1], ", …" if len(passed) > 1 else "",
         )  # fmt: skip
     return {name: TEST if name in chosen else TRAIN for name in names}

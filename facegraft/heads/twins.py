@@ -77,6 +77,11 @@ def apart_mm(one: Floats, other: Floats) -> float:
     return float(np.linalg.norm(moved(one, procrustes(one, other, similarity=False)) - other, axis=1).max())
 
 
+def others_of(twins: Iterable[Twins]) -> set[str]:
+    """All names of the groups but the first of each: without them, nobody is counted twice."""
+    return {name for group in twins for name in group.names[1:]}
+
+
 def together(groups: Iterable[Twins]) -> list[Twins]:
     """The groups, those with a common name made one."""
     known = list(groups)

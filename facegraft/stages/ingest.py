@@ -31,7 +31,7 @@ from facegraft.heads.names import head_key
 from facegraft.heads.ready import HeadReader, Ready
 from facegraft.heads.source import KINDS, Head, HeadSource, Loader, SourcePlan, make_source
 from facegraft.heads.split import TEST, read_subject_list, split_at_random, split_by_list, with_twins_together
-from facegraft.heads.twins import Twins, near_heads, signature, subjects_with_one_file, together
+from facegraft.heads.twins import Twins, near_heads, others_of, signature, subjects_with_one_file, together
 from facegraft.heads.typical import FEWEST, typical_head
 from facegraft.regions.regionmap import RegionMap
 from facegraft.settings import as_name
@@ -214,7 +214,8 @@ def prepare(source: Location | None, parameters: OwnParameters, seed: int) -> Pr
     twins = together([*subjects_with_one_file(heads, hashes), *near])
     split = with_twins_together(listed or _random_split(heads, parameters, seed, faults), twins)
     radii = {subject: found.radius_mm for subject, found in tried.items() if found.radius_mm is not None}
-    if said := one_decides(radii):
+    again = others_of(twins)
+    if said := one_decides({subject: radius for subject, radius in radii.items() if subject not in again}):
         log.warning("%s", said)
     return Preparation(heads_source, plan, heads, split, hashes, shared, twins, faults, radii)
 

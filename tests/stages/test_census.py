@@ -136,6 +136,11 @@ def test_doctor_names_the_kinds_where_it_cannot_tell(tmp_path: Path) -> None:
     assert call("doctor", "--kind", "flame").exit_code == 2
 
 
+def test_doctor_knows_a_dataset(good: tuple[Path, dict[str, Points], NDArray[np.int64]]) -> None:
+    for folder in (good[0].parent, good[0].parent / "heads"):
+        assert "holds a dataset already; look at it with `facegraft report" in str(call("doctor", folder).exception)
+
+
 def test_ingest_still_needs_an_output() -> None:
     result = call("ingest", "--kind", "synthetic")
     assert result.exit_code == 2 and "Missing option '-o'" in result.output

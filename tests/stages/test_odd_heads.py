@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 
 from facegraft.engine import EngineOptions
 from facegraft.meshfiles import write_mesh
-from facegraft.pipeline import clean, ingest
+from facegraft.pipeline import ingest
+from facegraft.stages.clean import CleanParameters, plan_clean
 from facegraft.stages.ingest import IngestParameters, prepare
 from facegraft.store import open_dataset
 
@@ -160,10 +161,25 @@ def test_a_scale_that_one_subject_decides_is_said(
     shutil.copytree(raw, tmp_path / "raw")
     for name in EXPRESSIONS:
         write_mesh(tmp_path / "raw" / "s0003" / f"{name}.ply", reach * vertices[f"s0003/{name}.ply"], faces)
+    shutil.copytree(tmp_path / "raw" / "s0003", tmp_path / "raw" / "twin")  # a copy of that person is not a second one
     with caplog.at_level(logging.WARNING, "facegraft"):
         ingest(str(tmp_path / "raw"), tmp_path / "heads", {"kind": "meshes", "region_map": "synthetic"}, options=sync)
         said = caplog.text
+    assert ("subject s0003 alone decides the scale of all heads" in said) == (reach > 1.1)
+
+
+@pytest.mark.parametrize("reach", [1.0, 1.25])
+def test_clean_says_it_too_where_the_scale_is_chosen(
+    reach: float, good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, sync: EngineOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, vertices, faces = good
+    for i in range(1, 5):
+        write_mesh(tmp_path / "raw" / f"s{i}.ply", (reach if i == 3 else 1.0) * vertices[f"s000{i}/neutral.ply"], faces)
+    ingest(str(tmp_path / "raw"), tmp_path / "heads", {"kind": "meshes", "region_map": "synthetic"}, options=sync)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "facegraft"):
+        plan_clean([open_dataset(tmp_path / "heads")], CleanParameters.parse({}), 0)
+        assert ("subject s3 alone decides the scale of all heads" in caplog.text) == (reach > 1.1)
         caplog.clear()
-        clean([tmp_path / "heads"], tmp_path / "surfaces", {}, options=sync)
-    expected = "subject s0003 alone decides the scale of all heads"
-    assert (expected in said, expected in caplog.text) == (reach > 1.1, reach > 1.1)
+        plan_clean([open_dataset(tmp_path / "heads")], CleanParameters.parse({"mm_per_unit": 300.0}), 0)
+        assert caplog.text == ""
