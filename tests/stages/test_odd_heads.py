@@ -15,6 +15,8 @@ from scipy.spatial.transform import Rotation
 from facegraft.engine import EngineOptions
 from facegraft.meshfiles import write_mesh
 from facegraft.pipeline import ingest
+from facegraft.stages.clean import CleanParameters, plan_clean
+from facegraft.stages.ingest import IngestParameters, prepare
 from facegraft.store import open_dataset
 
 Points = NDArray[np.float64]
@@ -93,3 +95,91 @@ def test_a_person_under_two_names_is_on_one_side(
     side = {row["subject"]: row["split"] for row in open_dataset(tmp_path / "heads").index.to_pylist()}
     assert side["s0001"] == side["twin"] == "test" and list(side.values()).count("test") == 2
     assert "subjects s0001, twin have the same mesh: twin moved to the test side" in caplog.text
+
+
+def written_again(points: Points) -> Points:
+    """The same head as another program would write it: moved, turned by 3 degrees, and with four decimals."""
+    return np.round(turned(points, "y", 3.0) + np.array([0.0, 2.0, 1.0]), 4)
+
+
+@pytest.mark.parametrize("options", [{}, {"align": "rigid"}], ids=["as they are", "aligned"])
+def test_a_head_that_was_written_again_is_on_the_side_of_the_first(
+    options: dict[str, str], good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, sync: EngineOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw, vertices, faces = good
+    shutil.copytree(raw, tmp_path / "raw")
+    (tmp_path / "raw" / "again").mkdir()
+    for name in EXPRESSIONS:
+        write_mesh(tmp_path / "raw" / "again" / f"{name}.ply", written_again(vertices[f"s0002/{name}.ply"]), faces)
+    settings = {"kind": "meshes", "region_map": "synthetic", "test_subjects": ["s0002"], **options}
+    with caplog.at_level(logging.WARNING, "facegraft"):
+        ingest(str(tmp_path / "raw"), tmp_path / "heads", settings, options=sync)
+    side = {row["subject"]: row["split"] for row in open_dataset(tmp_path / "heads").index.to_pylist()}
+    assert [subject for subject in side if side[subject] == "test"] == ["again", "s0002"]
+    assert "subjects again, s0002 have the same head, within 0.01 mm after alignment: again moved to the test side" in caplog.text
+
+
+def test_heads_that_are_alike_are_two_people(good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raw, vertices, faces = good
+    shutil.copytree(raw, tmp_path / "raw")
+    alike = vertices["s0002/neutral.ply"].copy()
+    alike[100] += [0.0, 0.0, 0.05]
+    write_mesh(tmp_path / "raw" / "alike.ply", alike, faces)
+    with caplog.at_level(logging.WARNING, "facegraft"):
+        prepared = prepare(tmp_path / "raw", IngestParameters.parse({"kind": "meshes", "region_map": "synthetic"}), 0)
+    assert prepared.twins == [] and "same" not in caplog.text
+
+
+def test_many_heads_in_one_file_are_not_one_person(
+    good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, vertices, faces = good
+    array = np.stack([vertices[f"s000{i}/neutral.ply"] for i in (1, 2, 3, 4, 1)])
+    np.savez(tmp_path / "fits.npz", vertices=array, subjects=list("abcde"), faces=faces)
+    parameters = IngestParameters.parse({"kind": "flame", "region_map": "synthetic", "test_subjects": ["c", "d"]})
+    prepared = prepare(tmp_path / "fits.npz", parameters, 0)
+    assert [(twins.names, twins.exact) for twins in prepared.twins] == [(("a", "e"), False)]
+    assert {name for name, side in prepared.split.items() if side == "test"} == {"c", "d"}
+
+
+def test_a_rejected_head_does_not_use_up_the_test_side(good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path) -> None:
+    raw, vertices, faces = good
+    parameters = IngestParameters.parse({"kind": "meshes", "region_map": "synthetic"})
+    first = next(name for name, side in prepare(raw, parameters, 0).split.items() if side == "test")
+    shutil.copytree(raw, tmp_path / "raw")
+    write_mesh(tmp_path / "raw" / first / "neutral.ply", stray(vertices[f"{first}/neutral.ply"], 5000.0), faces)
+    prepared = prepare(tmp_path / "raw", parameters, 0)
+    assert list(prepared.faults) == [first] and re.search(r"vertex \d+ lies \d,\d{3} mm from its place", prepared.faults[first])
+    assert prepared.split[first] == "train" and list(prepared.split.values()).count("test") == 2
+
+
+@pytest.mark.parametrize("reach", [1.0, 1.25])
+def test_a_scale_that_one_subject_decides_is_said(
+    reach: float, good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, sync: EngineOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw, vertices, faces = good
+    shutil.copytree(raw, tmp_path / "raw")
+    for name in EXPRESSIONS:
+        write_mesh(tmp_path / "raw" / "s0003" / f"{name}.ply", reach * vertices[f"s0003/{name}.ply"], faces)
+    shutil.copytree(tmp_path / "raw" / "s0003", tmp_path / "raw" / "twin")  # a copy of that person is not a second one
+    with caplog.at_level(logging.WARNING, "facegraft"):
+        ingest(str(tmp_path / "raw"), tmp_path / "heads", {"kind": "meshes", "region_map": "synthetic"}, options=sync)
+        said = caplog.text
+    assert ("subject s0003 alone decides the scale of all heads" in said) == (reach > 1.1)
+
+
+@pytest.mark.parametrize("reach", [1.0, 1.25])
+def test_clean_says_it_too_where_the_scale_is_chosen(
+    reach: float, good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, sync: EngineOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, vertices, faces = good
+    for i in range(1, 5):
+        write_mesh(tmp_path / "raw" / f"s{i}.ply", (reach if i == 3 else 1.0) * vertices[f"s000{i}/neutral.ply"], faces)
+    ingest(str(tmp_path / "raw"), tmp_path / "heads", {"kind": "meshes", "region_map": "synthetic"}, options=sync)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "facegraft"):
+        plan_clean([open_dataset(tmp_path / "heads")], CleanParameters.parse({}), 0)
+        assert ("subject s3 alone decides the scale of all heads" in caplog.text) == (reach > 1.1)
+        caplog.clear()
+        plan_clean([open_dataset(tmp_path / "heads")], CleanParameters.parse({"mm_per_unit": 300.0}), 0)
+        assert caplog.text == ""
