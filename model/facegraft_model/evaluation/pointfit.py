@@ -2,7 +2,7 @@
 
 The mesh is mean [V,3] + modes [V,3,K] z, with codes z that are N(0, 1).
 
-libigl is imported where points are fitted.
+numba is imported where points are fitted.
 """
 
 from __future__ import annotations
