@@ -1,4 +1,4 @@
-"""The nearest point of a triangle mesh, exactly (`compiled.boxtree`).
+"""The nearest point of a triangle mesh, exactly (`compiled.search`).
 
 numba is imported where a tree is built.
 """
@@ -65,10 +65,10 @@ class SearchTree:
         return found, within
 
     def _found(self, points: Floats) -> tuple[Nearest, NDArray[np.int8]]:
-        from facegraft.surfaces.compiled import boxtree
+        from facegraft.surfaces.compiled import search
 
         own = np.ascontiguousarray(points, dtype=np.float64)
-        slot, point, distance, feature = boxtree.nearest_triangles(self.tree, own, boxtree.near_together(own))
+        slot, point, distance, feature = search.nearest_triangles(self.tree, own, search.near_together(own))
         return Nearest(distance, self.tree.faces[slot], point), feature
 
 
