@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 
 from facegraft.arrays import Floats, Ints
 from facegraft.surfaces.mirror import MIRROR
-from facegraft.surfaces.topology import directed_edges, unique_edges, vertex_components
+from facegraft.surfaces.topology import compact, directed_edges, unique_edges, vertex_components
 
 _SEED_EDGES = 12  # places at which a propagation is tried
 _SEED_CANDIDATES = (12, 48)  # nearest mirrored vertices considered for each end of a seed edge; more only if few fail
@@ -31,13 +31,24 @@ _MAX_LEFTOVER = 0.01  # share of vertices that may be paired by position alone
 def mirror_map(vertices: ArrayLike, faces: ArrayLike) -> Ints | None:
     """Mirror vertex [V] of every vertex, an involution; None where the topology is not symmetric.
 
-    `vertices` [V, 3] in any unit, symmetric about x = 0 up to the natural asymmetry of a face. Connected pieces
+    `vertices` [V, 3] in any unit, symmetric about x = 0 up to the natural asymmetry of a face. A vertex that no face uses
+    may lie anywhere, and is its own mirror vertex. Connected pieces
     are paired first (an eyeball with the other eyeball, the skin with itself), then their vertices: by nearest
     mirrored position where that already preserves every edge, else by propagation over the faces. A small piece
     whose triangles are not mirrored (an eyeball copied to the other side) is paired by position, one to one.
     """
-    v = np.asarray(vertices, dtype=np.float64)
-    f = np.asarray(faces, dtype=np.int64)
+    f, kept = compact(faces, len(np.asarray(vertices)))
+    v = np.asarray(vertices, dtype=np.float64)[kept]
+    found = _mirror_of_used(v, f)
+    if found is None:
+        return None
+    whole = np.arange(len(np.asarray(vertices)), dtype=np.int64)
+    whole[kept] = kept[found]
+    return whole
+
+
+def _mirror_of_used(v: Floats, f: Ints) -> Ints | None:
+    """`mirror_map` of a mesh whose faces use every vertex."""
     component = vertex_components(f, len(v))
     pairs = _pair_components(v, component)
     if pairs is None:

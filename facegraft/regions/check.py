@@ -19,8 +19,9 @@ from facegraft.geometry.chart import outer_skin
 from facegraft.geometry.cutpath import is_simple
 from facegraft.geometry.outline import roughness
 from facegraft.geometry.symmetry import preserved_edges
-from facegraft.regions.build import face_chart
+from facegraft.regions.build import face_chart, settled
 from facegraft.regions.landmarks import MIRROR68, FaceFrame, LandmarkError, check_landmarks
+from facegraft.regions.meshfaults import mesh_faults
 from facegraft.regions.regionmap import Disk, RegionMap, RegionSet
 from facegraft.surfaces.mirror import MIRROR, symmetrised
 from facegraft.surfaces.topology import (
@@ -70,6 +71,10 @@ def check_region_map(
     """
     v, f = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
     region_map.check_mesh(len(v), f, "the mesh to check")
+    v = settled(v, f)
+    faults = mesh_faults(v, f, region_map.landmarks68, region_map.mm_per_unit)
+    if faults:  # nothing can be measured on such a mesh, and what would be found has its cause here
+        return faults, {}
     findings = _check_landmarks(region_map, v) + _check_symmetry(region_map, f) + _check_loops(region_map, f)
     in_mm = FaceFrame.of(v[region_map.landmarks68] * region_map.mm_per_unit).apply(v * region_map.mm_per_unit)
     shape = in_mm if region_map.symmetry is None else symmetrised(in_mm, region_map.symmetry)

@@ -123,9 +123,10 @@ def _priced_edges(surface: FaceSurface, disk: DiskOutline, blocked: Bools, half:
     distance = np.where(disk.outline.contains(middle), INWARD, 1.0) * distance
     near = distance < BAND * near_length
     ends = flat[edges]
-    clear = crosses(ends[:, 0], ends[:, 1], disk.medial) == 0
+    medial = disk.medial if half else disk.whole_medial
+    clear = crosses(ends[:, 0], ends[:, 1], medial) == 0
     if not half:  # otherwise a loop could change sides at a vertex on the line, such as a landmark
-        clear &= ~lies_on(ends.reshape(-1, 2), disk.medial, ON_LINE_MM).reshape(-1, 2).any(axis=1)
+        clear &= ~lies_on(ends.reshape(-1, 2), medial, ON_LINE_MM).reshape(-1, 2).any(axis=1)
     edges, length, distance, tangent = (
         edges[near & clear],
         length[near & clear],
