@@ -88,7 +88,9 @@ def mesh_faults(vertices: ArrayLike, faces: ArrayLike, landmarks68: ArrayLike, m
         )
     if looks_inward(v, skin):
         faults.append("the faces look inwards: reverse all of them (flip normals); or the mesh was mirrored, then mirror it back")
-    pinched = [] if faults else pinched_vertices(skin)
+    if faults:
+        return faults
+    pinched = pinched_vertices(skin)
     if len(pinched):
         faults.append(
             f"the mesh hangs by a corner at {_plural(len(pinched), 'vertex', 'vertices')} {_some(pinched)}, where its border passes more than "
