@@ -13,7 +13,16 @@ from numpy.typing import ArrayLike
 
 from facegraft.arrays import Floats, Ints
 from facegraft.errors import FacegraftError
-from facegraft.vocabulary import ACCEPTED_CANTHI_MM, LANDMARK_COUNT, MIRROR_PAIRS, NOSE_TIP, OUTER_CANTHI, USUAL_UNITS
+from facegraft.vocabulary import (
+    ACCEPTED_CANTHI_MM,
+    CHIN,
+    LANDMARK_COUNT,
+    MIRROR_PAIRS,
+    NASION,
+    NOSE_TIP,
+    OUTER_CANTHI,
+    USUAL_UNITS,
+)
 
 
 class LandmarkError(FacegraftError):
@@ -36,6 +45,8 @@ NAMED = 3
 
 # Measured on the templates and on 30 heads with smiles and open mouths, our landmarks and published ones. Mirror images to within 8.4 mm
 # (jaw 8.0), midline landmarks to 2.0 mm, steps up to 30 mm (jaw 32), inner lips that overlap by 3.7 mm, order kept by more than 4 mm.
+FACE_MM = (80.0, 160.0)
+"""Range of the distance from nasion to chin."""
 PAIRED_MM, PAIRED_JAW_MM = 12.0, 25.0
 MIDLINE_MM, MIDLINE_JAW_MM = 6.0, 12.0
 STEP_MM, STEP_JAW_MM = 42.0, 50.0
@@ -109,13 +120,19 @@ def _from_barycentric(path: Path, content: Mapping[str, ArrayLike], faces: Array
 
 
 def guess_mm_per_unit(vertices: ArrayLike, landmarks: ArrayLike) -> float:
-    """Millimetres per unit, from the outer eye corners (36, 45): 1, 10 or 1000. Raises LandmarkError if none fits."""
-    v, lm = np.asarray(vertices, dtype=np.float64), np.asarray(landmarks)
+    """Millimetres per unit, from the outer eye corners (36, 45): 1, 10 or 1000. Raises LandmarkError if none fits, which names
+    landmarks out of place where the face has the size of a face all the same."""
+    v, lm = np.asarray(vertices, dtype=np.float64), np.asarray(landmarks, dtype=np.int64)
     right, left = OUTER_CANTHI
     canthi = float(np.linalg.norm(v[lm[right]] - v[lm[left]]))
     for unit in USUAL_UNITS:
         if ACCEPTED_CANTHI_MM[0] <= canthi * unit <= ACCEPTED_CANTHI_MM[1]:
             return unit
+    for unit in USUAL_UNITS:  # eye corners that are wrong themselves say nothing of the unit
+        if FACE_MM[0] <= float(np.linalg.norm(v[lm[NASION]] - v[lm[CHIN]])) * unit <= FACE_MM[1]:
+            off = _misfits(v, lm, unit, None)
+            if off:
+                raise _misfit(_size(v[lm] * unit) + off)
     raise LandmarkError(
         f"outer eye corners (landmarks 36, 45) lie {canthi:.4g} units apart, not {ACCEPTED_CANTHI_MM[0]:.0f}-{ACCEPTED_CANTHI_MM[1]:.0f} mm in mm, cm or m; "
         "either the landmark set belongs to another topology, or give the unit (--mm-per-unit; in ingest `--set ingest.mm_per_unit=…`)"
@@ -127,8 +144,14 @@ def check_indices(landmarks: ArrayLike, vertex_count: int) -> None:
     lm = np.asarray(landmarks)
     if lm.shape != (68,):
         raise LandmarkError(f"expected 68 landmark indices, got shape {lm.shape}")
-    if lm.min() < 0 or lm.max() >= vertex_count:
-        bad = int(np.flatnonzero((lm < 0) | (lm >= vertex_count))[0])
+    if lm.min() < 0:
+        missing = np.flatnonzero(lm < 0)
+        raise LandmarkError(
+            f"landmark {missing[0]} is vertex {lm[missing[0]]}{f', and {len(missing) - 1} more are below 0 too' * (len(missing) > 1)}: each of "
+            "the 68 needs a vertex; where the mesh ends before a landmark (of the jaw, on a mesh cut before the ears), give the nearest vertex"
+        )
+    if lm.max() >= vertex_count:
+        bad = int(np.flatnonzero(lm >= vertex_count)[0])
         raise LandmarkError(
             f"landmark {bad} is vertex {lm[bad]}, but the mesh has {vertex_count} vertices; the set belongs to another topology"
         )
@@ -144,15 +167,30 @@ def check_landmarks(
     """
     v, lm = np.asarray(vertices, dtype=np.float64), np.asarray(landmarks, dtype=np.int64)
     check_indices(lm, len(v))
+    off = _size(v[lm] * mm_per_unit) + _misfits(v, lm, mm_per_unit, surface)
+    if off:
+        raise _misfit(off)
+
+
+def _misfit(off: list[str]) -> LandmarkError:
+    return LandmarkError("landmarks do not fit this mesh: " + "; ".join(off) + "; the set may belong to another topology")
+
+
+def _size(p: Floats) -> list[str]:
+    canthi = float(np.linalg.norm(p[OUTER_CANTHI[0]] - p[OUTER_CANTHI[1]]))
+    if ACCEPTED_CANTHI_MM[0] <= canthi <= ACCEPTED_CANTHI_MM[1]:
+        return []
+    return [f"outer eye corners {canthi:.1f} mm apart (expected {ACCEPTED_CANTHI_MM[0]:.0f}-{ACCEPTED_CANTHI_MM[1]:.0f})"]
+
+
+def _misfits(v: Floats, lm: Ints, mm_per_unit: float, surface: ArrayLike | None) -> list[str]:
+    """A text for everything but the size that is wrong with landmarks on vertices [V, 3]."""
     p = v[lm] * mm_per_unit
     off = _identities(lm, surface)
-    canthi = float(np.linalg.norm(p[OUTER_CANTHI[0]] - p[OUTER_CANTHI[1]]))
-    if not ACCEPTED_CANTHI_MM[0] <= canthi <= ACCEPTED_CANTHI_MM[1]:
-        off.append(f"outer eye corners {canthi:.1f} mm apart (expected {ACCEPTED_CANTHI_MM[0]:.0f}-{ACCEPTED_CANTHI_MM[1]:.0f})")
     crossed = [(a, b) for a, b in MIRROR_PAIRS if p[b, 0] <= p[a, 0]]
     if 2 * len(crossed) > len(MIRROR_PAIRS):
         off.append("left and right are swapped, or +x is not the subject's left (landmark 36 must have x < 0)")
-        raise _misfit(off)  # the chains would all be out of order too
+        return off  # the chains would all be out of order too
     elif crossed:
         names = ", ".join(f"{a} and {b}" for a, b in crossed[:NAMED])
         off.append(f"landmarks {names}{', ...' * (len(crossed) > NAMED)} are swapped: the first must lie on the subject's right")
@@ -167,13 +205,7 @@ def check_landmarks(
             off.append(
                 f"the nose tip (30) lies {near[:, 2].max() - p[NOSE_TIP, 2]:.1f} mm behind the most forward skin around it"
             )
-    off += _asymmetry(p) + _disorder(p)
-    if off:
-        raise _misfit(off)
-
-
-def _misfit(off: list[str]) -> LandmarkError:
-    return LandmarkError("landmarks do not fit this mesh: " + "; ".join(off) + "; the set may belong to another topology")
+    return off + _asymmetry(p) + _disorder(p)
 
 
 def _identities(lm: Ints, surface: ArrayLike | None) -> list[str]:

@@ -19,6 +19,7 @@ from facegraft.surfaces.soundness import (
     open_seams,
     pinched_vertices,
     repeated_corners,
+    vertices_on_edges,
     winding,
 )
 from facegraft.vocabulary import OPENING_LANDMARKS
@@ -90,6 +91,12 @@ def mesh_faults(vertices: ArrayLike, faces: ArrayLike, landmarks68: ArrayLike, m
         faults.append("the faces look inwards: reverse all of them (flip normals); or the mesh was mirrored, then mirror it back")
     if faults:
         return faults
+    divided = vertices_on_edges(v, skin)
+    if len(divided):
+        return [
+            f"{_count(divided, 'vertex', 'vertices')} {_some(divided)} {_count(divided, 'lies', 'lie')} on the edge of a face that does not "
+            "use it (T-junction), so that the mesh is open there: divide those faces too, or merge and triangulate again"
+        ]
     pinched = pinched_vertices(skin)
     if len(pinched):
         faults.append(

@@ -20,6 +20,10 @@ SAME_PLACE = 1e-4
 """Vertices nearer to each other than this share of the median edge lie on the same place."""
 
 
+ON_EDGE = 1e-3
+"""Share of an edge's length within which a vertex lies on it."""
+
+
 def repeated_corners(faces: ArrayLike) -> Ints:
     """The faces [n] that name a vertex twice."""
     f = np.sort(np.asarray(faces, dtype=np.int64), axis=1)
@@ -42,6 +46,24 @@ def pinched_vertices(faces: ArrayLike) -> Ints:
     """The vertices [n] through which the boundary of a consistently wound mesh passes more than once."""
     starts, counts = np.unique(boundary_edges(faces)[:, 0], return_counts=True)
     return np.asarray(starts[counts > 1], dtype=np.int64)
+
+
+def vertices_on_edges(vertices: ArrayLike, faces: ArrayLike) -> Ints:
+    """The border vertices [n] that lie on another border edge, between its ends: where one side of an edge was divided and the other not."""
+    v = np.asarray(vertices, dtype=np.float64)
+    border = boundary_edges(faces)
+    if not len(border):
+        return np.empty(0, dtype=np.int64)
+    rim = np.unique(border)
+    start, step = v[border[:, 0]], v[border[:, 1]] - v[border[:, 0]]
+    length = np.linalg.norm(step, axis=1)
+    inside = lazy_import("scipy.spatial").cKDTree(v[rim]).query_ball_point(start + 0.5 * step, (0.5 - SAME_PLACE) * length)
+    edge = np.repeat(np.arange(len(border)), [len(found) for found in inside])
+    point = rim[np.concatenate([np.asarray(found, dtype=np.int64) for found in inside])]
+    offset = v[point] - start[edge]
+    along = np.einsum("ij,ij->i", offset, step[edge]) / np.maximum(length[edge], 1e-300)
+    across = np.sqrt(np.maximum(np.einsum("ij,ij->i", offset, offset) - along**2, 0.0))
+    return np.unique(point[across < ON_EDGE * length[edge]])
 
 
 @dataclass(frozen=True)
