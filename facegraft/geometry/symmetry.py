@@ -22,6 +22,7 @@ from facegraft.surfaces.topology import compact, directed_edges, unique_edges, v
 _SEED_EDGES = 12  # places at which a propagation is tried
 _SEED_CANDIDATES = (12, 48)  # nearest mirrored vertices considered for each end of a seed edge; more only if few fail
 _TRIAL_VERTICES = 200  # how far a trial propagation runs before seeds are compared
+_MOST_WALKS = 24  # walks over the whole piece; symmetric topologies need one or two, and others would cost minutes
 _MAX_CONFLICTS = 0.005  # share of contradictory faces beyond which a topology counts as asymmetric
 _CLEAR_CONFLICTS = 0.0005  # share at which the search for a better seed stops
 _SMALL_PIECE = 0.2  # share of the vertices below which a piece is small
@@ -131,7 +132,7 @@ def _by_propagation(v: Floats, piece: Ints, own: Ints, other: Ints, candidates: 
             if not contradictions:
                 consistent.append(known)
     best: tuple[float, dict[int, int]] | None = None
-    for _, seed in sorted(trials):
+    for _, seed in sorted(trials)[:_MOST_WALKS]:
         # A regular patch of quads is symmetric about many lines: only the whole piece shows the right one.
         assigned, conflicts, visited = _propagate(v, opposite, seed, len(own))
         share = conflicts / max(visited, 1)

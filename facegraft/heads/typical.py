@@ -47,7 +47,8 @@ def check_typical(
     matrix = procrustes(typical[stable], vertices[stable], similarity=True)
     placed = moved(typical, matrix)
     apart = np.linalg.norm(vertices - placed, axis=1)
-    limits = np.full(len(vertices), FAR_MM)
+    limits = np.full(len(vertices), np.inf)  # of vertices in no face, which may lie anywhere
+    limits[edges.ravel()] = FAR_MM
     limits[skin] = FAR_SKIN_MM
     if (apart > limits).any():
         worst = int((apart / limits).argmax())

@@ -45,6 +45,7 @@ def build_region_map(
     polygons_sha256: str | None = None,
     provenance: str = "",
     sets: Sequence[RegionSetSpec] | None = None,
+    where: str | None = None,
 ) -> RegionMap:
     """The region map of a template: `vertices` [V, 3] (+y up, +z forward, +x the subject's left), `faces` [F, 3].
 
@@ -52,15 +53,17 @@ def build_region_map(
     those published for the topology `name`, else they are found by connectivity. `polygons_sha256` is the hash of the
     published polygons, where `faces` triangulate them. `sets`: the region sets to trace, by default those that facegraft
     ships; an optional one that cannot be traced here is left out, with a warning. Vertices that no face uses may lie anywhere.
+    `where` names the mesh in messages, by default `name`.
     Raises RegionMapError for a mesh that is no proper surface (`regions.meshfaults`), LandmarkError if the landmarks do not fit,
     RegionMapError or NoPath, naming the disk, if a disk cannot be traced.
     """
-    v, f = _checked_mesh(vertices, faces, name)
+    where = where or name
+    v, f = _checked_mesh(vertices, faces, where)
     lm = np.asarray(landmarks68, dtype=np.int64)
     check_indices(lm, len(v))
-    faults = mesh_faults(v, f, lm, mm_per_unit or 1.0)
+    faults = mesh_faults(v, f, lm)
     if faults:
-        raise RegionMapError(f"{name}: {'; also '.join(faults)}")
+        raise RegionMapError(f"{where}: {'; also '.join(faults)}")
     if mm_per_unit is None:
         mm_per_unit = guess_mm_per_unit(v, lm)
     if groups is None:

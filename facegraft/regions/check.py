@@ -70,7 +70,7 @@ def check_region_map(
     v, f = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
     region_map.check_mesh(len(v), f, "the mesh to check")
     v = settled(v, f)
-    faults = mesh_faults(v, f, region_map.landmarks68, region_map.mm_per_unit)
+    faults = mesh_faults(v, f, region_map.landmarks68)
     if faults:  # nothing can be measured on such a mesh, and what would be found has its cause here
         return faults, {}
     in_mm = FaceFrame.of(v[region_map.landmarks68] * region_map.mm_per_unit).apply(v * region_map.mm_per_unit)

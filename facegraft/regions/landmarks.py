@@ -51,6 +51,8 @@ PAIRED_MM, PAIRED_JAW_MM = 12.0, 25.0
 MIDLINE_MM, MIDLINE_JAW_MM = 6.0, 12.0
 STEP_MM, STEP_JAW_MM = 42.0, 50.0
 ORDER_MM, LIDS_MM, INNER_LIPS_MM = 2.0, 3.0, 6.0
+MAY_MEET = ((48, 60), (54, 64), (61, 67), (62, 66), (63, 65))
+"""Landmarks of the lips that lie within a millimetre of each other, and on a coarse mesh on one vertex: corners, and a shut mouth."""
 CHAINS = ((0, 16), (17, 21), (22, 26), (27, 30), (31, 35), (36, 41), (42, 47), (48, 59), (60, 67))
 """First and last landmark of each line of neighbours."""
 
@@ -211,8 +213,10 @@ def _misfits(v: Floats, lm: Ints, mm_per_unit: float, surface: ArrayLike | None)
 def _identities(lm: Ints, surface: ArrayLike | None) -> list[str]:
     """A text for landmarks that share a vertex, and one for those that are no vertices of the skin."""
     values, counts = np.unique(lm, return_counts=True)
+    shared = [tuple(np.flatnonzero(lm == vertex).tolist()) for vertex in values[counts > 1]]
     off = [
-        f"landmarks {', '.join(map(str, np.flatnonzero(lm == vertex)))} are the same vertex ({vertex})" for vertex in values[counts > 1][:NAMED]
+        f"landmarks {', '.join(map(str, marks))} are the same vertex ({lm[marks[0]]})"
+        for marks in [marks for marks in shared if marks not in MAY_MEET][:NAMED]
     ]
     if surface is not None:
         loose = np.flatnonzero(~np.isin(lm, np.asarray(surface)))

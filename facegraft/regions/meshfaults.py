@@ -24,13 +24,14 @@ from facegraft.surfaces.soundness import (
 )
 from facegraft.vocabulary import OPENING_LANDMARKS
 
-SHUT_MM = 3.0
-"""Lips and lids that touch are a slit within the eye's or the mouth's landmarks, or this near to them; it is an opening and no seam."""
+SHUT = 0.25
+"""Lips and lids that touch are a slit within the box of the mouth's or the eye's landmarks, widened by this share of its length on each side;
+they are an opening and no seam."""
 NAMED = 3
 """How many faces, edges or vertices a message names."""
 
 
-def mesh_faults(vertices: ArrayLike, faces: ArrayLike, landmarks68: ArrayLike, mm_per_unit: float) -> list[str]:
+def mesh_faults(vertices: ArrayLike, faces: ArrayLike, landmarks68: ArrayLike) -> list[str]:
     """A line for each fault of a mesh [V, 3], [F, 3] whose indices are in range, gravest first; empty for a sound one."""
     v, all_faces = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
     faults: list[str] = []
@@ -53,7 +54,7 @@ def mesh_faults(vertices: ArrayLike, faces: ArrayLike, landmarks68: ArrayLike, m
 
     seams = open_seams(v, all_faces[number])
     number = number[main_piece(seams.place[all_faces[number]])]
-    torn = np.isin(seams.edges, all_faces[number]).all(axis=1) & ~_shut(seams, v, np.asarray(landmarks68), mm_per_unit)
+    torn = np.isin(seams.edges, all_faces[number]).all(axis=1) & ~_shut(seams, v, np.asarray(landmarks68))
     seams = Seams(seams.edges[torn], seams.place, seams.slit[torn])
     if len(seams.edges):
         faults.append(
@@ -106,12 +107,13 @@ def mesh_faults(vertices: ArrayLike, faces: ArrayLike, landmarks68: ArrayLike, m
     return faults
 
 
-def _shut(seams: Seams, vertices: Floats, landmarks: Ints, mm_per_unit: float) -> Bools:
+def _shut(seams: Seams, vertices: Floats, landmarks: Ints) -> Bools:
     """Which seam edges [n] are of lips or lids that touch: slits near the landmarks of one mouth or eye."""
     shut = np.zeros(len(seams.edges), dtype=bool)
-    ends, margin = vertices[seams.edges], SHUT_MM / mm_per_unit
+    ends = vertices[seams.edges]
     for marks in OPENING_LANDMARKS.values():
         corners = vertices[landmarks[list(marks)]]
+        margin = SHUT * float(np.ptp(corners, axis=0).max())
         near = (ends >= corners.min(axis=0) - margin) & (ends <= corners.max(axis=0) + margin)
         shut |= seams.slit & near.all(axis=(1, 2))
     return shut
