@@ -89,7 +89,8 @@ def likeness(vertices: Floats, typical: Floats, edges: Ints, skin: Ints, landmar
     matrix = procrustes(typical[stable], vertices[stable], similarity=True)
     placed = moved(typical, matrix)
     apart = np.linalg.norm(vertices - placed, axis=1)
-    limits = np.full(len(vertices), FAR_MM)
+    limits = np.full(len(vertices), np.inf)  # of vertices in no face, which may lie anywhere
+    limits[edges.ravel()] = FAR_MM
     limits[skin] = FAR_SKIN_MM
     worst = int((apart / limits).argmax())
     own, usual = (np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1) for points in (vertices, placed))

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from facegraft.engine import EngineOptions
+from facegraft.errors import FacegraftError
 from facegraft.meshfiles import write_mesh
 from facegraft.pipeline import ingest
+from facegraft.regions.regionmap import load_region_map
 from facegraft.stages.clean import CleanParameters, plan_clean
 from facegraft.stages.ingest import IngestParameters, prepare
 from facegraft.store import open_dataset
@@ -82,6 +84,37 @@ def test_an_odd_head_is_rejected_and_the_others_are_written(
 def test_good_heads_are_all_written(good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, sync: EngineOptions) -> None:
     ingest(str(good[0]), tmp_path / "heads", {"kind": "meshes", "region_map": "synthetic"}, options=sync)
     assert all(row["status"] == "written" for row in open_dataset(tmp_path / "heads").index.to_pylist())
+
+
+def test_a_vertex_in_no_face_may_lie_anywhere(
+    good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, sync: EngineOptions
+) -> None:
+    """Exports leave one at the same far place in every head, which lie differently: it is neither stray nor an asymmetry of the topology."""
+    _, vertices, faces = good
+    for number, name in enumerate(sorted(vertices)):
+        path = tmp_path / "raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_mesh(path, np.vstack([vertices[name], [[9999.0 - 700.0 * number, 9999.0, 9999.0]]]), faces)
+    np.savetxt(tmp_path / "marks.txt", load_region_map("synthetic").landmarks68, fmt="%d")
+    ingest(str(tmp_path / "raw"), tmp_path / "heads", {"kind": "meshes", "landmarks": str(tmp_path / "marks.txt")}, options=sync)
+    heads = open_dataset(tmp_path / "heads")
+    assert [row["reason"] for row in heads.index.to_pylist() if row["status"] == "rejected"] == []
+    built = load_region_map(tmp_path / "heads")
+    assert built.symmetry is not None and built.symmetry[-1] == built.vertex_count - 1
+
+
+def test_a_mesh_that_is_no_surface_gets_no_map(
+    good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, sync: EngineOptions
+) -> None:
+    _, vertices, faces = good
+    wrong = faces.copy()
+    wrong[2000] = wrong[2000][::-1]
+    (tmp_path / "raw").mkdir()
+    for number, name in enumerate(sorted(vertices)[:3]):
+        write_mesh(tmp_path / "raw" / f"{number}.ply", vertices[name], wrong)
+    np.savetxt(tmp_path / "marks.txt", load_region_map("synthetic").landmarks68, fmt="%d")
+    with pytest.raises(FacegraftError, match=r"0.ply: face 2000 \(on vertices .*\) is wound against its neighbours: flip it"):
+        ingest(str(tmp_path / "raw"), tmp_path / "heads", {"kind": "meshes", "landmarks": str(tmp_path / "marks.txt")}, options=sync)
 
 
 def test_a_person_under_two_names_is_on_one_side(
