@@ -22,6 +22,7 @@ from facegraft.engine.job import StageJob
 from facegraft.engine.options import EngineOptions
 from facegraft.engine.sandbox import InProcessRunner, ItemRunner, Limits
 from facegraft.engine.shard_task import ShardResult, ShardTask, run_shard
+from facegraft.engine.shortage import shortage
 
 NO_WORKERS_S = 90.0
 _ASK_S = 15.0
@@ -270,8 +271,9 @@ def _outcome(shard: int, future: Any) -> Outcome:
         if error is not None and not isinstance(
             error, (dask_module("distributed").KilledWorker, OSError, TimeoutError)
         ):
+            said = f"{type(error).__name__}: {error}"
             return Outcome(
-                shard, ShardResult(shard, error=f"a Dask worker cannot run facegraft: {type(error).__name__}: {error}")
+                shard, ShardResult(shard, error=f"a Dask worker cannot run facegraft: {shortage(said) or said}")
             )
         return Outcome(shard, None, lost=f"Dask reports: {type(error).__name__ if error else future.status}")
     try:

@@ -45,7 +45,8 @@ class Overheard:
         self._closed = False
         self._lock = threading.Lock()
         try:
-            threading.Thread(target=self._read, name="facegraft: output of workers", daemon=True).start()
+            self.reader = threading.Thread(target=self._read, name="facegraft: output of workers", daemon=True)
+            self.reader.start()
         except RuntimeError:
             os.close(self._reading)
             os.close(self._writing)
@@ -92,7 +93,7 @@ class Overheard:
         """Stop listening, also where a coroutine of Dask was left in the middle of it; the reading ends with the last process that has
         the pipe."""
         with self._lock:
-            self._closed = self._silent = True
+            self._closed = True
             self._give_back()
         os.close(self._writing)
 
