@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from facegraft.meshfiles.points import PointCloud, read_points
+from facegraft.meshfiles.precision import check_precision
 from facegraft.seeds import derived_seed
 from facegraft.surfaces.errors import SamplingError
 from facegraft.surfaces.icp import NearestOf, trimmed_icp
@@ -36,6 +37,7 @@ from facegraft_model.fitting.fit import (
 )
 from facegraft_model.fitting.gaussnewton import MOST_GROWTH, STAGES, Posed, Solution, Stage, gauss_newton
 from facegraft_model.fitting.plausible import (
+    DOUBTED,
     POOR_FIT_NOISE,
     SAME_SIDE,
     check_extent,
@@ -64,6 +66,8 @@ QUICK_POINTS, QUICK_STEPS = 1000, 12
 """Points and steps of these fits; the best is then fitted with all."""
 BETTER = 0.7
 """Another pose is taken where it leaves less than this times what the first one leaves."""
+FAR_MM = 10_000.0
+"""A scan that lies farther from the origin is centred before its numbers are cut to 32 bits."""
 MEAN_HEAD_MM = 15.0
 """A scan lies about this near to the mean head once it is aligned."""
 NEAR_SIGMA_MM = 1.0
@@ -75,13 +79,14 @@ POSE_RATE = 0.1
 class Scan:
     """A scan: points in mm, f32 [n,3], normals f32 [n,3] (0 where unknown), and the given landmarks by iBUG index.
 
-    unit_mm: millimetres per unit of its file, for messages.
+    unit_mm: millimetres per unit of its file, for messages. centre: that was taken from points and landmarks, in mm.
     """
 
     points: Tensor
     normals: Tensor
     landmarks: dict[int, NDArray[np.float64]]
     unit_mm: float = 1.0
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 def read_scan(
@@ -89,11 +94,12 @@ def read_scan(
 ) -> Scan:
     """Read a mesh (sampled evenly over its area) or a point cloud. unit_mm: millimetres per unit of the file.
 
-    landmarks: JSON object iBUG index → [x, y, z], or a list of 68 points, in the file's unit.
-    Raises MeshError for a file that cannot be read, ModelError for a mesh without area, too few different points, and points on a line
+    landmarks: JSON object iBUG index → [x, y, z], or a list of 68 points, in the file's unit. A scan far from the origin is centred.
+    Raises MeshError for a file that cannot be read, or whose numbers are rounded coarsely, ModelError for a mesh without area, too few different points, and points on a line
     or in a plane.
     """
     cloud = read_points(path)
+    check_precision(cloud.points, unit_mm, str(path), scanned=True)
     rng = np.random.default_rng(derived_seed(seed, "scan"))
     if cloud.faces is not None:
         try:
@@ -107,11 +113,19 @@ def read_scan(
         check_points(points)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
+    if cloud.faces is None:
+        points, normals = _different(points, normals)
+    points = unit_mm * points
+    middle = np.round(np.median(points, axis=0))
+    centre = middle if np.abs(middle).max() > FAR_MM else np.zeros(3)
+    given = {} if landmarks is None else _read_landmarks(Path(landmarks), unit_mm)
+    x, y, z = centre.tolist()
     return Scan(
-        torch.from_numpy(unit_mm * points).float(),
+        torch.from_numpy(points - centre).float(),
         torch.from_numpy(normals).float(),
-        {} if landmarks is None else _read_landmarks(Path(landmarks), unit_mm),
+        {index: point - centre for index, point in given.items()},
         unit_mm,
+        (x, y, z),
     )
 
 
@@ -129,7 +143,7 @@ def fit_scan(
 
     align: none (the scan is in the model's frame, in mm about the unit ball's centre), rigid or similarity: it is first aligned to the
     template, by the given landmarks if there are at least three, else by trimmed ICP (Chetverikov et al. 2002) from three initial
-    rotations; then the pose is optimised together with the codes. Where that leaves much (`POOR_FIT_NOISE`), Gauss-Newton tries the best of many other
+    rotations; then the pose is optimised together with the codes. Where that leaves much (`POOR_FIT_NOISE`), or a shape that no head has, Gauss-Newton tries the best of many other
     poses as well, and the one that fits best is taken. A similarity changes the size by at most MOST_GROWTH from that of the unit,
     or of the landmarks. `judged` tells what the result is worth.
     Raises ModelError for a scan that has not the size of a face, landmarks beside it, landmarks=given without landmarks, and where the
@@ -145,6 +159,8 @@ def fit_scan(
         )
     if landmarks == "given" and not scan.landmarks:
         raise ModelError("landmarks=given: no landmarks were given; name their file with --landmark-file")
+    if align == "none" and any(scan.centre):
+        raise ModelError(f"it lies {max(map(abs, scan.centre)) / 1000:,.0f} m from the origin, so not in the model's frame, as --align none says; use --align rigid")
     device = next(field.parameters()).device
     by_landmarks = len(scan.landmarks) >= 3 and align != "none"
     measured = scan.points.numpy().astype(np.float64)
@@ -187,25 +203,29 @@ def _best_pose(field: Field, scan: Scan, fit: FitConfig, found: Fitted, solved: 
     """The fit that was found from an upright pose, or a better one from another where it leaves much: the scan may lie on its side, or show
     a part of the face that is not in front of the template's middle. solved(pose, config): a fit."""
 
-    def left(fitted: Fitted) -> float:
+    def left(fitted: Fitted) -> tuple[float, bool]:
+        """What a fit leaves, and whether its shape is a head's: a supple model follows points in a wrong pose closely, with a shape that no head has."""
         judgement = judged(field, scan.points, scan.normals, *fitted)
-        return judgement.median_mm / max(judgement.near, 1e-3)  # far points, too, tell of a wrong pose
+        rest = judgement.median_mm / max(judgement.near, 1e-3)  # far points, too, tell of a wrong pose
+        return rest, (judgement.unlike or 0.0) <= DOUBTED
 
-    least = left(found)
-    if least <= POOR_FIT_NOISE * fit.noise_mm:
+    enough = POOR_FIT_NOISE * fit.noise_mm
+    least, like_a_head = left(found)
+    if least <= enough and like_a_head:
         return found
     quick = replace(fit, surface=min(fit.surface, QUICK_POINTS), steps=min(fit.steps, QUICK_STEPS))
     chosen, rest = None, BETTER * least
-    for start in _other_poses(field, scan, found[1].numpy()):
-        tried = left(solved(start, quick))
+    # Beside a shape that is no head's, the pose may be a little wrong only: then a good one is near it.
+    for start in _other_poses(field, scan, [found[1].numpy()] if like_a_head else []):
+        tried, good = left(solved(start, quick))
         if tried <= rest:
             chosen, rest = start, tried
-        if rest <= POOR_FIT_NOISE * fit.noise_mm:
-            break
+            if rest <= enough and good:
+                break
     if chosen is None:
         return found
     other = solved(chosen)
-    return other if left(other) <= BETTER * least else found
+    return other if left(other)[0] <= BETTER * least else found
 
 
 def _solved_scan(
@@ -392,9 +412,9 @@ def _initial_pose(field: Field, scan: Scan, scale: NDArray[np.float64], similari
     return np.asarray(_aligned(_every(points, ICP_POINTS), template, best, ICP_ROUNDS)[0] @ start)
 
 
-def _other_poses(field: Field, scan: Scan, known: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+def _other_poses(field: Field, scan: Scan, known: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
     """The best maps [4,4] of a scan's millimetres onto the template by ICP from all turns of a cube, and upright from several places of the
-    face: those that are neither alike nor like the one that is known."""
+    face: those that are neither alike nor like those that are known."""
     scale = 1 / field.mm_per_unit
     template = field.template_points.cpu().numpy().astype(np.float64)
     points = scan.points.numpy().astype(np.float64) * scale
@@ -417,7 +437,7 @@ def _other_poses(field: Field, scan: Scan, known: NDArray[np.float64]) -> list[N
             starts.append(pose)
     found = sorted((_aligned(few, coarse, start, OTHER_ROUNDS) for start in starts), key=lambda pair: pair[1])
     sized = np.diag([scale] * 3 + [1.0])
-    chosen, taken = [], [known]
+    chosen, taken = [], list(known)
     for pose, _ in found:
         whole = pose @ sized
         if all(_apart(whole, other, scan.points.numpy()[:: max(len(points) // 100, 1)]) / scale > ALIKE_MM for other in taken):
@@ -485,6 +505,12 @@ def _cloud_samples(cloud: PointCloud, rng: np.random.Generator) -> tuple[NDArray
     chosen = rng.permutation(len(cloud.points))[:SURFACE_SAMPLES]
     normals = np.zeros_like(cloud.points) if cloud.normals is None else cloud.normals
     return cloud.points[chosen], normals[chosen]
+
+
+def _different(points: NDArray[np.float64], normals: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Each of the points [n,3] once, in their order: scans that were joined repeat some, and programs fill gaps with one and the same."""
+    first = np.sort(np.unique(points, axis=0, return_index=True)[1])
+    return points[first], normals[first]
 
 
 def _read_landmarks(path: Path, unit_mm: float) -> dict[int, NDArray[np.float64]]:
