@@ -48,9 +48,9 @@ MOST_TURN_DEG = 60.0
 """A scan that was turned further was not upright, or did not face +z."""
 SAME_SIDE = 0.75
 """Share of normals on one side of the surface that tells which way a scan's normals face."""
-DOUBTED, UNLIKE = 10.0, 12.5
-"""How many times farther than the trained heads, by the Mahalanobis distance of its worst code, a head is doubted, and no face at all. Other
-people's faces on other topologies, crudely deformed, come to 11; a sphere, a face squashed to a half, or one that lies on its side to 13 and more."""
+DOUBTED, UNLIKE = 10.0, 18.0
+"""How many times farther than the trained heads, by the Mahalanobis distance of its worst code, a head is doubted, and no face at all. Heads of
+the model's own kind come to 6, those of other kinds to 15, a sphere and a face stretched to twice its height to 20, the back of a head to 30."""
 FEWEST_TRAINED = 20
 """Trained codes that tell what is usual."""
 POOR_FIT_NOISE = 0.7
