@@ -4,7 +4,7 @@
 
 Every head goes through ingest's own plan and item function, as if it came from a file, but stays in memory. Families: `ict`, identities
 N(0, 1) clipped at 2.5 with FaceScape's expressions; `ict-extreme`, each of the model's shapes alone and with the jaw open, at full
-weight, and the expressions at twice theirs; `synthetic`, and `synthetic-extreme` with displacements times 1.5 and 2; `flame` and `facescape`, the
+weight, and the expressions at 1.5 times theirs; `synthetic`, and `synthetic-extreme` with displacements times 1.5 and 2; `flame` and `facescape`, the
 one mesh of each with smooth changes of identity and the jaw opened by up to 35 degrees. Exit 1 where anything was said.
 """
 
@@ -119,7 +119,7 @@ def count(family: Family, subjects: int, seed: int) -> Alarms:
 
 
 def ict(data: Path, seed: int, extreme: bool, clip: float = CLIP) -> Family:
-    """ICT identities with FaceScape's expressions; `extreme`: every shape alone and with an open jaw, and the expressions at twice their weights."""
+    """ICT identities with FaceScape's expressions; `extreme`: every shape alone and with an open jaw, and the expressions at 1.5 times their weights."""
     model = np.load(data / "ict" / "ict_facekit_light.npz")
     region_map = load_region_map("ict")
     scale = region_map.mm_per_unit
@@ -146,7 +146,7 @@ def ict(data: Path, seed: int, extreme: bool, clip: float = CLIP) -> Family:
 
     expressions = [expression.name for expression in EXPRESSIONS]
     if extreme:
-        expressions = [NEUTRAL, *(f"{e.name}*{EXAGGERATED[-1]:g}" for e in EXPRESSIONS if e.weights)]
+        expressions = [NEUTRAL, *(f"{e.name}*{EXAGGERATED[0]:g}" for e in EXPRESSIONS if e.weights)]
         expressions += [f"shape {shape}{more}" for shape in numbers for more in ("", " + jawOpen") if shape != "jawOpen" or not more]
     return Family(region_map, model["faces"], expressions, vertices)
 
