@@ -42,6 +42,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/graft_quality.py
 	$(BIN)/python benchmarks/region_quality.py
 	$(BIN)/python benchmarks/sdf_accuracy.py
+	$(BIN)/python benchmarks/distance_speed.py
 	$(BIN)/python benchmarks/pipeline_speed.py
 
 # Each reader for MINUTES; guided by coverage where atheris is installed (pip install atheris).

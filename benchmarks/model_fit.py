@@ -23,7 +23,8 @@ from facegraft_model.data.batches import BatchSource
 from facegraft_model.decoding.registered import registered_vertices
 from facegraft_model.fitting.commands import chosen_keys
 from facegraft_model.fitting.fit import FittedCodes, fit_samples
-from facegraft_model.fitting.scan import Scan, fit_scan
+from facegraft_model.fitting.scan import fit_scan
+from facegraft_model.fitting.scanfile import Scan
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
 

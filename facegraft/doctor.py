@@ -25,6 +25,7 @@ NEEDED = (
     "numpy",
     "scipy",
     "libigl",
+    "numba",
     "manifold3d",
     "embreex",
     "trimesh",

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facegraft.cli.options import Place, limit_options, run_options, say, scheduler_options
+from facegraft.cli.options import (
+    LocalPath,
+    Place,
+    gathered,
+    limit_options,
+    run_options,
+    say,
+    scheduler_options,
+    stage_options,
+)
 from facegraft.errors import printable
 from facegraft.vocabulary import KINDS
 
@@ -194,14 +203,39 @@ def report(folder: Path, output: Path | None) -> None:
 
 
 @click.command()
+@click.argument("source", required=False)
+@click.option("--kind", default=None, help="With SOURCE: the kind of its heads; default: found out.", show_default=False)
+@click.option("--region-map", default=None, metavar="MAP", help="With SOURCE: region map of the heads: a file, a dataset, or a shipped name.")
+@click.option("--landmarks", default=None, metavar="FILE", help="With SOURCE: 68 vertex indices, to build the region map of a topology that has none.")
+@stage_options
+@click.option("-o", "--output", type=LocalPath(dir_okay=False), default=None, help="With SOURCE: an HTML page of pictures.", show_default=False)
 @scheduler_options("Also check this Dask cluster: whether it can be reached, and its workers.")
-def doctor(scheduler: str | None, tls: Tls | None) -> None:
+def doctor(
+    source: str | None,
+    kind: str | None,
+    region_map: str | None,
+    landmarks: str | None,
+    seed: int,
+    settings: tuple[str, ...],
+    output: Path | None,
+    scheduler: str | None,
+    tls: Tls | None,
+) -> None:
     """Check this machine: versions, cores, memory, disk, off-screen rendering; suggest a fix for whatever is missing.
+
+    With SOURCE, a folder or file of heads: read and judge every head as ingest does, write nothing, and print what is there (the same as
+    `facegraft ingest SOURCE --check`); exit 1 where a head would be rejected.
 
     \b
     Example: facegraft doctor
+             facegraft doctor scans -o check.html
              facegraft doctor --scheduler tcp://host:8786
     """
+    if source is not None:
+        _look_at(source, {"kind": kind, "region_map": region_map, "landmarks": landmarks}, settings, seed, output)
+        return
+    if output is not None or kind is not None or region_map is not None or landmarks is not None or settings:
+        raise click.UsageError("these options are about the heads of a SOURCE: name it, as in `facegraft doctor scans`")
     from facegraft.doctor import examine, examine_cluster
 
     findings = examine() + ([] if scheduler is None else examine_cluster(scheduler, tls))
@@ -211,3 +245,20 @@ def doctor(scheduler: str | None, tls: Tls | None) -> None:
         )
     if not all(finding.good for finding in findings):
         raise click.exceptions.Exit(1)
+
+
+def _look_at(source: str, named: dict[str, str | None], settings: tuple[str, ...], seed: int, page: Path | None) -> None:
+    """`doctor SOURCE`: the kind is found out where it is not given."""
+    from facegraft.cli.check import check_source
+    from facegraft.engine import EngineOptions
+    from facegraft.heads.guess import guess_kind
+    from facegraft.store.remote import place
+
+    parameters = gathered("ingest", settings, **named)
+    if "kind" not in parameters:
+        guessed = guess_kind(place(source))
+        if "landmarks" in parameters:
+            guessed.pop("region_map", None)
+        parameters = {**guessed, **parameters}
+        click.echo(f"taken for {', '.join(f'{name} {value}' for name, value in guessed.items())}; another with --kind")
+    check_source(source, parameters, seed, page, EngineOptions())

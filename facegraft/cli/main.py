@@ -14,6 +14,7 @@ from facegraft.cli.group import cli
 from facegraft.cli.model import model, paper
 from facegraft.cli.regions import regions
 from facegraft.cli.stages import STAGE_COMMANDS, demo, run
+from facegraft.engine.shortage import shortage
 from facegraft.errors import FacegraftError, printable
 
 for command in (
@@ -55,8 +56,11 @@ def main() -> None:
     except BrokenPipeError:
         _discard_stdout()
         sys.exit(141)
-    except OSError as error:
-        if not _is_of_echo(error):
+    except (OSError, ImportError, MemoryError, RuntimeError) as error:
+        if limit := shortage(f"{type(error).__name__}: {error}"):
+            click.echo(f"facegraft: error: {limit}; what was made is kept", err=True)
+            sys.exit(1)
+        if not isinstance(error, OSError) or not _is_of_echo(error):
             raise
         _discard_stdout()
         click.echo(f"facegraft: error: cannot write to standard output ({error.strerror or error}); what was made is kept", err=True)

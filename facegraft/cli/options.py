@@ -46,6 +46,16 @@ def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def check_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--check, and -o DIR, which with --check is a page."""
+    command = click.option(
+        "--check", is_flag=True, help="Write no dataset: read and judge every head, and print what is there; exit 1 where a head would be rejected."
+    )(command)
+    return click.option(
+        "-o", "--output", type=Place(), default=None, help="Folder to write, or its URL; with --check: an HTML page of pictures.", show_default=False
+    )(command)
+
+
 def scheduler_options(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """--scheduler and the TLS files for a scheduler at tls://…. Passed on as `scheduler` and `tls`."""
     pem = click.Path(exists=True, dir_okay=False)

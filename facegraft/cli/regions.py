@@ -70,7 +70,7 @@ def regions_build(
     specs = read_region_sets(sets) if sets else None
     vertices, faces = _read_triangles(template)
     indices = read_landmarks(landmarks, key=key, faces=faces)
-    region_map = build_region_map(vertices, faces, indices, name, mm_per_unit=mm_per_unit, sets=specs)
+    region_map = build_region_map(vertices, faces, indices, name, mm_per_unit=mm_per_unit, sets=specs, where=str(template))
     region_map.save(output)
     click.echo(f"{output}: {name}, {len(vertices)} vertices")
     _say_check(check_region_map(region_map, vertices, faces))

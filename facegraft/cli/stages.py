@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from facegraft.cli.options import Place, count_or_names, gathered, output_option, run_options, say, stage_options
+from facegraft.cli.options import (
+    Place,
+    check_option,
+    count_or_names,
+    gathered,
+    output_option,
+    run_options,
+    say,
+    stage_options,
+)
 from facegraft.errors import shown_name
-from facegraft.stages import STAGES, StageDefinition
+from facegraft.stages import INGEST, STAGES, StageDefinition
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -123,9 +132,15 @@ def _run(
 class StageCommand(click.Command):
     """The command of one stage. Its options come from the stage's parameters, which are imported on first use."""
 
+    decorators = (run_options, stage_options, output_option)
+
     def __init__(self, stage: StageDefinition) -> None:
         super().__init__(stage.name, help=stage.help, callback=_runs(stage))
         self.stage = stage
+
+    def body(self) -> Callable[..., None]:
+        """What the command does, by the values of its options."""
+        return _runs(self.stage)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         self.params = self._made
@@ -134,8 +149,8 @@ class StageCommand(click.Command):
     @cached_property
     def _made(self) -> list[click.Parameter]:
         # click collects the parameters that decorators attach to a function, the last one first.
-        holder = _runs(self.stage)
-        for decorate in (run_options, stage_options, output_option):
+        holder = self.body()
+        for decorate in self.decorators:
             holder = decorate(holder)
         self.callback = holder
         collected: list[click.Parameter] = list(reversed(getattr(holder, "__click_params__", [])))
@@ -194,4 +209,30 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-STAGE_COMMANDS = tuple(StageCommand(stage) for stage in STAGES)
+class IngestCommand(StageCommand):
+    """The command of ingest, which can also only look at a source: --check."""
+
+    decorators = (run_options, stage_options, check_option)
+
+    def body(self) -> Callable[..., None]:
+        """Writes heads, or prints what they are."""
+        writes = super().body()
+
+        def command(
+            check: bool, output: Location | None, seed: int, settings: tuple[str, ...], options: EngineOptions, inputs: str | None, **named: Any
+        ) -> None:
+            if check:
+                from facegraft.cli.check import check_source
+
+                check_source(inputs, gathered(self.stage.name, settings, **named), seed, output, options)
+                return
+            if output is None:
+                raise click.UsageError("Missing option '-o' / '--output'.")
+            if isinstance(output, Path) and output.is_file():
+                raise click.BadParameter(f"Directory '{output}' is a file.", param_hint="'-o' / '--output'")
+            writes(output=output, seed=seed, settings=settings, options=options, inputs=inputs, **named)
+
+        return command
+
+
+STAGE_COMMANDS = tuple(IngestCommand(stage) if stage is INGEST else StageCommand(stage) for stage in STAGES)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import facegraft
-from facegraft.engine.cluster import Outcome, ShardClient, start_client
+from facegraft.engine.cluster import Outcome, ShardClient, refuse_second_import, start_client
 from facegraft.engine.errors import EngineError, RunInterrupted
 from facegraft.engine.folder import (
     LOG_FOLDER,
@@ -75,6 +75,7 @@ def execute(
     (scripts that do so need the usual `if __name__ == "__main__":`). Raises EngineError when the folder holds something else, too many
     items are rejected, or no worker is left; RunInterrupted on Ctrl-C; StoreError when the disk cannot be written. Committed shards stay.
     """
+    refuse_second_import()
     start = time.monotonic()
     folder = place(output).absolute()
     sharded = shard_plan(plan)
@@ -96,12 +97,15 @@ def execute(
             return _make_and_finish(folder, record, sharded, options, client, start, check_lock)
 
 
-def retry(output: str | Location, stage_path: str, options: EngineOptions, client: ShardClient | None = None) -> RunSummary:
+def retry(
+    output: str | Location, stage_path: str, options: EngineOptions, client: ShardClient | None = None
+) -> RunSummary:
     """Make the shards with rejected items again (perhaps with other limits) and finish the dataset again.
 
     `stage_path` must be the stage of the run. The caller gives it, because a folder must not decide which code is run.
     Raises the same errors as `execute`.
     """
+    refuse_second_import()
     start = time.monotonic()
     folder = place(output).absolute()
     record = read_run(folder)

@@ -14,6 +14,8 @@ from facegraft.engine.folder import LOG_FOLDER
 from facegraft.engine.job import StageJob, read_job_run
 from facegraft.engine.plan import read_shard_items
 from facegraft.engine.sandbox import ItemRunner, Limits, thread_sandbox
+from facegraft.engine.shortage import shortage
+from facegraft.engine.signs import SIGNS
 from facegraft.engine.stage import ItemResult, PlannedItem, short_reason
 from facegraft.errors import FacegraftError
 from facegraft.store import (
@@ -67,10 +69,15 @@ class ShardResult:
 def run_shard(task: ShardTask, runner_for: RunnerMaker = thread_sandbox) -> ShardResult:
     """Make and commit a shard, unless it is committed already. Errors come back as a result: not every exception can be pickled."""
     try:
-        return _make(task, runner_for)
+        with SIGNS.of_shard(task.shard):
+            return _make(task, runner_for)
     except FacegraftError as error:
         return ShardResult(task.shard, error=str(error))
     except Exception as error:
+        if limit := shortage(str(error)):
+            return ShardResult(
+                task.shard, error=f"shard {task.shard} cannot be made on {socket.gethostname()}: {limit}"
+            )
         return ShardResult(
             task.shard,
             error=f"shard {task.shard} failed: {type(error).__name__}: {error}",

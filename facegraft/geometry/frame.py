@@ -20,6 +20,11 @@ def head_origin(landmarks68: Floats) -> Floats:
     return landmarks68[list(CANTHI)].mean(axis=0) + HEAD_CENTRE
 
 
+def head_radius(skin: Floats, landmarks68: Floats) -> float:
+    """How far the skin [n, 3] of a whole head reaches from its origin, in mm."""
+    return float(np.linalg.norm(skin - head_origin(landmarks68), axis=1).max())
+
+
 def frontal_origin(landmarks68: Floats, tip_depth: float) -> Floats:
     """Origin [3] of a frontal face in mm: `tip_depth` mm behind the nose tip (ImFace and the paper: 40)."""
     return landmarks68[NOSE_TIP] - np.array([0.0, 0.0, tip_depth])

@@ -17,11 +17,12 @@ from scipy.spatial.distance import cdist
 
 from facegraft.arrays import Floats, Ints
 from facegraft.surfaces.mirror import MIRROR
-from facegraft.surfaces.topology import directed_edges, unique_edges, vertex_components
+from facegraft.surfaces.topology import compact, directed_edges, unique_edges, vertex_components
 
 _SEED_EDGES = 12  # places at which a propagation is tried
 _SEED_CANDIDATES = (12, 48)  # nearest mirrored vertices considered for each end of a seed edge; more only if few fail
 _TRIAL_VERTICES = 200  # how far a trial propagation runs before seeds are compared
+_MOST_WALKS = 24  # walks over the whole piece; symmetric topologies need one or two, and others would cost minutes
 _MAX_CONFLICTS = 0.005  # share of contradictory faces beyond which a topology counts as asymmetric
 _CLEAR_CONFLICTS = 0.0005  # share at which the search for a better seed stops
 _SMALL_PIECE = 0.2  # share of the vertices below which a piece is small
@@ -31,13 +32,24 @@ _MAX_LEFTOVER = 0.01  # share of vertices that may be paired by position alone
 def mirror_map(vertices: ArrayLike, faces: ArrayLike) -> Ints | None:
     """Mirror vertex [V] of every vertex, an involution; None where the topology is not symmetric.
 
-    `vertices` [V, 3] in any unit, symmetric about x = 0 up to the natural asymmetry of a face. Connected pieces
+    `vertices` [V, 3] in any unit, symmetric about x = 0 up to the natural asymmetry of a face. A vertex that no face uses
+    may lie anywhere, and is its own mirror vertex. Connected pieces
     are paired first (an eyeball with the other eyeball, the skin with itself), then their vertices: by nearest
     mirrored position where that already preserves every edge, else by propagation over the faces. A small piece
     whose triangles are not mirrored (an eyeball copied to the other side) is paired by position, one to one.
     """
-    v = np.asarray(vertices, dtype=np.float64)
-    f = np.asarray(faces, dtype=np.int64)
+    f, kept = compact(faces, len(np.asarray(vertices)))
+    v = np.asarray(vertices, dtype=np.float64)[kept]
+    found = _mirror_of_used(v, f)
+    if found is None:
+        return None
+    whole = np.arange(len(np.asarray(vertices)), dtype=np.int64)
+    whole[kept] = kept[found]
+    return whole
+
+
+def _mirror_of_used(v: Floats, f: Ints) -> Ints | None:
+    """`mirror_map` of a mesh whose faces use every vertex."""
     component = vertex_components(f, len(v))
     pairs = _pair_components(v, component)
     if pairs is None:
@@ -120,7 +132,7 @@ def _by_propagation(v: Floats, piece: Ints, own: Ints, other: Ints, candidates: 
             if not contradictions:
                 consistent.append(known)
     best: tuple[float, dict[int, int]] | None = None
-    for _, seed in sorted(trials):
+    for _, seed in sorted(trials)[:_MOST_WALKS]:
         # A regular patch of quads is symmetric about many lines: only the whole piece shows the right one.
         assigned, conflicts, visited = _propagate(v, opposite, seed, len(own))
         share = conflicts / max(visited, 1)

@@ -35,6 +35,7 @@ def build_for(
         name,
         mm_per_unit=mm_per_unit,
         polygons_sha256=None if mesh.is_triangles else mesh.polygons_sha256,
+        where=where,
     )
     findings, _ = check_region_map(region_map, mesh.vertices, faces)
     if findings:

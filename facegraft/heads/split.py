@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from facegraft.errors import nearest
 from facegraft.heads.errors import SourceError
 from facegraft.heads.names import clean_name, natural_key
+from facegraft.heads.twins import Twins
 from facegraft.seeds import digest
 from facegraft.settings import as_name
 from facegraft.store.remote import place
@@ -51,7 +52,7 @@ def split_at_random(
             chosen.add(name)
     if passed:
         log.warning(
-            "%d of the subjects drawn for testing cannot be read, and the next ones take their place: %s (%s)%s",
+            "%d of the subjects drawn for testing cannot be read, or are not like the others: the next ones take their place: %s (%s)%s",
             len(passed), passed[0][0], passed[0][1], ", …" if len(passed) > 1 else "",
         )  # fmt: skip
     return {name: TEST if name in chosen else TRAIN for name in names}
@@ -90,20 +91,20 @@ def split_imface(subjects: Iterable[str]) -> dict[str, str]:
     return split
 
 
-def with_twins_together(split: Mapping[str, str], twins: Iterable[Sequence[str]]) -> dict[str, str]:
-    """The split with every group of subjects that share a mesh on one side: the test side, where one of them is there already.
+def with_twins_together(split: Mapping[str, str], twins: Iterable[Twins]) -> dict[str, str]:
+    """The split with every group of subjects that share a head on one side: the test side, where one of them is there already.
 
     A face that is trained on says nothing about unseen faces. Says which subjects were moved.
     """
     result = dict(split)
     for group in twins:
-        present = [name for name in group if name in result]
+        present = [name for name in group.names if name in result]
         if len({result[name] for name in present}) > 1:
             moved = [name for name in present if result[name] == TRAIN]
             result |= dict.fromkeys(moved, TEST)
-            log.warning("subjects %s have the same mesh: %s moved to the test side, where the others are", _listed(present), _listed(moved))
+            log.warning("subjects %s %s: %s moved to the test side, where the others are", _listed(present), group.what, _listed(moved))
         elif len(present) > 1:
-            log.warning("subjects %s have the same mesh: the same person under several names?", _listed(present))
+            log.warning("subjects %s %s: the same person under several names?", _listed(present), group.what)
     return result
 
 

@@ -22,6 +22,7 @@ from facegraft.parts import PartsError, check_part_name
 from facegraft.regions.ears import ear_places
 from facegraft.regions.groups import KNOWN_GROUPS, find_openings, group_mask, groups_by_connectivity
 from facegraft.regions.landmarks import MIRROR68, FaceFrame, check_indices, check_landmarks, guess_mm_per_unit
+from facegraft.regions.meshfaults import mesh_faults
 from facegraft.regions.neck import neck_crop
 from facegraft.regions.outlines import DiskOutline, mirrored_outline, outline_of
 from facegraft.regions.regionmap import Disk, Group, Region, RegionMap, RegionMapError, RegionSet
@@ -44,18 +45,25 @@ def build_region_map(
     polygons_sha256: str | None = None,
     provenance: str = "",
     sets: Sequence[RegionSetSpec] | None = None,
+    where: str | None = None,
 ) -> RegionMap:
     """The region map of a template: `vertices` [V, 3] (+y up, +z forward, +x the subject's left), `faces` [F, 3].
 
     `landmarks68`: vertex indices. `mm_per_unit` is guessed from the outer eye corners where not given. `groups` default to
     those published for the topology `name`, else they are found by connectivity. `polygons_sha256` is the hash of the
     published polygons, where `faces` triangulate them. `sets`: the region sets to trace, by default those that facegraft
-    ships; an optional one that cannot be traced here is left out, with a warning. Raises LandmarkError if the landmarks do
-    not fit, RegionMapError or NoPath, naming the disk, if a disk cannot be traced.
+    ships; an optional one that cannot be traced here is left out, with a warning. Vertices that no face uses may lie anywhere.
+    `where` names the mesh in messages, by default `name`.
+    Raises RegionMapError for a mesh that is no proper surface (`regions.meshfaults`), LandmarkError if the landmarks do not fit,
+    RegionMapError or NoPath, naming the disk, if a disk cannot be traced.
     """
-    v, f = _checked_mesh(vertices, faces, name)
+    where = where or name
+    v, f = _checked_mesh(vertices, faces, where)
     lm = np.asarray(landmarks68, dtype=np.int64)
     check_indices(lm, len(v))
+    faults = mesh_faults(v, f, lm)
+    if faults:
+        raise RegionMapError(f"{where}: {'; also '.join(faults)}")
     if mm_per_unit is None:
         mm_per_unit = guess_mm_per_unit(v, lm)
     if groups is None:
@@ -112,11 +120,24 @@ def _checked_mesh(vertices: ArrayLike, faces: ArrayLike, name: str) -> tuple[Flo
         raise RegionMapError(
             f"{name}: a template needs vertices [V, 3] and triangles [F, 3], got {v.shape} and {f.shape}"
         )
+    if f.min() < 0 or f.max() >= len(v):
+        wrong = int(f.min()) if f.min() < 0 else int(f.max())
+        raise RegionMapError(f"{name}: a face names vertex {wrong}, but there are {len(v)} vertices")
+    v = settled(v, f)
     if not np.isfinite(v).all():
         raise RegionMapError(f"{name}: vertex {int(np.flatnonzero(~np.isfinite(v).all(axis=1))[0])} is not finite")
-    if f.min() < 0 or f.max() >= len(v):
-        raise RegionMapError(f"{name}: a face names vertex {f.max()}, but there are {len(v)} vertices")
     return v, f
+
+
+def settled(vertices: Floats, faces: Ints) -> Floats:
+    """The vertices [V, 3] with those that no face uses in the middle of the others, wherever an export left them."""
+    loose = np.ones(len(vertices), dtype=bool)
+    loose[faces] = False
+    if not loose.any():
+        return vertices
+    placed = vertices.copy()
+    placed[loose] = vertices[~loose].mean(axis=0)
+    return placed
 
 
 def _region_set(

@@ -19,9 +19,12 @@ from facegraft.geometry.chart import outer_skin
 from facegraft.geometry.cutpath import is_simple
 from facegraft.geometry.outline import roughness
 from facegraft.geometry.symmetry import preserved_edges
-from facegraft.regions.build import face_chart
+from facegraft.regions.build import face_chart, settled
 from facegraft.regions.landmarks import MIRROR68, FaceFrame, LandmarkError, check_landmarks
+from facegraft.regions.meshfaults import mesh_faults
+from facegraft.regions.raggedness import loop_smoothing, roughness_limit
 from facegraft.regions.regionmap import Disk, RegionMap, RegionSet
+from facegraft.regions.sides import side_findings
 from facegraft.surfaces.mirror import MIRROR, symmetrised
 from facegraft.surfaces.topology import (
     boundary_loops,
@@ -33,13 +36,9 @@ from facegraft.surfaces.topology import (
     vertex_adjacency,
 )
 
-MAX_ROUGHNESS = 1.2
-MAX_ROUGHNESS_COARSE = 1.3
-SHORT_LOOP = 30  # vertices; below, smoothing by two vertices would shorten even a circle by more than 9 %: smoothed by one, ...
-MAX_ROUGHNESS_SHORT = 1.2  # ... with which stairs along a diagonal have 1.27, a smooth loop of 16 to 29 vertices at most 1.11
-COARSE_MM = 4.0  # mean loop edge beyond which a mesh counts as coarse
 MIN_GAP = 2  # edges between the loops of two disks of a set
 MAX_MIRROR_DIFFERENCE = 2  # vertices
+MAX_MIRROR_MM = 15.0  # median distance of a vertex from its partner's mirror image; a face's own asymmetry is a third of it
 NOTCH_DEGREES = 60.0
 
 
@@ -51,7 +50,7 @@ class DiskFigures:
     interior: int
     perimeter: float
     mean_edge: float
-    roughness: float  # loops of fewer than SHORT_LOOP vertices are smoothed by one vertex, others by two
+    roughness: float  # loops of fewer than `raggedness.SHORT_LOOP` vertices are smoothed by one vertex, others by two
     notches: int  # turns of the loop by more than NOTCH_DEGREES
     on_skin: float  # share of the loop's vertices on outer skin
     euler: int  # Euler characteristic with the template's own holes filled: 1 for a disk
@@ -70,8 +69,12 @@ def check_region_map(
     """
     v, f = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
     region_map.check_mesh(len(v), f, "the mesh to check")
-    findings = _check_landmarks(region_map, v) + _check_symmetry(region_map, f) + _check_loops(region_map, f)
+    v = settled(v, f)
+    faults = mesh_faults(v, f, region_map.landmarks68)
+    if faults:  # nothing can be measured on such a mesh, and what would be found has its cause here
+        return faults, {}
     in_mm = FaceFrame.of(v[region_map.landmarks68] * region_map.mm_per_unit).apply(v * region_map.mm_per_unit)
+    findings = _check_landmarks(region_map, v) + _check_symmetry(region_map, f, in_mm) + _check_loops(region_map, f)
     shape = in_mm if region_map.symmetry is None else symmetrised(in_mm, region_map.symmetry)
     skin = f[faces_within(f, region_map.mask_of("surface", "socket"))]
     figures: dict[str, dict[str, dict[str, object]]] = {}
@@ -86,6 +89,7 @@ def check_region_map(
             if len(shared):
                 findings.append(f"{set_name}: {a} and {b} share {len(shared)} vertices")
         findings += _check_held(region_map, regions) + _check_kept(region_map, regions)
+        findings += side_findings(region_map, shape, regions, {name: disk_faces(skin, disk) for name, disk in regions.disks.items()})
     return findings, figures
 
 
@@ -178,18 +182,6 @@ def _gap(
     return (reached[0] if reached else most), float(distance)
 
 
-def loop_smoothing(loop: int) -> float:
-    """Number of vertices over which a loop of this length is smoothed to measure its roughness."""
-    return 1.0 if loop < SHORT_LOOP else 2.0
-
-
-def roughness_limit(loop: int, mean_edge: float) -> float:
-    """Largest accepted roughness of a loop with this number of vertices and this mean edge length in mm."""
-    if loop < SHORT_LOOP:
-        return MAX_ROUGHNESS_SHORT
-    return MAX_ROUGHNESS_COARSE if mean_edge > COARSE_MM else MAX_ROUGHNESS
-
-
 def _shortcomings(disk: DiskFigures) -> list[str]:
     limit = roughness_limit(disk.loop, disk.mean_edge)
     checks = [
@@ -218,7 +210,7 @@ def _check_landmarks(region_map: RegionMap, vertices: Floats) -> list[str]:
     return []
 
 
-def _check_symmetry(region_map: RegionMap, faces: Ints) -> list[str]:
+def _check_symmetry(region_map: RegionMap, faces: Ints, in_mm: Floats) -> list[str]:
     mirror = region_map.symmetry
     if mirror is None:
         return []
@@ -228,6 +220,9 @@ def _check_symmetry(region_map: RegionMap, faces: Ints) -> list[str]:
     kept = preserved_edges(mirror, faces[faces_within(faces, region_map.mask_of("surface", "socket"))])
     if kept < 0.99:
         findings.append(f"the symmetry map preserves only {kept:.1%} of the skin's edges")
+    apart = float(np.median(np.linalg.norm(in_mm * MIRROR - in_mm[mirror], axis=1)[np.unique(faces)]))
+    if apart > MAX_MIRROR_MM:
+        findings.append(f"the symmetry map pairs vertices that are {apart:.0f} mm (median) from being mirror images")
     return findings
 
 

@@ -23,7 +23,7 @@ class DiskOutline:
     """The outline of one disk in the chart, and the line inside it that its loop must go around.
 
     Midline disks start at their top on the midline and run down the subject's left side; `medial` is an open polyline
-    from the midline (or the inner end) outward; `seed` is a landmark of the disk or a point [2]. No loop comes nearer than
+    from the midline (or the inner end) outward, see `whole_medial`; `seed` is a landmark of the disk or a point [2]. No loop comes nearer than
     `margin` to the features `core` (polygons of lid landmarks, lip corners), so that a seam does not touch their corners.
     """
 
@@ -34,6 +34,15 @@ class DiskOutline:
     seed: int | Floats
     core: tuple[Floats, ...] = ()
     margin: float = 0.0
+
+
+    @property
+    def whole_medial(self) -> Floats:
+        """The line [n, 2] that a closed loop goes around: of a midline disk both halves, from the right end to the left one."""
+        if not self.midline or not (np.abs(self.medial[:, 0]) > 0).any():
+            return self.medial
+        right = self.medial[::-1] * [-1.0, 1.0]
+        return np.vstack([right[:-1] if self.medial[0, 0] == 0 else right, self.medial])
 
 
 def keeps_off(disk: DiskOutline, flat: Floats) -> NDArray[np.bool_]:

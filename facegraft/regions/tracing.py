@@ -15,6 +15,7 @@ from facegraft.geometry.chart import CylinderChart, outer_skin
 from facegraft.geometry.cutpath import NoPath, TurnGraph, cheapest_loop, cheapest_path, is_simple, turn_price
 from facegraft.geometry.outline import crosses, lies_on
 from facegraft.regions.outlines import DiskOutline, keeps_off
+from facegraft.regions.raggedness import raggedness
 from facegraft.regions.regionmap import Disk, RegionMapError
 from facegraft.surfaces.errors import TopologyError
 from facegraft.surfaces.mirror import MIRROR
@@ -38,7 +39,8 @@ INWARD = (
 )
 BAND = 3.0  # half width of the band in which a loop may run, in those distances
 ALONG = 0.5  # price of an edge across the outline, on top of its length
-TURN = 1.6  # price of a right-angled turn, in NEAR distances: loops follow the lines of the mesh, not stairs across them
+TURNS = (1.6, 2.4, 3.6)  # price of a right-angled turn, in NEAR distances: loops follow the lines of the mesh, not stairs across
+# them; where a loop comes out too ragged, as among triangles that follow no lines, turns are dearer
 ON_LINE_MM = 1e-3
 GAP_MM = 6.0  # wanted distance between two disks of a set, ...
 GAP_EDGES = (2, 3)  # ... but no fewer and no more edges than these, ...
@@ -74,18 +76,26 @@ def trace_loop(surface: FaceSurface, disk: DiskOutline, blocked: Bools) -> Ints:
     """The cheapest loop of mesh edges along a disk's outline, over outer skin and past blocked vertices [V].
 
     Midline disks on a symmetric topology: the cheapest path from midline to midline over the left half, and its mirror
-    image. Other disks: the cheapest closed loop around the medial line. Raises NoPath naming the disk.
+    image. Other disks: the cheapest closed loop around the medial line. A loop that is too ragged is traced again with dearer
+    turns. Raises NoPath naming the disk.
     """
     half = disk.midline and surface.mirror is not None
     edges, price, near = _priced_edges(surface, disk, blocked, half)
-    graph = TurnGraph.build(edges, surface.vertices, price, TURN * near)
-    try:
-        loop = _half_loop(surface, disk, graph) if half else _whole_loop(surface, disk, graph)
-    except NoPath as error:
-        raise NoPath(f"disk {disk.name}: {error}; are the landmarks right, and is the mesh fine enough?") from error
-    if not is_simple(loop):
+    best: tuple[float, Ints] | None = None
+    for turn in TURNS:
+        graph = TurnGraph.build(edges, surface.vertices, price, turn * near)
+        try:
+            loop = _half_loop(surface, disk, graph) if half else _whole_loop(surface, disk, graph)
+        except NoPath as error:
+            raise NoPath(f"disk {disk.name}: {error}; are the landmarks right, and is the mesh fine enough?") from error
+        ragged = raggedness(surface.vertices[loop])
+        if is_simple(loop) and (best is None or ragged < best[0]):
+            best = ragged, loop
+        if best is not None and best[0] <= 1.0:
+            return best[1]
+    if best is None:
         raise NoPath(f"disk {disk.name}: the cheapest loop touches itself; the mesh is too coarse there")
-    return loop
+    return best[1]
 
 
 def _priced_edges(surface: FaceSurface, disk: DiskOutline, blocked: Bools, half: bool) -> tuple[Ints, Floats, float]:
@@ -123,9 +133,10 @@ def _priced_edges(surface: FaceSurface, disk: DiskOutline, blocked: Bools, half:
     distance = np.where(disk.outline.contains(middle), INWARD, 1.0) * distance
     near = distance < BAND * near_length
     ends = flat[edges]
-    clear = crosses(ends[:, 0], ends[:, 1], disk.medial) == 0
+    medial = disk.medial if half else disk.whole_medial
+    clear = crosses(ends[:, 0], ends[:, 1], medial) == 0
     if not half:  # otherwise a loop could change sides at a vertex on the line, such as a landmark
-        clear &= ~lies_on(ends.reshape(-1, 2), disk.medial, ON_LINE_MM).reshape(-1, 2).any(axis=1)
+        clear &= ~lies_on(ends.reshape(-1, 2), medial, ON_LINE_MM).reshape(-1, 2).any(axis=1)
     edges, length, distance, tangent = (
         edges[near & clear],
         length[near & clear],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from facegraft.stages.census import Census
     from facegraft.store.remote import Location
 
 PAGE = "index.html"
@@ -26,4 +27,16 @@ def write_report(folder: Location, output: Location) -> Location:
     return path
 
 
-__all__ = ["PAGE", "write_report"]
+def write_check(census: Census, path: Location) -> Location:
+    """Write one page about a source of heads that is not ingested yet: what is there, what looks odd, thumbnails; returns its path.
+
+    Raises ReportError where this machine cannot draw.
+    """
+    from facegraft.report.checkpage import compose_check
+    from facegraft.store.atomic import write_bytes_atomic
+
+    write_bytes_atomic(path, compose_check(census).encode("utf-8"))
+    return path
+
+
+__all__ = ["PAGE", "write_check", "write_report"]

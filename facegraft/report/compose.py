@@ -9,6 +9,7 @@ from facegraft.report import galleries, modelpage, sections
 from facegraft.report.blocks import Section
 from facegraft.report.gather import Gathered, gather
 from facegraft.report.materials import Page
+from facegraft.report.odd import odd_section
 from facegraft.report.page import render_page
 from facegraft.report.studio import Studio, start_probe
 from facegraft.store.remote import Location
@@ -24,6 +25,7 @@ class SectionMaker:
 
 SECTIONS = (
     SectionMaker(lambda page: sections.summary(page.found)),
+    SectionMaker(lambda page: odd_section(page.found)),
     SectionMaker(galleries.heads, draws=True),
     SectionMaker(galleries.composites, draws=True),
     SectionMaker(galleries.seams, draws=True),

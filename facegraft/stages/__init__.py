@@ -62,6 +62,7 @@ INGEST = StageDefinition(
 
     \b
     Example: facegraft ingest FaceXModel --kind ict --subjects 12 --expressions 2 --seed 0 -o heads
+             facegraft ingest scans --kind meshes --region-map flame --check -o check.html
     """,
     shortcuts=("kind", "subjects", "expressions", "region_map", "landmarks"),
 )

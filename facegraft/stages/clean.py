@@ -19,8 +19,9 @@ from pydantic import Field
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError
 from facegraft.geometry.clipping import BallClipper
-from facegraft.geometry.frame import frontal_origin, head_origin, to_mm_matrix, to_unit
+from facegraft.geometry.frame import frontal_origin, head_origin, head_radius, to_mm_matrix, to_unit
 from facegraft.geometry.visibility import visible_sheet
+from facegraft.heads.extent import one_decides
 from facegraft.parts import Parts
 from facegraft.regions.closer import make_closer
 from facegraft.regions.regionmap import RegionMap
@@ -247,16 +248,13 @@ def _shared_arrays(
 def _automatic_scale(inputs: Sequence[Dataset], references: Mapping[str, list[Any]], region_map: RegionMap) -> float:
     """mm per unit: the largest neutral head's radius plus 5 %, rounded up to 5 mm."""
     skin = region_map.kept_skin()
-    radius = 0.0
-    for number, key in references.values():
+    radii = dict[str, float]()
+    for subject, (number, key) in references.items():
         head = inputs[number][key]
-        radius = max(
-            radius,
-            float(
-                np.linalg.norm(head["vertices"][skin] - head_origin(head["landmarks"].astype(np.float64)), axis=1).max()
-            ),
-        )
-    return float(5.0 * np.ceil(SCALE_MARGIN * radius / 5.0))
+        radii[subject] = head_radius(head["vertices"][skin], head["landmarks"].astype(np.float64))
+    if said := one_decides(radii):
+        log.warning("%s, or give the scale as clean.mm_per_unit", said)
+    return float(5.0 * np.ceil(SCALE_MARGIN * max(radii.values(), default=0.0) / 5.0))
 
 
 @dataclass(frozen=True)

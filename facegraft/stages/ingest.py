@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError, create_model, model_validator
@@ -22,29 +22,22 @@ from pydantic.fields import FieldInfo
 from facegraft.arrays import Floats
 from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError
-from facegraft.heads.alignment import (
-    NEUTRALS,
-    STABLE_LANDMARKS,
-    Motion,
-    expression_map,
-    median_landmarks,
-    motion,
-    moved,
-    neutral_map,
-)
+from facegraft.geometry.frame import head_radius
+from facegraft.heads.alignment import NEUTRALS, Motion, median_landmarks
 from facegraft.heads.errors import SourceError
+from facegraft.heads.extent import one_decides
 from facegraft.heads.fingerprint import FileHash, combined, hash_files
-from facegraft.heads.names import head_key, natural_key
-from facegraft.heads.sanity import check_head
-from facegraft.heads.source import KINDS, Head, HeadSource, SourcePlan, make_source
+from facegraft.heads.names import head_key
+from facegraft.heads.ready import HeadReader, Ready
+from facegraft.heads.source import KINDS, Head, HeadSource, Loader, SourcePlan, make_source
 from facegraft.heads.split import TEST, read_subject_list, split_at_random, split_by_list, with_twins_together
-from facegraft.heads.typical import FEWEST, TO_ALIGN, check_expression_pose, check_typical, typical_head
-from facegraft.meshfiles.errors import MeshError
+from facegraft.heads.twins import Twins, near_heads, others_of, signature, subjects_with_one_file, together
+from facegraft.heads.typical import FEWEST, typical_head
 from facegraft.regions.regionmap import RegionMap
 from facegraft.settings import as_name
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import DatasetSchema, RemoteError
-from facegraft.store.remote import Location, place
+from facegraft.store.remote import Location, each, place
 from facegraft.store.schema import heads_fields
 from facegraft.surfaces.topology import unique_edges
 from facegraft.vocabulary import NEUTRAL
@@ -57,8 +50,6 @@ TARGET = "aligned_landmarks"
 """Shared array [n, 3] of aligned heads: the stable landmarks of their median, in mm."""
 TYPICAL = "typical_vertices"
 """Shared array [V, 3] of heads from files: their median, in mm, beside which a head may look odd."""
-ROUNDING_MM = 0.01
-"""Largest rounding error of a stored coordinate."""
 ALIGNED_COLUMNS = tuple(f"aligned_{name}" for name in Motion._fields)
 """Columns of the index for what alignment did to each head."""
 
@@ -74,7 +65,7 @@ def _names_or_file(value: Any) -> Any:
     return value if value is None else as_name(value)
 
 
-class _OwnParameters(StageParameters):
+class OwnParameters(StageParameters):
     """The parameters of ingest that apply to every source."""
 
     STAGE: ClassVar[str] = "ingest"
@@ -145,7 +136,7 @@ OPTION_KINDS = {
 _KIND: Any = Literal.__getitem__(tuple(KINDS))
 IngestParameters = create_model(
     "IngestParameters",
-    __base__=_OwnParameters,
+    __base__=OwnParameters,
     __doc__="Parameters of the ingest stage: its own, and the options of all sources.",
     kind=(_KIND, Field(description="where the heads come from")),
     **_options_of_all_kinds(),
@@ -153,23 +144,48 @@ IngestParameters = create_model(
 Parameters = IngestParameters
 
 
-def plan(inputs: Sequence[Path], parameters: _OwnParameters, seed: int) -> StagePlan:
+def plan(inputs: Sequence[Path], parameters: OwnParameters, seed: int) -> StagePlan:
     """See `plan_ingest`; `inputs` is the source, or nothing for synthetic heads."""
     return plan_ingest(inputs[0] if inputs else None, parameters, seed)
 
 
-def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) -> StagePlan:
+def plan_ingest(source: Location | None, parameters: OwnParameters, seed: int) -> StagePlan:
     """Read the source, split its subjects, and plan one item per head; `source` is None for synthetic heads.
 
     Raises SourceError (no usable heads, or options that contradict the source), MeshError for a damaged file that all heads
     need, RegionMapError.
     """
+    return stage_plan(prepare(source, parameters, seed), parameters)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What ingest knows of a source before the first head is written.
+
+    heads: those that were chosen. split: the side of each of their subjects. hashes: of the files, by name (empty without files). shared: the
+    arrays that workers need. twins: subjects that are one. faults: of subjects whose neutral (else first) head will be rejected, the reason; radii: of
+    the others, in mm. Both are empty for computed heads, which are not tried.
+    """
+
+    source: HeadSource
+    plan: SourcePlan
+    heads: list[Head]
+    split: dict[str, str]
+    hashes: dict[str, FileHash]
+    shared: dict[str, Any]
+    twins: list[Twins]
+    faults: dict[str, str]
+    radii: dict[str, float]
+
+
+def prepare(source: Location | None, parameters: OwnParameters, seed: int) -> Preparation:
+    """Read the source and its neutral heads, and split the subjects; says what is odd. Raises as `plan_ingest` does."""
     heads_source = make_source(parameters.kind, source, parameters.options(), seed)
     plan = heads_source.plan()
     root = _folder(source)
     hashes = hash_files(root, [*plan.files, *(head.source for head in plan.heads if head.source)]) if root else {}
-    split = with_twins_together(_split(heads_source, plan, parameters, seed), _twins(plan.heads, hashes))
-    heads = [head for head in plan.heads if head.subject in split]
+    listed = _listed_split(heads_source, plan, parameters)
+    heads = [head for head in plan.heads if listed is None or head.subject in listed]
     if not heads:
         raise SourceError(f"{source or parameters.kind}: the lists of subjects leave no heads")
     _warn_without_neutral(heads)
@@ -177,12 +193,37 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
     if aligned:
         heads = _with_neutral(heads)
     shared: dict[str, Any] = {"faces": np.ascontiguousarray(plan.faces, dtype=np.int32), **plan.shared}
+    tried = dict[str, "_Tried"]()
     if aligned or any(head.source for head in heads):
         read = _read_neutrals(heads_source, plan, heads, needed=aligned)
         if aligned:
-            shared[TARGET] = _target(heads_source, plan, read)
+            shared[TARGET] = _target(heads_source, plan, list(read.values()))
         if len(read) >= FEWEST:
-            shared[TYPICAL] = typical_head(read, plan.region_map.landmarks68).astype(np.float32)
+            shared[TYPICAL] = typical_head(list(read.values()), plan.region_map.landmarks68).astype(np.float32)
+        load = heads_source.loader(shared, plan.region_map)
+
+        def kept(spec: Mapping[str, Any]) -> Floats:  # a head that was read already is not read again
+            found = read.get(json.dumps(spec))
+            return load(spec) if found is None else found
+
+        reader = _reader(kept, heads_source, parameters, plan.region_map, shared)
+        tried = _try_subjects(reader, heads, root)
+    faults = {subject: found.fault for subject, found in tried.items() if found.fault is not None}
+    signatures = {subject: found.signature for subject, found in tried.items() if found.signature is not None}
+    near = near_heads(signatures, lambda subject: _made_again(reader, heads, subject))
+    twins = together([*subjects_with_one_file(heads, hashes), *near])
+    split = with_twins_together(listed or _random_split(heads, parameters, seed, faults), twins)
+    radii = {subject: found.radius_mm for subject, found in tried.items() if found.radius_mm is not None}
+    again = others_of(twins)
+    if said := one_decides({subject: radius for subject, radius in radii.items() if subject not in again}):
+        log.warning("%s", said)
+    return Preparation(heads_source, plan, heads, split, hashes, shared, twins, faults, radii)
+
+
+def stage_plan(prepared: Preparation, parameters: OwnParameters) -> StagePlan:
+    """One item per head of what was prepared. Raises SourceError for two heads of one key."""
+    plan, heads, hashes, shared, split = prepared.plan, prepared.heads, prepared.hashes, prepared.shared, prepared.split
+    aligned = prepared.source.posed
     known = [*plan.files, *(head.source for head in heads if head.source)]
     neutral = {head.subject: head.spec for head in heads if head.expression == NEUTRAL}
     items = []
@@ -221,7 +262,7 @@ def plan_ingest(source: Location | None, parameters: _OwnParameters, seed: int) 
         region_map=region_map.to_json(),
         shard_items=parameters.shard_items,
         input_fingerprint={
-            "kind": parameters.kind, **plan.identity, **(combined({name: hashes[name] for name in known}) if root else {})
+            "kind": parameters.kind, **plan.identity, **(combined({name: hashes[name] for name in known}) if hashes else {})
         },
     )
 
@@ -235,80 +276,80 @@ class IngestStage:
         self.region_map = RegionMap.from_json(context.region_map)
         path = place(context.inputs[0]) if context.inputs else None
         source = make_source(parameters.kind, path, parameters.options(), context.seed)
-        self.load = source.loader(context.shared, self.region_map)
-        self.alignment, self.mm_per_unit = source.alignment, parameters.options().get("mm_per_unit") or self.region_map.mm_per_unit
-        self.target = np.asarray(context.shared[TARGET]) if source.posed else None
-        self.typical = np.asarray(context.shared[TYPICAL], dtype=np.float64) if TYPICAL in context.shared else None
-        self.edges = unique_edges(np.asarray(context.shared["faces"], dtype=np.int64))
-        skin = self.region_map.kept_skin()
-        self.skin = skin if len(skin) else np.arange(self.region_map.vertex_count)  # a map without groups
-        self._neutral = lru_cache(maxsize=4)(lambda spec: self.load(json.loads(spec)))
-        self._sound_neutral = lru_cache(maxsize=4)(self._load_sound)
+        self.reader = _reader(source.loader(context.shared, self.region_map), source, parameters, self.region_map, context.shared)
 
     def process(self, item: PlannedItem, rng: np.random.Generator) -> ItemOutput:
         """Read or compute one head: its vertices [V, 3] and 68 landmarks, float32 in mm."""
-        row: dict[str, Any] = {}
         try:
-            if self.target is not None:
-                vertices, motion = self._aligned(item, self.target)
-                row = dict(zip(ALIGNED_COLUMNS, motion, strict=True))
-            elif self.typical is not None:
-                vertices = self.load(item.spec["head"])
-            else:
-                vertices = self.load(item.spec)
-            where = str(item.row["source"] or item.key)
-            self._check(vertices, where)
-            if self.target is None and self.typical is not None:
-                self._check_expression(vertices, item, where)
+            head = self.ready(item)
         except RemoteError:
             raise
         except FacegraftError as error:
             raise ItemRejected(str(error)) from error
-        stored = vertices.astype(np.float32)
+        stored = head.vertices.astype(np.float32)
+        row = {} if head.aligned is None else dict(zip(ALIGNED_COLUMNS, head.aligned, strict=True))
         return ItemOutput(fields={"vertices": stored, "landmarks": stored[self.region_map.landmarks68]}, row=row)
 
-    def _check(self, vertices: Floats, where: str) -> None:
-        """Raise MeshError for a head that cannot be stored exactly, or is not like the others."""
-        lost = float(np.abs(vertices.astype(np.float32) - vertices).max())
-        if lost > ROUNDING_MM:
-            raise MeshError(
-                f"{where}: the head lies {np.abs(vertices).max() / 1000:,.0f} m from the origin, where numbers of 32 bits are off by {lost:.2g} mm; "
-                f"move it to the origin, {TO_ALIGN}"
-            )
-        if self.typical is not None:
-            marks, posed = self.region_map.landmarks68, self.target is not None
-            check_typical(vertices, self.typical, self.edges, self.skin, marks, where, posed=posed)
+    def ready(self, item: PlannedItem) -> Ready:
+        """The head of an item. Raises MeshError, or another FacegraftError, where it has to be rejected."""
+        paired = self.reader.target is not None or self.reader.typical is not None
+        head, neutral = (item.spec["head"], item.spec["neutral"]) if paired else (item.spec, None)
+        return self.reader.ready(head, neutral, str(item.row["source"] or item.key))
 
-    def _check_expression(self, vertices: Floats, item: PlannedItem, where: str) -> None:
-        """Raise MeshError for an expression that is posed otherwise than its subject's neutral head."""
-        neutral = item.spec["neutral"]
-        if neutral is None or neutral == item.spec["head"]:
-            return
-        first = self._sound_neutral(json.dumps(neutral))
-        if first is not None:
-            check_expression_pose(vertices, first, self.skin, self.region_map.landmarks68, where)
 
-    def _load_sound(self, spec: str) -> Floats | None:
-        """A neutral head; None for one that is rejected itself, for which its expressions are not to blame."""
+def _reader(
+    load: Loader, source: HeadSource, parameters: OwnParameters, region_map: RegionMap, shared: Mapping[str, Any]
+) -> HeadReader:
+    """What makes the heads of a source ready, by the arrays of its plan."""
+    return HeadReader(
+        load,
+        region_map,
+        unique_edges(np.asarray(shared["faces"], dtype=np.int64)),
+        source.alignment,
+        parameters.options().get("mm_per_unit") or region_map.mm_per_unit,
+        np.asarray(shared[TARGET]) if source.posed else None,
+        np.asarray(shared[TYPICAL], dtype=np.float64) if TYPICAL in shared else None,
+    )
+
+
+class _Tried(NamedTuple):
+    """A subject's first head, made ready: why that fails, or its signature and radius in mm."""
+
+    fault: str | None
+    signature: Floats | None = None
+    radius_mm: float | None = None
+
+
+def _first_heads(heads: Sequence[Head]) -> dict[str, Head]:
+    """By subject, its neutral head, or the first where there is none."""
+    first: dict[str, Head] = {}
+    for head in sorted(heads, key=lambda head: head.expression != NEUTRAL):
+        first.setdefault(head.subject, head)
+    return first
+
+
+def _ready_first(reader: HeadReader, head: Head) -> Floats:
+    return reader.ready(head.spec, head.spec if head.expression == NEUTRAL else None, head.source or head.subject).vertices
+
+
+def _made_again(reader: HeadReader, heads: Sequence[Head], subject: str) -> Floats:
+    return _ready_first(reader, _first_heads(heads)[subject])
+
+
+def _try_subjects(reader: HeadReader, heads: Sequence[Head], root: Location | None) -> dict[str, _Tried]:
+    """What becomes of the first head of each subject that has a file."""
+
+    def tried(head: Head) -> _Tried:
         try:
-            vertices = self.load(json.loads(spec))
-            self._check(vertices, spec)
-        except MeshError:
-            return None
-        return vertices
+            vertices = _ready_first(reader, head)
+        except RemoteError:
+            raise
+        except FacegraftError as error:
+            return _Tried(str(error))
+        return _Tried(None, signature(vertices), head_radius(vertices[reader.skin], vertices[reader.landmarks]))
 
-    def _aligned(self, item: PlannedItem, target: Floats) -> tuple[Floats, Motion]:
-        """A head without its pose, and what was done."""
-        vertices, neutral = self.load(item.spec["head"]), item.spec["neutral"]
-        similarity, stable = self.alignment == "similarity", self.region_map.landmarks68[list(STABLE_LANDMARKS)]
-        first, matrix = vertices, np.eye(4)
-        if neutral != item.spec["head"]:
-            first = self._neutral(json.dumps(neutral))
-            matrix = expression_map(vertices[self.skin], first[self.skin], similarity)
-        matrix = neutral_map(first[stable], target, similarity) @ matrix
-        result = moved(vertices, matrix)
-        check_head(result, self.region_map.landmarks68, self.mm_per_unit, item.row["source"] or item.key)
-        return result, motion(matrix, vertices[stable])
+    first = {subject: head for subject, head in _first_heads(heads).items() if head.source}
+    return dict(zip(first, each(root, tried, first.values()), strict=True)) if root else {}
 
 
 def _with_neutral(heads: list[Head]) -> list[Head]:
@@ -321,17 +362,17 @@ def _with_neutral(heads: list[Head]) -> list[Head]:
     return [head for head in heads if head.subject in neutral]
 
 
-def _read_neutrals(source: HeadSource, plan: SourcePlan, heads: Sequence[Head], needed: bool) -> list[Floats]:
-    """Vertices [V, 3] of up to NEUTRALS neutral heads, spread over the subjects; those that cannot be read will be rejected, with the reason.
+def _read_neutrals(source: HeadSource, plan: SourcePlan, heads: Sequence[Head], needed: bool) -> dict[str, Floats]:
+    """By spec, vertices [V, 3] of up to NEUTRALS neutral heads, spread over the subjects; those that cannot be read will be rejected, with the reason.
 
     Raises SourceError where some are needed and none can be read.
     """
     load = source.loader({"faces": plan.faces, **plan.shared}, plan.region_map)
     neutral = [head for head in heads if head.expression == NEUTRAL]
-    read, complaint = list[Floats](), None
+    read, complaint = dict[str, Floats](), None
     for head in neutral[:: math.ceil(len(neutral) / NEUTRALS) or 1]:
         try:
-            read.append(load(head.spec))
+            read[json.dumps(head.spec)] = load(head.spec)
         except RemoteError:
             raise
         except FacegraftError as error:
@@ -349,52 +390,22 @@ def _target(source: HeadSource, plan: SourcePlan, read: Sequence[Floats]) -> Flo
     return median_landmarks([head[plan.region_map.landmarks68] for head in read], source.alignment == "similarity")
 
 
-def _twins(heads: Sequence[Head], hashes: Mapping[str, FileHash]) -> list[list[str]]:
-    """Groups of subjects of whom each shares a mesh, byte for byte, with another of the group."""
-    owners: dict[str, set[str]] = {}
-    for head in heads:
-        if head.source and (content := hashes[head.source].sha256) is not None:
-            owners.setdefault(content, set()).add(head.subject)
-    groups: list[set[str]] = []
-    for subjects in owners.values():
-        if len(subjects) > 1:
-            joined = subjects.union(*(group for group in groups if group & subjects))
-            groups = [group for group in groups if not group & subjects] + [joined]
-    return sorted(sorted(group, key=natural_key) for group in groups)
-
-
-def _split(source: HeadSource, plan: SourcePlan, parameters: _OwnParameters, seed: int) -> dict[str, str]:
+def _listed_split(source: HeadSource, plan: SourcePlan, parameters: OwnParameters) -> dict[str, str] | None:
+    """The side of each subject by a published split or by lists; None where it is drawn at random."""
     subjects = [head.subject for head in plan.heads]
     if parameters.split is not None:
         return source.split(parameters.split, subjects)
-    if parameters.test_subjects is not None:
-        train = None if parameters.train_subjects is None else read_subject_list(parameters.train_subjects)
-        return split_by_list(subjects, read_subject_list(parameters.test_subjects), train)
-    split = split_at_random(subjects, parameters.test_fraction, seed, _complaints(source, plan))
+    if parameters.test_subjects is None:
+        return None
+    train = None if parameters.train_subjects is None else read_subject_list(parameters.train_subjects)
+    return split_by_list(subjects, read_subject_list(parameters.test_subjects), train)
+
+
+def _random_split(heads: Sequence[Head], parameters: OwnParameters, seed: int, faults: Mapping[str, str]) -> dict[str, str]:
+    split = split_at_random({head.subject for head in heads}, parameters.test_fraction, seed, faults.get)
     if parameters.test_fraction > 0 and TEST not in split.values():
         log.warning("only %d subjects: all are for training (a test side needs 4 or more)", len(split))
     return split
-
-
-def _complaints(source: HeadSource, plan: SourcePlan) -> Callable[[str], str | None]:
-    """By subject, why its neutral head (where there is none, its first one) cannot be read; None where it can. Computed heads are not tried."""
-    load = source.loader({"faces": plan.faces, **plan.shared}, plan.region_map)
-    first: dict[str, Head] = {}
-    for head in sorted(plan.heads, key=lambda head: head.expression != NEUTRAL):
-        first.setdefault(head.subject, head)
-
-    def complaint(subject: str) -> str | None:
-        if first[subject].source is None:
-            return None
-        try:
-            load(first[subject].spec)
-        except RemoteError:
-            raise
-        except FacegraftError as error:
-            return str(error)
-        return None
-
-    return complaint
 
 
 def _warn_without_neutral(heads: list[Head]) -> None:

@@ -2,9 +2,6 @@
 
 A backend is one file in `surfaces/backends` and one line in BACKENDS below; `facegraft.testing.distance.DistanceSuite` proves it right.
 Lengths are in the unit of the vertices; signs are negative inside.
-
-Threads: libigl starts its own, one per core; results do not depend on their number. To use one thread set
-IGL_NUM_THREADS=1 in the environment before libigl is first used.
 """
 
 from __future__ import annotations

@@ -1,17 +1,24 @@
-"""The nearest point of a triangle mesh, exactly (libigl's AABB tree)."""
+"""The nearest point of a triangle mesh, exactly (`compiled.search`).
+
+numba is imported where a tree is built.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facegraft.arrays import Floats, Ints
-from facegraft.lazily import lazy_import
+
+if TYPE_CHECKING:
+    from facegraft.surfaces.compiled.boxtree import BoxTree
+    from facegraft.surfaces.compiled.sides import Sides
 
 SMALLEST = 1e-150
-"""Coordinates nearer to 0 than this are 0."""
+"""Coordinates nearer to 0 than this are 0: squares of smaller numbers underflow, so that a side would have no length though its ends differ."""
 
 
 class Nearest(NamedTuple):
@@ -30,36 +37,42 @@ class SearchTree:
     """Search tree over the faces i64 [F, 3] of a mesh, vertices f64 [V, 3]; both contiguous, F > 0."""
 
     def __init__(self, vertices: Floats, faces: Ints) -> None:
-        self._tree = lazy_import("igl").AABB()
-        # Squares of smaller numbers underflow: a triangle's side would have no length, though its ends differ, and libigl then finds no face.
-        self._vertices, self._faces = np.where(np.abs(vertices) < SMALLEST, 0.0, vertices), faces
-        self._tree.init(self._vertices, faces)
+        from facegraft.surfaces.compiled import boxtree
+
+        self.vertices, self.faces = np.where(np.abs(vertices) < SMALLEST, 0.0, vertices), faces
+        self.tree: BoxTree = boxtree.build_tree(self.vertices[faces])
+
+    @cached_property
+    def sides(self) -> Sides:
+        """What tells on which side points lie; the mesh must be closed and oriented."""
+        from facegraft.surfaces.compiled import sides
+
+        return sides.sides_of(self.vertices, self.faces, self.tree)
 
     def nearest(self, points: Floats) -> Nearest:
         """Exact nearest points of the mesh for points f64 [n, 3]."""
-        order = _near_together(points)
-        _, index, closest = self._tree.squared_distance(
-            self._vertices, self._faces, np.ascontiguousarray(points[order])
+        return self._found(points)[0]
+
+    def nearest_and_inside(self, points: Floats) -> tuple[Nearest, NDArray[np.bool_]]:
+        """Exact nearest points of a closed, oriented mesh for points f64 [n, 3], and which of these [n] lie inside: where its winding number
+        exceeds 1/2 (Jacobson et al. 2013)."""
+        from facegraft.surfaces.compiled import sides
+
+        found, feature = self._found(points)
+        within = sides.inside(
+            self.sides, self.vertices, self.faces, self.tree, points, found.point, found.face, feature
         )
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        closest = np.asarray(closest, dtype=np.float64).reshape(-1, 3)[back]
-        # The distance is taken from the nearest point: libigl's squared distance loses half its digits near zero.
-        return Nearest(
-            np.linalg.norm(points - closest, axis=1), np.asarray(index, dtype=np.int64).reshape(-1)[back], closest
-        )
+        return found, within
+
+    def _found(self, points: Floats) -> tuple[Nearest, NDArray[np.int8]]:
+        from facegraft.surfaces.compiled import search
+
+        own = np.ascontiguousarray(points, dtype=np.float64)
+        slot, point, distance, feature = search.nearest_triangles(self.tree, own, search.near_together(own))
+        return Nearest(distance, self.tree.faces[slot], point), feature
 
 
 def nearest_on_surface(vertices: Floats, faces: Ints, points: Floats) -> Nearest:
     """Nearest points of the mesh vertices f64 [V, 3], faces i64 [F, 3] for points f64 [n, 3], without keeping the search tree."""
     return SearchTree(vertices, faces).nearest(points)
 
-
-def _near_together(points: Floats) -> Ints:
-    """An order of the points in which neighbours follow each other, so that the tree stays in the cache (20 to 50 % faster)."""
-    if len(points) == 0:
-        return np.empty(0, dtype=np.int64)
-    low, extent = points.min(axis=0), np.ptp(points, axis=0)
-    share = (points - low) / np.where(extent > 0.0, extent, 1.0)
-    cells = np.minimum(16.0 * share, 15.0).astype(np.int64)
-    return np.argsort(cells @ np.array([256, 16, 1]), kind="stable")

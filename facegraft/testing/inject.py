@@ -15,19 +15,28 @@ from pathlib import Path
 
 from facegraft.testing import clock
 from facegraft.testing import disk as faulty
+from facegraft.testing import threads as few
 from facegraft.testing.clock import ClockJump
 from facegraft.testing.disk import DiskFault
+from facegraft.testing.threads import ThreadFault
 
 VARIABLE = "FACEGRAFT_FAULTS"
 PRELOAD = Path(__file__).parent / "preload"
 
 
 def environment(
-    disk: DiskFault | None = None, jumps: Sequence[ClockJump] = (), base: Mapping[str, str] | None = None
+    disk: DiskFault | None = None,
+    jumps: Sequence[ClockJump] = (),
+    threads: ThreadFault | None = None,
+    base: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The environment of a process with these faults, which its children inherit. `base`: by default that of this process."""
     before = dict(os.environ if base is None else base)
-    faults = {"disk": None if disk is None else disk.to_json(), "jumps": [jump.to_json() for jump in jumps]}
+    faults = {
+        "disk": None if disk is None else disk.to_json(),
+        "jumps": [jump.to_json() for jump in jumps],
+        "threads": None if threads is None else threads.to_json(),
+    }
     path = os.pathsep.join([str(PRELOAD), *filter(None, [before.get("PYTHONPATH")])])
     return {**before, "PYTHONPATH": path, VARIABLE: json.dumps(faults)}
 
@@ -39,3 +48,5 @@ def install_from_environment() -> None:
         faulty.install(DiskFault.from_json(faults["disk"]))
     if faults.get("jumps"):
         clock.install([ClockJump(**jump) for jump in faults["jumps"]])
+    if faults.get("threads"):
+        few.install(ThreadFault(**faults["threads"]))

@@ -72,3 +72,14 @@ def test_no_worker_and_no_shard_for_long_ends_the_run() -> None:
     with pytest.raises(EngineError, match="no Dask worker has been there for 90 s"):
         for _ in range(4 * int(NO_WORKERS_S / 15)):
             assert client.next_outcome(0.0) is None
+
+
+def test_a_shard_is_noticed_even_if_nobody_calls_back() -> None:
+    """Dask calls back from a thread, which may not have started."""
+    client = client_of("pending")
+    client.submit(task(5))
+    assert client.next_outcome(0.0) is None
+    (given,) = client._submitted.values()
+    given.future.status = "finished"
+    outcome = client.next_outcome(0.0)
+    assert outcome is not None and outcome.result == ShardResult(5, written=1)

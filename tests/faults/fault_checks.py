@@ -250,3 +250,22 @@ def check_order_does_not_count(
     output.parent.mkdir(parents=True)
     run(output, ShuffledClient(seed))
     check_complete(output, undisturbed)
+
+
+def check_ends_in_one_line(errors: str, *words: str) -> None:
+    """What a failed command has printed: one line, which names these. Allocators of libraries announce the lack of threads by themselves."""
+    lines = [line for line in errors.splitlines() if line.strip() and not line.startswith("<jemalloc>")]
+    assert len(lines) == 1, f"not one line: {errors}"
+    for word in words:
+        assert word in lines[0], f"{word} is not named: {lines[0]}"
+
+
+def check_resumed(
+    resume: Callable[[], object], output: Path, before: Mapping[str, tuple[int, int]], undisturbed: Mapping[str, str]
+) -> None:
+    """The folder tells the truth: the same command finds what was committed, and makes the rest."""
+    if output.exists():
+        check_final_names(output, undisturbed)
+    resume()
+    check_complete(output, undisturbed)
+    check_not_made_again(output, before)

@@ -63,6 +63,30 @@ READER = Row(
     "resume", "a flipped bit or cut end in any file of a dataset", "an error that names the file; never wrong data"
 )
 
+THREADS = Row(
+    "machine",
+    "no further thread can be started: in the client, in workers, in items, in all of them (ulimit -u)",
+    "the run goes on, or ends in bounded time with one line that says so; the same command resumes; same bytes as undisturbed",
+)
+NO_CLUSTER = Row(
+    "machine",
+    "no local cluster can start: files, Dask's configuration, main script, working folder, /dev/shm, loopback interface",
+    "non-zero exit, one line with the cause and the way out; no process left",
+)
+TRAINING_SIGNAL = Row(
+    "training",
+    "a signal, a second one, one to a single process of several",
+    "a checkpoint is saved, all processes stop, nobody says trained; the same command resumes",
+)
+TRAINING_STEP = Row(
+    "training", "a gradient that is not finite", "the step is skipped and counted; many in a row end the run"
+)
+TRAINING_RESUME = Row(
+    "training",
+    "too little memory; other parts of a batch on resume; more processes than GPUs",
+    "one line with the remedy, which the resumed run accepts",
+)
+
 CLOCK = Row(
     "clock",
     "the clock jumps by hours or years, forwards and backwards, in every process",

@@ -9,9 +9,10 @@ from facegraft.colours import part_colours
 from facegraft.geometry.outline import roughness
 from facegraft.regions import build as builder
 from facegraft.regions.build import build_region_map
-from facegraft.regions.check import SHORT_LOOP, check_region_map, loop_smoothing, roughness_limit
+from facegraft.regions.check import check_region_map
 from facegraft.regions.groups import as_ranges, groups_by_connectivity
 from facegraft.regions.landmarks import LandmarkError
+from facegraft.regions.raggedness import SHORT_LOOP, loop_smoothing, roughness_limit
 from facegraft.regions.regionmap import Disk, RegionMap, RegionMapError
 from facegraft.regions.show import show_region_map
 

@@ -1,6 +1,7 @@
 """`facegraft regions build --set`, `check` and `show`, end to end on files: outlines, masks as JSON and as npz."""
 
 import json
+import re
 
 import click.testing
 import numpy as np
@@ -70,6 +71,26 @@ def test_a_set_that_cannot_be_read_stops_before_anything_is_written(files, tmp_p
     result = build(files, tmp_path / "mine.json", "--set", tmp_path / "bad.yaml")
     assert result.exit_code != 0
     assert "bad.yaml: part nose: there is no other region set 'nowhere'" in str(result.exception)
+    assert not (tmp_path / "mine.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda faces: faces.__setitem__(2000, faces[2000][::-1]), "head.obj: face 2000 .* is wound against its neighbours: flip it"),
+        (lambda faces: faces.reverse() or faces.__setitem__(slice(None), [face[::-1] for face in faces]), "the faces look inwards"),
+        (lambda faces: faces.append(faces[2000]), "lies on the same vertices as another"),
+    ],
+)
+def test_a_fault_of_the_mesh_stops_the_build_and_is_named(files, load_template, tmp_path, change, message) -> None:
+    template = load_template("synthetic")
+    faces = template.faces.tolist()
+    change(faces)
+    lines = [f"v {x!r} {y!r} {z!r}" for x, y, z in template.vertices.tolist()] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in faces]
+    (tmp_path / "head.obj").write_text("\n".join(lines) + "\n")
+    result = invoke("build", tmp_path / "head.obj", "--landmarks", files / "marks.json", "--name", "mine", "-o", tmp_path / "mine.json")
+    assert result.exit_code != 0 and "sound" not in result.output
+    assert re.search(message, str(result.exception)) and "\n" not in str(result.exception) and "landmark" not in str(result.exception)
     assert not (tmp_path / "mine.json").exists()
 
 

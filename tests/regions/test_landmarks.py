@@ -108,12 +108,61 @@ def test_misfits_are_named(face) -> None:
         "nose tip": (vertices * [1, 1, -1], marks, 1.0),
         "the mesh has 50 vertices": (vertices[:50], marks, 1.0),
         "got shape": (vertices, marks[:5], 1.0),
-        "mirror images": (vertices, np.where(np.arange(68) == 45, marks[25], marks), 1.0),
+        "landmarks 36 and 45 are .* mm from being mirror images": (vertices, np.where(np.arange(68) == 45, marks[25], marks), 1.0),
+        "landmarks 31 and 35 are swapped: the first must lie on the subject's right": (vertices, swapped(marks, 31, 35), 1.0),
+        "landmarks 3 and 13 are swapped": (vertices, swapped(marks, 3, 13), 1.0),
+        "the landmarks of the left eye .* not in order": (vertices, marks[[*range(42), 45, 44, 43, 42, 47, 46, *range(48, 68)]], 1.0),
+        "above and below are swapped at the right eye": (vertices, swapped(swapped(marks, 37, 41), 38, 40), 1.0),
+        r"landmarks 4, 5 are the same vertex \(\d+\)": (vertices, np.where(np.arange(68) == 5, marks[4], marks), 1.0),
+        "landmark 30 lies .* mm beside the middle": (vertices, np.where(np.arange(68) == 30, marks[35], marks), 1.0),
+        "landmarks 6 and 7 lie .* mm apart: one of them is far from its place": (vertices, np.where(np.arange(68) == 6, marks[17], marks), 1.0),
+        "landmark 0 is vertex -1: .* give the nearest vertex": (vertices, np.where(np.arange(68) == 0, -1, marks), 1.0),
     }
     for message, (v, lm, unit) in cases.items():
         with pytest.raises(LandmarkError, match=message) as caught:
             check_landmarks(v, lm, unit)
         assert "\n" not in str(caught.value)
+
+
+def swapped(marks: np.ndarray, a: int, b: int) -> np.ndarray:
+    order = np.arange(68)
+    order[[a, b]] = b, a
+    return marks[order]
+
+
+def test_every_landmark_that_is_moved_far_away_is_noticed(face) -> None:
+    vertices, marks = face
+    for mark in range(68):
+        far = int(np.linalg.norm(vertices - vertices[marks[mark]], axis=1).argmax())
+        with pytest.raises(LandmarkError, match="do not fit"):
+            check_landmarks(vertices, np.where(np.arange(68) == mark, far, marks), 1.0)
+
+
+def test_landmarks_off_the_skin_are_named(face) -> None:
+    vertices, marks = face
+    more = np.vstack([vertices, vertices[marks[40]]])
+    moved = np.where(np.arange(68) == 40, len(vertices), marks)
+    with pytest.raises(LandmarkError, match=rf"not on the skin, but on a loose piece or in no face: landmark 40 \(vertex {len(vertices)}\)"):
+        check_landmarks(more, moved, 1.0, np.arange(len(vertices)))
+
+
+def test_one_vertex_may_be_both_corners_of_a_lip_on_a_coarse_mesh(face) -> None:
+    vertices, marks = face
+    check_landmarks(vertices, np.where(np.arange(68) == 60, marks[48], marks), 1.0)
+
+
+def test_eye_corners_that_are_wrong_do_not_blame_the_unit(face) -> None:
+    vertices, marks = face
+    with pytest.raises(LandmarkError, match=r"eye corners .* mm apart \(expected 70-115\); .*left eye .* not in order"):
+        guess_mm_per_unit(vertices, marks[[*range(42), 45, 44, 43, 42, 47, 46, *range(48, 68)]])
+
+
+@pytest.mark.parametrize("name", ["ict", "facescape_v16", "flame"])
+def test_published_landmarks_pass(load_template, name: str) -> None:
+    template = load_template(name)
+    surface = template.region_map.vertices_of("surface")
+    for marks in (template.published_landmarks, template.region_map.landmarks68):
+        check_landmarks(template.vertices, marks, template.region_map.mm_per_unit, surface)
 
 
 def test_an_index_set_of_another_facescape_version_is_refused(load_template, data_dir) -> None:

@@ -21,6 +21,7 @@ from facegraft.report.studio import start_probe
 
 SECTIONS = (
     "summary",
+    "odd",
     "heads",
     "composites",
     "seams",

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import queue
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from facegraft.engine.clock import SYSTEM_CLOCK, Clock
 from facegraft.engine.cluster.connect import CONNECT_S, connect, dask_module
+from facegraft.engine.cluster.local import SYNC, Troubles, local_cluster, refuse_second_import, settings
+from facegraft.engine.cluster.watch import Watch, ask_worker
 from facegraft.engine.cluster.workers import WorkerPool, scheduler_version
 from facegraft.engine.errors import EngineError
 from facegraft.engine.job import StageJob
 from facegraft.engine.options import EngineOptions
 from facegraft.engine.sandbox import InProcessRunner, ItemRunner, Limits
 from facegraft.engine.shard_task import ShardResult, ShardTask, run_shard
-from facegraft.engine.threads import SINGLE_THREAD
+from facegraft.engine.shortage import shortage
 
 NO_WORKERS_S = 90.0
 _ASK_S = 15.0
@@ -30,11 +32,6 @@ _IN_FLIGHT = 2
 # Like Dask's own allowed-failures: how often all workers of a shard may disappear before the shard is suspected.
 _MOVES_ALLOWED = 3
 _WAKE = ""
-_DASK_SETTINGS = {
-    "distributed.diagnostics.nvml": False,
-    # Dask would profile its workers and keep an hour of samples in memory; the logs of a run are more useful.
-    "distributed.worker.profile.enabled": False,
-}
 
 
 @dataclass(frozen=True)
@@ -102,12 +99,15 @@ class _Submitted:
 
 class DaskClient:
     """Shards as tasks of a Dask cluster. `own`: the cluster was started for this client, so that its workers have the same facegraft;
-    workers of any other cluster are asked before they get work. `remedy`: what a user should do when the cluster is gone."""
+    workers of any other cluster are asked before they get work. `remedy`: what a user should do when the cluster is gone. `troubles`: what
+    the workers of an own cluster say of theirs."""
 
-    def __init__(self, client: Any, own: bool, remedy: str) -> None:
+    def __init__(self, client: Any, own: bool, remedy: str, troubles: Troubles | None = None) -> None:
         self._client = client
         self._own = own
         self._remedy = remedy
+        self._troubles = troubles
+        self._watch = Watch(self._ask_workers)
         # Tests replace this clock by one that they move themselves.
         self.clock: Clock = SYSTEM_CLOCK
         self._waiting: deque[ShardTask] = deque()
@@ -141,19 +141,24 @@ class DaskClient:
             self._submit_waiting()
         if self._lost:
             return self._lost.popleft()
+        key: str | None
         try:
             key = self._done.get(timeout=timeout_s)
         except queue.Empty:
-            return None
+            # Dask calls back from a thread, which it may not have been able to start.
+            key = next((key for key, given in self._submitted.items() if given.future.status != "pending"), None)
         if key == _WAKE and self._pool is not None:
             with self._connected():
                 self._pool.update(self._threads)
-        if key not in self._submitted:
+        if key is None or key not in self._submitted:
             return None
         given = self._submitted.pop(key)
         if given.future.status in ("finished", "error"):
             # A worker made it, or died of it: there was one, even if none was there at the moments when they were counted.
             self._without_workers_s = 0.0
+            self._watch.moved()
+            if self._troubles is not None and given.future.status == "finished":
+                self._troubles.moved()
         try:
             with self._connected():
                 outcome = _outcome(given.task.shard, given.future)
@@ -205,6 +210,10 @@ class DaskClient:
     def _check_cluster(self) -> None:
         """Count the workers now and then. Raises EngineError when there was no worker for a while, or there is no scheduler."""
         now = self.clock.monotonic()
+        if self._troubles is not None and (trouble := self._troubles.worst()) is not None:
+            raise EngineError(
+                f"the workers end by themselves: {trouble}; what was committed is kept; {self._remedy}, {SYNC}"
+            )
         since = 0.0 if self._checked_at is None else now - self._checked_at
         if self._checked_at is not None and since < _ASK_EVERY_S:
             return
@@ -225,7 +234,20 @@ class DaskClient:
         if self._without_workers_s > NO_WORKERS_S:
             who = f"none of the {len(self._threads)} Dask workers" if self._threads else "no Dask worker"
             what = "has been fit to work" if self._threads else "has been there"
-            raise EngineError(f"{who} {what} for {NO_WORKERS_S:g} s; what was committed is kept; {self._remedy}")
+            raise self._stuck(f"{who} {what} for {NO_WORKERS_S:g} s")
+        try:
+            self._watch.check(now, there, bool(self._submitted))
+        except EngineError as stuck:
+            raise self._stuck(str(stuck)) from None
+
+    def _stuck(self, what: str) -> EngineError:
+        cause = self._troubles.cause() if self._troubles is not None else ""
+        known = f" ({cause})" if cause else ""
+        return EngineError(f"{what}{known}; what was committed is kept; {self._remedy}")
+
+    def _ask_workers(self, workers: list[str]) -> Future[dict[str, Any]]:
+        asked = self._client._run(ask_worker, workers=workers, on_error="return")
+        return asyncio.run_coroutine_threadsafe(asked, self._client.loop.asyncio_loop)
 
     def _resubmit_orphans(self, fit: Mapping[str, int]) -> None:
         """Submit shards again whose workers have all disappeared: Dask would keep them for workers of the same addresses."""
@@ -249,8 +271,9 @@ def _outcome(shard: int, future: Any) -> Outcome:
         if error is not None and not isinstance(
             error, (dask_module("distributed").KilledWorker, OSError, TimeoutError)
         ):
+            said = f"{type(error).__name__}: {error}"
             return Outcome(
-                shard, ShardResult(shard, error=f"a Dask worker cannot run facegraft: {type(error).__name__}: {error}")
+                shard, ShardResult(shard, error=f"a Dask worker cannot run facegraft: {shortage(said) or said}")
             )
         return Outcome(shard, None, lost=f"Dask reports: {type(error).__name__ if error else future.status}")
     try:
@@ -262,31 +285,15 @@ def _outcome(shard: int, future: Any) -> Outcome:
 @contextmanager
 def start_client(options: EngineOptions) -> Iterator[ShardClient]:
     """The client for these options; it may serve several runs. Raises EngineError when its cluster cannot be reached."""
+    refuse_second_import()
     if options.scheduler == "sync":
         with dask_module("threadpoolctl").threadpool_limits(1):
             yield SyncClient()
         return
-    dask, distributed = dask_module("dask"), dask_module("distributed")
-    with dask.config.set({**_DASK_SETTINGS, "distributed.comm.timeouts.connect": f"{CONNECT_S:g}s"}):
+    with settings(CONNECT_S):
         if options.scheduler is None:
-            count = options.workers or dask.system.CPU_COUNT
-            with (
-                distributed.LocalCluster(
-                    n_workers=count,
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    # Dask always opens a port for its pages: use a free one that only this machine can reach.
-                    dashboard_address=options.dashboard or "127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                    # The child limits its own memory: Dask would pause or kill the worker for memory that the child uses.
-                    memory_limit=0,
-                    env=SINGLE_THREAD,
-                    preload=["facegraft.engine.cluster.worker_setup"],
-                ) as cluster,
-                distributed.Client(cluster, set_as_default=False) as client,
-            ):
-                yield DaskClient(client, True, "run the same command again to go on")
+            with local_cluster(options.workers, options.dashboard) as (client, troubles):
+                yield DaskClient(client, True, "run the same command again to go on", troubles)
         else:
             with connect(options.scheduler, options.tls) as client:
                 _check_scheduler(client, options.scheduler)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +20,9 @@ from typing import IO, Any
 import numpy as np
 
 from facegraft.engine.clock import SYSTEM_CLOCK, Clock
+from facegraft.engine.errors import EngineError
 from facegraft.engine.sandbox import wire
+from facegraft.engine.signs import FILES_S, SIGNS
 from facegraft.engine.threads import SINGLE_THREAD
 
 _READ = 1 << 20
@@ -49,16 +52,27 @@ class Child:
         self._memory_bytes = memory_bytes
         # -P and an explicit PYTHONPATH: the child must import the same modules as this process, and none from the current folder.
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "facegraft.engine.sandbox.child_main", str(os.getpid()), str(memory_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, **SINGLE_THREAD, "PYTHONPATH": path},
-            # Own session: Ctrl-C reaches only the user's process, and processes that the item started can be killed with it.
-            start_new_session=True,
-        )
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "facegraft.engine.sandbox.child_main",
+            str(os.getpid()),
+            str(memory_bytes),
+        ]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                env={**os.environ, **SINGLE_THREAD, "PYTHONPATH": path},
+                # Own session: Ctrl-C reaches only the user's process, and processes that the item started can be killed with it.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise _refused("process", error.strerror or str(error)) from error
         assert self._process.stdin is not None and self._process.stdout is not None and self._process.stderr is not None
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._to, False)
@@ -66,7 +80,11 @@ class Child:
         # A bounded tail of its output; read continuously, so that a library that prints much never blocks on a full pipe.
         self._output = bytearray()
         self._drain = threading.Thread(target=self._read_stderr, args=(self._process.stderr,), daemon=True)
-        self._drain.start()
+        try:
+            self._drain.start()
+        except RuntimeError as error:
+            self.kill()
+            raise _refused("thread", str(error)) from error
         # From its answers: the number of items processed, and the bytes in use when its stage was ready.
         self.served = 0
         self.base_memory = 0
@@ -84,6 +102,7 @@ class Child:
         """Send a request and wait for the answer, `limit_s` by the clock. Raises ChildTimeout or ChildDied; in both cases the child is gone."""
         self._output.clear()
         limit = _TimeLimit(limit_s, clock)
+        SIGNS.give(limit_s)
         try:
             self._send(wire.encode(header), limit)
             sizes = wire.read_prefix(self._receive(wire.PREFIX.size, limit), self._memory_bytes)
@@ -97,6 +116,8 @@ class Child:
             # A Ctrl-C or a timeout between request and answer: a late answer must not be taken for that of another item.
             self.kill()
             raise
+        finally:
+            SIGNS.give(FILES_S)
 
     def last_output(self) -> str:
         """The last lines that the child (or a native library in it) wrote to stdout or stderr since the last request."""
@@ -109,7 +130,8 @@ class Child:
         except ProcessLookupError:
             self._process.kill()
         self._process.wait()
-        self._drain.join(timeout=2.0)
+        if self._drain.ident is not None:  # it was started
+            self._drain.join(timeout=2.0)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -162,6 +184,13 @@ class Child:
             while data := stderr.read(4096):
                 self._output += data
                 del self._output[:-_TAIL_BYTES]
+
+
+def _refused(what: str, why: str) -> EngineError:
+    return EngineError(
+        f"no {what} for the items can be started on {socket.gethostname()} ({why}); raise the limits there (ulimit -u, ulimit -v, "
+        "ulimit -n), or use fewer --workers; what was committed is kept"
+    )
 
 
 class _TimeLimit:

@@ -1,5 +1,5 @@
 """ImFace's sign for an open sheet that is a height field over x, y (`geometry.visibility.visible_sheet`): positive where the point
-lies in front (+z) of its nearest point, negative behind it. The distance is exact, by libigl's AABB tree.
+lies in front (+z) of its nearest point, negative behind it. The distance is exact.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ import numpy as np
 from facegraft.arrays import Floats, Ints
 from facegraft.surfaces.nearest import nearest_on_surface
 from facegraft.surfaces.signed import TOUCHING, SignedDistance, size_of, unit_gradient
+
+ROUNDING = 1e-12
+"""Share of its distance by which a point beside its nearest one may seem to be behind it."""
 
 
 def height_field(v: Floats, f: Ints, p: Floats) -> SignedDistance:
@@ -22,5 +25,5 @@ def height_field(v: Floats, f: Ints, p: Floats) -> SignedDistance:
 
 
 def in_front(points: Floats, closest: Floats) -> Floats:
-    """1 [n] for points [n, 3] in front (+z) of their nearest ones on a sheet, or on it, and -1 for those behind."""
-    return np.where(points[:, 2] < closest[:, 2], -1.0, 1.0)
+    """1 [n] for points [n, 3] in front (+z) of their nearest ones on a sheet, beside them (but for rounding) or on it, and -1 for those behind."""
+    return np.where(closest[:, 2] - points[:, 2] > ROUNDING * np.linalg.norm(points - closest, axis=1), -1.0, 1.0)

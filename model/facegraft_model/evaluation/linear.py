@@ -3,8 +3,6 @@
 vertices = mean + the sum over its codes of z[i] modes[i], where each mode is scaled to unit variance over the training heads, so
 that the prior of a code is N(0, 1). `LinearModel.train` gives the codes id and exp; `linearparts` has one with a code for each part.
 It is a mesh model, not a field: it has no signed distance.
-
-libigl is imported where points are fitted: training and fitting vertices need neither it nor scipy.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,36 +23,19 @@ from safetensors.numpy import load as load_arrays
 
 from facegraft.arrays import Floats, Ints
 from facegraft.parts import Parts
-from facegraft.store import AnyPath, Dataset, open_dataset, sha256_file, write_arrays_atomic, write_json_atomic
-from facegraft.surfaces.barycentric import barycentric
-from facegraft.surfaces.nearest import nearest_on_surface
-from facegraft.surfaces.normals import face_normals
+from facegraft.store import AnyPath, sha256_file, write_arrays_atomic, write_json_atomic
 from facegraft.vocabulary import EXP, SCAN, TRAIN
-from facegraft_model.data.ids import DataError
-from facegraft_model.data.items import Rows, neutral_expression, select_rows
 from facegraft_model.decoding.extract import Mesh
 from facegraft_model.errors import ModelError
-from facegraft_model.evaluation.heightfields import REGISTERED, ClosedReader, height_field_of, is_height_field
+from facegraft_model.evaluation.heightfields import REGISTERED, height_field_of
+from facegraft_model.evaluation.pointfit import LinearMesh, chosen_points, fit_points, ridge
+from facegraft_model.evaluation.trainingheads import TrainingHeads, principal_modes
 
 ARRAYS_FILE, FACTS_FILE = "linear.safetensors", "linear.json"
 FORMAT_NAME, FORMAT_VERSION = "facegraft linear model", 4
 IDENTITY = "id"
 MODES = "modes."
 """Prefix of the arrays that hold the modes of a code."""
-RANK_TOLERANCE = 1e-12
-"""Modes with less than this share of the largest variance are rounding errors of the Gram matrix in float64."""
-ROUNDING = 2.0**-24
-"""Largest rounding error of a coordinate in the unit ball in float32."""
-START_NOISE_MM = 5.0
-"""Noise in mm in the first iteration on points: the model starts stiff and becomes softer as correspondences improve."""
-TRIAL_ITERATIONS, TRIED = 10, 2
-"""Iterations after which the expressions nearest to the scan are chosen, and how many of them, besides the mean head, go on to the end."""
-FARTHEST = 0.99
-"""Quantile of the distances that counts as the farthest."""
-REJECTED_MEDIANS = 4.0
-"""Points farther from the model than this multiple of the median distance are ignored."""
-REJECTED_COSINE = 0.5
-"""Points whose normal differs from the model's by more than 60 degrees are ignored."""
 
 
 class LinearShape(NamedTuple):
@@ -73,22 +54,6 @@ class LinearFit:
     mesh: Mesh
     rms_mm: float
     iterations: int
-
-
-class _Fitted(NamedTuple):
-    """A fit on its way: code [K], squared distances [n] of the points, whether the model faces their way there [n], and iterations so far."""
-
-    code: Floats
-    squared: Floats
-    agrees: NDArray[np.bool_]
-    used: int
-
-
-def _far(state: _Fitted) -> float:
-    """How badly a fit explains the points: their mean distance, not squared, which a few points at the neck would decide; one that lies on a surface of
-    the other side counts as one of the farthest: an opened mouth may lie near closed lips everywhere, but not face their way."""
-    distance = np.sqrt(state.squared)
-    return float(np.where(state.agrees, distance, np.maximum(distance, np.quantile(distance, FARTHEST))).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +113,20 @@ class LinearModel:
             IDENTITY: principal_modes(heads.neutral - mean, identity, len(heads.neutral) - 1),
             EXP: heads.expression_modes(expression),
         }
-        return heads.model(mean, modes)
+        return cls.of(heads, mean, modes)
+
+    @classmethod
+    def of(cls, heads: TrainingHeads, mean: Floats, modes: Mapping[str, Floats]) -> LinearModel:
+        """The model of a mean [3 V] and modes [k, 3 V] by code, learnt from the heads."""
+        shape = (-1, len(heads.reader.parts), 3)
+        return cls(
+            mean.reshape(shape)[0],
+            {name: of_code.reshape(shape) for name, of_code in modes.items()},
+            heads.reader.faces.astype(np.int64),
+            heads.reader.parts,
+            heads.expression_codes(modes[EXP]),
+            heads.facts(len(modes[EXP]) > 0),
+        )
 
     # -- codes to a head ----------------------------------------------------------------------------------------------
 
@@ -213,7 +191,7 @@ class LinearModel:
         flat = self._joined.reshape(-1, self._joined.shape[2])[:, :count]
         offset = (target - self.mean).ravel()
         if noise_mm > 0:
-            code = _ridge(self._gram[:count, :count], flat.T @ offset, noise_mm / self.mm_per_unit)
+            code = ridge(self._gram[:count, :count], flat.T @ offset, noise_mm / self.mm_per_unit)
         else:
             code = np.asarray(np.linalg.lstsq(flat, offset, rcond=None)[0], dtype=np.float64)
         squared = ((offset - flat @ code) ** 2).reshape(-1, 3).sum(1)
@@ -241,50 +219,18 @@ class LinearModel:
         normals [n,3] (outward) prevent matches with surfaces that face the other way. Of more than max_points points, a random
         choice is used. The scan must already be in the model's frame: no rigid motion is fitted. Raises ModelError for points that are not finite.
         """
-        scan, directions = _chosen(points, normals, max_points, seed)
+        scan, directions = chosen_points(points, normals, max_points, seed)
         if not (noise_mm > 0 and iterations > 0 and slide >= 0):
             raise ModelError(
                 f"noise_mm ({noise_mm}) and iterations ({iterations}) must be positive, slide ({slide}) not negative"
             )
-        noises = np.geomspace(max(START_NOISE_MM, noise_mm), noise_mm, max(2 * iterations // 3, 1)) / self.mm_per_unit
-        noises = np.concatenate([noises, np.full(iterations - len(noises), noises[-1])])
         count = self._count(expression)
         starts = np.zeros((1 + (len(self.expressions) if expression else 0), count))
         if expression:
             starts[1:, count - self.expressions.shape[1] :] = self.expressions
-        trial = min(TRIAL_ITERATIONS, iterations)
-        mean, *expressive = (_Fitted(start, np.empty(0), np.empty(0, dtype=bool), 0) for start in starts)
-        begun = [self._improved(state, scan, directions, noises[:trial], slide) for state in expressive]
-        ended = [self._improved(mean, scan, directions, noises, slide)]
-        ended += [self._improved(state, scan, directions, noises[trial:], slide) for state in sorted(begun, key=_far)[:TRIED]]
-        best = min(ended, key=_far)
+        mesh = LinearMesh(self.mean, self._joined, self.faces, self.mm_per_unit)
+        best = fit_points(mesh, scan, directions, list(starts), noise_mm, slide, iterations)
         return self._fit(best.code, expression, best.squared, best.used)
-
-    def _improved(self, state: _Fitted, scan: Floats, directions: Floats | None, noises: Floats, slide: float) -> _Fitted:
-        """The state after an iteration for each of the noises, in units, or fewer where it converges at the last one."""
-        count = len(state.code)
-        code, used = state.code, state.used
-        vertices: Floats = self.mean + self._joined[..., :count] @ code
-        faces = np.ascontiguousarray(self.faces, dtype=np.int64)
-        for noise in noises:
-            _, face, nearest = nearest_on_surface(vertices, faces, scan)
-            corners = faces[face]
-            weights = barycentric(nearest, vertices[corners])
-            facing = face_normals(vertices, corners)
-            kept = _counterparts(scan - nearest, facing, directions)
-            equations = _Equations(self._joined, self.mean, corners[kept], weights[kept], count)
-            system, right = equations.normal_equations(scan[kept], facing[kept], slide)
-            before = vertices
-            code = _ridge(system, right, noise)
-            vertices = self.mean + self._joined[..., :count] @ code
-            used += 1
-            if noise == noises[-1] and np.abs(vertices - before).max() * self.mm_per_unit < 1e-3:
-                break
-        distance, face, _ = nearest_on_surface(vertices, faces, scan)
-        agrees = np.ones(len(scan), dtype=bool)
-        if directions is not None:
-            agrees = np.einsum("nj,nj->n", face_normals(vertices, faces[face]), directions) >= REJECTED_COSINE
-        return _Fitted(code, distance**2, agrees, used)
 
     # -- on disk ------------------------------------------------------------------------------------------------------
 
@@ -331,200 +277,3 @@ class LinearModel:
             )
         except (SafetensorError, KeyError) as error:
             raise ModelError(f"{path} is not a complete linear model ({error}); train it anew") from error
-
-
-def principal_modes(offsets: Floats, count: int, freedom: int) -> Floats:
-    """The first `count` principal modes [k,D] of offsets [n,D], each as long as its standard deviation (`freedom` in the denominator).
-
-    With X = U S V^T, they are S V^T / sqrt(freedom) = U^T X / sqrt(freedom), with U from the Gram matrix X X^T: there are far
-    fewer heads than coordinates. Modes as small as the rounding errors of stored vertices are left out.
-    """
-    variance, vectors = np.linalg.eigh(offsets @ offsets.T)
-    variance, vectors = variance[::-1], vectors[:, ::-1]
-    smallest = max(RANK_TOLERANCE * variance[0], offsets.shape[1] * ROUNDING**2)
-    rank = int(np.count_nonzero(variance > smallest))
-    modes: Floats = vectors[:, : min(rank, count)].T @ offsets / np.sqrt(freedom)
-    return modes
-
-
-class Reader(Protocol):
-    """Reads the vertices of items of a dataset of surfaces: faces i32 [F,3] and parts u8 [V] are the same for all of them."""
-
-    store: Dataset
-    faces: NDArray[np.int32]
-    parts: NDArray[np.uint8]
-
-    def vertices(self, rows: Rows) -> Floats:
-        """[n, 3 V] f64 in unit coordinates."""
-
-    def describe(self) -> dict[str, Any]:
-        """What else than the surfaces it has read, for the facts of a model."""
-
-
-class Registered:
-    """Reads the vertices of items and checks that their faces and parts equal those of the first."""
-
-    def __init__(self, store: Dataset, first: str) -> None:
-        self.store, self.first = store, first
-        self.faces: NDArray[np.int32] = store.read(first, "faces")
-        self.parts: NDArray[np.uint8] = store.read(first, "vertex_parts")
-
-    def vertices(self, rows: Rows) -> Floats:
-        """[n, 3 V] f64 in unit coordinates. Raises DataError for an item with other faces."""
-        heads = np.empty((len(rows), 3 * len(self.parts)))
-        for head, row in zip(heads, rows, strict=True):
-            key = row["key"]
-            for name, own in (("faces", self.faces), ("vertex_parts", self.parts)):
-                if not np.array_equal(self.store.read(key, name), own):
-                    raise DataError(
-                        f"{self.store.path}: {name} of item {key} differ from those of item {self.first}; a linear model needs heads "
-                        "that are all closed in the same way (facegraft clean --set mode=head)"
-                    )
-            head[:] = self.store.read(key, "vertices").astype(np.float64).ravel()
-        return heads
-
-    def describe(self) -> dict[str, Any]:
-        return {}
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingHeads:
-    """The registered heads that a linear model learns from, in unit coordinates: the surfaces themselves, or where these are height
-    fields, the heads that they were made from (`heightfields`).
-
-    neutral f64 [n, 3 V] and their index rows; expressive f64 [m, 3 V]: offsets of expressive scans from the neutral scan of the same
-    subject, and the names [m] of their expressions; unpaired: keys of the expressive scans without one.
-    """
-
-    reader: Reader
-    neutral: Floats
-    rows: Rows
-    expressive: Floats
-    names: list[str]
-    unpaired: list[str]
-    split: str
-    origins: tuple[str, ...]
-
-    @classmethod
-    def read(cls, surfaces: AnyPath, split: str, origins: Sequence[str]) -> TrainingHeads:
-        """The heads of a split of a dataset of surfaces. Raises DataError when closed items do not share faces, when the heads of
-        height fields are not found, and when there are fewer than two neutral heads."""
-        store = open_dataset(surfaces)
-        if store.kind != "surfaces":
-            raise DataError(f"{store.path} holds {store.kind}; the linear model learns from surfaces (facegraft clean)")
-        neutral_name = neutral_expression(store)
-        rows = select_rows(store, split, origins=tuple(origins))
-        reader: Reader = ClosedReader(store) if is_height_field(rows[0]) else Registered(store, rows[0]["key"])
-        neutral = [row for row in rows if row["expression"] == neutral_name]
-        if len(neutral) < 2:
-            raise DataError(
-                f"{store.path} has {len(neutral)} heads of expression {neutral_name!r} in split {split!r}; a linear model needs at least two"
-            )
-        heads = reader.vertices(neutral)
-        of_subject = {row["subject"]: head for row, head in zip(neutral, heads, strict=True) if row["origin"] == SCAN}
-        expressive = [row for row in rows if row["expression"] != neutral_name]
-        paired = [row for row in expressive if row["subject"] in of_subject]
-        offsets = reader.vertices(paired)
-        for offset, row in zip(offsets, paired, strict=True):
-            offset -= of_subject[row["subject"]]
-        unpaired = sorted(row["key"] for row in expressive if row["subject"] not in of_subject)
-        names = [str(row["expression"]) for row in paired]
-        return cls(reader, heads, neutral, offsets, names, unpaired, split, tuple(origins))
-
-    def expression_modes(self, count: int) -> Floats:
-        """At most `count` modes [k, 3 V] of the expressive offsets about 0, so that code 0 is neutral."""
-        if count == 0 or not len(self.expressive):
-            return np.empty((0, self.neutral.shape[1]))
-        return principal_modes(self.expressive, count, len(self.expressive))
-
-    def expression_codes(self, modes: Floats) -> Floats:
-        """The mean code [e, k] of each expression, in the order of their names, for modes [k, 3 V], which are orthogonal."""
-        codes = self.expressive @ modes.T / (modes**2).sum(1)
-        names = np.asarray(self.names, dtype=str)
-        own = sorted(set(self.names)) if len(modes) else []
-        return np.stack([codes[names == name].mean(0) for name in own]) if own else np.empty((0, len(modes)))
-
-    def model(self, mean: Floats, modes: Mapping[str, Floats]) -> LinearModel:
-        """The model of a mean [3 V] and modes [k, 3 V] by code, with what it learnt from in its facts."""
-        store, shape = self.reader.store, (-1, len(self.reader.parts), 3)
-        facts = {
-            "mm_per_unit": store.mm_per_unit,
-            "topology": dict(store.schema.topology),
-            "frame": store.schema.frame,
-            "part_set": store.parts.to_json(),
-            "neutral_expression": neutral_expression(store),
-            **self.reader.describe(),
-            "trained_on": {
-                "surfaces": str(store.path.resolve()),
-                "fingerprint": store.fingerprint,
-                "split": self.split,
-                "origins": list(self.origins),
-                "neutral_heads": len(self.neutral),
-                "expressive_heads": len(self.expressive) if len(modes[EXP]) else 0,
-                "without_neutral_head": self.unpaired,
-            },
-        }
-        return LinearModel(
-            mean.reshape(shape)[0],
-            {name: of_code.reshape(shape) for name, of_code in modes.items()},
-            self.reader.faces.astype(np.int64),
-            self.reader.parts,
-            self.expression_codes(modes[EXP]),
-            facts,
-        )
-
-
-class _Equations:
-    """q(z) = offset + rows z for points given by the corners [n,3] of their triangles and barycentric weights [n,3]."""
-
-    def __init__(self, modes: Floats, mean: Floats, corners: Ints, weights: Floats, count: int) -> None:
-        self.offset = np.einsum("nc,ncj->nj", weights, mean[corners])
-        self.rows = np.zeros((len(corners), 3, count))
-        for corner, weight in zip(corners.T, weights.T, strict=True):
-            self.rows += weight[:, None, None] * modes[corner, :, :count]
-
-    def normal_equations(self, points: Floats, normals: Floats, slide: float) -> tuple[Floats, Floats]:
-        """Matrix [K,K] and right side [K] of least sum_i (n_i . d_i)^2 + slide^2 |d_i|^2, d = points - q(z)."""
-        d = points - self.offset
-        along = np.einsum("nj,njk->nk", normals, self.rows)
-        system: Floats = along.T @ along
-        right: Floats = along.T @ np.einsum("nj,nj->n", normals, d)
-        if slide > 0:
-            flat = self.rows.reshape(-1, self.rows.shape[2])
-            system += slide**2 * (flat.T @ flat)
-            right += slide**2 * (flat.T @ d.ravel())
-        return system, right
-
-
-def _ridge(system: Floats, right: Floats, noise: float) -> Floats:
-    """z of least |A z - b|^2 / noise^2 + |z|^2, given A^T A and A^T b."""
-    return np.asarray(np.linalg.solve(system + noise**2 * np.eye(len(system)), right), dtype=np.float64)
-
-
-def _counterparts(gaps: Floats, facing: Floats, directions: Floats | None) -> NDArray[np.bool_]:
-    """Mask [n] of the scan points with a counterpart, from the gaps [n,3] to the model, its normals [n,3] there and the scan's normals."""
-    distance = np.linalg.norm(gaps, axis=1)
-    kept = distance <= REJECTED_MEDIANS * np.median(distance) + np.finfo(np.float64).eps
-    if directions is not None:
-        agrees = np.einsum("nj,nj->n", facing, directions) >= REJECTED_COSINE
-        # If no normal agrees, the scan's normals point inwards or it is not in the model's frame: nothing can be fitted.
-        if not (kept & agrees).any():
-            raise ModelError(
-                "no point of the scan faces the way the model does; are its normals outward, and is it in the model's frame?"
-            )
-        kept &= agrees
-    result: NDArray[np.bool_] = kept
-    return result
-
-
-def _chosen(points: ArrayLike, normals: ArrayLike | None, most: int, seed: int) -> tuple[Floats, Floats | None]:
-    scan = np.asarray(points, dtype=np.float64)
-    directions = None if normals is None else np.asarray(normals, dtype=np.float64)
-    if scan.ndim != 2 or scan.shape[1] != 3 or not len(scan) or not np.isfinite(scan).all():
-        raise ModelError(f"a scan is finite points [n,3], not shape {list(scan.shape)} or with NaN")
-    if directions is not None and directions.shape != scan.shape:
-        raise ModelError(f"normals must be [n,3] as the points, but have shape {list(directions.shape)}")
-    if len(scan) > most:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(scan), most, replace=False))
-        scan, directions = scan[chosen], None if directions is None else directions[chosen]
-    return scan, directions

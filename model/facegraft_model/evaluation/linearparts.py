@@ -28,12 +28,8 @@ from facegraft.store import AnyPath
 from facegraft.vocabulary import EXP, REM, SCAN, TRAIN
 from facegraft_model.data.ids import DataError
 from facegraft_model.errors import ModelError
-from facegraft_model.evaluation.linear import (
-    ROUNDING,
-    LinearModel,
-    TrainingHeads,
-    principal_modes,
-)
+from facegraft_model.evaluation.linear import LinearModel
+from facegraft_model.evaluation.trainingheads import ROUNDING, TrainingHeads, principal_modes
 
 NEIGHBOURS = 20
 """Known vertices from which the remainder's displacement of an unknown one is interpolated."""
@@ -63,7 +59,7 @@ def train_linear_parts(
         name: principal_modes(moved - moved.mean(0), modes, len(moved) - 1) for name, moved in displacements.items()
     }
     learnt[EXP] = heads.expression_modes(expression)
-    return heads.model(template, learnt)
+    return LinearModel.of(heads, template, learnt)
 
 
 def part_displacements(heads: TrainingHeads) -> dict[str, Floats]:

@@ -3,9 +3,9 @@
 Two kinds of distance are scored, because they answer different questions:
 - between clouds of random points, as in the literature (SCD, F): comparable with published numbers, but never below a floor
   of 0.5 / √density that depends only on the density of the clouds;
-- from points to the exact surface (libigl's AABB tree): zero for a perfect reconstruction, independent of the number of points.
+- from points to the exact surface (`facegraft.surfaces.nearest`): zero for a perfect reconstruction, independent of the number of points.
 
-libigl and scipy are imported on first use: training and fitting need neither.
+numba and scipy are imported on first use: training and fitting need neither.
 """
 
 from __future__ import annotations

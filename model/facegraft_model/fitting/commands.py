@@ -19,7 +19,8 @@ from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fit import Landmarks, Report, fit_samples
 from facegraft_model.fitting.fits import Fits, load_fits, save_fits
 from facegraft_model.fitting.plausible import check_scale, judged
-from facegraft_model.fitting.scan import Align, fit_scan, read_scan
+from facegraft_model.fitting.scan import Align, fit_scan
+from facegraft_model.fitting.scanfile import read_scan
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
 from facegraft_model.outofmemory import named_out_of_memory

@@ -158,7 +158,7 @@ def _solved_codes(
                 for head, row in enumerate(local[EXP].tolist()):
                     alone = {name: value if name in SHARED else value[head : head + 1] for name, value in own.items()}
                     first = {name: start[name][place[head : head + 1]] for name, place in local.items()}
-                    expression, trial, stages = _begun(field, alone, fit, first)
+                    expression, trial, stages = begun(field, alone, fit, first)
                     start[EXP][row] = expression[0]
             if len(group) > 1:
                 trial, stages = None, STAGES  # each was begun alone
@@ -171,22 +171,6 @@ def _solved_codes(
                 codes[name][list(group)] = code.cpu()
             errors[list(group)] = surface_errors(field, own, fitted, len(group))
     return FittedCodes(codes, errors)
-
-
-def _begun(
-    field: Field, batch: Batch, fit: FitConfig, start: dict[str, Tensor]
-) -> tuple[Tensor, Solution, Sequence[Stage]]:
-    """`starts.begun` of one head."""
-    rows = {name: torch.zeros(1, dtype=torch.int64) for name in start}
-
-    def solve(expression: Tensor, stages: Sequence[Stage], steps: int | None, warm_start: Solution | None) -> Solution:
-        changed = fit if steps is None else replace(fit, steps=steps)
-        begins = start | {EXP: expression}
-        return gauss_newton(
-            field, batch, rows, changed, begins, precision=EXPRESSION_PRECISION, stages=stages, warm_start=warm_start
-        )
-
-    return begun(solve, field, batch["surface_points"], start)
 
 
 def _steps_of(report: Report, number: int, count: int, steps: int) -> Callable[[int, float], None]:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import permutations, product
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from facegraft.meshfiles.points import PointCloud, read_points
-from facegraft.meshfiles.precision import check_precision
 from facegraft.seeds import derived_seed
-from facegraft.surfaces.errors import SamplingError
-from facegraft.surfaces.icp import NearestOf, trimmed_icp
-from facegraft.surfaces.procrustes import procrustes
-from facegraft.surfaces.sampling import sample_surface
 from facegraft.vocabulary import EXP
 from facegraft_model.config import FitConfig
 from facegraft_model.errors import ModelError
@@ -42,91 +32,23 @@ from facegraft_model.fitting.plausible import (
     SAME_SIDE,
     check_extent,
     check_given_landmarks,
-    check_points,
     judged,
 )
+from facegraft_model.fitting.poses import first_pose, other_poses
+from facegraft_model.fitting.scanfile import Scan
 from facegraft_model.fitting.starts import EXPRESSION_PRECISION, begun
 from facegraft_model.method import Batch, Field
 
 Align = Literal["none", "rigid", "similarity"]
-SURFACE_SAMPLES = 100_000
-TRIED_POINTS, TRIED_ROUNDS = 256, 60
-"""Points of a scan (fewer than twice as many are taken), and rounds of ICP from each of the first turns."""
-TEMPLATE_POINTS = 1024
-"""Points of the template for them."""
-ICP_POINTS, ICP_ROUNDS = 1024, 30
-"""Points of a scan and rounds of the ICP that goes on from the best of them; the fit itself moves the pose, too."""
-KEPT_SHARE = 0.8
-"""Share of the nearest pairs that an ICP round uses: the rest may have no counterpart on the template."""
-START_TURNS_DEG = (0.0, -40.0, 40.0)
-OTHERS, OTHER_ROUNDS, SHIFT_MM, ALIKE_MM = 4, 30, 45.0, 20.0
-"""Where a fit from these leaves much: so many other poses are fitted too, after rounds of ICP from each turn of a cube and from places of the
-face so far apart; poses that differ by less, on average, are the same."""
 QUICK_POINTS, QUICK_STEPS = 1000, 12
-"""Points and steps of these fits; the best is then fitted with all."""
+"""Points and steps of a fit from another pose; the best is then fitted with all."""
 BETTER = 0.7
 """Another pose is taken where it leaves less than this times what the first one leaves."""
-FAR_MM = 10_000.0
-"""A scan that lies farther from the origin is centred before its numbers are cut to 32 bits."""
 MEAN_HEAD_MM = 15.0
 """A scan lies about this near to the mean head once it is aligned."""
 NEAR_SIGMA_MM = 1.0
 POSE_RATE = 0.1
 """Learning rate of the pose in units of the codes': both are of the order of 0.1."""
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A scan: points in mm, f32 [n,3], normals f32 [n,3] (0 where unknown), and the given landmarks by iBUG index.
-
-    unit_mm: millimetres per unit of its file, for messages. centre: that was taken from points and landmarks, in mm.
-    """
-
-    points: Tensor
-    normals: Tensor
-    landmarks: dict[int, NDArray[np.float64]]
-    unit_mm: float = 1.0
-    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-
-def read_scan(
-    path: str | os.PathLike[str], unit_mm: float, landmarks: str | os.PathLike[str] | None, seed: int
-) -> Scan:
-    """Read a mesh (sampled evenly over its area) or a point cloud. unit_mm: millimetres per unit of the file.
-
-    landmarks: JSON object iBUG index → [x, y, z], or a list of 68 points, in the file's unit. A scan far from the origin is centred.
-    Raises MeshError for a file that cannot be read, or whose numbers are rounded coarsely, ModelError for a mesh without area, too few different points, and points on a line
-    or in a plane.
-    """
-    cloud = read_points(path)
-    check_precision(cloud.points, unit_mm, str(path), scanned=True)
-    rng = np.random.default_rng(derived_seed(seed, "scan"))
-    if cloud.faces is not None:
-        try:
-            drawn = sample_surface(cloud.points, cloud.faces, SURFACE_SAMPLES, rng)
-        except SamplingError as error:
-            raise ModelError(f"{path}: {error}; export the mesh again, or give only its points") from error
-        points, normals = drawn.points, drawn.normals
-    else:
-        points, normals = _cloud_samples(cloud, rng)
-    try:
-        check_points(points)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
-    if cloud.faces is None:
-        points, normals = _different(points, normals)
-    points = unit_mm * points
-    middle = np.round(np.median(points, axis=0))
-    centre = middle if np.abs(middle).max() > FAR_MM else np.zeros(3)
-    given = {} if landmarks is None else _read_landmarks(Path(landmarks), unit_mm)
-    x, y, z = centre.tolist()
-    return Scan(
-        torch.from_numpy(points - centre).float(),
-        torch.from_numpy(normals).float(),
-        {index: point - centre for index, point in given.items()},
-        unit_mm,
-        (x, y, z),
-    )
 
 
 def fit_scan(
@@ -170,7 +92,7 @@ def fit_scan(
         check_extent(field, measured, scan.unit_mm)
     start = np.diag([1 / field.mm_per_unit] * 3 + [1.0])
     if align != "none":
-        start = _initial_pose(field, scan, start, align == "similarity")
+        start = first_pose(field, scan, align == "similarity")
     if fit.solver == "gauss-newton":
 
         def solved(pose: NDArray[np.float64], how: FitConfig = fit) -> Fitted:
@@ -216,7 +138,7 @@ def _best_pose(field: Field, scan: Scan, fit: FitConfig, found: Fitted, solved: 
     quick = replace(fit, surface=min(fit.surface, QUICK_POINTS), steps=min(fit.steps, QUICK_STEPS))
     chosen, rest = None, BETTER * least
     # Beside a shape that is no head's, the pose may be a little wrong only: then a good one is near it.
-    for start in _other_poses(field, scan, [found[1].numpy()] if like_a_head else []):
+    for start in other_poses(field, scan, [found[1].numpy()] if like_a_head else []):
         tried, good = left(solved(start, quick))
         if tried <= rest:
             chosen, rest = start, tried
@@ -259,32 +181,21 @@ def _solved_scan(
         for name in ("surface_points", "landmarks"):
             if name in batch:
                 batch[name] = pose(batch[name])
+    moved = None if align == "none" else pose
     rows = {name: torch.zeros(1, dtype=torch.int64) for name in field.code_dims}
     codes = {name: field.code_statistics(name).mean[None].to(device) for name in field.code_dims}
     with exact(field), torch.no_grad():
         trial: Solution | None = None
         left: Sequence[Stage] = STAGES
         if EXP in codes:
-            fitted_pose = None if align == "none" else pose
-
-            def solve(
-                expression: Tensor, stages: Sequence[Stage], steps: int | None, warm_start: Solution | None
-            ) -> Solution:
-                changed = fit if steps is None else replace(fit, steps=steps)
-                begins = codes | {EXP: expression}
-                return gauss_newton(
-                    field, batch, rows, changed, begins, pose=fitted_pose, precision=EXPRESSION_PRECISION, stages=stages, warm_start=warm_start
-                )
-
-            where = batch["surface_points"] if align == "none" else pose(points)
-            codes[EXP], trial, left = begun(solve, field, where, codes)
+            codes[EXP], trial, left = begun(field, batch, fit, codes, moved)
         solution = gauss_newton(
             field,
             batch,
             rows,
             fit,
             codes,
-            pose=None if align == "none" else pose,
+            pose=moved,
             precision=EXPRESSION_PRECISION,
             stages=left,
             warm_start=trial,
@@ -396,65 +307,6 @@ def _known_landmarks(
     return points[index], field.template_landmarks
 
 
-def _initial_pose(field: Field, scan: Scan, scale: NDArray[np.float64], similarity: bool) -> NDArray[np.float64]:
-    template = field.template_points.cpu().numpy().astype(np.float64)
-    landmarks = field.template_landmarks.cpu().numpy().astype(np.float64)
-    start = np.diag([scale[0, 0]] * 3 + [1.0])
-    if len(scan.landmarks) >= 3:
-        ids = sorted(scan.landmarks)
-        given = scale[0, 0] * np.stack([scan.landmarks[i] for i in ids])
-        return np.asarray(procrustes(given, landmarks[ids], similarity) @ start)
-    points = scan.points.numpy().astype(np.float64) * scale[0, 0]
-    few, coarse = _every(points, TRIED_POINTS), _every(template, TEMPLATE_POINTS)
-    # Without a change of size, also for a similarity: with points beside the face, shrinking is the easiest way to reduce distances.
-    tried = [_aligned(few, coarse, _turned_to_front(few, template, turn), TRIED_ROUNDS) for turn in START_TURNS_DEG]
-    best = min(tried, key=lambda found: found[1])[0]
-    return np.asarray(_aligned(_every(points, ICP_POINTS), template, best, ICP_ROUNDS)[0] @ start)
-
-
-def _other_poses(field: Field, scan: Scan, known: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
-    """The best maps [4,4] of a scan's millimetres onto the template by ICP from all turns of a cube, and upright from several places of the
-    face: those that are neither alike nor like those that are known."""
-    scale = 1 / field.mm_per_unit
-    template = field.template_points.cpu().numpy().astype(np.float64)
-    points = scan.points.numpy().astype(np.float64) * scale
-    few, coarse = _every(points, TRIED_POINTS), _every(template, TEMPLATE_POINTS)
-    upright = _turned_to_front(few, template, 0.0)
-    starts = []
-    for axes, signs in product(permutations(range(3)), product((1.0, -1.0), repeat=3)):
-        turn = np.zeros((3, 3))
-        turn[range(3), axes] = signs
-        if np.linalg.det(turn) < 0:
-            continue
-        pose = np.eye(4)
-        pose[:3, :3] = turn
-        pose[:3, 3] = upright[:3, 3] + few.mean(0) - turn @ few.mean(0)
-        starts.append(pose)
-    for across in (-1, 0, 1):
-        for up in (-1, 0, 1):
-            pose = upright.copy()
-            pose[:2, 3] += scale * SHIFT_MM * np.array([across, up])
-            starts.append(pose)
-    found = sorted((_aligned(few, coarse, start, OTHER_ROUNDS) for start in starts), key=lambda pair: pair[1])
-    sized = np.diag([scale] * 3 + [1.0])
-    chosen, taken = [], list(known)
-    for pose, _ in found:
-        whole = pose @ sized
-        if all(_apart(whole, other, scan.points.numpy()[:: max(len(points) // 100, 1)]) / scale > ALIKE_MM for other in taken):
-            fine = _aligned(_every(points, ICP_POINTS), template, pose, ICP_ROUNDS)[0]
-            chosen.append(fine @ sized)
-            taken.append(whole)
-        if len(chosen) == OTHERS:
-            break
-    return chosen
-
-
-def _apart(one: NDArray[np.float64], other: NDArray[np.float64], points: NDArray[Any]) -> float:
-    """How far apart two maps [4,4] lay points [n,3], on average, in units."""
-    change = one - other
-    return float(np.linalg.norm(points @ change[:3, :3].T + change[:3, 3], axis=1).mean())
-
-
 def _outward(field: Field, scan: Scan, start: NDArray[np.float64]) -> Tensor:
     """The scan's normals, turned round where they face inward at the mean head in this pose; 0 where they face both ways."""
     device = field.template_points.device
@@ -464,69 +316,3 @@ def _outward(field: Field, scan: Scan, start: NDArray[np.float64]) -> Tensor:
     if share is None or share >= SAME_SIDE:
         return scan.normals
     return -scan.normals if share <= 1 - SAME_SIDE else torch.zeros_like(scan.normals)
-
-
-def _every(points: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-    """Every so manieth of points [n,3]: `most`, or fewer than twice as many."""
-    return points[:: max(len(points) // most, 1)]
-
-
-def _aligned(
-    points: NDArray[np.float64], template: NDArray[np.float64], start: NDArray[np.float64], rounds: int
-) -> tuple[NDArray[np.float64], float]:
-    return trimmed_icp(points, template, _nearest_of(template), start, kept_share=KEPT_SHARE, iterations=rounds)
-
-
-def _turned_to_front(
-    points: NDArray[np.float64], template: NDArray[np.float64], turn_deg: float
-) -> NDArray[np.float64]:
-    """Map [4,4] that turns points [n,3] about the vertical and moves them to the front of the template, where the face is."""
-    angle = np.radians(turn_deg)
-    pose = np.eye(4)
-    pose[:3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
-    front = template[template[:, 2] > np.quantile(template[:, 2], 0.6)]
-    pose[:3, 3] = front.mean(0) - pose[:3, :3] @ points.mean(0)
-    return pose
-
-
-def _nearest_of(template: NDArray[np.float64]) -> NearestOf:
-    """Nearest points by brute force: a template has a few thousand points, and fitting then needs no scipy."""
-    target = torch.from_numpy(template).float()
-
-    def nearest(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        # float32 tells which is the nearest, in half the time; the distance is then exact.
-        index = torch.cdist(torch.from_numpy(points).float(), target).argmin(1).numpy()
-        return np.linalg.norm(points - template[index], axis=1), index
-
-    return nearest
-
-
-def _cloud_samples(cloud: PointCloud, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    chosen = rng.permutation(len(cloud.points))[:SURFACE_SAMPLES]
-    normals = np.zeros_like(cloud.points) if cloud.normals is None else cloud.normals
-    return cloud.points[chosen], normals[chosen]
-
-
-def _different(points: NDArray[np.float64], normals: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Each of the points [n,3] once, in their order: scans that were joined repeat some, and programs fill gaps with one and the same."""
-    first = np.sort(np.unique(points, axis=0, return_index=True)[1])
-    return points[first], normals[first]
-
-
-def _read_landmarks(path: Path, unit_mm: float) -> dict[int, NDArray[np.float64]]:
-    try:
-        document: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: no landmarks: {error}") from error
-    pairs = (
-        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
-    )
-    found: dict[int, NDArray[np.float64]] = {}
-    for name, value in pairs:
-        point = np.asarray(value, dtype=np.float64) if isinstance(value, list) else np.zeros(0)
-        if point.shape != (3,) or not np.isfinite(point).all() or not str(name).isdigit() or int(name) > 67:
-            raise ModelError(f"{path}: landmark {name!r} must be an iBUG index 0..67 with [x, y, z], found {value!r}")
-        found[int(name)] = unit_mm * point
-    if not found:
-        raise ModelError(f"{path}: no landmarks; write a JSON object of iBUG index and [x, y, z]")
-    return found

@@ -6,14 +6,15 @@ From a closed mouth no small step leads to an open one: the lips are attracted b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from facegraft.vocabulary import EXP
-from facegraft_model.fitting.gaussnewton import STAGES, Solution, Stage
-from facegraft_model.method import Field
+from facegraft_model.config import FitConfig
+from facegraft_model.fitting.gaussnewton import STAGES, Posed, Solution, Stage, gauss_newton
+from facegraft_model.method import Batch, Field
 from facegraft_model.nets.modes import spread_points
 
 CANDIDATES = 12
@@ -66,25 +67,30 @@ def nearest_expressions(field: Field, points: Tensor, start: Mapping[str, Tensor
     return [candidates[rows].to(points.dtype) for rows in torch.stack(chosen, 1)]
 
 
-class Solve(Protocol):
-    """A fit that begins with an expression's code [1,d], or goes on from a solution with it: `gauss_newton` with these stages and steps."""
-
-    def __call__(self, expression: Tensor, stages: Sequence[Stage], steps: int | None, warm_start: Solution | None) -> Solution: ...
-
-
 def begun(
-    solve: Solve, field: Field, points: Tensor, codes: Mapping[str, Tensor]
+    field: Field, batch: Batch, fit: FitConfig, codes: Mapping[str, Tensor], pose: Posed | None = None
 ) -> tuple[Tensor, Solution, Sequence[Stage]]:
-    """The expression code [1,d] with which a fit of a head begins, the solution so far, and the stages with which it goes on.
+    """The expression code [1,d] with which a fit of the one head of a batch begins, the solution so far, and the stages with which it goes on.
 
+    codes: first codes [1,d] by name. pose: where the head's points are not in the model's frame, the map to it, which is fitted, too.
     Of the neutral expression and the nearest ones it is that from which a few steps of the first stage have led to the lowest objective.
     Where others come close, all of these finish the second stage, and another than the neutral one has to be clearly better.
     """
+    rows = {name: torch.zeros(1, dtype=torch.int64) for name in codes}
+    points = batch["surface_points"] if pose is None else pose(batch["surface_points"])
+
+    def solve(expression: Tensor, stages: Sequence[Stage], steps: int, warm_start: Solution | None) -> Solution:
+        begins = {**codes, EXP: expression}
+        how = replace(fit, steps=steps)
+        return gauss_newton(
+            field, batch, rows, how, begins, pose=pose, precision=EXPRESSION_PRECISION, stages=stages, warm_start=warm_start
+        )
+
     tried = [(start, solve(start, STAGES[:1], TRIAL_STEPS, None)) for start in nearest_expressions(field, points, codes)]
     least = min(found.cost for _, found in tried)
     close = [number for number, (_, found) in enumerate(tried) if found.cost <= CLOSE * least]
     if len(close) == 1:
         return *tried[close[0]], STAGES
-    finished = {number: solve(tried[number][0], STAGES[:2], None, tried[number][1]) for number in close}
+    finished = {number: solve(tried[number][0], STAGES[:2], fit.steps, tried[number][1]) for number in close}
     best = min(close, key=lambda number: finished[number].cost * (CLEARLY if number == 0 else 1.0))
     return tried[best][0], finished[best], STAGES[2:]

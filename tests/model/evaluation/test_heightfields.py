@@ -15,9 +15,10 @@ from facegraft_model.evaluation import compared
 from facegraft_model.evaluation.compared import COMPARED, Task
 from facegraft_model.evaluation.evaluate import EvaluationSettings
 from facegraft_model.evaluation.heightfields import ClosedReader, height_field_of
-from facegraft_model.evaluation.linear import LinearModel, TrainingHeads
+from facegraft_model.evaluation.linear import LinearModel
 from facegraft_model.evaluation.linearparts import part_displacements
 from facegraft_model.evaluation.records import ScoreSettings
+from facegraft_model.evaluation.trainingheads import TrainingHeads
 
 from facegraft.engine import EngineOptions
 from facegraft.pipeline import ingest, run_recipe

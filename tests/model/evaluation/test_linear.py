@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from facegraft_model.data.ids import DataError
 from facegraft_model.errors import ModelError
-from facegraft_model.evaluation.linear import LinearModel, principal_modes
+from facegraft_model.evaluation.linear import LinearModel
+from facegraft_model.evaluation.trainingheads import principal_modes
 from linear_heads import MODES, Synthetic, scan_of
 from numpy.typing import NDArray
 from toy_parts import head_row

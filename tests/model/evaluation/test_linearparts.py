@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from facegraft_model.data.ids import DataError
 from facegraft_model.errors import ModelError
-from facegraft_model.evaluation.linear import LinearModel, TrainingHeads
+from facegraft_model.evaluation.linear import LinearModel
 from facegraft_model.evaluation.linearparts import part_displacements, train_linear_parts
+from facegraft_model.evaluation.trainingheads import TrainingHeads
 from linear_heads import Synthetic, scan_of
 from numpy.typing import NDArray
 from toy_parts import EYES, head_row

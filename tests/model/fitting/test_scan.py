@@ -14,7 +14,9 @@ import torch
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fit import FittedCodes
 from facegraft_model.fitting.plausible import check_extent, check_given_landmarks, check_points, judged
-from facegraft_model.fitting.scan import SURFACE_SAMPLES, Align, Scan, _initial_pose, _outward, fit_scan, read_scan
+from facegraft_model.fitting.poses import first_pose
+from facegraft_model.fitting.scan import Align, _outward, fit_scan
+from facegraft_model.fitting.scanfile import SURFACE_SAMPLES, Scan, read_scan
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
 from numpy.typing import NDArray
@@ -62,7 +64,7 @@ def test_the_front_of_a_turned_head_is_found_and_fitted(field: Field, turn: tupl
         found = field.mm_per_unit * (placed @ matrix[:3, :3].T + matrix[:3, 3])
         return float(np.linalg.norm(found - points, axis=1).mean())
 
-    aligned = _initial_pose(field, scan, np.diag([1 / field.mm_per_unit] * 3 + [1.0]), similarity=False)
+    aligned = first_pose(field, scan, similarity=False)
     fitted, matrix = fit_scan(field, scan, replace(field.config.fit, surface=400))
     assert misplaced(aligned) < ALIGNED_MM
     assert misplaced(matrix.numpy()) < FITTED_MM
