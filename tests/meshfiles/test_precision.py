@@ -9,13 +9,14 @@ from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.precision import check_precision
 
 POINTS = np.random.default_rng(0).normal(0, 60, (2000, 3))
+FAR = np.array([5e7, 0.0, 0.0])
 
 
 @pytest.mark.parametrize(
     ("points", "unit_mm", "says"),
     [
-        ((POINTS + [5e7, 0, 0]).astype(np.float32), 1.0, "50,000 m from the origin in numbers of 32 bits, which are rounded there to 4 mm"),
-        ((POINTS / 1000 + [5e4, 0, 0]).astype(np.float32), 1000.0, "in numbers of 32 bits, which are rounded there to 3.9 mm"),
+        ((POINTS + FAR).astype(np.float32), 1.0, "50,000 m from the origin in numbers of 32 bits, which are rounded there to 4 mm"),
+        ((POINTS / 1000 + FAR / 1000).astype(np.float32), 1000.0, "in numbers of 32 bits, which are rounded there to 3.9 mm"),
         (np.round(POINTS), 1.0, "all rounded to 1 mm; export it again with more digits"),
         (np.round(POINTS / 1000, 3), 1000.0, "all rounded to 1 mm"),
         (np.round(POINTS / 10, 1), 10.0, "all rounded to 1 mm"),
@@ -34,7 +35,7 @@ def test_coarse_numbers_are_refused(points: np.ndarray, unit_mm: float, says: st
         POINTS.astype(np.float16),
         np.round(POINTS, 1),
         np.round(POINTS, 2).astype(np.float32),
-        POINTS + [5e7, 0, 0],
+        POINTS + FAR,
         np.round(POINTS[:400]),
         np.zeros((2000, 3)),
         (POINTS / 1000).astype(np.float32),
@@ -47,4 +48,4 @@ def test_fine_numbers_pass(points: np.ndarray) -> None:
 def test_a_scanner_may_measure_whole_millimetres() -> None:
     check_precision(np.round(POINTS), 1.0, "scan.npy", scanned=True)
     with pytest.raises(MeshError, match="32 bits"):
-        check_precision((POINTS + [5e7, 0, 0]).astype(np.float32), 1.0, "scan.ply", scanned=True)
+        check_precision((POINTS + FAR).astype(np.float32), 1.0, "scan.ply", scanned=True)
