@@ -23,6 +23,8 @@ STABLE_LANDMARKS = (0, 16, *range(17, 48))
 """Ends of the jaw line, brows, nose and eyes."""
 NEUTRALS = 50
 """Largest number of neutral heads, spread over the subjects, whose median is the target."""
+TO_ALIGN = "or give ingest.align=rigid, which takes out the pose of all heads"
+"""What else to do about a head's pose, at the end of a message."""
 _STABLE = list(STABLE_LANDMARKS)
 _ROUNDS = 8
 _UPRIGHT = math.cos(math.radians(25))
@@ -86,13 +88,18 @@ def expression_map(vertices: Floats, neutral: Floats, similarity: bool) -> Float
 
 def _in_own_frame(landmarks: Floats) -> Floats:
     """Landmarks [68, 3] about the stable ones' mean, x to the subject's left by the mirror pairs, y from chin to nasion."""
+    return (landmarks - landmarks[_STABLE].mean(axis=0)) @ own_axes(landmarks)
+
+
+def own_axes(landmarks: Floats) -> Floats:
+    """The axes of a head's own frame, columns of [3, 3]: x to the subject's left by the mirror pairs, y from chin to nasion, z out of the face."""
     right, left = np.array(MIRROR_PAIRS).T
     x = (landmarks[left] - landmarks[right]).mean(axis=0)
     y = landmarks[NASION] - landmarks[CHIN]
     x = x / np.linalg.norm(x)
     y = y - (y @ x) * x
     y = y / np.linalg.norm(y)
-    return (landmarks - landmarks[_STABLE].mean(axis=0)) @ np.column_stack([x, y, np.cross(x, y)])
+    return np.column_stack([x, y, np.cross(x, y)])
 
 
 def _size(points: Floats) -> float:

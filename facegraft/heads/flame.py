@@ -41,6 +41,7 @@ from facegraft.heads.source import Head, Loader, SourcePlan, subject_name
 from facegraft.heads.vertex_arrays import VertexArrays, read_vertex_arrays
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.meshfile import read_mesh
+from facegraft.meshfiles.precision import check_precision
 from facegraft.meshfiles.rawmesh import RawMesh
 from facegraft.regions.regionmap import RegionMap
 from facegraft.store.remote import Location, place, relative_name
@@ -203,6 +204,7 @@ def _complaint(vertices: NDArray[Any], region_map: RegionMap, scale: float, wher
         return f"{where}: vertex {int(np.flatnonzero(~np.isfinite(vertices).all(axis=1))[0])} is not finite; leave out this head"
     try:
         check_head(np.asarray(vertices, dtype=np.float64) * scale, region_map.landmarks68, scale, where, posed)
+        check_precision(vertices, scale, where)
     except MeshError as error:
         return str(error)
     return None

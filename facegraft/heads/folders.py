@@ -21,6 +21,7 @@ from facegraft.heads.sanity import check_head
 from facegraft.heads.source import Head, Loader
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.meshfile import read_mesh
+from facegraft.meshfiles.precision import check_precision
 from facegraft.meshfiles.rawmesh import RawMesh
 from facegraft.regions.regionmap import RegionMap
 from facegraft.seeds import digest
@@ -277,6 +278,7 @@ def mesh_loader(
             match_faces(mesh, region_map, name)
         vertices = mesh.vertices * scale
         check_head(vertices, region_map.landmarks68, scale, name, posed)
+        check_precision(mesh.vertices, scale, name)
         return vertices
 
     return load

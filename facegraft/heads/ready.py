@@ -12,11 +12,20 @@ import numpy as np
 
 from facegraft.arrays import Floats, Ints
 from facegraft.errors import FacegraftError
-from facegraft.heads.alignment import STABLE_LANDMARKS, Alignment, Motion, expression_map, motion, moved, neutral_map
+from facegraft.heads.alignment import (
+    STABLE_LANDMARKS,
+    TO_ALIGN,
+    Alignment,
+    Motion,
+    expression_map,
+    motion,
+    moved,
+    neutral_map,
+)
 from facegraft.heads.errors import HeadError
 from facegraft.heads.sanity import check_head
 from facegraft.heads.source import Loader
-from facegraft.heads.typical import TO_ALIGN, Likeness, fault_of_pose, likeness, pose_of_expression
+from facegraft.heads.typical import Likeness, fault_of_edges, fault_of_pose, likeness, pose_of_expression
 from facegraft.regions.regionmap import RegionMap
 from facegraft.store import RemoteError
 
@@ -95,9 +104,12 @@ class HeadReader:
                 vertices,
             )
         if self.typical is None:
+            if fault := fault_of_edges(vertices, self.edges):
+                raise HeadError(f"{where}: {fault}", vertices)
             return None
         found = likeness(vertices, self.typical, self.edges, self.skin, self.landmarks)
-        if fault := found.fault(posed=self.target is not None):
+        # Beside the others first, which says more; but all of them may have the same fault.
+        if fault := found.fault(posed=self.target is not None) or fault_of_edges(vertices, self.edges):
             raise HeadError(f"{where}: {fault}", vertices)
         return found
 

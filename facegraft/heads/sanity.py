@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from facegraft.arrays import Floats
+from facegraft.heads.alignment import TO_ALIGN, own_axes
 from facegraft.heads.errors import HeadError
 from facegraft.meshfiles.units import likely_units, unit_advice
 from facegraft.vocabulary import (
@@ -24,6 +25,9 @@ from facegraft.vocabulary import (
 
 _MIRRORED = np.array([pair for pair in MIRROR_PAIRS if 17 <= pair[0] < 48])
 """Landmarks of brows, nose and eyes, which stay mirror images in every expression; mouth and jaw may move to one side."""
+
+_MOST_APART = np.where(np.isin(_MIRRORED[:, 0], range(31, 36)), 0.45, 0.25)
+"""How far landmarks may lie from each other's mirror image, in distances of the eyes: a mouth pulled aside takes the nose's wings with it."""
 
 _RIGHT_EYE, _LEFT_EYE = OUTER_CANTHI
 
@@ -63,6 +67,8 @@ def _fault(lm: Floats, mm_per_unit: float, posed: bool) -> str | None:
         what = "it faces backward: turn it by 180 degrees about y"
     elif lateral < -0.5 * canthi and up > 0.5 * canthi:
         what = "left and right are exchanged: its x axis must point to the subject's left (a mirrored export?)"
+    elif turn := _turn(lm, canthi):
+        return f"it is not upright and facing forward: {turn}"
     else:
         what = "it is not upright and facing forward, or its landmarks belong to another topology"
     return f"{what}; the frame is +y up, +z out of the face, +x to the subject's left"
@@ -74,14 +80,35 @@ def _fault_of_pairs(lm: Floats, canthi: float) -> str | None:
     right, left = lm[_MIRRORED[:, 0]], lm[_MIRRORED[:, 1]]
     mirrored = right * [-1, 1, 1] + [2 * middle, 0, 0]
     apart = np.linalg.norm(mirrored - left, axis=1)
-    worst = int(apart.argmax())
-    if apart[worst] <= 0.25 * canthi:
+    worst = int((apart / _MOST_APART).argmax())
+    if apart[worst] <= _MOST_APART[worst] * canthi:
         return None
+    if turn := _turn(lm, canthi):
+        return turn
     a, b = _MIRRORED[worst]
     return (
         f"landmarks {a} and {b} are not each other's mirror image, by {apart[worst]:.0f} mm; the landmarks belong to "
         "another topology, or the head is turned away"
     )
+
+
+def _turn(lm: Floats, canthi: float) -> str | None:
+    """How a head of these landmarks [68, 3] is turned, in words; None where they are no face in any pose, and where it is hardly turned."""
+    own = own_axes(lm)
+    face = (lm - lm[[_RIGHT_EYE, _LEFT_EYE]].mean(axis=0)) @ own
+    apart = np.linalg.norm(face[_MIRRORED[:, 0]] * [-1, 1, 1] - face[_MIRRORED[:, 1]], axis=1)
+    degrees = float(np.degrees(np.arccos(np.clip((np.trace(own) - 1) / 2, -1, 1))))
+    if (apart > _MOST_APART * canthi).any() or face[NOSE_TIP, 2] < 0.1 * canthi or degrees < 10:
+        return None
+    up, ahead = (_axis(own[:, i]) for i in (1, 2))
+    where = "" if (up, ahead) == ("+y", "+z") else f" (its top points to {up}, its face to {ahead})"
+    return f"the head is turned by about {degrees:.0f} degrees{where}; turn it until it is upright (+y) and faces +z, {TO_ALIGN}"
+
+
+def _axis(direction: Floats) -> str:
+    """The axis to which a direction points most."""
+    axis = int(np.abs(direction).argmax())
+    return ("+" if direction[axis] > 0 else "-") + "xyz"[axis]
 
 
 def _unit_advice(canthi: float, mm_per_unit: float) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from facegraft.arrays import Floats, Ints
 from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.rawmesh import HEAD, Accepts, RawMesh, read_bytes, to_polygons
-from facegraft.meshfiles.text import AGAIN, NEWLINE, SPACE, Lines, count_words, plain_text, without_comments
+from facegraft.meshfiles.text import AGAIN, NEWLINE, SPACE, Lines, count_words, no_number, plain_text, without_comments
 from facegraft.store.remote import Location
 
 _CONTINUED = re.compile(rb"\\\n")
@@ -129,7 +129,10 @@ def _triples(text: _Statements, lines: Ints, keyword: str, what: str) -> Floats:
     words, counts = text.arguments(lines, keyword)
     short = np.flatnonzero(counts < 3)
     if len(short):
-        raise text.refuse(int(lines[short[0]]), f"a {what} with {counts[short[0]]} coordinates instead of 3", _CUT)
+        line = int(lines[short[0]])
+        words_of_line = text.line(line).split(None, 1)[1:]
+        remedy = no_number(words_of_line[0]) if words_of_line else AGAIN
+        raise text.refuse(line, f"a {what} with {counts[short[0]]} coordinates instead of 3", _CUT if remedy == AGAIN else remedy)
     flat = text.numbers(words, counts, np.float64, lines, f"a {what} coordinate is not a number")
     triples: Floats = flat[(np.cumsum(counts) - counts)[:, None] + np.arange(3)]
     bad = np.flatnonzero(~np.isfinite(triples).all(axis=1))
@@ -161,8 +164,11 @@ def _from_zero(text: _Statements, index: Ints, lines: Ints, defining: Ints, what
         index = np.where(index < 0, np.maximum(index + before + 1, 0), index)
     wrong = np.flatnonzero((index < 1) | (index > len(defining)))
     if len(wrong):
+        from_zero = index.min() == 0 and index.max() < len(defining)
         raise text.refuse(
-            int(lines[wrong[0]]), f"a face names a {what} that does not exist (there are {len(defining)})", _CUT
+            int(lines[wrong[0]]),
+            f"a face names a {what} that does not exist (there are {len(defining)})",
+            "its faces count from 0, but an OBJ file counts from 1: export it again" if from_zero else _CUT,
         )
     return index - 1
 

@@ -92,7 +92,8 @@ def _triples(columns: dict[str, NDArray[Any]], names: Iterable[str], what: str, 
     """Three columns side by side [n, 3], all finite; None where one is missing."""
     if not set(names) <= columns.keys():
         return None
-    triples = np.column_stack([columns[name] for name in names]).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # numbers that are none are refused below
+        triples = np.column_stack([columns[name] for name in names]).astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(triples).all(axis=1))
     if len(bad):
         raise MeshError(
@@ -115,10 +116,9 @@ def _check_faces(
         raise MeshError(f"{where}: face {odd[0]} has {n} corners; {remedy}")
     if len(corners) and (corners.min() < 0 or corners.max() >= vertex_count):
         worst = corners.min() if corners.min() < 0 else corners.max()
-        raise MeshError(
-            f"{where}: a face names vertex {worst}, but the file has {vertex_count} vertices; "
-            "the file is damaged: copy or export it again"
-        )
+        from_one = corners.min() == 1 and corners.max() == vertex_count
+        remedy = "its faces count from 1, but a PLY file counts from 0: export it again" if from_one else "the file is damaged: copy or export it again"
+        raise MeshError(f"{where}: a face names vertex {worst}, but the file has {vertex_count} vertices; {remedy}")
 
 
 def _header(data: bytes, where: str) -> tuple[str, list[_Element], int]:
@@ -330,7 +330,7 @@ def _is_number(word: bytes) -> bool:
 def _length(number: float, where: str) -> int:
     """The length of a row's list, which a file may store in any type."""
     if not 0 <= number < 2**32 or number != int(number):
-        raise MeshError(f"{where}: a row's list has length {number:g} in the PLY file; the file is damaged")
+        raise MeshError(f"{where}: a row's list has length {number:g} in the PLY file; it is damaged, or its header does not name every column of the rows before")
     return int(number)
 
 

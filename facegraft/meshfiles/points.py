@@ -80,13 +80,18 @@ def parse_xyz(data: bytes, where: str) -> RawMesh:
     width = int(counts[filled[0]])
     odd = filled[counts[filled] != width]
     if len(odd):
+        header = lines.line(int(filled[0])).split("#", 1)[0].split()
+        if any(_is_word(word) for word in header) and not any(_is_word(word) for word in lines.line(int(odd[0])).split("#", 1)[0].split()):
+            raise lines.refuse(int(filled[0]), "words, not numbers", "put a # before such lines, or remove them")
         if width == 1 and len(filled) > 2 and (counts[filled[1:]] == counts[odd[0]]).all():
             raise lines.refuse(int(filled[0]), "one number alone, the count of points?", "put a # before it, or remove the line")
         what = f"{counts[odd[0]]} numbers, but {width} in the first line of numbers"
         raise lines.refuse(int(odd[0]), what, AGAIN)
     first = lines.line(int(filled[0])).split("#", 1)[0].replace(",", " ").split()
-    if not any(letter.isdigit() for word in first for letter in word) and not all(map(_is_not_finite, first)):
+    if all(map(_is_word, first)) and not all(map(_is_not_finite, first)):
         raise lines.refuse(int(filled[0]), "names of columns, not numbers", "put a # before them, or remove the line")
+    if first[0].isalpha() and not _is_not_finite(first[0]):
+        raise lines.refuse(int(filled[0]), "a word before the numbers", "leave out the column of words")
     numbers = lines.numbers(
         characters.tobytes(), counts, np.float64, np.arange(len(counts)), "something that is not a number"
     )
@@ -160,6 +165,10 @@ def _no_normals(columns: Floats) -> str | None:
     if len(wrong):
         return f"that of point {wrong[0]} has length {length[wrong[0]]:.4g} ({len(wrong)} of {len(columns)} have another length than 1)"
     return None
+
+
+def _is_word(word: str) -> bool:
+    return not any(letter.isdigit() for letter in word)
 
 
 def _is_not_finite(word: str) -> bool:

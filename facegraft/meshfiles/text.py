@@ -6,6 +6,7 @@ The text is processed as a whole, because a loop over lines in Python takes seve
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,6 +21,10 @@ AGAIN = "the file is damaged: copy or export it again"
 _COMMENT = re.compile(rb"#[^\n]*")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?")
+_COMMAS = re.compile(r"[-+.\deE]+(?:,[-+.\deE]+){2,},?|[-+.\deE]+,")
+_FORTRAN = re.compile(r"[-+]?[\d.]+[dD][-+]?\d+")
+_AROUND = {'"': "quotation marks", "'": "quotation marks", "|": "bars", "(": "brackets", "[": "brackets", "{": "brackets"}
+"""Signs that programs write among numbers, by what they are called."""
 
 
 def plain_text(data: bytes, where: str, kind: str, export: str) -> bytes:
@@ -41,16 +46,27 @@ def plain_text(data: bytes, where: str, kind: str, export: str) -> bytes:
 
 def refuse_utf16(data: bytes, where: str, kind: str, export: str) -> None:
     """Raise MeshError for data that starts with the byte order mark of UTF-16; `kind`, `export`: see `plain_text`."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise MeshError(f"{where}: UTF-16 text, not {kind} file of plain text; save it as UTF-8 or ASCII, or {export}")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
+        bits = 32 if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")) else 16
+        raise MeshError(f"{where}: UTF-{bits} text, not {kind} file of plain text; save it as UTF-8 or ASCII, or {export}")
 
 
 def no_number(words: str) -> str:
-    """What to do about a text that holds something else than numbers: decimal commas, semicolons and names are usual."""
+    """What to do about a text that holds something else than numbers: other separators, decimal commas, and signs of other alphabets are usual."""
     if ";" in words:
         return "semicolons separate its numbers: use blanks (and points for decimal commas), or export it again"
-    if any(_DECIMAL_COMMA.fullmatch(word) for word in words.split()):
+    plain = words.split(" ")
+    if any(_DECIMAL_COMMA.fullmatch(word) for word in plain):
         return "its numbers have decimal commas: write points (1.5, not 1,5), or export it again with an English locale"
+    if any(_COMMAS.fullmatch(word) for word in plain):
+        return "commas separate its numbers: use blanks, or export it again"
+    if any(_FORTRAN.fullmatch(word) for word in plain):
+        return "its exponents are written D, as Fortran does: write E (1.0E+02, not 1.0D+02)"
+    if sign := next((letter for letter in words if letter in _AROUND), None):
+        return f"there are {_AROUND[sign]} among its numbers: use blanks alone, or export it again"
+    if strange := next((letter for letter in words if not letter.isascii()), None):
+        name = unicodedata.name(strange, "").lower()
+        return f"it holds the sign U+{ord(strange):04X}{f' ({name})' if name else ''}, where plain blanks, digits and - belong: export it again as plain ASCII"
     return AGAIN
 
 
@@ -82,7 +98,11 @@ class Lines:
         return cls(where, characters, np.concatenate([[0], np.flatnonzero(characters == NEWLINE) + 1]))
 
     def line(self, i: int) -> str:
-        return self.characters[self.starts[i] : self.starts[i + 1]].tobytes().decode("latin-1").strip()
+        line = self.characters[self.starts[i] : self.starts[i + 1]].tobytes()
+        try:
+            return line.decode().strip()
+        except UnicodeDecodeError:
+            return line.decode("latin-1").strip()
 
     def refuse(self, i: int, what: str, remedy: str) -> MeshError:
         """The error for line i (counted from 0 here, from 1 in the message), which it quotes."""
@@ -108,6 +128,8 @@ class Lines:
         for i, row in zip(lines.tolist(), words.split(b"\n"), strict=False):
             try:
                 for word in row.split():
+                    if b"_" in word:  # Python takes 1_000 for a number
+                        raise ValueError(word)
                     parse(word)
             except ValueError:
                 raise self.refuse(i, what, no_number(self.line(i))) from None

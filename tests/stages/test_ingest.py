@@ -47,8 +47,9 @@ def folder(toy, tmp_path):
     root = tmp_path / "raw"
     rng = np.random.default_rng(1)
     for i in range(1, 7):
+        size = rng.uniform(0.9, 1.1)  # a smile keeps the size of the head
         for name in ("1_neutral", "2_smile"):
-            toy.write_obj(root / f"p{i}" / f"{name}.obj", toy.vertices() * rng.uniform(0.9, 1.1))
+            toy.write_obj(root / f"p{i}" / f"{name}.obj", toy.vertices() * size * rng.uniform(0.98, 1.02))
     bad = toy.vertices()
     bad[3, 2] = np.nan
     toy.write_obj(root / "p2" / "2_smile.obj", bad)

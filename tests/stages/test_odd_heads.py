@@ -53,6 +53,13 @@ def stray(points: Points, by_mm: float) -> Points:
     return moved
 
 
+def part_at(points: Points, group: str) -> Points:
+    """The head with a group of its vertices left at the origin."""
+    moved = points.copy()
+    moved[load_region_map("synthetic").groups[group].vertices] = 0.0
+    return moved
+
+
 ODD = {
     "a vertex 5 m away": ("s0003/neutral.ply", lambda v: stray(v, 5000.0), r"vertex \d+ lies 5,\d{3} mm from its place"),
     "a vertex 5 m away in a smile": ("s0003/smile.ply", lambda v: stray(v, 5000.0), r"vertex \d+ lies 5,\d{3} mm from its place"),
@@ -62,6 +69,12 @@ ODD = {
     "a nod": ("s0004/neutral.ply", lambda v: turned(v, "x", 25.0), r"turned by 2\d degrees against the others.*ingest.align=rigid"),
     "a smile that nods": ("s0004/smile.ply", lambda v: turned(v, "x", 12.0), r"turned by 1[12] degrees .* against its subject's neutral head"),
     "a smile beside its neutral head": ("s0004/smile.ply", lambda v: v + np.array([60.0, 0, 0]), r"moved by (59|60) mm against its subject's neutral head"),
+    "a smile that nods a little": ("s0004/smile.ply", lambda v: turned(v, "x", 7.0), r"turned by [67] degrees .* against its subject's neutral head"),
+    "a smile that is larger": ("s0004/smile.ply", lambda v: v * 1.1, r"has 1\.10 times the size of its subject's neutral head"),
+    "turned aside": ("s0004/neutral.ply", lambda v: turned(v, "y", 25.0), r"turned by about 2\d degrees; turn it until it is upright.*ingest.align=rigid"),
+    "on its side": ("s0004/neutral.ply", lambda v: turned(v, "z", 90.0), r"turned by about (8|9)\d degrees \(its top points to -x, its face to \+z\).*ingest.align=rigid"),
+    "few digits": ("s0005/smile.ply", lambda v: np.round(v), r"its coordinates are all rounded to 1 mm; export it again with more digits"),
+    "an eye at the origin": ("s0005/neutral.ply", lambda v: part_at(v, "eyeball_left"), r"362 vertices \(such as \d+\) lie in one place with all their neighbours"),
     "far away": ("s0005/neutral.ply", lambda v: v + np.array([3e6, 0, 0]), r"lies 3,\d{3} m from the origin"),
 }
 
@@ -115,6 +128,23 @@ def test_a_mesh_that_is_no_surface_gets_no_map(
     np.savetxt(tmp_path / "marks.txt", load_region_map("synthetic").landmarks68, fmt="%d")
     with pytest.raises(FacegraftError, match=r"0.ply: face 2000 \(on vertices .*\) is wound against its neighbours: flip it"):
         ingest(str(tmp_path / "raw"), tmp_path / "heads", {"kind": "meshes", "landmarks": str(tmp_path / "marks.txt")}, options=sync)
+
+
+@pytest.mark.parametrize("subjects", [1, 2])
+def test_few_heads_have_no_others_beside_them_but_spikes_are_seen(
+    subjects: int, good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path
+) -> None:
+    _, vertices, faces = good
+    names = [f"s{number:04d}" for number in range(1, subjects + 1)]
+    (tmp_path / "raw").mkdir()
+    for name in names:
+        points = vertices[f"{name}/neutral.ply"]
+        write_mesh(tmp_path / "raw" / f"{name}.ply", stray(points, 5000.0) if name == names[-1] else points, faces)
+    options = EngineOptions(scheduler="sync", progress=False, max_rejects=1)
+    ingest(str(tmp_path / "raw"), tmp_path / "heads", {"kind": "meshes", "region_map": "synthetic"}, options=options)
+    reasons = {row["subject"]: row["reason"] for row in open_dataset(tmp_path / "heads").index.to_pylist() if row["status"] == "rejected"}
+    assert set(reasons) == {names[-1]}
+    assert re.search(r"the edge from vertex \d+ to \d+ is [45],\d{3} mm long \(\d edges are longer than 100 mm\): a spike", reasons[names[-1]])
 
 
 def test_a_person_under_two_names_is_on_one_side(

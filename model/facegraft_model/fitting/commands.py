@@ -127,7 +127,9 @@ def fit_scans(
         for name, code in fitted.codes.items():
             codes[name].append(code)
         errors.append(fitted.errors_mm)
-        alignments.append(alignment)
+        centred = torch.eye(4, dtype=alignment.dtype)
+        centred[:3, 3] = -torch.tensor(scan.centre, dtype=alignment.dtype)
+        alignments.append(alignment @ centred)
     rows = [
         {"key": name, "subject": name, "expression": "", "split": "", "recipient": name, "origin": SCAN, "scan": judgement}
         for name, judgement in zip(names, judgements, strict=True)

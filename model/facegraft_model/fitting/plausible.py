@@ -19,7 +19,7 @@ from facegraft.vocabulary import ACCEPTED_CANTHI_MM, MEAN_CANTHI_MM, OUTER_CANTH
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fit import FittedCodes
 from facegraft_model.fitting.gaussnewton import MOST_GROWTH
-from facegraft_model.method import Codes, Field
+from facegraft_model.method import Codes, Field, mahalanobis
 
 LEAST_POINTS = 100
 """Different points that a fit needs."""
@@ -42,10 +42,17 @@ MEANINGFUL_SHARE = 0.5
 """The distance from the face to a scan means something where the scan covers this much of it."""
 LEAST_COVERED, LEAST_NEAR = 0.15, 0.5
 """Shares of the face that is covered, and of the points that are near the head, below which a fit says little."""
+MOST_FAR = 0.15
+"""Share of far points that may be noise; more than these decide the mean distance."""
 MOST_TURN_DEG = 60.0
 """A scan that was turned further was not upright, or did not face +z."""
 SAME_SIDE = 0.75
 """Share of normals on one side of the surface that tells which way a scan's normals face."""
+DOUBTED, UNLIKE = 10.0, 18.0
+"""How many times farther than the trained heads, by the Mahalanobis distance of its worst code, a head is doubted, and no face at all. Heads of
+the model's own kind come to 6, those of other kinds to 15, a sphere and a face stretched to twice its height to 20, the back of a head to 30."""
+FEWEST_TRAINED = 20
+"""Trained codes that tell what is usual."""
 POOR_FIT_NOISE = 0.7
 """Half of the points farther from the head than this times `fit.noise_mm`: the pose may be a wrong one."""
 
@@ -57,10 +64,10 @@ def extent(points: NDArray[np.float64]) -> float:
 
 def check_points(points: NDArray[np.float64]) -> None:
     """Raise ModelError unless points [n,3] are many different ones that spread in three directions."""
-    different = len(np.unique(points, axis=0))
-    if different < LEAST_POINTS:
-        alike = "" if len(points) < LEAST_POINTS else f", of which {different} differ"
-        raise ModelError(f"holds {len(points)} points{alike}; a fit needs at least {LEAST_POINTS}")
+    count, points = len(points), np.unique(points, axis=0)
+    if len(points) < LEAST_POINTS:
+        alike = "" if count < LEAST_POINTS else f", of which {len(points)} differ"
+        raise ModelError(f"holds {count} points{alike}; a fit needs at least {LEAST_POINTS}")
     centred = points - np.median(points, 0)
     axes = np.linalg.svd(centred[np.linalg.norm(centred, axis=1) <= 3 * extent(points)], full_matrices=False)[2]
     first, second, third = sorted(np.ptp(np.quantile(centred @ axes.T, [0.05, 0.95], axis=0), axis=0), reverse=True)
@@ -115,7 +122,7 @@ class Judgement:
     median_mm: of the distances from the scan's points to the head. near: share of the points within NEAR_MM. covered: share of the template's
     visible face that the scan covers, None for a model without a template. from_face_mm: median distance from the places of the face to
     the scan, where it covers enough. scale: by which the scan grew. turned_deg: angle by which the alignment turned it. same_side: share
-    of its normals that face outward, None where it has none. warnings: sentences for the user.
+    of its normals that face outward, None where it has none. unlike: see `unlikeness`. warnings: sentences for the user.
     """
 
     median_mm: float
@@ -125,11 +132,12 @@ class Judgement:
     scale: float
     turned_deg: float
     same_side: float | None
+    unlike: float | None
     warnings: tuple[str, ...]
 
     def describe(self) -> dict[str, Any]:
         """The numbers, rounded, for fits.json."""
-        numbers = {name: getattr(self, name) for name in ("median_mm", "near", "covered", "from_face_mm", "scale", "turned_deg")}
+        numbers = {name: getattr(self, name) for name in ("median_mm", "near", "covered", "from_face_mm", "scale", "turned_deg", "unlike")}
         return {name: None if value is None else round(value, 4) for name, value in numbers.items()} | {"warnings": list(self.warnings)}
 
 
@@ -156,9 +164,17 @@ def judged(
         from_face = float(gap.median()) if covered >= MEANINGFUL_SHARE else None
     cosine = float(turn.diagonal().sum() - 1) / 2
     result = Judgement(
-        float(distance.median()), float(near.float().mean()), covered, from_face, scale, math.degrees(math.acos(max(-1.0, min(1.0, cosine)))), same_side, ()
-    )
+        float(distance.median()), float(near.float().mean()), covered, from_face, scale,
+        math.degrees(math.acos(max(-1.0, min(1.0, cosine)))), same_side,
+        unlikeness(field, codes), (),
+    )  # fmt: skip
     return Judgement(**{**vars(result), "warnings": tuple(_warnings(result, turn.numpy()))})
+
+
+def unlikeness(field: Field, codes: Codes) -> float | None:
+    """How many times farther from the mean a head's worst code [1, d] is than the trained heads' are; None where these are few."""
+    known = [name for name in codes if len(field.tables[name]) >= FEWEST_TRAINED]
+    return max((float(mahalanobis(codes[name], field.code_statistics(name)).sqrt()) for name in known), default=None)
 
 
 def outward_share(gradient: Tensor, normals: Tensor, near: Tensor) -> float | None:
@@ -189,6 +205,16 @@ def _warnings(fit: Judgement, turn: NDArray[np.float64]) -> list[str]:
         )
     if fit.near < LEAST_NEAR:
         said.append(f"only {100 * fit.near:.0f} % of its points lie within {NEAR_MM:g} mm of the fitted head; it has much beside the face, or is no face in this pose")
+    elif fit.near < 1 - MOST_FAR:
+        said.append(
+            f"{100 * (1 - fit.near):.0f} % of its points lie more than {NEAR_MM:g} mm from the fitted head: stray points, hair or clothes? They count in the mean "
+            f"distance; half of all points lie within {fit.median_mm:.2g} mm"
+        )
+    if fit.unlike is not None and fit.unlike > UNLIKE:
+        said.append(
+            f"its fitted shape is {fit.unlike:.0f} times as far from the mean head as the model's own heads are: it may be no face, stretched, of another "
+            "size, or in a pose that was not found; look at the fitted head"
+        )
     if fit.covered is not None and fit.covered < LEAST_COVERED:
         said.append(f"it covers {100 * fit.covered:.0f} % of the face: the rest of the fitted head is the model's guess")
     if fit.same_side is not None and fit.same_side < 1 - SAME_SIDE:

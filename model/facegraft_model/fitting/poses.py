@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations, product
 from typing import Any
 
@@ -47,9 +48,9 @@ def first_pose(field: Field, scan: Scan, similarity: bool) -> NDArray[np.float64
     return np.asarray(_aligned(_every(points, ICP_POINTS), template, best, ICP_ROUNDS)[0] @ start)
 
 
-def other_poses(field: Field, scan: Scan, known: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+def other_poses(field: Field, scan: Scan, known: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
     """The best maps [4,4] of a scan's millimetres onto the template by ICP from all turns of a cube, and upright from several places of the
-    face: those that are neither alike nor like the one that is known."""
+    face: those that are neither alike nor like those that are known."""
     scale = 1 / field.mm_per_unit
     template = field.template_points.cpu().numpy().astype(np.float64)
     points = scan.points.numpy().astype(np.float64) * scale
@@ -72,7 +73,7 @@ def other_poses(field: Field, scan: Scan, known: NDArray[np.float64]) -> list[ND
             starts.append(pose)
     found = sorted((_aligned(few, coarse, start, OTHER_ROUNDS) for start in starts), key=lambda pair: pair[1])
     sized = np.diag([scale] * 3 + [1.0])
-    chosen, taken = [], [known]
+    chosen, taken = [], list(known)
     for pose, _ in found:
         whole = pose @ sized
         if all(_apart(whole, other, scan.points.numpy()[:: max(len(points) // 100, 1)]) / scale > ALIKE_MM for other in taken):

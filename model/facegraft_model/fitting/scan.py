@@ -27,6 +27,7 @@ from facegraft_model.fitting.fit import (
 )
 from facegraft_model.fitting.gaussnewton import MOST_GROWTH, STAGES, Posed, Solution, Stage, gauss_newton
 from facegraft_model.fitting.plausible import (
+    DOUBTED,
     POOR_FIT_NOISE,
     SAME_SIDE,
     check_extent,
@@ -64,7 +65,7 @@ def fit_scan(
 
     align: none (the scan is in the model's frame, in mm about the unit ball's centre), rigid or similarity: it is first aligned to the
     template, by the given landmarks if there are at least three, else by trimmed ICP (Chetverikov et al. 2002) from three initial
-    rotations; then the pose is optimised together with the codes. Where that leaves much (`POOR_FIT_NOISE`), Gauss-Newton tries the best of many other
+    rotations; then the pose is optimised together with the codes. Where that leaves much (`POOR_FIT_NOISE`), or a shape that no head has, Gauss-Newton tries the best of many other
     poses as well, and the one that fits best is taken. A similarity changes the size by at most MOST_GROWTH from that of the unit,
     or of the landmarks. `judged` tells what the result is worth.
     Raises ModelError for a scan that has not the size of a face, landmarks beside it, landmarks=given without landmarks, and where the
@@ -80,6 +81,8 @@ def fit_scan(
         )
     if landmarks == "given" and not scan.landmarks:
         raise ModelError("landmarks=given: no landmarks were given; name their file with --landmark-file")
+    if align == "none" and any(scan.centre):
+        raise ModelError(f"it lies {max(map(abs, scan.centre)) / 1000:,.0f} m from the origin, so not in the model's frame, as --align none says; use --align rigid")
     device = next(field.parameters()).device
     by_landmarks = len(scan.landmarks) >= 3 and align != "none"
     measured = scan.points.numpy().astype(np.float64)
@@ -122,25 +125,29 @@ def _best_pose(field: Field, scan: Scan, fit: FitConfig, found: Fitted, solved: 
     """The fit that was found from an upright pose, or a better one from another where it leaves much: the scan may lie on its side, or show
     a part of the face that is not in front of the template's middle. solved(pose, config): a fit."""
 
-    def left(fitted: Fitted) -> float:
+    def left(fitted: Fitted) -> tuple[float, bool]:
+        """What a fit leaves, and whether its shape is a head's: a supple model follows points in a wrong pose closely, with a shape that no head has."""
         judgement = judged(field, scan.points, scan.normals, *fitted)
-        return judgement.median_mm / max(judgement.near, 1e-3)  # far points, too, tell of a wrong pose
+        rest = judgement.median_mm / max(judgement.near, 1e-3)  # far points, too, tell of a wrong pose
+        return rest, (judgement.unlike or 0.0) <= DOUBTED
 
-    least = left(found)
-    if least <= POOR_FIT_NOISE * fit.noise_mm:
+    enough = POOR_FIT_NOISE * fit.noise_mm
+    least, like_a_head = left(found)
+    if least <= enough and like_a_head:
         return found
     quick = replace(fit, surface=min(fit.surface, QUICK_POINTS), steps=min(fit.steps, QUICK_STEPS))
     chosen, rest = None, BETTER * least
-    for start in other_poses(field, scan, found[1].numpy()):
-        tried = left(solved(start, quick))
+    # Beside a shape that is no head's, the pose may be a little wrong only: then a good one is near it.
+    for start in other_poses(field, scan, [found[1].numpy()] if like_a_head else []):
+        tried, good = left(solved(start, quick))
         if tried <= rest:
             chosen, rest = start, tried
-        if rest <= POOR_FIT_NOISE * fit.noise_mm:
-            break
+            if rest <= enough and good:
+                break
     if chosen is None:
         return found
     other = solved(chosen)
-    return other if left(other) <= BETTER * least else found
+    return other if left(other)[0] <= BETTER * least else found
 
 
 def _solved_scan(

@@ -107,6 +107,41 @@ def test_refusals_name_the_file(tmp_path: Path) -> None:
         read_scan(tmp_path / "gone.ply", 1.0, None, seed=0)
 
 
+def test_a_scan_far_from_the_origin_loses_no_digits(field: Field, tmp_path: Path) -> None:
+    points, far = front(field, 1), np.array([5e7, -3e7, 1000.0])
+    (tmp_path / "marks.json").write_text(json.dumps({"30": (points[0] + far).tolist()}))
+    scans = {}
+    for name, shift in (("near", np.zeros(3)), ("far", far)):
+        np.save(tmp_path / f"{name}.npy", points + shift)
+        scans[name] = read_scan(tmp_path / f"{name}.npy", 1.0, tmp_path / "marks.json", seed=0)
+    assert scans["near"].centre == (0.0, 0.0, 0.0)
+    centre = np.array(scans["far"].centre)
+    np.testing.assert_allclose(scans["far"].points.numpy() + centre - far, scans["near"].points.numpy(), atol=1e-4)
+    np.testing.assert_allclose(scans["far"].landmarks[30] + centre, points[0] + far)
+    with pytest.raises(ModelError, match=r"it lies 50,000 m from the origin, so not in the model's frame, as --align none says; use --align rigid"):
+        fit_scan(field, replace(scans["far"], landmarks={}), field.config.fit, align="none")
+
+
+def test_points_that_are_there_twice_count_once(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).normal(size=(150, 3))
+    np.save(tmp_path / "scan.npy", np.concatenate([points, np.zeros((5000, 3)), points[:50]]))
+    assert len(read_scan(tmp_path / "scan.npy", 1.0, None, seed=0).points) == 151
+
+
+def test_a_shape_that_no_head_has_is_said(field: Field) -> None:
+    points = front(field, 1)
+    start = torch.diag(torch.tensor([1 / field.mm_per_unit] * 3 + [1.0], dtype=torch.float64))
+    draw = torch.Generator().manual_seed(0)
+    for times, said in ((1.0, False), (40.0, True)):
+        codes = {}
+        for name, dim in field.code_dims.items():
+            mean, covariance = field.code_statistics(name)
+            codes[name] = (mean + times * torch.linalg.cholesky(covariance + 1e-6 * torch.eye(dim)) @ torch.randn(dim, generator=draw))[None]
+        judgement = judged(field, *tensors(points), FittedCodes(codes, torch.zeros(1)), start)
+        assert judgement.unlike == pytest.approx(times, rel=0.3)
+        assert any("times as far from the mean head as the model's own heads are" in text for text in judgement.warnings) == said
+
+
 @pytest.mark.parametrize(
     ("points", "message"),
     [
@@ -143,6 +178,16 @@ def test_small_and_large_heads_and_parts_of_faces_have_a_size_that_is_accepted(f
     for part in (points, points[points[:, 0] > 0], points[np.linalg.norm(points - points[points[:, 2].argmax()], axis=1) < 45]):
         check_extent(field, part, 1.0)
         check_points(part)
+
+
+@pytest.mark.slow
+def test_a_profile_is_not_fitted_by_a_shape_that_no_head_has(field: Field) -> None:
+    """Without the look at the codes, points turned by 90 degrees about the vertical are followed closely, in a pose that is wrong."""
+    points = front(field, 1)
+    placed = Rotation.from_euler("y", 90, degrees=True).apply(points)
+    _, matrix = fit_scan(field, scan_of(placed), replace(field.config.fit, surface=400, robust_mm=2.0))
+    found = field.mm_per_unit * (placed @ matrix[:3, :3].numpy().T + matrix[:3, 3].numpy())
+    assert np.linalg.norm(found - points, axis=1).mean() < FITTED_MM
 
 
 @pytest.mark.parametrize("axis", ["x", pytest.param("y", marks=pytest.mark.slow), pytest.param("z", marks=pytest.mark.slow)])
