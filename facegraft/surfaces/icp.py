@@ -112,10 +112,13 @@ def trimmed_icp(
     may have no counterpart. A similarity changes the scale only in the second half of the iterations: before the two clouds
     overlap, shrinking would be the easiest way to reduce the distance.
     """
-    matrix, residual = start, math.inf
+    matrix, residual, pairs = start, math.inf, np.empty(0, dtype=np.int64)
     for iteration in range(iterations):
         distance, index = nearest(points @ matrix[:3, :3].T + matrix[:3, 3])
         kept = distance <= np.quantile(distance, kept_share)
         residual = float(distance[kept].mean())
+        before, pairs = pairs, np.where(kept, index, -1)
+        if not similarity and np.array_equal(pairs, before):
+            break  # the same pairs give the same map again
         matrix = procrustes(points[kept], target[index[kept]], similarity and iteration > iterations // 2)
     return matrix, residual

@@ -143,12 +143,13 @@ class Judgement:
 
 @torch.no_grad()
 def judged(
-    field: Field, points: Tensor, normals: Tensor, fitted: FittedCodes, alignment: Tensor, near_mm: float = NEAR_MM
+    field: Field, points: Tensor, normals: Tensor, fitted: FittedCodes, alignment: Tensor, near_mm: float = NEAR_MM, most: int = JUDGED
 ) -> Judgement:
-    """Judge the fit of a scan's points [n,3] (mm), with normals [n,3] (0 where unknown). alignment f64 [4,4]: from mm to the model's frame."""
+    """Judge the fit of a scan's points [n,3] (mm), with normals [n,3] (0 where unknown). alignment f64 [4,4]: from mm to the model's frame.
+    most: fewer than twice as many points are looked at."""
     device = field.template_points.device
     codes = {name: code.to(device) for name, code in fitted.codes.items()}
-    few = slice(None, None, max(len(points) // JUDGED, 1))
+    few = slice(None, None, max(len(points) // most, 1))
     linear = alignment[:3, :3] * field.mm_per_unit
     scale = float(torch.linalg.det(linear)) ** (1 / 3)
     turn = linear / scale

@@ -44,6 +44,8 @@ QUICK_POINTS, QUICK_STEPS = 1000, 12
 """Points and steps of a fit from another pose; the best is then fitted with all."""
 BETTER = 0.7
 """Another pose is taken where it leaves less than this times what the first one leaves."""
+COMPARED = 400
+"""Points (fewer than twice as many) by which fits from several poses are compared."""
 MEAN_HEAD_MM = 15.0
 """A scan lies about this near to the mean head once it is aligned."""
 NEAR_SIGMA_MM = 1.0
@@ -127,7 +129,7 @@ def _best_pose(field: Field, scan: Scan, fit: FitConfig, found: Fitted, solved: 
 
     def left(fitted: Fitted) -> tuple[float, bool]:
         """What a fit leaves, and whether its shape is a head's: a supple model follows points in a wrong pose closely, with a shape that no head has."""
-        judgement = judged(field, scan.points, scan.normals, *fitted)
+        judgement = judged(field, scan.points, scan.normals, *fitted, most=COMPARED)
         rest = judgement.median_mm / max(judgement.near, 1e-3)  # far points, too, tell of a wrong pose
         return rest, (judgement.unlike or 0.0) <= DOUBTED
 
