@@ -153,6 +153,8 @@ def test_05_pose_and_winding_are_found_and_said(cases: Cases, folder: Path, scan
 def test_05b_a_similarity_keeps_the_size(cases: Cases, folder: Path, scan: str) -> None:
     answer, found = fit(cases, folder, f"{scan}.ply", "--align", "similarity")
     assert answer.code == 0, answer.error
-    assert 0.85 < found["scale"] < 1.15, "it was 0.29, and 0.000 without outliers"
+    # It was 0.29, and 0.000 without outliers. These heads are not of the model's family, so that their size is a matter of a few percent.
+    assert 0.75 < found["scale"] < 1.33
+    assert ("times its size; check --unit-mm" in answer.error) == (not 1 / 1.2 < found["scale"] < 1.2)
     if scan == "outliers":
         assert re.search(r"outliers\.ply: 2\d % of its points lie more than 3 mm from the fitted head", answer.error)
