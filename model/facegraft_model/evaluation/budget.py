@@ -95,7 +95,7 @@ def measured_pace(samples: AnyPath, config: Config, *, device: str = "auto", see
         module = step_module(field, config.train, processes)
 
         def step(number: int) -> None:
-            epoch = torch.tensor(number / source.steps_per_epoch, device=processes.device)
+            epoch = torch.full((), number / source.steps_per_epoch, device=processes.device)
             optimise(module, optimiser, source.batch(number), epoch, config.train)
 
         for number in range(WARM_UP):

@@ -21,7 +21,7 @@ from facegraft_model.errors import ModelError
 from facegraft_model.models import build_field
 from facegraft_model.outofmemory import named_out_of_memory
 from facegraft_model.training.meter import Meter
-from facegraft_model.training.parallel import Processes, joined
+from facegraft_model.training.parallel import Agreements, Processes, joined
 from facegraft_model.training.precision import precision
 from facegraft_model.training.runfolder import claim, describe_run, locked
 from facegraft_model.training.runlog import RunLog
@@ -143,6 +143,7 @@ class _Run:
         validation = Validation(self.samples, self.config, self.field, processes.device, self.seed)
         meter = Meter(data.items, sum(windows(data).values()), self.step)
         saved, path = time.monotonic(), self.run
+        agreements = Agreements(processes, self.step)
         while self.step < self.total:
             # A step is a pure function of the weights, the optimiser and its number: the batch, the rate and the
             # random numbers all derive from these, so a resumed run continues as if it had not been stopped.
@@ -150,7 +151,8 @@ class _Run:
             with meter.waiting():
                 batch = self.source.batch(self.step)
             torch.manual_seed(derived_seed(self.seed, "step", self.step, processes.rank))  # for methods with dropout
-            epoch = torch.tensor(self.step / self.source.steps_per_epoch, device=processes.device)
+            # Filled on the device: a number that is copied there would be waited for.
+            epoch = torch.full((), self.step / self.source.steps_per_epoch, device=processes.device)
             result = optimise(module, self.optimiser, batch, epoch, train)
             self.skips.add(result.grad_norm)
             self.step += 1
@@ -167,7 +169,7 @@ class _Run:
             # All processes do the same, or one would wait for ever for another's gradient: the first one's clock says
             # when a checkpoint is due, and a signal may reach any of them alone, or one step earlier than the others.
             late = processes.first and time.monotonic() - saved > 60 * train.checkpoint_minutes
-            asked, late = processes.any(stop.asked, late)
+            asked, late = agreements.any(self.step, stop.asked, late)
             if done or late or asked:
                 log.sync()  # every step before a checkpoint must have its record
                 path = self._save() or self.run
