@@ -36,10 +36,10 @@ class StepResult(NamedTuple):
     grad_norm: Tensor
 
 
-def step_module(field: Field, train: TrainConfig, processes: Processes) -> nn.Module:
-    """The loss module of a field, compiled if the configuration says so, and wrapped in DDP if there are several processes."""
+def step_module(field: Field, processes: Processes, *, compiled: bool) -> nn.Module:
+    """The loss module of a field, compiled or not, and wrapped in DDP if there are several processes."""
     step, device = TrainingStep(field), processes.device
-    if train.compile == "on" or (train.compile == "auto" and device.type == "cuda"):
+    if compiled:
         step.compile(fullgraph=True, dynamic=False)
         if processes.world > 1:
             import torch._dynamo.config

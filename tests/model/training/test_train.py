@@ -772,8 +772,8 @@ def counted(graph, inputs):
     graphs.append(graph)
     return graph.forward
 TrainingStep.compile = lambda self, **options: original(self, backend=counted, **options)
-train = TrainConfig(compile="on", accumulate=2)
-module = step_module(field, train, Processes(dist.get_rank(), 2, torch.device("cpu")))
+train = TrainConfig(accumulate=2)
+module = step_module(field, Processes(dist.get_rank(), 2, torch.device("cpu")), compiled=True)
 optimiser = torch.optim.SGD(module.parameters(), lr=0.0)
 own = split_batch(batch, 2)[dist.get_rank()]
 for _ in range(2):
