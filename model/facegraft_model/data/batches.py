@@ -37,6 +37,8 @@ from facegraft_model.errors import ModelError
 __all__ = ["BatchSource"]
 
 GB = 1e9
+MOST_OPEN = 8192
+"""Shards that stay open: each batch needs another few dozen of all shards. Each takes a memory map, of which Linux allows 65,530, and some 30 kB."""
 TEMPLATE_TOLERANCE = 1e-5
 """Tolerance, in units of the ball, for the template, which is stored with every item in float32."""
 
@@ -118,7 +120,7 @@ class BatchSource:
         windows = {name: count for name, count in windows.items() if count > 0 or name not in OPTIONAL_SETS}
         if backend not in ("auto", "resident", "stream"):
             raise ModelError(f"backend must be auto, resident or stream, not {backend!r}")
-        self.store = open_dataset(path, verify=verify)
+        self.store = open_dataset(path, verify=verify, open_shards=MOST_OPEN)
         require_samples(self.store)
         self.fingerprint = self.store.fingerprint
         self.parts = self.store.parts
@@ -140,7 +142,7 @@ class BatchSource:
         self.ids = {name: tensor.to(self.device) for name, tensor in ids.items()}
         self.items, self.world = items, world
         # The shapes are in the shards' headers: reading those needs no checksum over a whole dataset.
-        headers = open_dataset(path, verify=False)
+        headers = open_dataset(path, verify=False) if verify else self.store
         sizes = set_sizes(headers, self.keys, windows)
         self._read_template(headers, stage)
         whole = {field: headers.shape(self.keys[0], field) for field in WHOLE_FIELDS}
@@ -151,7 +153,7 @@ class BatchSource:
         self.backend = self._choose_backend(backend, item_bytes(headers, self.keys[0], sizes, windows).sum(), reserve)
         arguments = (self.store, self.keys, sizes, windows, self.device, self._check)
         self._resident = ResidentSets(*arguments) if self.backend == "resident" else None
-        self._stream = StreamedSets(*arguments, self.sampler.draw) if self.backend == "stream" else None
+        self._stream = StreamedSets(*arguments, self.sampler.draw, self._shapes) if self.backend == "stream" else None
         self._closed = False
 
     def _read_template(self, headers: Dataset, stage: int) -> None:
