@@ -305,11 +305,7 @@ class Dataset:
         if isinstance(self.path, RemotePath):
             self._handles[name] = self._open_copy(name)
         else:
-            path = check_shard_file(self.path, self._files[name])
-            if self.verify and name not in self._verified:
-                if sha256_file(path) != self._files[name]["sha256"]:
-                    raise damaged_shard(path, "sha256 differs from its commit record")
-                self._verified.add(name)
+            path = self.check_shard(name) if self.verify else check_shard_file(self.path, self._files[name])
             try:
                 # Entering the context opens it; leaving the context here would close it, so the handle is kept.
                 self._handles[name] = safe_open(path, framework="np")
@@ -318,6 +314,15 @@ class Dataset:
         while len(self._handles) > (OPEN_SHARDS if self.open_shards is None else self.open_shards):
             self._handles.popitem(last=False)
         return self._handles[name]
+
+    def check_shard(self, name: str) -> Location:
+        """Compare a shard's sha256 with its record, once; returns its path. Raises DamagedError."""
+        path = check_shard_file(self.path, self._files[name])
+        if name not in self._verified:
+            if sha256_file(path) != self._files[name]["sha256"]:
+                raise damaged_shard(path, "sha256 differs from its commit record")
+            self._verified.add(name)
+        return path
 
     def _open_copy(self, name: str) -> Any:
         """The open copy of a remote shard, checked each time it is opened: other processes use the cache too."""

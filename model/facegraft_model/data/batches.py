@@ -27,7 +27,7 @@ from facegraft_model.data.items import (
     select_rows,
     set_sizes,
 )
-from facegraft_model.data.resident import ResidentSets
+from facegraft_model.data.resident import Report, ResidentSets
 from facegraft_model.data.sampler import Sampler
 from facegraft_model.data.stream import StreamedSets
 from facegraft_model.data.topology import Topology, read_topology
@@ -77,7 +77,8 @@ class BatchSource:
     items, in this order. id_table: the model's; by default it is made from the chosen items. expect: the `coordinates` of the data
     that a model was trained on, which these samples must have too. backend: "resident" (everything in the device's memory), "stream"
     (read on demand), or "auto": resident if it fits into half the free memory; on a GPU, where `reserve` is given, into all of it but
-    the bytes that this says, asked with this source (without `batch`), are needed for the work on a batch. verify: check the sha256 of each shard when it is first opened.
+    the bytes that this says, asked with this source (without `batch`), are needed for the work on a batch. verify: check the sha256 of each shard when it is first opened. report: told of each item that is
+    read in advance, for the back end "resident".
 
     Attributes: parts, keys, rows (of the index), id_table, backend, device, mm_per_unit, frame, topology, coordinates, fingerprint
     (sha256 of dataset.json), neutral_expression, stages (S). On the device: stage_template f32 [M,3] and landmarks_template
@@ -112,6 +113,7 @@ class BatchSource:
         world: int = 1,
         reserve: Reserve | None = None,
         verify: bool = True,
+        report: Report | None = None,
     ) -> None:
         self.device = usable_device(device)
         windows = {"surface": surface, "near": near, "free": free, "wide": wide, "poi": poi}
@@ -152,7 +154,7 @@ class BatchSource:
         self.sampler = Sampler(sizes, items, stage, stage_points, seed, rank, world, template)
         self.backend = self._choose_backend(backend, item_bytes(headers, self.keys[0], sizes, windows).sum(), reserve)
         arguments = (self.store, self.keys, sizes, windows, self.device, self._check)
-        self._resident = ResidentSets(*arguments) if self.backend == "resident" else None
+        self._resident = ResidentSets(*arguments, report) if self.backend == "resident" else None
         self._stream = StreamedSets(*arguments, self.sampler.draw, self._shapes) if self.backend == "stream" else None
         self._closed = False
 

@@ -17,11 +17,14 @@ from facegraft_model.errors import ModelError
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together. device: that of this process."""
+    """This process among those that train together. device: that of this process; local_rank, local_world: its number among those of
+    its machine, and how many these are."""
 
     rank: int
     world: int
     device: torch.device
+    local_rank: int = 0
+    local_world: int = 1
 
     @property
     def first(self) -> bool:
@@ -104,8 +107,8 @@ def joined(device: str) -> Iterator[Processes]:
             torch.cuda.set_device(chosen)
         yield Processes(0, 1, chosen)
         return
-    rank = _count("RANK")
-    chosen = choose_device(device, _count("LOCAL_RANK", 0))
+    rank, local_rank, local_world = _count("RANK"), _count("LOCAL_RANK", 0), _count("LOCAL_WORLD_SIZE", 1)
+    chosen = choose_device(device, local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     try:
@@ -114,6 +117,6 @@ def joined(device: str) -> Iterator[Processes]:
         reason = str(error).splitlines()[0]
         raise ModelError(f"process {rank} of {world} cannot join the others: {reason}; {START}") from error
     try:
-        yield Processes(rank, world, chosen)
+        yield Processes(rank, world, chosen, *((local_rank, local_world) if local_rank < local_world else (0, 1)))
     finally:
         dist.destroy_process_group()

@@ -11,6 +11,7 @@ from facegraft.store import AnyPath
 from facegraft.vocabulary import SCAN, TRAIN
 from facegraft_model.config import DataConfig, windows
 from facegraft_model.data.batches import BatchSource, Reserve
+from facegraft_model.data.resident import Report
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Field, RegisteredHeads, TemplateFacts
 
@@ -24,8 +25,10 @@ def open_source(
     rank: int = 0,
     world: int = 1,
     reserve: Reserve | None = None,
+    verify: bool = True,
+    report: Report | None = None,
 ) -> BatchSource:
-    """Batches of the training subjects' items by the configuration; reserve: see `BatchSource`. Raises DataError where the samples are not sufficient."""
+    """Batches of the training subjects' items by the configuration; the arguments after world: see `BatchSource`. Raises DataError where the samples are not sufficient."""
     return BatchSource(
         samples,
         items=data.items,
@@ -41,6 +44,8 @@ def open_source(
         rank=rank,
         world=world,
         reserve=reserve,
+        verify=verify,
+        report=report,
     )
 
 

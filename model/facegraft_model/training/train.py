@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,11 +25,13 @@ from facegraft_model.errors import ModelError
 from facegraft_model.method import Batch, Field
 from facegraft_model.models import build_field
 from facegraft_model.outofmemory import EAGER_BYTES, named_out_of_memory
+from facegraft_model.training.checksums import check_together
 from facegraft_model.training.compiling import decided, not_compiled
 from facegraft_model.training.memory import Need, parts_that_fit, step_need
 from facegraft_model.training.meter import Meter
 from facegraft_model.training.parallel import Agreements, Processes, joined
 from facegraft_model.training.precision import precision
+from facegraft_model.training.progress import ReadingLine
 from facegraft_model.training.runfolder import claim, describe_run, locked
 from facegraft_model.training.runlog import RunLog
 from facegraft_model.training.schedule import learning_rate_factor, parameter_groups
@@ -131,9 +134,18 @@ class _Run:
         self.samples, self.split = samples, split
         self.compiling = decided(config.train, processes)
         self.notes = [self.compiling.note]
+        self.verify = not check_together(samples, processes, self._reading("comparing checksums, shards"))
         self._planned: tuple[Field, Need] | None = None
         self.source = source = open_source(
-            samples, config.data, processes.device, seed=seed, rank=processes.rank, world=processes.world, reserve=self._reserve
+            samples,
+            config.data,
+            processes.device,
+            seed=seed,
+            rank=processes.rank,
+            world=processes.world,
+            reserve=self._reserve,
+            verify=self.verify,
+            report=self._reading("reading the samples, items"),
         )
         claim(run, describe_run(config, seed, source.fingerprint), write=processes.first)
         if processes.device.type == "cuda":
@@ -151,6 +163,9 @@ class _Run:
         self.total = config.train.steps or math.ceil(config.train.epochs * source.steps_per_epoch)
         self.skips = Skips(processes.device)
         self.step = self._resume()
+
+    def _reading(self, what: str) -> ReadingLine | None:
+        return ReadingLine(what, sys.stderr) if self.progress and self.processes.first else None
 
     def _new_field(self, source: BatchSource) -> Field:
         return build_field(self.config, source.id_table, template_facts(source), source.mm_per_unit, self.seed)
@@ -189,7 +204,7 @@ class _Run:
             begin(self.field, self.source, self.seed)
             return
         data = replace(self.config.data, backend="stream")  # a second copy on the device may not fit
-        with open_source(self.samples, data, self.processes.device, seed=self.seed) as whole:
+        with open_source(self.samples, data, self.processes.device, seed=self.seed, verify=self.verify) as whole:
             begin(self.field, whole, self.seed)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
