@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -111,17 +110,3 @@ def test_short_reading_says_nothing() -> None:
     for done in range(1, 11):
         line(done, 10)
     assert stream.getvalue() == ""
-
-
-def test_streamed_batches_open_each_shard_once(
-    write_spheres: Callable[..., Path], spheres: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reader, "OPEN_SHARDS", 1)
-    opened: list[str] = []
-    original = reader.safe_open
-    monkeypatch.setattr(reader, "safe_open", lambda path, framework: opened.append(path.name) or original(path, framework=framework))
-    config = tiny.with_settings(["data.backend=stream"])
-    with open_source(spheres, config.data, CPU, verify=False) as source:
-        for step in range(6):
-            source.batch(step)
-    assert len(opened) == len(set(opened)) > 1
