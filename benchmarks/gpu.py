@@ -1,12 +1,15 @@
-"""Correctness and speed of the model's training step on a GPU, in one call of at most ten minutes.
+"""Correctness and speed of the model's training step on a GPU, in one call of six minutes for each preset.
 
-    PYTHONPATH=model:. python benchmarks/gpu.py --output results.md
+    PYTHONPATH=model:. python benchmarks/gpu.py --output paper.md
+    PYTHONPATH=model:. python benchmarks/gpu.py --presets cascade --output cascade.md
     PYTHONPATH=model:. python benchmarks/gpu.py --device cpu --presets tiny-cascade --items 2 --points 256 --steps 2 --no-compile
 
 Needs torch (2.11 or later), numpy, safetensors and pyarrow, and no data: it writes a small dataset of spheres and reads it as training does.
 The arms start from the same weights and see the same batch, and take turns: A2 gradients by double backward (autograd twice, what ImFace
-does), B the explicit adjoint, C the adjoint compiled, D compiled with 16-bit operands in hidden layers. An arm that runs out of memory
-or time is a line of the table. Exit code 1: an arm failed otherwise, or float64 gradients differ by more than 1e-10.
+does), B the explicit adjoint, C the adjoint compiled, D compiled with 16-bit operands in hidden layers. What matters most comes first, and
+each part is written as soon as it is known: rates of the machine and of weight gradients, correctness, then at the whole batch C beside B and
+A2 with one compilation, the loop with data, D beside C with another; last the small batch in the same order. An arm that runs out of
+memory or time is a line of the table. Exit code 1: an arm failed otherwise, or float64 gradients differ by more than 1e-10.
 """
 
 from __future__ import annotations
@@ -55,12 +58,20 @@ from training_arms import (
 
 from facegraft.store import write_bytes_atomic
 
-ARMS = [
-    ArmSpec("A2", "double backward, eager, tf32", double=True),
-    ArmSpec("B", "adjoint, eager, tf32"),
-    ArmSpec("C", "adjoint, compiled, tf32", compiled=True),
-    ArmSpec("D", "adjoint, compiled, fp16-hidden", compiled=True, half=True),
+STAGES = [
+    [
+        ArmSpec("C", "adjoint, compiled, tf32", compiled=True),
+        ArmSpec("B", "adjoint, eager, tf32"),
+        ArmSpec("A2", "double backward, eager, tf32", double=True),
+    ],
+    [ArmSpec("D", "adjoint, compiled, fp16-hidden", compiled=True, half=True)],
 ]
+"""The arms by importance: those of a stage are compiled and timed in turns before the next stage, which takes turns with BESIDE."""
+BESIDE = "C"
+ARMS = [spec for stage in STAGES for spec in stage]
+SPLITS = (4, 16, 36, 144, 576)
+"""Parts into which the sum over the points of a weight's gradient is split."""
+POINTS = 16_384
 FACESCAPE_ITEMS, FACESCAPE_EPOCHS, PAPER_BATCH = 12_070, 850, 36
 PAPER_HOURS = 124
 """What Gu and Pears (2024) report for this schedule, on two A40."""
@@ -188,6 +199,41 @@ def machine(device: torch.device, report: Report) -> Rates:
         )
     )
     return Rates(copy, rates["half"], rates["tf32"])
+
+
+def weight_gradients(device: torch.device, report: Report) -> None:
+    """The gradient of a shared weight [128,128], a product that sums over all points of a batch: whole, and in parts that are then added."""
+    cuda = device.type == "cuda"
+    count = PAPER_BATCH * POINTS if cuda else 9_216
+    rows = []
+    torch.set_float32_matmul_precision("high" if cuda else "highest")
+    for name, dtype in (("tf32" if cuda else "fp32", torch.float32), ("bf16", torch.bfloat16)):
+        g, h = (torch.randn(count, 128, device=device, dtype=dtype) for _ in range(2))
+        exact = g.double().T @ h.double()
+        forms: list[tuple[str, Callable[[], Tensor]]] = [("whole", partial(whole_product, g, h))]
+        forms += [(f"in {parts} parts", partial(split_product, g, h, parts)) for parts in SPLITS]
+        for title, form in forms:
+            seconds = median_seconds(device, form)
+            error = float((form().double() - exact).norm() / exact.norm())
+            rate, read = 2 * count * 128**2 / seconds / 1e12, 2 * g.numel() * g.element_size() / seconds / 1e12
+            rows.append([name, title, f"{1e3 * seconds:.3g}", f"{rate:.3g}", f"{read:.3g}", f"{error:.0e}"])
+        del g, h, exact
+        free_memory(device)
+    report.add(
+        f"## Gradients of shared weights: {count:,} points, 128 × 128\n\n"
+        + table(["operands", "sum over the points", "ms", "TFLOP/s", "TB/s read", "relative error"], rows)
+    )
+
+
+def whole_product(g: Tensor, h: Tensor) -> Tensor:
+    """g^T h [o,i] of g [n,o] and h [n,i]."""
+    return g.T @ h
+
+
+def split_product(g: Tensor, h: Tensor, parts: int) -> Tensor:
+    """The same as the sum, in float32, of the products of equal parts of the rows."""
+    pieces = torch.bmm(g.view(parts, -1, g.shape[1]).transpose(1, 2), h.view(parts, -1, h.shape[1]))
+    return pieces.sum(0, dtype=torch.float32)
 
 
 # -- correctness ------------------------------------------------------------------------------------------------------
@@ -321,17 +367,29 @@ class Bench:
                 result.peak_bytes = max(result.peak_bytes, torch.cuda.max_memory_allocated(self.device) - before)
             arm.optimiser.zero_grad(set_to_none=True)
 
-    def compare(self, start: CascadeField, batch: dict[str, Tensor]) -> dict[str, Result]:
-        """All arms: warmed up one after the other, then timed in turns."""
+    def begin(self, start: CascadeField, batch: dict[str, Tensor]) -> Gradients:
+        """Forget what was compiled for the batch before; the exact gradients of this one."""
         torch.set_float32_matmul_precision("high" if self.device.type == "cuda" else "highest")
         torch.compiler.reset()  # only so many compiled variants of one function are kept
         exact = exact_gradients(start, batch, self.device)
         free_memory(self.device)
-        results = {spec.name: self.warm_up(spec, start, batch, exact) for spec in ARMS}
-        del exact
+        return exact
+
+    def compare(
+        self,
+        stage: list[ArmSpec],
+        start: CascadeField,
+        batch: dict[str, Tensor],
+        exact: Gradients,
+        beside: dict[str, Result],
+    ) -> dict[str, Result]:
+        """The arms of a stage, warmed up one after the other and then timed in turns, also with those `beside` them."""
+        results = {spec.name: self.warm_up(spec, start, batch, exact) for spec in stage}
+        if all(result.arm is None for result in results.values()):
+            beside = {}
         arms = {name: result.arm for name, result in results.items()}
         for _ in range(self.rounds):
-            for result in results.values():
+            for result in (*beside.values(), *results.values()):
                 self.round(result, batch)
         for name, result in results.items():
             result.arm = result.arm or (arms[name] if result.times.rounds and not result.ended else None)
@@ -339,11 +397,11 @@ class Bench:
 
 
 def speed_table(results: dict[str, Result], rates: Rates, items: int, points: int, cuda: bool) -> str:
-    base = results["A2"].times
-    flops = results["B"].flops or results["A2"].flops
+    base = results["A2"].times if "A2" in results else Times()
+    flops = next((results[name].flops for name in ("B", "A2") if name in results and results[name].flops), 0)
     steps = math.ceil(FACESCAPE_EPOCHS * FACESCAPE_ITEMS / PAPER_BATCH)
     rows = []
-    for spec in ARMS:
+    for spec in [spec for spec in ARMS if spec.name in results]:
         result = results[spec.name]
         title = f"{spec.name}: {spec.title}" if cuda else f"{spec.name}: {spec.title}".replace("tf32", "fp32")
         if not result.times.rounds:
@@ -408,6 +466,28 @@ def data_share(bench: Bench, samples: Path, config: Config, result: Result, step
     return [backend, str(steps), f"{1e3 * whole:.1f}", f"{100 * sum(waits) / sum(times):.2f} %", hours]
 
 
+def loop_with_data(
+    bench: Bench, samples: Path, config: Config, results: dict[str, Result], steps: int, name: str, report: Report
+) -> None:
+    """The fastest arm so far in a loop with data, from memory and streamed."""
+    timed = {key: result for key, result in results.items() if result.arm is not None and result.times.rounds}
+    if not timed:
+        return
+    fastest = min((result.times.median, key) for key, result in timed.items())[1]
+    rows = []
+    backends: list[tuple[Backend, int]] = [("resident", steps), ("stream", max(steps // 4, 2))]
+    for backend, count in backends:
+        loop = Result(timed[fastest].arm)
+        with bench.guarded(loop, bench.arm_seconds):
+            rows.append(data_share(bench, samples, config, loop, count, backend))
+        if loop.ended:
+            rows.append([backend, str(count), loop.ended, "", ""])
+    report.add(
+        f"With the data, arm {fastest}, preset {name}:\n\n"
+        + table(["back end", "steps", "ms a step", "share of the time for data", "hours"], rows)
+    )
+
+
 # -- the run ----------------------------------------------------------------------------------------------------------
 
 
@@ -424,6 +504,7 @@ def benchmark(options: argparse.Namespace, samples: Path, report: Report) -> boo
     )
     good = True
     rates = machine(device, report)
+    weight_gradients(device, report)
     groups = [
         (name, items) for items in dict.fromkeys((options.items, options.small_items)) for name in options.presets
     ]
@@ -442,38 +523,27 @@ def benchmark(options: argparse.Namespace, samples: Path, report: Report) -> boo
             start = start_model(config, source)
         if items == options.items:
             good &= correctness(start, batch, device, report, name)
-        results = bench.compare(start, batch)
         hours = (
             f" Hours: {FACESCAPE_EPOCHS} epochs of {FACESCAPE_ITEMS} heads at batch {PAPER_BATCH}, for which the paper reports {PAPER_HOURS} on two A40."
             if items == PAPER_BATCH
             else ""
         )
-        report.add(
-            f"## Speed, preset {name}, batch {items} × {points} points\n\n{options.rounds} rounds of {options.steps} steps, the arms in turns.{hours} "
-            "Errors: loss and gradient of this batch against float64. Floor: the adjoint's products at the machine's tf32 (D: bf16) rate. "
-            "Peak: one step with weights and Adam's moments, without data. First call: with compilation.\n\n"
-            + speed_table(results, rates, items, points, device.type == "cuda")
-        )
-        good &= not bench.failed
-        timed = {key: result for key, result in results.items() if result.arm is not None and result.times.rounds}
-        if items == options.items and timed:
-            fastest = min((result.times.median, key) for key, result in timed.items())[1]
-            rows = []
-            backends: list[tuple[Backend, int]] = [
-                ("resident", options.loop_steps),
-                ("stream", max(options.loop_steps // 4, 2)),
-            ]
-            for backend, steps in backends:
-                loop = Result(timed[fastest].arm)
-                with bench.guarded(loop, options.arm_seconds):
-                    rows.append(data_share(bench, samples, config, loop, steps, backend))
-                if loop.ended:
-                    rows.append([backend, str(steps), loop.ended, "", ""])
+        exact = bench.begin(start, batch)
+        results: dict[str, Result] = {}
+        for number, stage in enumerate(STAGES):
+            beside = {key: result for key, result in results.items() if key == BESIDE and result.arm is not None}
+            results |= bench.compare(stage, start, batch, exact, beside)
+            names = ", ".join(spec.name for spec in stage)
             report.add(
-                f"With the data, arm {fastest}, preset {name}:\n\n"
-                + table(["back end", "steps", "ms a step", "share of the time for data", "hours"], rows)
+                f"## Speed, preset {name}, batch {items} × {points} points: {names}\n\n{options.rounds} rounds of {options.steps} steps, the arms in turns.{hours} "
+                "Errors: loss and gradient of this batch against float64. Floor: the adjoint's products at the machine's tf32 (D: bf16) rate. "
+                "Peak: one step with weights and Adam's moments, without data. First call: with compilation.\n\n"
+                + speed_table(results, rates, items, points, device.type == "cuda")
             )
-        del results, timed, start, batch
+            good &= not bench.failed
+            if number == 0 and items == options.items:
+                loop_with_data(bench, samples, config, results, options.loop_steps, name, report)
+        del results, exact, start, batch
         free_memory(device)
     return good and not bench.failed
 
@@ -481,7 +551,7 @@ def benchmark(options: argparse.Namespace, samples: Path, report: Report) -> boo
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--presets", nargs="+", default=["paper", "cascade"], choices=sorted(CONFIGURATIONS))
+    parser.add_argument("--presets", nargs="+", default=["paper"], choices=sorted(CONFIGURATIONS))
     parser.add_argument("--items", type=int, default=PAPER_BATCH, help="heads a step")
     parser.add_argument(
         "--small-items", type=int, help="the second batch size (default: 8, or --items when that is less)"
@@ -489,16 +559,19 @@ def main() -> int:
     parser.add_argument("--points", type=int, help="points a head (default: the preset's, 16,384)")
     parser.add_argument("--steps", type=int, default=20, help="timed steps a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--loop-steps", type=int, help="steps of the run with data (default: 10 × --steps)")
+    parser.add_argument("--loop-steps", type=int, help="steps of the run with data (default: 5 × --steps)")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--minutes", type=float, default=9.0, help="what does not fit is left out, and said to be")
     parser.add_argument(
-        "--arm-seconds", type=float, default=150.0, help="longest time for the first call, or a round, of an arm"
+        "--minutes", type=float, help="what does not fit is left out, and said to be (default: 6 for each preset)"
+    )
+    parser.add_argument(
+        "--arm-seconds", type=float, default=120.0, help="longest time for the first call, or a round, of an arm"
     )
     parser.add_argument("--output", type=Path, help="write the Markdown there too")
     options = parser.parse_args()
     options.small_items = options.small_items or min(8, options.items)
-    options.loop_steps = options.loop_steps or 10 * options.steps
+    options.loop_steps = options.loop_steps or 5 * options.steps
+    options.minutes = options.minutes or 6.0 * len(options.presets)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error(f"torch {torch.__version__} sees no CUDA device; use --device cpu with small sizes")
     with tempfile.TemporaryDirectory() as folder:

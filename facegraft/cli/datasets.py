@@ -24,6 +24,7 @@ from facegraft.errors import printable
 from facegraft.vocabulary import KINDS
 
 if TYPE_CHECKING:
+    from facegraft.doctor import Finding
     from facegraft.engine import EngineOptions, RunStatus, Tls
 
 
@@ -238,13 +239,33 @@ def doctor(
         raise click.UsageError("these options are about the heads of a SOURCE: name it, as in `facegraft doctor scans`")
     from facegraft.doctor import examine, examine_cluster
 
-    findings = examine() + ([] if scheduler is None else examine_cluster(scheduler, tls))
+    findings = examine() + _compiler() + ([] if scheduler is None else examine_cluster(scheduler, tls))
     for finding in findings:
         click.echo(
             f"{'ok  ' if finding.good else 'BAD '} {finding.what:<22} {finding.found}{'' if finding.good else '  → ' + finding.remedy}"
         )
     if not all(finding.good for finding in findings):
         raise click.exceptions.Exit(1)
+
+
+def _compiler() -> list[Finding]:
+    """Whether training can be compiled here: on a GPU it should be, on a CPU it may be. Nothing where torch is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None:
+        return []
+    import torch
+    from facegraft_model.compilers import missing_compiler
+
+    from facegraft.doctor import Finding
+
+    gpu = torch.cuda.is_available()
+    missing = missing_compiler("cuda" if gpu else "cpu")
+    if missing is None:
+        return [Finding("torch.compile", "has its compiler")]
+    if gpu:
+        return [Finding("torch.compile", "training is not compiled here: it takes more time and memory", False, missing)]
+    return [Finding("torch.compile", f"{missing} (only train.compile=on would need it)")]
 
 
 def _look_at(source: str, named: dict[str, str | None], settings: tuple[str, ...], seed: int, page: Path | None) -> None:

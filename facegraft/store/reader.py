@@ -38,6 +38,8 @@ from facegraft.store.shardheader import read_shapes
 from facegraft.store.writer import DATASET_FILE, INDEX_FILE, REGION_MAP_FILE, RUN_FILE, SHARD_FOLDER, SHARED_FILE
 
 OPEN_SHARDS = 16
+"""Shards that stay open by default. An open one is a memory map without a descriptor, but what was read of it counts as memory of its
+process until the system needs it, so workers with a limit keep few."""
 MAX_DOCUMENT_BYTES = 1 << 28
 # What safetensors' numpy side raises for a dtype that numpy lacks.
 NOT_FOR_NUMPY = (AttributeError, KeyError, TypeError, ValueError)
@@ -45,22 +47,26 @@ REBUILD = "run the command that made this dataset again to rebuild it"
 _ATTACHMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
-def open_dataset(path: AnyPath, verify: bool = True, cache: Cache | None = None) -> Dataset:
+def open_dataset(path: AnyPath, verify: bool = True, cache: Cache | None = None, open_shards: int | None = None) -> Dataset:
     """Open a finished dataset for reading; `path` may be a URL.
 
     verify: check each shard's sha256 when it is first opened (dataset.json, the index and the attachments are always checked).
     cache: the folder for shards of a dataset in an object store (default: `default_cache()`); downloads are always checked.
+    open_shards: how many shards stay open, for readers that come back to all of them (default: OPEN_SHARDS).
     Raises IncompleteError for an unfinished run, DamagedError for changed bytes, StoreError for anything else that is not a
     facegraft dataset.
     """
-    return Dataset(path, verify=verify, cache=cache)
+    return Dataset(path, verify=verify, cache=cache, open_shards=open_shards)
 
 
 class Dataset:
     """A finished dataset; `ds[key]` is a dict of numpy arrays. Read-only, thread-safe, and pickled by its path."""
 
-    def __init__(self, path: AnyPath, verify: bool = True, cache: Cache | None = None) -> None:
+    def __init__(
+        self, path: AnyPath, verify: bool = True, cache: Cache | None = None, open_shards: int | None = None
+    ) -> None:
         self.path = place(path)
+        self.open_shards = open_shards
         self.verify = verify
         self.cache = default_cache() if cache is None and isinstance(self.path, RemotePath) else cache
         self._open()
@@ -87,11 +93,13 @@ class Dataset:
             "path": self.path.absolute(),
             "verify": self.verify,
             "cache": self.cache,
+            "open_shards": self.open_shards,
             "fingerprint": self.fingerprint,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.path, self.verify, self.cache = state["path"], state["verify"], state["cache"]
+        self.open_shards = state["open_shards"]
         self._open()
         if self.fingerprint != state["fingerprint"]:
             raise StoreError(f"{self.path} changed since it was opened elsewhere; open it again")
@@ -255,22 +263,33 @@ class Dataset:
 
     def _check_shape(self, key: str, field: str, shape: tuple[int, ...]) -> None:
         # Matching checksums show that nothing changed, but not who wrote the file.
-        vertex_count = self.schema.topology["vertex_count"]
-        wanted = [
-            vertex_count if dim == "V" and vertex_count is not None else dim for dim in self.schema.fields[field].shape
-        ]
-        if len(shape) != len(wanted) or any(isinstance(w, int) and w != n for w, n in zip(wanted, shape, strict=True)):
+        wanted = self._wanted_shapes[field]
+        if len(shape) != len(wanted) or any(w != n and isinstance(w, int) for w, n in zip(wanted, shape, strict=True)):
             raise FieldError(
                 f"{self.path}: item {key}, field {field} has shape {list(shape)} where {DATASET_FILE} says {wanted}; {REBUILD}"
             )
 
+    @cached_property
+    def _wanted_shapes(self) -> dict[str, list[int | str]]:
+        """For each field the lengths of its axes, or names where items may differ."""
+        vertex_count = self.schema.topology["vertex_count"]
+        return {
+            field: [vertex_count if dim == "V" and vertex_count is not None else dim for dim in spec.shape]
+            for field, spec in self.schema.fields.items()
+        }
+
     def _checked_dtype(self, key: str, field: str, array: np.ndarray) -> np.ndarray:
         wanted = self.schema.fields[field].dtype
-        if array.dtype.name != wanted:
+        if array.dtype != self._wanted_dtypes[field]:
             raise FieldError(
                 f"{self.path}: item {key}, field {field} is {array.dtype.name} where {DATASET_FILE} says {wanted}; {REBUILD}"
             )
         return np.asarray(array)
+
+    @cached_property
+    def _wanted_dtypes(self) -> dict[str, np.dtype]:
+        # A comparison of types is ten times as fast as one of their names, and there is one for each window of a batch.
+        return {field: np.dtype(spec.dtype) for field, spec in self.schema.fields.items()}
 
     def _find(self, key: str) -> str:
         if key not in self._shard_of:
@@ -279,26 +298,31 @@ class Dataset:
         return name
 
     def _handle(self, name: str) -> Any:
-        """The open shard; at most OPEN_SHARDS stay open, the least recently used is closed first."""
+        """The open shard; at most `open_shards` stay open, the least recently used is closed first."""
         if name in self._handles:
             self._handles.move_to_end(name)
             return self._handles[name]
         if isinstance(self.path, RemotePath):
             self._handles[name] = self._open_copy(name)
         else:
-            path = check_shard_file(self.path, self._files[name])
-            if self.verify and name not in self._verified:
-                if sha256_file(path) != self._files[name]["sha256"]:
-                    raise damaged_shard(path, "sha256 differs from its commit record")
-                self._verified.add(name)
+            path = self.check_shard(name) if self.verify else check_shard_file(self.path, self._files[name])
             try:
                 # Entering the context opens it; leaving the context here would close it, so the handle is kept.
                 self._handles[name] = safe_open(path, framework="np")
             except (SafetensorError, OSError) as error:
                 raise damaged_shard(path, str(error)) from error
-        while len(self._handles) > OPEN_SHARDS:
+        while len(self._handles) > (OPEN_SHARDS if self.open_shards is None else self.open_shards):
             self._handles.popitem(last=False)
         return self._handles[name]
+
+    def check_shard(self, name: str) -> Location:
+        """Compare a shard's sha256 with its record, once; returns its path. Raises DamagedError."""
+        path = check_shard_file(self.path, self._files[name])
+        if name not in self._verified:
+            if sha256_file(path) != self._files[name]["sha256"]:
+                raise damaged_shard(path, "sha256 differs from its commit record")
+            self._verified.add(name)
+        return path
 
     def _open_copy(self, name: str) -> Any:
         """The open copy of a remote shard, checked each time it is opened: other processes use the cache too."""

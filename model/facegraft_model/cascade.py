@@ -126,6 +126,8 @@ class Cascade(Field):
         self.matmul: Matmul = EXACT
         names = [*(spec.name for spec in self.specs), "sdf"]
         self.landmark_ids = {name: list(net_landmarks(name, parts, model.landmarks)) for name in names}
+        for name, ids in self.landmark_ids.items():
+            self.register_buffer(f"{name}_landmark_rows", torch.tensor(ids), persistent=False)
         self.hyper, self.nets, self.generators = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for spec in self.specs:
             ids = self.landmark_ids[spec.name]
@@ -169,10 +171,16 @@ class Cascade(Field):
                 torch.cat([codes[name] for name in spec.landmark_codes], 1)
             )
             weights[spec.name] = self._folded(self.hyper[spec.name](codes[spec.code]), landmarks[spec.name])
-        template = self._folded(self.template_weights(), self.template_landmarks[self.landmark_ids["sdf"]][None])
+        template = self._folded(self.template_weights(), self.template_landmarks[self.landmark_rows("sdf")][None])
         return Conditioning(
             weights, landmarks, template, None if expression_on is None else expression_on.view(-1, 1, 1)
         )
+
+    def landmark_rows(self, name: str) -> Tensor:
+        """`landmark_ids` of a net, int64 on the field's device: a list would be copied there in each step, and the host would wait."""
+        rows = getattr(self, f"{name}_landmark_rows")
+        assert isinstance(rows, Tensor)
+        return rows
 
     def _folded(self, weights: Weights, landmarks: Tensor) -> Weights:
         return scale_frequency(fold_landmarks(weights, landmarks), self.config.model.omega)

@@ -74,7 +74,13 @@ class MorphField(Morph, FaceField):
         begin(self, heads, batch_of, seed)
 
     def training_terms(self, batch: Batch, codes: Codes, epoch: Tensor) -> Terms:
-        return morph_losses.training_terms(self, batch, codes)
+        if torch.compiler.is_compiling() or batch["surface_points"].device.type == "cpu":
+            return morph_losses.training_terms(self, batch, codes)
+        self.waitless = True
+        try:
+            return morph_losses.training_terms(self, batch, codes)
+        finally:
+            self.waitless = False
 
     def fit_terms(self, batch: Batch, codes: Codes, fit: FitConfig) -> Terms:
         return morph_losses.fit_terms(self, batch, codes, fit)

@@ -99,7 +99,7 @@ def landmark_generation_term(run: Pass) -> Tensor:
     """Landmark generation, summed over the nets; each generates the landmarks of the stage before it."""
     terms = []
     for spec in run.field.specs:
-        true = run.landmarks[:, spec.stage_from][:, run.field.landmark_ids[spec.name]]
+        true = run.landmarks[:, spec.stage_from][:, run.field.landmark_rows(spec.name)]
         error = (run.conditioning.landmarks[spec.name] - true).abs().mean((1, 2))
         terms.append((run.on * error if spec.name == EXP else error).mean())
     return torch.stack(terms).sum()

@@ -131,6 +131,20 @@ def test_doctor_notices_a_driver_that_torch_cannot_use(tmp_path: Path, monkeypat
     assert examination._cuda().good
 
 
+@pytest.mark.parametrize("gpu", [True, False])
+def test_doctor_says_whether_training_can_be_compiled(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr("facegraft_model.compilers.missing_compiler", lambda device: f"no compiler for {device}; install one")
+    monkeypatch.setattr(examination, "examine", list)
+    result = invoke(doctor)
+    assert result.exit_code == (1 if gpu else 0)
+    if gpu:
+        assert "BAD  torch.compile          training is not compiled here: it takes more time and memory  → no compiler for cuda" in result.output
+    else:
+        assert "ok   torch.compile          no compiler for cpu; install one (only train.compile=on would need it)" in result.output
+
+
 def test_doctor_names_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facegraft.engine.cluster.connect.CONNECT_S", 1.0)
     findings = examination.examine_cluster("tcp://127.0.0.1:9", None)

@@ -40,3 +40,8 @@ def test_the_gpu_benchmark_runs_on_a_cpu_and_writes_its_table(tmp_path: Path) ->
         loss, gradient, worst = (float(value) for value in cells[10].split(","))
         assert max(loss, gradient, worst) < 1e-3
     assert "| resident |" in text and "| stream |" in text
+    order = ["# Training step", "## Gradients of shared weights", "## Correctness", "points: C, B, A2", "| resident |", "points: D"]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places), "what matters most comes first"
+    sums = [line for line in text.splitlines() if line.startswith(("| fp32 |", "| bf16 |"))]
+    assert len(sums) == 2 * 6 and all(float(line.split("|")[6]) < 1e-2 for line in sums)

@@ -133,6 +133,7 @@ class I3DMMField(AutoDecoder):
 
     Options: ClassVar[type[MethodOptions]] = I3DMMOptions
     options: I3DMMOptions
+    landmark_rows: Tensor
     presets: ClassVar[tuple[Config, ...]] = (PUBLISHED,)
     lr_factors: ClassVar[dict[str, float]] = {"reference.": 0.2}
     """Factor on the learning rate of the parameters whose name starts with a key; the published rates are 1e-4 and 5e-4."""
@@ -142,6 +143,7 @@ class I3DMMField(AutoDecoder):
         dims, ids = {"id": own.i3dmm_id_dim, EXP: own.i3dmm_exp_dim}, {"id": "head", EXP: "expression_name"}
         super().__init__(config, id_table, template, mm_per_unit, dims, ids, own.i3dmm_code_init)
         self.neutral = neutral_row(id_table)
+        self.register_buffer("landmark_rows", torch.tensor(LANDMARKS), persistent=False)  # on the device, so that no step waits for a copy
         self.deformation = deformation_net(own, sum(dims.values()))
         self.reference = ReferenceNet(own)
 
@@ -195,7 +197,7 @@ class I3DMMField(AutoDecoder):
         own = self.options
         points, distances, _ = sampled_points(batch)
         count = points.shape[1]
-        landmarks = batch["landmarks"][:, 0, list(LANDMARKS)]
+        landmarks = batch["landmarks"][:, 0, self.landmark_rows]
         start = torch.cat([points, landmarks], 1)
         move = self.displacement(start, codes)
         error = (self.clamped(self.reference(points + move[:, :count])) - self.clamped(distances)).abs()

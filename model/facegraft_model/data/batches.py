@@ -5,7 +5,7 @@ Every point set is stored shuffled, so a contiguous window of it is a uniform ra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -27,7 +27,7 @@ from facegraft_model.data.items import (
     select_rows,
     set_sizes,
 )
-from facegraft_model.data.resident import ResidentSets
+from facegraft_model.data.resident import Report, ResidentSets
 from facegraft_model.data.sampler import Sampler
 from facegraft_model.data.stream import StreamedSets
 from facegraft_model.data.topology import Topology, read_topology
@@ -37,8 +37,13 @@ from facegraft_model.errors import ModelError
 __all__ = ["BatchSource"]
 
 GB = 1e9
+MOST_OPEN = 8192
+"""Shards that stay open: each batch needs another few dozen of all shards. Each takes a memory map, of which Linux allows 65,530, and some 30 kB."""
 TEMPLATE_TOLERANCE = 1e-5
 """Tolerance, in units of the ball, for the template, which is stored with every item in float32."""
+
+
+Reserve = Callable[["BatchSource"], float]
 
 
 class BatchSource:
@@ -71,8 +76,9 @@ class BatchSource:
     Arguments. split: train, test, or None for all. origins (scan, composite) and expressions: only items of these. keys: exactly these
     items, in this order. id_table: the model's; by default it is made from the chosen items. expect: the `coordinates` of the data
     that a model was trained on, which these samples must have too. backend: "resident" (everything in the device's memory), "stream"
-    (read on demand), or "auto": resident if it fits, on CUDA into the free memory less reserve_gb (of 1e9 bytes), on a CPU into half
-    the free memory. verify: check the sha256 of each shard when it is first opened.
+    (read on demand), or "auto": resident if it fits into half the free memory; on a GPU, where `reserve` is given, into all of it but
+    the bytes that this says, asked with this source (without `batch`), are needed for the work on a batch. verify: check the sha256 of each shard when it is first opened. report: told of each item that is
+    read in advance, for the back end "resident".
 
     Attributes: parts, keys, rows (of the index), id_table, backend, device, mm_per_unit, frame, topology, coordinates, fingerprint
     (sha256 of dataset.json), neutral_expression, stages (S). On the device: stage_template f32 [M,3] and landmarks_template
@@ -105,8 +111,9 @@ class BatchSource:
         backend: Literal["auto", "resident", "stream"] = "auto",
         rank: int = 0,
         world: int = 1,
-        reserve_gb: float = 55.0,
+        reserve: Reserve | None = None,
         verify: bool = True,
+        report: Report | None = None,
     ) -> None:
         self.device = usable_device(device)
         windows = {"surface": surface, "near": near, "free": free, "wide": wide, "poi": poi}
@@ -115,7 +122,7 @@ class BatchSource:
         windows = {name: count for name, count in windows.items() if count > 0 or name not in OPTIONAL_SETS}
         if backend not in ("auto", "resident", "stream"):
             raise ModelError(f"backend must be auto, resident or stream, not {backend!r}")
-        self.store = open_dataset(path, verify=verify)
+        self.store = open_dataset(path, verify=verify, open_shards=MOST_OPEN)
         require_samples(self.store)
         self.fingerprint = self.store.fingerprint
         self.parts = self.store.parts
@@ -137,15 +144,18 @@ class BatchSource:
         self.ids = {name: tensor.to(self.device) for name, tensor in ids.items()}
         self.items, self.world = items, world
         # The shapes are in the shards' headers: reading those needs no checksum over a whole dataset.
-        headers = open_dataset(path, verify=False)
+        headers = open_dataset(path, verify=False) if verify else self.store
         sizes = set_sizes(headers, self.keys, windows)
         self._read_template(headers, stage)
+        whole = {field: headers.shape(self.keys[0], field) for field in WHOLE_FIELDS}
+        self._shapes = whole | {field: headers.shape(self.keys[0], field) for name in windows for field in POINT_SETS[name]}
         stage_points = headers.shape(self.keys[0], "stage_points")[1]
+        self.windows = windows
         self.sampler = Sampler(sizes, items, stage, stage_points, seed, rank, world, template)
-        self.backend = self._choose_backend(backend, item_bytes(headers, self.keys[0], sizes, windows).sum(), reserve_gb)
+        self.backend = self._choose_backend(backend, item_bytes(headers, self.keys[0], sizes, windows).sum(), reserve)
         arguments = (self.store, self.keys, sizes, windows, self.device, self._check)
-        self._resident = ResidentSets(*arguments) if self.backend == "resident" else None
-        self._stream = StreamedSets(*arguments, self.sampler.draw) if self.backend == "stream" else None
+        self._resident = ResidentSets(*arguments, report) if self.backend == "resident" else None
+        self._stream = StreamedSets(*arguments, self.sampler.draw, self._shapes) if self.backend == "stream" else None
         self._closed = False
 
     def _read_template(self, headers: Dataset, stage: int) -> None:
@@ -207,7 +217,7 @@ class BatchSource:
                 "the items come from different templates: clean and sample them into separate folders"
             )
 
-    def _choose_backend(self, backend: str, needed: float, reserve_gb: float) -> str:
+    def _choose_backend(self, backend: str, needed: float, reserve: Reserve | None) -> str:
         if backend == "stream":
             return backend
         free = free_bytes(self.device)
@@ -218,7 +228,7 @@ class BatchSource:
                     "use backend 'stream', or fewer items"
                 )
             return backend
-        room = free - reserve_gb * GB if self.device.type == "cuda" else free / 2
+        room = free / 2 if reserve is None or self.device.type == "cpu" else free - reserve(self)
         return "resident" if needed <= room else "stream"
 
     # -- batches ------------------------------------------------------------------------------------------------------
@@ -249,6 +259,28 @@ class BatchSource:
             "item": items,
             **{name: ids[items] for name, ids in self.ids.items()},
         }
+
+    @property
+    def points(self) -> int:
+        """Points of an item in a batch."""
+        return sum(self.windows.values()) + self.sampler.stage
+
+    def blank(self, items: int) -> dict[str, torch.Tensor]:
+        """A batch of so many items on torch's meta device: tensors of the types and shapes of `batch`, without contents."""
+
+        def empty(field: str, rows: tuple[int, ...], own: int) -> torch.Tensor:
+            dtype = getattr(torch, self.store.schema.fields[field].dtype)
+            return torch.empty((items, *rows, *self._shapes[field][own:]), dtype=dtype, device="meta")
+
+        draw = self.sampler.draw(0)
+        stage = torch.from_numpy(draw.stage).to("meta")
+        batch = {field: empty(field, (window,), 1) for name, window in self.windows.items() for field in POINT_SETS[name]}
+        batch |= {"landmarks": empty("landmarks", (), 0), "to_mm": empty("to_mm", (), 0)}
+        batch["stage_points"] = empty("stage_points", (self.stages, len(stage)), 2)
+        batch["stage_part_labels"] = torch.empty(0 if self.stage_parts is None else len(stage), dtype=torch.uint8, device="meta")
+        batch |= {"stage_rows": stage, "template_draws": torch.empty(len(draw.template), 3, device="meta")}
+        rows = {name: torch.empty(items, dtype=ids.dtype, device="meta") for name, ids in self.ids.items()}
+        return {**batch, "item": torch.empty(items, dtype=torch.int64, device="meta"), **rows}
 
     @property
     def items_per_epoch(self) -> int:

@@ -13,6 +13,8 @@ from facegraft_model.data.items import POINT_SETS, WHOLE_FIELDS
 from facegraft_model.data.sampler import Draw
 from facegraft_model.devices import to_device
 
+Report = Callable[[int, int], None]
+"""Called with the number of items that were read, and of all."""
 Check = Callable[[str, str, NDArray[np.generic]], None]
 
 
@@ -20,7 +22,7 @@ class ResidentSets:
     """Point sets and whole fields of the items, on one device.
 
     Each field of a set is one tensor [rows of all items, …]; item i's rows start at offsets[i]. The tensors are filled item by item,
-    so that only one further item is in memory at a time.
+    so that only one further item is in memory at a time. report: told of each.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class ResidentSets:
         windows: Mapping[str, int],
         device: torch.device,
         check: Check,
+        report: Report | None = None,
     ) -> None:
         self.windows = windows
         self.device = device
@@ -46,8 +49,10 @@ class ResidentSets:
         for field in WHOLE_FIELDS:
             self.whole[field] = self._empty(store, keys[0], field, (len(keys), store.shape(keys[0], field)[0]))
         # In the order of the keys, which is that of the shards: each shard is opened once, in whatever order the items are used.
-        for number in sorted(range(len(keys)), key=keys.__getitem__):
+        for done, number in enumerate(sorted(range(len(keys)), key=keys.__getitem__), 1):
             self._fill(store, number, keys[number], offsets[number], sizes[number], check)
+            if report is not None:
+                report(done, len(keys))
 
     def _empty(self, store: Dataset, key: str, field: str, rows: tuple[int, ...]) -> torch.Tensor:
         dtype = getattr(torch, store.schema.fields[field].dtype)

@@ -18,7 +18,7 @@ Check = Callable[[str, str, NDArray[np.generic]], None]
 
 
 class StreamedSets:
-    """Reads the windows of a step's items while the step before it is being computed.
+    """Reads the windows of a step's items while the step before it is being computed. shapes: those of the first item's fields.
 
     Tensors are filled in (for CUDA: pinned) host memory, and copied to the device by batch(). There are at most two batches at a
     time. An exception of the thread is raised by the batch() of that step; calling it again reads again.
@@ -33,9 +33,10 @@ class StreamedSets:
         device: torch.device,
         check: Check,
         draw: Callable[[int], Draw],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> None:
         self.store, self.keys, self.sizes, self.windows = store, keys, sizes, windows
-        self.device, self.check, self.draw = device, check, draw
+        self.device, self.check, self.draw, self._shapes = device, check, draw, shapes
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="facegraft-stream")
         self._ahead: tuple[int, Future[dict[str, torch.Tensor]]] | None = None
 
@@ -54,7 +55,7 @@ class StreamedSets:
         """The windows and the fields read whole of a step, in host memory."""
         draw = self.draw(step)
         count = len(draw.items)
-        stages = self.store.shape(self.keys[0], "landmarks")[0]
+        stages = self._shapes["landmarks"][0]
         batch: dict[str, torch.Tensor] = {}
         for name, window in self.windows.items():
             batch |= {field: self._empty(field, (count, window), 1) for field in POINT_SETS[name]}
@@ -85,7 +86,7 @@ class StreamedSets:
     def _empty(self, field: str, rows: tuple[int, ...], own: int) -> torch.Tensor:
         """An uninitialised host tensor; its last axes are those of the field without the first `own`."""
         dtype = getattr(torch, self.store.schema.fields[field].dtype)
-        tail = self.store.shape(self.keys[0], field)[own:]
+        tail = self._shapes[field][own:]
         return torch.empty((*rows, *tail), dtype=dtype, pin_memory=self.device.type == "cuda")
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from facegraft_model.errors import ModelError
 from facegraft_model.method import Field
 from facegraft_model.models import build_field
 from facegraft_model.outofmemory import named_out_of_memory
+from facegraft_model.training.compiling import decided
 from facegraft_model.training.parallel import joined
 from facegraft_model.training.precision import precision
 from facegraft_model.training.schedule import parameter_groups
@@ -92,10 +93,10 @@ def measured_pace(samples: AnyPath, config: Config, *, device: str = "auto", see
         field.to(processes.device).train()
         before = _before_first_step(field, source, seed)
         optimiser = torch.optim.Adam(parameter_groups(field, config.train), lr=config.train.lr)
-        module = step_module(field, config.train, processes)
+        module = step_module(field, processes, compiled=decided(config.train, processes).on)
 
         def step(number: int) -> None:
-            epoch = torch.tensor(number / source.steps_per_epoch, device=processes.device)
+            epoch = torch.full((), number / source.steps_per_epoch, device=processes.device)
             optimise(module, optimiser, source.batch(number), epoch, config.train)
 
         for number in range(WARM_UP):

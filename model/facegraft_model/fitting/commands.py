@@ -14,7 +14,7 @@ import torch
 from facegraft.vocabulary import SCAN, TEST
 from facegraft_model.config import FitConfig, windows
 from facegraft_model.data.batches import BatchSource
-from facegraft_model.devices import choose_device
+from facegraft_model.devices import choose_device, free_bytes
 from facegraft_model.errors import ModelError
 from facegraft_model.fitting.fit import Landmarks, Report, fit_samples
 from facegraft_model.fitting.fits import Fits, load_fits, save_fits
@@ -23,7 +23,7 @@ from facegraft_model.fitting.scan import Align, fit_scan
 from facegraft_model.fitting.scanfile import read_scan
 from facegraft_model.method import Field
 from facegraft_model.models import load_field
-from facegraft_model.outofmemory import named_out_of_memory
+from facegraft_model.outofmemory import FIT_BYTES, named_out_of_memory
 
 log = logging.getLogger("facegraft")
 
@@ -185,7 +185,16 @@ def chosen_keys(field: Field, samples: Path, split: str | None, origin: str | No
 def _memory(field: Field, fit: FitConfig) -> AbstractContextManager[None]:
     points = sum(windows(fit).values())
     what = f"{fit.items} heads of {points} points are too many at once"
-    return named_out_of_memory(field.template_points.device, what, "lower fit.items or fit.surface (--set fit.items=4)")
+    device = field.template_points.device
+    return named_out_of_memory(device, what, _fewer(fit, points, free_bytes(device)))
+
+
+def _fewer(fit: FitConfig, points: int, room: int) -> str:
+    """Which settings make a fit smaller; fit.items as many as fit into `room` bytes, by what a head of a cascade needs."""
+    items = min(room // (FIT_BYTES * max(points, 1)), fit.items // 2)
+    if items < 1:
+        return "lower fit.surface (--set fit.surface=2000)" if fit.items == 1 else "fit one head at a time (--set fit.items=1), or lower fit.surface"
+    return f"fit fewer heads at a time (--set fit.items={items}), or lower fit.surface"
 
 
 def _fit_config(field: Field, settings: Sequence[str], changes: Mapping[str, Any] | None) -> FitConfig:

@@ -80,6 +80,8 @@ class Morph(Field):
     topology_cap_vertices: Tensor
     face_bounds: Tensor
     anchors: Tensor
+    waitless = False
+    """Whether sizes do not depend on values: in a training step on a GPU, compiled or not, which then is the same step."""
     has_unwarp = True
     has_derivatives = True
     lr_factors: ClassVar[dict[str, float]] = {"nets.": 0.01}
@@ -202,14 +204,16 @@ class Morph(Field):
         """The points of each head at which a part's net has to run.
 
         A compiled step needs a fixed number of them: COMPILED_SHARE of the points; more than that near the part are counted in `overflow`,
-        and those farthest from it are left out. Else they are those where the mask is not 0, of the head that has most of these.
+        and those farthest from it are left out. So does each training step on a GPU (`waitless`): the host would wait for each number. Else
+        they are those where the mask is not 0, of the head that has most of these.
         """
         mask = self.masks[name]
         assert isinstance(mask, PartMask)
+        fixed = torch.compiler.is_compiling() or self.waitless
         with torch.no_grad():
             closeness = mask.closeness(q)
             near = (closeness > 0).sum(1)
-            if torch.compiler.is_compiling():
+            if fixed:
                 most = math.ceil(COMPILED_SHARE * closeness.shape[1])
                 self.overflow += (near - most).clamp_min(0).sum()
             else:
@@ -218,14 +222,14 @@ class Morph(Field):
             index = closeness.topk(most, dim=1).indices
         points = picked(q, index)
         here = mask(points)
-        if torch.compiler.is_compiling():
+        if fixed:
             return Reach(index, points, here)
         value = here.value.detach()[..., 0]
         rows = value.topk(min(max(int((value > 0).sum(1).max()), 1), value.shape[1]), dim=1).indices
         return Reach(index.gather(1, rows), picked(points, rows), Mask(picked(here.value, rows), picked(here.grad, rows)))
 
     def counters(self) -> dict[str, float]:
-        """overflow: points near parts that compiled steps have left out so far."""
+        """overflow: points near parts that steps with a fixed number of them have left out so far."""
         return {"overflow": float(self.overflow)}
 
     def registered(self, conditioning: Conditioning, rows: Tensor | None = None) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,11 +17,14 @@ from facegraft_model.errors import ModelError
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together. device: that of this process."""
+    """This process among those that train together. device: that of this process; local_rank, local_world: its number among those of
+    its machine, and how many these are."""
 
     rank: int
     world: int
     device: torch.device
+    local_rank: int = 0
+    local_world: int = 1
 
     @property
     def first(self) -> bool:
@@ -29,11 +33,16 @@ class Processes:
 
     def any(self, *wishes: bool) -> list[bool]:
         """For each wish whether any process has it: the same answer in every process."""
+        return [bool(wish) for wish in self.most(*wishes)]
+
+    def most(self, *values: float) -> list[float]:
+        """The largest of each value over all processes."""
         if self.world == 1:
-            return list(wishes)
-        tensor = torch.tensor(wishes, dtype=torch.int32, device=self.device)
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        return [bool(wish) for wish in tensor.tolist()]
+        largest: list[float] = tensor.tolist()
+        return largest
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """The mean of a tensor over all processes."""
@@ -42,6 +51,36 @@ class Processes:
         total = values.clone()
         dist.all_reduce(total)
         return total / self.world
+
+
+AGREED_SECONDS = 2.0
+"""Processes ask each other about this often: a signal ends all of them soon enough for a batch system, which kills after half a minute."""
+MOST_STEPS = 100
+"""They ask at least once in so many steps."""
+
+
+class Agreements:
+    """What processes that train together agree on now and then, since each of them would wait for all others: whether any wants to stop.
+
+    They ask after steps that follow from the pace of the slowest one at the last agreement, which all of them know, so all ask after the
+    same steps. One process alone asks itself after each step. step: finished steps; now: seconds, for tests.
+    """
+
+    def __init__(self, processes: Processes, step: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._processes, self._now = processes, now
+        self._last, self._next, self._since = step, step + 1, now()
+
+    def any(self, step: int, *wishes: bool) -> list[bool]:
+        """For each wish whether any process has it, in every process the same answer; all False after a step without an agreement."""
+        if self._processes.world == 1:
+            return self._processes.any(*wishes)
+        if step < self._next:
+            return [False] * len(wishes)
+        now = self._now()
+        *found, pace = self._processes.most(*wishes, (now - self._since) / (step - self._last))
+        self._last, self._since = step, now
+        self._next = step + max(1, min(MOST_STEPS, int(AGREED_SECONDS / max(pace, 1e-9))))
+        return [bool(wish) for wish in found]
 
 
 START = "start training by torchrun, or unset WORLD_SIZE to train in one process"
@@ -68,8 +107,8 @@ def joined(device: str) -> Iterator[Processes]:
             torch.cuda.set_device(chosen)
         yield Processes(0, 1, chosen)
         return
-    rank = _count("RANK")
-    chosen = choose_device(device, _count("LOCAL_RANK", 0))
+    rank, local_rank, local_world = _count("RANK"), _count("LOCAL_RANK", 0), _count("LOCAL_WORLD_SIZE", 1)
+    chosen = choose_device(device, local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     try:
@@ -78,6 +117,6 @@ def joined(device: str) -> Iterator[Processes]:
         reason = str(error).splitlines()[0]
         raise ModelError(f"process {rank} of {world} cannot join the others: {reason}; {START}") from error
     try:
-        yield Processes(rank, world, chosen)
+        yield Processes(rank, world, chosen, *((local_rank, local_world) if local_rank < local_world else (0, 1)))
     finally:
         dist.destroy_process_group()

@@ -9,6 +9,7 @@ from typing import TextIO
 
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 30.0
+QUIET_SECONDS = 3.0
 _BAR_WIDTH = 24
 
 
@@ -69,6 +70,32 @@ class ProgressLine:
             return "-:--:--"
         seconds = round((self.total - step) * (now - start) / (step - first))
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+class ReadingLine:
+    """One line on `stream` about reading that takes long: nothing in the first seconds, then a line that is redrawn on a terminal, and a
+    new one now and then elsewhere. Call it with what is done and with all. now: seconds, for tests."""
+
+    def __init__(self, what: str, stream: TextIO, now: Callable[[], float] = time.monotonic) -> None:
+        self._what, self._stream, self._now, self._terminal = what, stream, now, stream.isatty()
+        self._shown_at, self._drawn = now() + QUIET_SECONDS - self._pause, False
+
+    @property
+    def _pause(self) -> float:
+        return REDRAW_SECONDS if self._stream.isatty() else LINE_SECONDS
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show the state, unless the last line is too recent; on a terminal the line goes when all is done."""
+        now = self._now()
+        if now - self._shown_at >= self._pause and done < total:
+            text = f"{self._what}: {done:,} of {total:,}"
+            self._stream.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
+            self._stream.flush()
+            self._shown_at, self._drawn = now, self._terminal
+        elif self._drawn and done >= total:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._drawn = False
 
 
 def _short(number: float) -> str:

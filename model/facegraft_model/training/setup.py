@@ -10,7 +10,8 @@ import torch
 from facegraft.store import AnyPath
 from facegraft.vocabulary import SCAN, TRAIN
 from facegraft_model.config import DataConfig, windows
-from facegraft_model.data.batches import BatchSource
+from facegraft_model.data.batches import BatchSource, Reserve
+from facegraft_model.data.resident import Report
 from facegraft_model.errors import ModelError
 from facegraft_model.method import Field, RegisteredHeads, TemplateFacts
 
@@ -23,8 +24,11 @@ def open_source(
     seed: int = 0,
     rank: int = 0,
     world: int = 1,
+    reserve: Reserve | None = None,
+    verify: bool = True,
+    report: Report | None = None,
 ) -> BatchSource:
-    """Batches of the training subjects' items by the configuration. Raises DataError where the samples are not sufficient."""
+    """Batches of the training subjects' items by the configuration; the arguments after world: see `BatchSource`. Raises DataError where the samples are not sufficient."""
     return BatchSource(
         samples,
         items=data.items,
@@ -39,6 +43,9 @@ def open_source(
         backend=data.backend,
         rank=rank,
         world=world,
+        reserve=reserve,
+        verify=verify,
+        report=report,
     )
 
 

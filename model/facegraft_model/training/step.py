@@ -36,14 +36,25 @@ class StepResult(NamedTuple):
     grad_norm: Tensor
 
 
-def step_module(field: Field, train: TrainConfig, processes: Processes) -> nn.Module:
-    """The loss module of a field, compiled if the configuration says so, and wrapped in DDP if there are several processes."""
+def step_module(field: Field, processes: Processes, *, compiled: bool) -> nn.Module:
+    """The loss module of a field, compiled or not, and wrapped in DDP if there are several processes."""
     step, device = TrainingStep(field), processes.device
-    if train.compile == "on" or (train.compile == "auto" and device.type == "cuda"):
+    if compiled:
         step.compile(fullgraph=True, dynamic=False)
+        if processes.world > 1:
+            import torch._dynamo.config
+
+            # The step stays one graph: cut into one for each bucket of gradients it would be launched in pieces, and no fusion crosses a cut.
+            torch._dynamo.config.optimize_ddp = False
     if processes.world == 1:
         return step
-    return DistributedDataParallel(step, device_ids=[device] if device.type == "cuda" else None)
+    # No step changes a buffer that the others need; gradients live in the buckets that are sent, without a copy.
+    return DistributedDataParallel(
+        step,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
 
 
 def optimise(

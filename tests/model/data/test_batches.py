@@ -31,6 +31,7 @@ from facegraft.store import (
     ShardItem,
     finish_dataset,
     open_dataset,
+    reader,
     samples_fields,
     shard_name,
     write_shard,
@@ -586,6 +587,18 @@ def test_building_takes_one_item_beside_the_set(write: Callable[..., Path]) -> N
         held = sum(tensor.nbytes for tensor in (*data._resident.flat.values(), *data._resident.whole.values()))
     assert held > 4 * largest
     assert peak < 2 * largest
+
+
+def test_streamed_batches_open_each_shard_once(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch comes back to all of them: opened anew each time, a thousand shards cost more than their reading."""
+    opened: list[str] = []
+    original = reader.safe_open
+    monkeypatch.setattr(reader, "OPEN_SHARDS", 1)
+    monkeypatch.setattr(reader, "safe_open", lambda path, framework: opened.append(path.name) or original(path, framework=framework))
+    with source(samples, backend="stream", verify=False) as data:
+        for step in range(8):
+            data.batch(step)
+    assert len(opened) == len(set(opened)) > 1
 
 
 def test_auto_chooses_by_what_fits(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
