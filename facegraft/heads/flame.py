@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from facegraft.arrays import Floats
 from facegraft.heads.errors import SourceError
-from facegraft.heads.fingerprint import hash_files
 from facegraft.heads.flamemodel import read_betas, read_flame_model
 from facegraft.heads.folders import (
     Found,
@@ -43,6 +42,7 @@ from facegraft.meshfiles.errors import MeshError
 from facegraft.meshfiles.meshfile import read_mesh
 from facegraft.meshfiles.rawmesh import RawMesh
 from facegraft.regions.regionmap import RegionMap
+from facegraft.store.fingerprint import hash_files
 from facegraft.store.remote import Location, place, relative_name
 from facegraft.vocabulary import NEUTRAL
 

@@ -1,5 +1,6 @@
 """Making shards in this process, on a local Dask cluster, or on an existing cluster."""
 
 from facegraft.engine.cluster.client import Outcome, ShardClient, SyncClient, start_client
+from facegraft.engine.cluster.shared import SharedClient
 
-__all__ = ["Outcome", "ShardClient", "SyncClient", "start_client"]
+__all__ = ["Outcome", "ShardClient", "SharedClient", "SyncClient", "start_client"]
