@@ -238,7 +238,7 @@ def test_the_new_place_of_an_input_is_noted(source: Path, finished: Path, tmp_pa
 
 
 def test_a_folder_in_use_is_refused(source: Path, finished: Path) -> None:
-    with locked(finished), pytest.raises(EngineError, match="in use|another|holds"):
+    with locked(finished), pytest.raises(EngineError, match=r"in use|another|holds"):
         asked_for(source, finished)
 
 
