@@ -49,6 +49,7 @@ class RunStatus:
 
 
 _RECENT_S = 600.0
+_AT_ONCE = 64
 _COMMIT = re.compile(r"[0-9]{5,12}-of-[0-9]{5,12}\.json")
 
 
@@ -56,14 +57,15 @@ def status(output: str | Location) -> RunStatus:
     """Raises EngineError where the folder holds no run. Shards count by commit record and size; `verify` checks their bytes."""
     folder = place(output)
     run = read_run(folder)
-    written, reasons, commits = 0, Counter[str](), []
-    records = list(commit_records(folder, run))
-    times = each(folder, lambda name: (folder / SHARD_FOLDER / commit_name(name)).stat().st_mtime, dict(records))
-    for when, (_, record) in zip(times, records, strict=True):
+    written, reasons = 0, Counter[str]()
+    items = dict[str, int]()
+    for name, record in commit_records(folder, run):
         refused = Counter(row["reason"] for row in record["rows"] if row["status"] == "rejected")
         reasons += refused
         written += len(record["rows"]) - refused.total()
-        commits.append((when, len(record["rows"])))
+        items[name] = len(record["rows"])
+    times = each(folder, lambda name: (folder / SHARD_FOLDER / commit_name(name)).stat().st_mtime, items)
+    commits = list(zip(times, items.values(), strict=True))
     rejected = reasons.total()
     rate = _rate(commits)
     complete = finished_counts(folder) is not None
@@ -96,8 +98,10 @@ def commit_records(folder: Location, run: RunRecord) -> Iterator[tuple[str, dict
         found = (int(path.name.partition("-")[0]) for path in there if _COMMIT.fullmatch(path.name))
         numbers = sorted(number for number in found if number < run.shards)
     names = [shard_name(number, run.shards) for number in numbers]
-    records = each(folder, lambda name: read_commit(folder, name, sha256, check_bytes=False), names)
-    yield from ((name, record) for name, record in zip(names, records, strict=True) if record is not None)
+    for first in range(0, len(names), _AT_ONCE):
+        some = names[first : first + _AT_ONCE]
+        records = each(folder, lambda name: read_commit(folder, name, sha256, check_bytes=False), some)
+        yield from ((name, record) for name, record in zip(some, records, strict=True) if record is not None)
 
 
 def _rate(commits: list[tuple[float, int]]) -> float | None:
