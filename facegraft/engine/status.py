@@ -13,7 +13,7 @@ from facegraft.engine.folder import finished_counts
 from facegraft.engine.locks import is_locked
 from facegraft.engine.run_record import RunRecord, read_run
 from facegraft.store import read_commit, shard_name
-from facegraft.store.remote import Location, RemotePath, each, place
+from facegraft.store.remote import Location, RemotePath, each, each_in_turn, place
 from facegraft.store.schema import commit_name
 from facegraft.store.writer import SHARD_FOLDER
 
@@ -49,7 +49,6 @@ class RunStatus:
 
 
 _RECENT_S = 600.0
-_AT_ONCE = 64
 _COMMIT = re.compile(r"[0-9]{5,12}-of-[0-9]{5,12}\.json")
 
 
@@ -98,10 +97,8 @@ def commit_records(folder: Location, run: RunRecord) -> Iterator[tuple[str, dict
         found = (int(path.name.partition("-")[0]) for path in there if _COMMIT.fullmatch(path.name))
         numbers = sorted(number for number in found if number < run.shards)
     names = [shard_name(number, run.shards) for number in numbers]
-    for first in range(0, len(names), _AT_ONCE):
-        some = names[first : first + _AT_ONCE]
-        records = each(folder, lambda name: read_commit(folder, name, sha256, check_bytes=False), some)
-        yield from ((name, record) for name, record in zip(some, records, strict=True) if record is not None)
+    records = each_in_turn(folder, lambda name: read_commit(folder, name, sha256, check_bytes=False), names)
+    yield from ((name, record) for name, record in zip(names, records, strict=True) if record is not None)
 
 
 def _rate(commits: list[tuple[float, int]]) -> float | None:

@@ -26,7 +26,7 @@ from facegraft.store.atomic import (
 from facegraft.store.document import seal, unseal
 from facegraft.store.errors import DamagedError, StoreError
 from facegraft.store.index import IndexWriter
-from facegraft.store.remote import AnyPath, Location, RemotePath, each, place
+from facegraft.store.remote import AnyPath, Location, RemotePath, each_in_turn, place
 from facegraft.store.schema import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -46,8 +46,6 @@ SHARED_FILE = "shared.safetensors"
 REGION_MAP_FILE = "region_map.json"
 RUN_FILE = "run.json"
 MAX_REASON_LENGTH = 500
-_AT_ONCE = 64
-"""Commit records in memory at a time; of an object store they are asked for together."""
 ATTACHMENTS = (REGION_MAP_FILE, SHARED_FILE)
 
 
@@ -239,21 +237,19 @@ def finish_dataset(
 
 
 def _planned_records(root: Location, plan_items: Mapping[str, Sequence[str]], plan_sha256: str) -> Iterator[dict[str, Any]]:
-    """The commit record of every shard in order, a few at a time. Raises StoreError unless it is there and holds the planned items."""
-    names = sorted(plan_items)
-    for first in range(0, len(names), _AT_ONCE):
-        shards = names[first : first + _AT_ONCE]
-        found = each(root, lambda shard: read_commit(root, shard, plan_sha256, check_bytes=False), shards)
-        for shard, record in zip(shards, found, strict=True):
-            if record is None:
-                raise StoreError(
-                    f"{root} cannot be finished: shard {shard} is not committed; run the same command again to make it"
-                )
-            if record["planned"] != sorted(plan_items[shard]) or [row["key"] for row in record["rows"]] != record["planned"]:
-                raise StoreError(
-                    f"{root} cannot be finished: shard {shard} holds other items than planned; delete it and its .json"
-                )
-            yield record
+    """The commit record of every shard in order. Raises StoreError unless it is there and holds the planned items."""
+    shards = sorted(plan_items)
+    found = each_in_turn(root, lambda shard: read_commit(root, shard, plan_sha256, check_bytes=False), shards)
+    for shard, record in zip(shards, found, strict=True):
+        if record is None:
+            raise StoreError(
+                f"{root} cannot be finished: shard {shard} is not committed; run the same command again to make it"
+            )
+        if record["planned"] != sorted(plan_items[shard]) or [row["key"] for row in record["rows"]] != record["planned"]:
+            raise StoreError(
+                f"{root} cannot be finished: shard {shard} holds other items than planned; delete it and its .json"
+            )
+        yield record
 
 
 def sweep_shards(folder: AnyPath) -> None:
