@@ -411,7 +411,8 @@ def read_places(folder: Location, document: dict[str, Any], schema: DatasetSchem
     source = _checked_file(folder, path, document["index"]) if isinstance(path, Path) else _whole(folder, path, document["index"])
     numbers = {shard["name"]: number for number, shard in enumerate(document["shards"])}
     items, last = np.zeros(len(numbers), np.int64), ""
-    keys: list[pa.Array] = []
+    # Not Arrow's own arrays: small ones that stay would keep the memory in which the others were decoded.
+    text, lengths = bytearray(), [np.zeros(1, np.int32)]
     shards: list[NDArray[np.int32]] = []
     for batch in _own_columns(path, source, schema):
         found = batch["key"].to_pylist()
@@ -429,14 +430,15 @@ def read_places(folder: Location, document: dict[str, Any], schema: DatasetSchem
                     f"which {DATASET_FILE} does not list; {REBUILD}"
                 )
         items += np.bincount(here[here >= 0], minlength=len(numbers))
-        keys.append(batch["key"])
+        text += "".join(found).encode()
+        lengths.append(np.fromiter(map(len, found), np.int32, len(found)))
         shards.append(here)
     pa.default_memory_pool().release_unused()  # what decoding took; the allocator would keep it
-    places = Places(
-        pa.concat_arrays(keys) if keys else pa.array([], pa.string()),
-        np.concatenate(shards) if shards else np.empty(0, np.int32),
-        list(numbers),
-    )
+    if len(text) >= 1 << 31:
+        raise StoreError(f"{path} has keys of {len(text) >> 30} GiB, more than can be opened at once; split the dataset")
+    ends = np.cumsum(np.concatenate(lengths), dtype=np.int32)
+    keys = pa.StringArray.from_buffers(len(ends) - 1, pa.py_buffer(ends), pa.py_buffer(text))
+    places = Places(keys, np.concatenate(shards) if shards else np.empty(0, np.int32), list(numbers))
     counts = {"planned": len(places), "written": places.written, "rejected": len(places) - places.written}
     if counts != document["counts"] or items.tolist() != [shard["items"] for shard in document["shards"]]:
         raise StoreError(
