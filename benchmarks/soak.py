@@ -399,7 +399,7 @@ def step(name: str, folder: Path, count: int, shard_items: int) -> dict[str, flo
         plan = {shard_name(number, shards): _keys(number, shard_items, count) for number in range(shards)}
         finish_dataset(folder / "many", schema, plan, "0" * 64)
     else:
-        assert len(open_dataset(folder / "many").index) == count
+        assert len(open_dataset(folder / "many")) == count
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"cpu_s": time.process_time() - start, "peak_mb": peak / 1e3, "before_mb": before / 1e3}
 

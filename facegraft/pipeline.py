@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from facegraft.engine import EngineOptions, RunSummary, ShardClient, execute, start_client
+from facegraft.engine import EngineOptions, RunSummary, ShardClient, SharedClient, already_complete, execute
 from facegraft.recipe import Recipe
 from facegraft.stages import CLEAN, GRAFT, INGEST, SAMPLE, STAGES, StageDefinition
 from facegraft.store.remote import AnyPath, Location, place, recordable
@@ -26,7 +26,7 @@ def run_stage(
     parameters: Mapping[str, Any],
     seed: int = 0,
     options: EngineOptions | None = None,
-    client: ShardClient | None = None,
+    client: ShardClient | SharedClient | None = None,
 ) -> RunSummary:
     """Make the dataset of one stage from its inputs, or continue where an earlier run of it stopped.
 
@@ -34,9 +34,12 @@ def run_stage(
     """
     checked = stage.parameters.parse(parameters)
     target, places = recordable(place(output)), [recordable(place(path)) for path in inputs]
-    plan = stage.plan(places, checked, seed)
     # Full paths, so that workers with another working directory find them.
     names = [str(recordable(path.resolve())) for path in places]
+    done = already_complete(stage.path, places, names, target, checked.as_json(), seed)
+    if done is not None:
+        return done
+    plan = stage.plan(places, checked, seed)
     return execute(stage.path, plan, names, target, checked.as_json(), seed, options or EngineOptions(), client)
 
 
@@ -46,7 +49,7 @@ def ingest(
     parameters: Mapping[str, Any],
     seed: int = 0,
     options: EngineOptions | None = None,
-    client: ShardClient | None = None,
+    client: ShardClient | SharedClient | None = None,
 ) -> RunSummary:
     """Source heads (a folder, a file, or None for synthetic ones) → dataset of heads."""
     return run_stage(INGEST, [source] if source else [], output, parameters, seed, options, client)
@@ -58,7 +61,7 @@ def graft(
     parameters: Mapping[str, Any],
     seed: int = 0,
     options: EngineOptions | None = None,
-    client: ShardClient | None = None,
+    client: ShardClient | SharedClient | None = None,
 ) -> RunSummary:
     """Heads → composites."""
     return run_stage(GRAFT, [heads], output, parameters, seed, options, client)
@@ -70,7 +73,7 @@ def clean(
     parameters: Mapping[str, Any],
     seed: int = 0,
     options: EngineOptions | None = None,
-    client: ShardClient | None = None,
+    client: ShardClient | SharedClient | None = None,
 ) -> RunSummary:
     """Composites and heads → watertight surfaces."""
     return run_stage(CLEAN, list(inputs), output, parameters, seed, options, client)
@@ -82,7 +85,7 @@ def sample(
     parameters: Mapping[str, Any],
     seed: int = 0,
     options: EngineOptions | None = None,
-    client: ShardClient | None = None,
+    client: ShardClient | SharedClient | None = None,
 ) -> RunSummary:
     """Surfaces → samples."""
     return run_stage(SAMPLE, [surfaces], output, parameters, seed, options, client)
@@ -98,7 +101,7 @@ def run_recipe(
 ) -> list[RunSummary]:
     """Run all stages of a recipe, each into the folder of OUT that is named after its kind; resumes an earlier run.
 
-    Every parameter is validated before the first stage starts. One Dask client serves all stages; `announce` is called
+    Every parameter is validated before the first stage starts. One Dask client serves all stages, started for the first that is not complete; `announce` is called
     with each stage's summary.
     """
     for stage in STAGES:
@@ -106,7 +109,7 @@ def run_recipe(
     options = options or EngineOptions()
     folder = place(output)
     summaries = []
-    with start_client(options) as client:
+    with SharedClient(options) as client:
         for stage in STAGES:
             inputs: list[AnyPath] = [folder / kind for kind in stage.reads] or ([source] if source else [])
             parameters = recipe.of(stage.name)

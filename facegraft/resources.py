@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
 from pathlib import Path
 
 from facegraft.errors import FacegraftError
@@ -29,3 +31,16 @@ def resource_path(name: str) -> Path:
         there = ", ".join(sorted(p.stem for p in folder.iterdir() if p.suffix in (".json", ".yaml")))
         raise FacegraftError(f"there is no {name}; shipped {kind} are: {there}")
     return path
+
+
+@cache
+def installation_sha256() -> str:
+    """SHA-256 of this installation's own files, shipped region maps included: it differs wherever facegraft's code does, also within a version."""
+    digest = hashlib.sha256()
+    for root in (_PACKAGE, resource_folder("region_maps")):
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                content = path.read_bytes()
+                digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
+                digest.update(content)
+    return digest.hexdigest()

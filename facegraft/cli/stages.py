@@ -117,7 +117,7 @@ def _run(
 ) -> None:
     from facegraft.pipeline import run_recipe
     from facegraft.recipe import find_recipe, load_recipe
-    from facegraft.report import write_report
+    from facegraft.report.renewal import renew_report
 
     path = find_recipe(recipe_name)
     recipe = load_recipe(path).override([f"ingest.{name}={json.dumps(value)}" for name, value in (ingest or {}).items()]).override(settings)
@@ -125,7 +125,7 @@ def _run(
     run_recipe(recipe, source, output, seed, options, announce=say)
     if after is not None:
         after(output, seed, options)
-    page = write_report(output, output / "report")
+    page = renew_report(output, output / "report")
     click.echo(f"report: {page}")
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from facegraft.engine.errors import EngineError
+from facegraft.engine.evidence import Evidence
 from facegraft.engine.stage import PlannedItem
 from facegraft.errors import printable
 from facegraft.store import DatasetSchema, FieldError, StoreError, check_key, shard_name, write_bytes_atomic
@@ -36,7 +37,8 @@ _ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "
 @dataclass(frozen=True)
 class StagePlan:
     """A stage's plan for the engine. `items` are in any order; `shard_items` is the number of items per shard;
-    `input_fingerprint` identifies the content of the inputs in plain JSON (checksums, not paths)."""
+    `input_fingerprint` identifies the content of the inputs in plain JSON (checksums, not paths). `evidence`: all that the plan was made
+    from; None where only planning tells whether the plan would be the same."""
 
     schema: DatasetSchema
     items: list[PlannedItem]
@@ -44,6 +46,7 @@ class StagePlan:
     region_map: dict[str, Any] | None
     shard_items: int
     input_fingerprint: dict[str, Any]
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import facegraft
-from facegraft.engine.cluster import Outcome, ShardClient, refuse_second_import, start_client
+from facegraft.engine.cluster import Outcome, ShardClient, SharedClient, refuse_second_import, start_client
 from facegraft.engine.errors import EngineError, RunInterrupted
+from facegraft.engine.evidence import read_evidence, write_evidence
 from facegraft.engine.folder import (
     LOG_FOLDER,
     bind_to_run,
@@ -28,17 +29,17 @@ from facegraft.engine.locks import locked
 from facegraft.engine.options import EngineOptions
 from facegraft.engine.plan import ShardedPlan, StagePlan, read_plan, shard_plan, write_plan
 from facegraft.engine.progress import show_progress
-from facegraft.engine.run_record import RunRecord, read_run, run_record
+from facegraft.engine.run_record import RunRecord, is_asked_for, read_run, run_record
 from facegraft.engine.sandbox import Limits
 from facegraft.engine.shard_task import ShardResult, ShardTask
 from facegraft.engine.stage import stage_label, stage_name
 from facegraft.engine.status import commit_records
-from facegraft.store import StoreError, finish_dataset, sweep_shards, withdraw_dataset, write_bytes_atomic
+from facegraft.store import finish_dataset, sweep_shards, withdraw_dataset, write_bytes_atomic
 from facegraft.store.atomic import remove_file_durably
-from facegraft.store.reader import read_attachment, read_document
+from facegraft.store.reader import sound_fingerprint
 from facegraft.store.remote import Location, place
 from facegraft.store.schema import commit_name
-from facegraft.store.writer import INDEX_FILE, REJECT_FOLDER, SHARD_FOLDER
+from facegraft.store.writer import REJECT_FOLDER, RUN_FILE, SHARD_FOLDER
 
 # By then Dask itself has tried the shard four times, and at the second loss it ran alone.
 _LOSSES_ALLOWED = 2
@@ -67,13 +68,14 @@ def execute(
     parameters: Mapping[str, Any],
     seed: int,
     options: EngineOptions,
-    client: ShardClient | None = None,
+    client: ShardClient | SharedClient | None = None,
 ) -> RunSummary:
     """Make the dataset of the plan, or continue where an earlier run of it stopped.
 
-    `stage_path`: "package.module:Class". `client`: from `start_client`, to share one cluster among several runs; otherwise one is started
-    (scripts that do so need the usual `if __name__ == "__main__":`). Raises EngineError when the folder holds something else, too many
-    items are rejected, or no worker is left; RunInterrupted on Ctrl-C; StoreError when the disk cannot be written. Committed shards stay.
+    `stage_path`: "package.module:Class". `client`: from `start_client`, or a SharedClient, to share one cluster among several runs;
+    otherwise one is started, if anything is to be made (scripts that do so need the usual `if __name__ == "__main__":`). Raises
+    EngineError when the folder holds something else, too many items are rejected, or no worker is left; RunInterrupted on Ctrl-C;
+    StoreError when the disk cannot be written. Committed shards stay.
     """
     refuse_second_import()
     start = time.monotonic()
@@ -87,19 +89,48 @@ def execute(
     with locked(folder) as check_lock:
         bind_to_run(folder, record)
         if finished_counts(folder) is not None:
-            if _all_shards_are_there(folder, record) and _attachments_are_sound(folder):
-                # A disconnected worker may have outlived the run that gave it up.
-                sweep_shards(folder)
-                return _summary_of_finished(folder, record, start)
+            whole = _left_if_whole(folder, record, start)
+            if whole is not None:
+                _keep_evidence(folder, record, plan)
+                return whole
             withdraw_dataset(folder)  # files are missing or damaged: make them again
         with _resumable(folder):
             write_attachments(folder, plan)
-            return _make_and_finish(folder, record, sharded, options, client, start, check_lock)
+            summary = _make_and_finish(folder, record, sharded, options, client, start, check_lock)
+        _keep_evidence(folder, record, plan)
+        return summary
 
 
-def retry(
-    output: str | Location, stage_path: str, options: EngineOptions, client: ShardClient | None = None
-) -> RunSummary:
+def already_complete(
+    stage_path: str, places: Sequence[Location], inputs: list[str], output: Location, parameters: Mapping[str, Any], seed: int
+) -> RunSummary | None:
+    """The result of `execute` where the folder holds this same run, finished and whole, as far as can be told without a plan; else None.
+
+    `places`: the inputs; `inputs`: their full names. Raises EngineError where the folder is in use, or is no folder of a run.
+    """
+    refuse_second_import()
+    start = time.monotonic()
+    folder = place(output).absolute()
+    if not (folder / RUN_FILE).is_file():
+        return None
+    refuse_links(folder)
+    with locked(folder):
+        record = read_run(folder)
+        evidence = read_evidence(folder, record.commit_sha256())
+        if evidence is None or not is_asked_for(record, stage_path, parameters, seed):
+            return None
+        if finished_counts(folder) is None or not evidence.holds(places):
+            return None
+        bind_to_run(folder, replace(record, inputs=inputs))
+        return _left_if_whole(folder, record, start)
+
+
+def _keep_evidence(folder: Location, record: RunRecord, plan: StagePlan) -> None:
+    if plan.evidence is not None:
+        write_evidence(folder, record.commit_sha256(), plan.evidence)
+
+
+def retry(output: str | Location, stage_path: str, options: EngineOptions, client: ShardClient | SharedClient | None = None) -> RunSummary:
     """Make the shards with rejected items again (perhaps with other limits) and finish the dataset again.
 
     `stage_path` must be the stage of the run. The caller gives it, because a folder must not decide which code is run.
@@ -124,7 +155,7 @@ def retry(
             )
         rejected = {name: n for name, commit in commit_records(folder, record) if (n := _rejected_in(commit))}
         if not rejected and finished_counts(folder) is not None:
-            return _summary_of_finished(folder, record, start)
+            return _summary_of_finished(folder, record, Counter(), start)
         with _resumable(folder):
             # The dataset counts as incomplete until it is finished again.
             withdraw_dataset(folder)
@@ -140,7 +171,7 @@ def _make_and_finish(
     record: RunRecord,
     sharded: ShardedPlan,
     options: EngineOptions,
-    client: ShardClient | None,
+    client: ShardClient | SharedClient | None,
     start: float,
     check_lock: Callable[[], None],
     accepted: int = 0,
@@ -150,11 +181,8 @@ def _make_and_finish(
     plan_sha256 = write_plan(folder, sharded)
     tasks = [ShardTask(job, number, plan_sha256, limits) for number in range(sharded.shard_count)]
     tally = _Tally(folder, record.planned, options, accepted)
-    if client is None:
-        with start_client(options) as own:
-            _drive(own, tasks, tally, check_lock)
-    else:
-        _drive(client, tasks, tally, check_lock)
+    with _running(client, options) as running:
+        _drive(running, tasks, tally, check_lock)
     check_lock()
     document = finish_dataset(folder, record.dataset_schema(), sharded.keys_by_shard(), job.commit_sha256)
     counts = document["counts"]
@@ -168,6 +196,12 @@ def _make_and_finish(
         False,
         time.monotonic() - start,
     )
+
+
+def _running(client: ShardClient | SharedClient | None, options: EngineOptions) -> AbstractContextManager[ShardClient]:
+    if client is None:
+        return start_client(options)
+    return nullcontext(client.started() if isinstance(client, SharedClient) else client)
 
 
 def _drive(client: ShardClient, tasks: list[ShardTask], tally: _Tally, check_lock: Callable[[], None]) -> None:
@@ -273,28 +307,27 @@ def _rejected_in(commit: Mapping[str, Any]) -> int:
     return sum(row["status"] == "rejected" for row in commit["rows"])
 
 
-def _all_shards_are_there(folder: Location, record: RunRecord) -> bool:
-    return sum(1 for _ in commit_records(folder, record)) == record.shards
+def _left_if_whole(folder: Location, record: RunRecord, start: float) -> RunSummary | None:
+    """The result of a finished run whose files are all there: every shard is committed, and index and attachments match dataset.json.
+    None where they are not; a reader's message then asks to run the command again."""
+    committed, reasons = _count_commits(folder, record)
+    if committed != record.shards or sound_fingerprint(folder) is None:
+        return None
+    # A disconnected worker may have outlived the run that gave it up.
+    sweep_shards(folder)
+    return _summary_of_finished(folder, record, reasons, start)
 
 
-def _attachments_are_sound(folder: Location) -> bool:
-    """Whether index and attachments match dataset.json. Where they do not, a reader's message asks to run the command again."""
-    try:
-        _, document = read_document(folder)
-        for name, recorded in {INDEX_FILE: document["index"], **document["attachments"]}.items():
-            read_attachment(folder, name, recorded)
-    except StoreError:
-        return False
-    return True
+def _count_commits(folder: Location, record: RunRecord) -> tuple[int, Counter[str]]:
+    """How many shards are committed, and how many of their items were rejected for what."""
+    committed, reasons = 0, Counter[str]()
+    for _, commit in commit_records(folder, record):
+        committed += 1
+        reasons.update(row["reason"] for row in commit["rows"] if row["status"] == "rejected")
+    return committed, reasons
 
 
-def _summary_of_finished(folder: Location, record: RunRecord, start: float) -> RunSummary:
-    reasons = Counter(
-        row["reason"]
-        for _, commit in commit_records(folder, record)
-        for row in commit["rows"]
-        if row["status"] == "rejected"
-    )
+def _summary_of_finished(folder: Location, record: RunRecord, reasons: Counter[str], start: float) -> RunSummary:
     written = record.planned - reasons.total()
     return RunSummary(
         folder, record.planned, written, reasons.total(), dict(reasons), record.planned, True, time.monotonic() - start

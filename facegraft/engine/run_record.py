@@ -78,6 +78,12 @@ def run_record(
     )
 
 
+def is_asked_for(there: RunRecord, stage: str, parameters: Mapping[str, Any], seed: int) -> bool:
+    """Whether a command asks for this run as far as can be told without its plan: stage, parameters, seed and code version agree."""
+    asked = (stage, _plain("parameters", parameters), int(seed), facegraft.__version__)
+    return (there.stage, there.parameters, there.seed, there.code_version) == asked
+
+
 def write_run(folder: Location, record: RunRecord) -> None:
     """run.json, atomically."""
     write_bytes_atomic(folder / RUN_FILE, seal({"format": RUN_FORMAT, "version": RUN_VERSION, **asdict(record)}))

@@ -13,7 +13,7 @@ from facegraft.engine.folder import finished_counts
 from facegraft.engine.locks import is_locked
 from facegraft.engine.run_record import RunRecord, read_run
 from facegraft.store import read_commit, shard_name
-from facegraft.store.remote import Location, RemotePath, each, place
+from facegraft.store.remote import Location, RemotePath, each, each_in_turn, place
 from facegraft.store.schema import commit_name
 from facegraft.store.writer import SHARD_FOLDER
 
@@ -56,14 +56,15 @@ def status(output: str | Location) -> RunStatus:
     """Raises EngineError where the folder holds no run. Shards count by commit record and size; `verify` checks their bytes."""
     folder = place(output)
     run = read_run(folder)
-    written, reasons, commits = 0, Counter[str](), []
-    records = list(commit_records(folder, run))
-    times = each(folder, lambda name: (folder / SHARD_FOLDER / commit_name(name)).stat().st_mtime, dict(records))
-    for when, (_, record) in zip(times, records, strict=True):
+    written, reasons = 0, Counter[str]()
+    items = dict[str, int]()
+    for name, record in commit_records(folder, run):
         refused = Counter(row["reason"] for row in record["rows"] if row["status"] == "rejected")
         reasons += refused
         written += len(record["rows"]) - refused.total()
-        commits.append((when, len(record["rows"])))
+        items[name] = len(record["rows"])
+    times = each(folder, lambda name: (folder / SHARD_FOLDER / commit_name(name)).stat().st_mtime, items)
+    commits = list(zip(times, items.values(), strict=True))
     rejected = reasons.total()
     rate = _rate(commits)
     complete = finished_counts(folder) is not None
@@ -96,7 +97,7 @@ def commit_records(folder: Location, run: RunRecord) -> Iterator[tuple[str, dict
         found = (int(path.name.partition("-")[0]) for path in there if _COMMIT.fullmatch(path.name))
         numbers = sorted(number for number in found if number < run.shards)
     names = [shard_name(number, run.shards) for number in numbers]
-    records = each(folder, lambda name: read_commit(folder, name, sha256, check_bytes=False), names)
+    records = each_in_turn(folder, lambda name: read_commit(folder, name, sha256, check_bytes=False), names)
     yield from ((name, record) for name, record in zip(names, records, strict=True) if record is not None)
 
 

@@ -68,7 +68,7 @@ class FacescapeSource(HeadSource):
         heads = choose_heads(self._find(), self.options, str(self.path), self.seed)
         template = find_template(self.path, usable(heads), self._region_map, self.options, self.posed)
         return SourcePlan(
-            template.region_map, template.faces, heads, {"polygons": template.polygons}, identity=drawn(heads, self.options)
+            template.region_map, template.faces, heads, {"polygons": template.polygons}, beside=(LANDMARKS,), identity=drawn(heads, self.options)
         )
 
     def loader(self, shared: Mapping[str, NDArray[Any]], region_map: RegionMap) -> Loader:

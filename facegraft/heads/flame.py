@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from facegraft.arrays import Floats
 from facegraft.heads.errors import SourceError
-from facegraft.heads.fingerprint import hash_files
 from facegraft.heads.flamemodel import read_betas, read_flame_model
 from facegraft.heads.folders import (
     Found,
@@ -44,6 +43,7 @@ from facegraft.meshfiles.meshfile import read_mesh
 from facegraft.meshfiles.precision import check_precision
 from facegraft.meshfiles.rawmesh import RawMesh
 from facegraft.regions.regionmap import RegionMap
+from facegraft.store.fingerprint import hash_files
 from facegraft.store.remote import Location, place, relative_name
 from facegraft.vocabulary import NEUTRAL
 

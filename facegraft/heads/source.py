@@ -75,7 +75,8 @@ class Head:
 class SourcePlan:
     """The plan of a source: faces [F, 3] of the topology, the heads, and the arrays that the loader needs.
 
-    `files` are the files read besides the heads' own; `identity` identifies the input where there are no files;
+    `files` are the files read besides the heads' own, and `beside` names files in the folder that holds the source on which the plan may
+    depend, there or not: nothing else outside the source is read but what options name. `identity` identifies the input where there are no files;
     `columns` gives the type of each column that the heads' rows add to the index.
     """
 
@@ -84,6 +85,7 @@ class SourcePlan:
     heads: list[Head]
     shared: dict[str, NDArray[Any]] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     identity: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from facegraft.arrays import Floats
 from facegraft.heads.alignment import moved
-from facegraft.heads.fingerprint import FileHash
 from facegraft.heads.names import natural_key
 from facegraft.heads.source import Head
+from facegraft.store.fingerprint import FileHash
 from facegraft.surfaces.procrustes import procrustes
 
 NEAR_MM = 0.01

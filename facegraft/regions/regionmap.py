@@ -425,10 +425,19 @@ def _name(value: Any, what: str, bad: Callable[[str], RegionMapError]) -> str:
         raise bad(f"{what}: {error}") from error
 
 
+_KEPT = ("region_map.json", "heads/region_map.json")
+"""Where a dataset, and where a run, keeps its region map."""
+
+
+def map_files(name_or_path: str) -> list[str]:
+    """The files, besides those that facegraft ships, that `load_region_map` may read."""
+    return [name_or_path, *(f"{name_or_path}/{kept}" for kept in _KEPT)]
+
+
 def load_region_map(name_or_path: AnyPath) -> RegionMap:
     """A region map by its topology's name (one that facegraft ships), by the path of its JSON file, or by that of a dataset that has one."""
     path = place(name_or_path)
-    for kept in ("region_map.json", "heads/region_map.json"):  # of a dataset, of a run
+    for kept in _KEPT:
         if (path / kept).is_file():
             path = path / kept
             break

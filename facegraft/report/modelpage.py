@@ -10,31 +10,26 @@ from PIL import Image
 
 from facegraft.report import charts
 from facegraft.report.blocks import Block, Chart, Picture, Section, Sheet, Table, Text
+from facegraft.report.modelfiles import METRICS, PICTURES, SCORES
 from facegraft.store.remote import Location
 
-FOLDER = "model"
 NOT_TERMS = ("step", "loss", "split", "points_per_s", "step_ms", "data_wait_ms", "lr", "grad_norm", "skipped_steps")
 """Fields of a log record that are not terms of the loss."""
-PICTURES = (
-    ("scores/fits.png", "Truth and fit of held-out heads."),
-    ("swap/sheet.png", "One part, swapped by exchanging its latent code."),
-)
 
 
 def model_section(folder: Location) -> Section | None:
     """The section about FOLDER/model, or None where no model was trained."""
-    root = folder / FOLDER
-    metrics = root / "run" / "metrics.jsonl"
+    metrics = folder / METRICS
     if not metrics.exists():
         return None
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
     blocks: list[Block] = [Chart(training_curve(records))]
-    scores = root / "scores" / "scores.json"
+    scores = folder / SCORES
     if scores.exists():
         blocks.append(_score_table(json.loads(scores.read_bytes())))
     for name, caption in PICTURES:
-        if (root / name).exists():
-            blocks.append(Sheet([Picture(Image.open((root / name).open("rb")).convert("RGB"), caption)], 1, 600))
+        if (folder / name).exists():
+            blocks.append(Sheet([Picture(Image.open((folder / name).open("rb")).convert("RGB"), caption)], 1, 600))
     steps = max(record["step"] for record in records)
     rate = sum(record.get("points_per_s", 0.0) for record in records) / max(
         sum("points_per_s" in record for record in records), 1

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
+from facegraft.engine import Evidence, ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError
 from facegraft.geometry.clipping import BallClipper
 from facegraft.geometry.frame import frontal_origin, head_origin, head_radius, to_mm_matrix, to_unit
@@ -146,6 +146,7 @@ def plan_clean(inputs: Sequence[Dataset], parameters: CleanParameters, seed: int
         region_map=first.region_map,
         shard_items=parameters.shard_items,
         input_fingerprint={f"input {i}": dataset.fingerprint for i, dataset in enumerate(inputs)},
+        evidence=Evidence(datasets=[dataset.fingerprint for dataset in inputs]),
     )
 
 

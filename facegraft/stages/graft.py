@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
+from facegraft.engine import Evidence, ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError
 from facegraft.geometry.graft import Graft, Grafter, PartQuality
 from facegraft.parts import Parts
@@ -141,6 +141,7 @@ def plan_graft(heads: Dataset, parameters: GraftParameters, seed: int) -> StageP
         region_map=heads.region_map,
         shard_items=parameters.shard_items,
         input_fingerprint={"heads": heads.fingerprint},
+        evidence=Evidence(datasets=[heads.fingerprint]),
     )
 
 

@@ -20,23 +20,24 @@ from pydantic import BeforeValidator, Field, ValidationError, create_model, mode
 from pydantic.fields import FieldInfo
 
 from facegraft.arrays import Floats
-from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
+from facegraft.engine import Evidence, ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
+from facegraft.engine.evidence import evidence_of_source, names_in, source_folder
 from facegraft.errors import FacegraftError
 from facegraft.geometry.frame import head_radius
 from facegraft.heads.alignment import NEUTRALS, Motion, median_landmarks
 from facegraft.heads.errors import SourceError
 from facegraft.heads.extent import one_decides
-from facegraft.heads.fingerprint import FileHash, combined, hash_files
 from facegraft.heads.names import head_key
 from facegraft.heads.ready import HeadReader, Ready
 from facegraft.heads.source import KINDS, Head, HeadSource, Loader, SourcePlan, make_source
 from facegraft.heads.split import TEST, read_subject_list, split_at_random, split_by_list, with_twins_together
 from facegraft.heads.twins import Twins, near_heads, others_of, signature, subjects_with_one_file, together
 from facegraft.heads.typical import FEWEST, typical_head
-from facegraft.regions.regionmap import RegionMap
+from facegraft.regions.regionmap import RegionMap, map_files
 from facegraft.settings import as_name
 from facegraft.stages.parameters import StageParameters
 from facegraft.store import DatasetSchema, RemoteError
+from facegraft.store.fingerprint import FileHash, combined, hash_files
 from facegraft.store.remote import Location, each, place
 from facegraft.store.schema import heads_fields
 from facegraft.surfaces.topology import unique_edges
@@ -163,7 +164,7 @@ class Preparation:
     """What ingest knows of a source before the first head is written.
 
     heads: those that were chosen. split: the side of each of their subjects. hashes: of the files, by name (empty without files). shared: the
-    arrays that workers need. twins: subjects that are one. faults: of subjects whose neutral (else first) head will be rejected, the reason; radii: of
+    arrays that workers need. twins: subjects that are one. evidence: of a plan of all this, see `StagePlan`. faults: of subjects whose neutral (else first) head will be rejected, the reason; radii: of
     the others, in mm. Both are empty for computed heads, which are not tried.
     """
 
@@ -174,6 +175,7 @@ class Preparation:
     hashes: dict[str, FileHash]
     shared: dict[str, Any]
     twins: list[Twins]
+    evidence: Evidence | None
     faults: dict[str, str]
     radii: dict[str, float]
 
@@ -181,8 +183,9 @@ class Preparation:
 def prepare(source: Location | None, parameters: OwnParameters, seed: int) -> Preparation:
     """Read the source and its neutral heads, and split the subjects; says what is odd. Raises as `plan_ingest` does."""
     heads_source = make_source(parameters.kind, source, parameters.options(), seed)
+    names = names_in(source) if KINDS[parameters.kind].reads_files else None
     plan = heads_source.plan()
-    root = _folder(source)
+    root = None if source is None else source_folder(source)
     hashes = hash_files(root, [*plan.files, *(head.source for head in plan.heads if head.source)]) if root else {}
     listed = _listed_split(heads_source, plan, parameters)
     heads = [head for head in plan.heads if listed is None or head.subject in listed]
@@ -217,7 +220,8 @@ def prepare(source: Location | None, parameters: OwnParameters, seed: int) -> Pr
     again = others_of(twins)
     if said := one_decides({subject: radius for subject, radius in radii.items() if subject not in again}):
         log.warning("%s", said)
-    return Preparation(heads_source, plan, heads, split, hashes, shared, twins, faults, radii)
+    evidence = evidence_of_source(source, names, hashes, plan.beside, _may_be_files(parameters, plan.region_map))
+    return Preparation(heads_source, plan, heads, split, hashes, shared, twins, evidence, faults, radii)
 
 
 def stage_plan(prepared: Preparation, parameters: OwnParameters) -> StagePlan:
@@ -264,7 +268,14 @@ def stage_plan(prepared: Preparation, parameters: OwnParameters) -> StagePlan:
         input_fingerprint={
             "kind": parameters.kind, **plan.identity, **(combined({name: hashes[name] for name in known}) if hashes else {})
         },
+        evidence=prepared.evidence,
     )
+
+
+def _may_be_files(parameters: OwnParameters, region_map: RegionMap) -> list[str]:
+    """Whatever parameters may name as a file: every text, and the region map by its name, which may be that of a folder here too."""
+    texts = [value for value in parameters.as_json().values() if isinstance(value, str)]
+    return [file for text in (*texts, region_map.name) for file in map_files(text)]
 
 
 class IngestStage:
@@ -424,9 +435,3 @@ def _check_keys(items: list[PlannedItem]) -> None:
         if other is not item:
             first, second = (f"{i.row['source'] or i.row['subject']}" for i in (other, item))
             raise SourceError(f"{first} and {second} would both be called {item.key}; rename one of them")
-
-
-def _folder(source: Location | None) -> Location | None:
-    if source is None:
-        return None
-    return source if source.is_dir() else source.parent

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from facegraft.engine import ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
+from facegraft.engine import Evidence, ItemOutput, ItemRejected, PlannedItem, StageContext, StagePlan
 from facegraft.errors import FacegraftError, nearest
 from facegraft.geometry.frame import to_unit
 from facegraft.regions.closer import make_closer
@@ -165,6 +165,7 @@ def plan_sample(surfaces: Dataset, parameters: SampleParameters, seed: int) -> S
         region_map=surfaces.region_map,
         shard_items=parameters.shard_items,
         input_fingerprint={"surfaces": surfaces.fingerprint},
+        evidence=Evidence(datasets=[surfaces.fingerprint]),
     )
 
 

@@ -7,12 +7,20 @@ Format: parquet-format, thrift compact protocol.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+_SIZES = {"thrift_string_size_limit": 1 << 24, "thrift_container_size_limit": 1 << 22}
+_ROWS = 1 << 12
+_BLOCK, _BUFFER = 1 << 12, 1 << 16
 _FREE = 1 << 26
 _TIMES = 256
 _CELL = 8
@@ -25,10 +33,112 @@ class TooLarge(ValueError):
     """The file would become far larger in memory than any table of facegraft with this file size."""
 
 
+class Bytes(Protocol):
+    """The bytes of a file, in memory or still on the disk."""
+
+    def __len__(self) -> int: ...
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> bytes: ...
+
+
+class FileBytes:
+    """The bytes of a file, read a block at a time as they are asked for: a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self._size = os.fstat(self._descriptor).st_size
+        self._start, self._block = 0, b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self._descriptor)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> bytes: ...
+
+    def __getitem__(self, at: int | slice) -> int | bytes:
+        if isinstance(at, slice):
+            start, stop, _ = at.indices(self._size)
+            return os.pread(self._descriptor, max(0, stop - start), start)
+        if not 0 <= at - self._start < len(self._block):
+            self._start, self._block = at, os.pread(self._descriptor, _BLOCK, at)
+            if not self._block:
+                raise ValueError("a file that ends too early")
+        return self._block[at - self._start]
+
+
 def read_flat_table(data: bytes) -> pa.Table:
     """The table, of plain columns (text, integers, floats, booleans). Raises TooLarge, ValueError or an ArrowException."""
+    file = pq.ParquetFile(pa.BufferReader(data), **_SIZES)
+    budget = _check(file, data)
+    schema = file.schema_arrow
+    table = pq.read_table(pa.BufferReader(data), use_threads=False, read_dictionary=_texts(schema))
+    _within(sum(_text_bytes(table.column(i)) for i in range(table.num_columns)), budget)
+    table = table.cast(schema)
+    table.validate(full=True)
+    return table
+
+
+class FlatFile:
+    """The same table a few thousand rows and a few columns at a time, of a file with no more than these in memory: a context manager.
+
+    Raises the same errors as `read_flat_table`, and OSError.
+    """
+
+    def __init__(self, source: bytes | Path) -> None:
+        self._held = ExitStack()
+        with ExitStack() as opened:
+            data: Bytes = opened.enter_context(FileBytes(source)) if isinstance(source, Path) else source
+            self._file = opened.enter_context(pa.OSFile(str(source)) if isinstance(source, Path) else pa.BufferReader(source))
+            file = self._opened()
+            self.schema: pa.Schema = file.schema_arrow
+            self._budget, self._total = _check(file, data), 0
+            self._held = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._held.__exit__(kind, error, trace)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All rows of these columns."""
+        wanted = pa.schema([self.schema.field(name) for name in columns])
+        file = self._opened(read_dictionary=_texts(wanted), buffer_size=_BUFFER)
+        for batch in file.iter_batches(_ROWS, columns=wanted.names, use_threads=False):
+            table = pa.Table.from_batches([batch])
+            self._total += sum(_text_bytes(table.column(i)) for i in range(table.num_columns))
+            _within(self._total, self._budget)
+            table = table.cast(wanted)
+            table.validate(full=True)
+            yield from table.combine_chunks().to_batches()
+
+    def check(self, columns: Sequence[str]) -> None:
+        """Decode these columns, one after the other, and keep nothing."""
+        for name in columns:
+            for _ in self.batches([name]):
+                pass
+
+    def _opened(self, **options: Any) -> pq.ParquetFile:
+        self._file.seek(0)
+        return pq.ParquetFile(self._file, **options, **_SIZES)
+
+
+def _check(file: pq.ParquetFile, data: Bytes) -> int:
+    """The budget, in bytes, of a file whose pages keep within it. Raises TooLarge, ValueError."""
     budget = _FREE + _TIMES * len(data)
-    file = pq.ParquetFile(pa.BufferReader(data), thrift_string_size_limit=1 << 24, thrift_container_size_limit=1 << 22)
     schema, metadata = file.schema_arrow, file.metadata
     if not all(_is_plain(field.type) for field in schema):
         raise ValueError("it has columns that are neither text nor numbers")
@@ -37,17 +147,16 @@ def read_flat_table(data: bytes) -> pa.Table:
     if rows != metadata.num_rows or any(group.num_rows < 0 for group in groups):
         raise ValueError("its row groups do not hold the rows that it counts")
     _within(rows * len(schema) * _CELL, budget)
-    sizes = (size for column in _column_chunks(data) for size in _page_sizes(data, column))
     total = 0
-    for size in sizes:
-        total += size
-        _within(total, budget)
-    text = [field.name for field in schema if pa.types.is_string(field.type)]
-    table = pq.read_table(pa.BufferReader(data), use_threads=False, read_dictionary=text)
-    _within(sum(_text_bytes(table.column(i)) for i in range(table.num_columns)), budget)
-    table = table.cast(schema)
-    table.validate(full=True)
-    return table
+    for column in _column_chunks(data):
+        for size in _page_sizes(data, column):
+            total += size
+            _within(total, budget)
+    return budget
+
+
+def _texts(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if pa.types.is_string(field.type)]
 
 
 def _within(size: int, budget: int) -> None:
@@ -69,7 +178,7 @@ def _text_bytes(column: pa.ChunkedArray) -> int:
     return total
 
 
-def _column_chunks(data: bytes) -> list[dict[int, int]]:
+def _column_chunks(data: Bytes) -> list[dict[int, int]]:
     """The integer fields of every ColumnMetaData in the footer, by number (parquet.thrift). Raises ValueError for another footer.
 
     pyarrow's own `RowGroupMetaData.column` ends the process where a column's statistics contradict its schema.
@@ -87,7 +196,7 @@ def _column_chunks(data: bytes) -> list[dict[int, int]]:
     ]
 
 
-def _page_sizes(data: bytes, column: dict[int, int]) -> Iterator[int]:
+def _page_sizes(data: Bytes, column: dict[int, int]) -> Iterator[int]:
     """Uncompressed size of every page of a column chunk. Raises ValueError where there is no page header."""
     if column.get(_NUM_VALUES) == 0:  # the decoder then reads no page, and an empty table's offsets are not valid
         return
@@ -109,7 +218,7 @@ def _page_sizes(data: bytes, column: dict[int, int]) -> Iterator[int]:
 class _Thrift:
     """A reader of one struct in thrift's compact protocol."""
 
-    def __init__(self, data: bytes, at: int, stop: int) -> None:
+    def __init__(self, data: Bytes, at: int, stop: int) -> None:
         self.data, self.at, self.stop = data, at, stop
 
     def integers(self) -> dict[int, int]:

@@ -9,12 +9,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as _deserialise
 
@@ -24,7 +24,7 @@ from facegraft.store.atomic import file_size, read_bytes, sha256_bytes, sha256_f
 from facegraft.store.cache import Cache, RemoteFile, default_cache
 from facegraft.store.document import unseal
 from facegraft.store.errors import DamagedError, FieldError, IncompleteError, StoreError, UnknownKeyError
-from facegraft.store.index import index_schema, table_from_bytes
+from facegraft.store.index import Places, index_schema, opened_table, table_from_bytes
 from facegraft.store.remote import AnyPath, Location, RemotePath, each, place
 from facegraft.store.schema import (
     FORMAT_NAME,
@@ -79,10 +79,9 @@ class Dataset:
         self.schema = read_schema(self.path, self.document)
         self._files = {shard["name"]: shard for shard in self.document["shards"]}
         each(self.path, lambda shard: check_shard_file(self.path, shard), self._files.values())
-        self._index = read_index(self.path, self.document, self.schema)
-        self._rows = {key: number for number, key in enumerate(self._index["key"].to_pylist())}
-        statuses, shards = self._index["status"].to_pylist(), self._index["shard"].to_pylist()
-        self._shard_of = {key: shards[number] for key, number in self._rows.items() if statuses[number] == "written"}
+        self._places = read_places(self.path, self.document, self.schema)
+        self._index: pa.Table | None = None
+        self._found = ("", "")
         self._handles: OrderedDict[str, Any] = OrderedDict()
         self._verified: set[str] = set()
         self._shapes: dict[str, dict[str, tuple[int, ...]]] = {}
@@ -126,8 +125,11 @@ class Dataset:
 
     @property
     def index(self) -> pa.Table:
-        """One row per planned item, including rejected ones, sorted by key."""
-        return self._index
+        """One row per planned item, including rejected ones, sorted by key. It is read when it is first asked for, and then kept."""
+        with self._lock:
+            if self._index is None:
+                self._index = read_index(self.path, self.document, self.schema)
+            return self._index
 
     @property
     def shards(self) -> list[Path]:
@@ -185,23 +187,24 @@ class Dataset:
     # -- items --------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._shard_of)
+        return self._places.written
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
 
     def __contains__(self, key: object) -> bool:
-        return key in self._shard_of
+        return self._places.shard(key) is not None
 
     def keys(self) -> list[str]:
         """Keys of the written items, sorted."""
-        return list(self._shard_of)
+        return self._places.keys()
 
     def row(self, key: str) -> dict[str, Any]:
         """The index row of a planned item, written or rejected. Raises UnknownKeyError."""
-        if key not in self._rows:
-            raise UnknownKeyError(f"{self.path} has no item {key!r}{nearest(key, self._rows)}")
-        row: dict[str, Any] = self._index.slice(self._rows[key], 1).to_pylist()[0]
+        number = self._places.row(key)
+        if number is None:
+            raise UnknownKeyError(f"{self.path} has no item {key!r}{nearest(key, self._places.keys(written=False))}")
+        row: dict[str, Any] = self.index.slice(number, 1).to_pylist()[0]
         return row
 
     def __getitem__(self, key: str) -> dict[str, np.ndarray]:
@@ -292,9 +295,12 @@ class Dataset:
         return {field: np.dtype(spec.dtype) for field, spec in self.schema.fields.items()}
 
     def _find(self, key: str) -> str:
-        if key not in self._shard_of:
+        if key == self._found[0]:  # several fields of an item follow each other
+            return self._found[1]
+        name = self._places.shard(key)
+        if name is None:
             raise UnknownKeyError(f"{self.path}: item {key!r} was rejected: {self.row(key)['reason']}")
-        name: str = self._shard_of[key]
+        self._found = key, name
         return name
 
     def _handle(self, name: str) -> Any:
@@ -413,30 +419,71 @@ def read_schema(folder: Location, document: Mapping[str, Any]) -> DatasetSchema:
 
 
 def read_index(folder: Location, document: dict[str, Any], schema: DatasetSchema) -> pa.Table:
-    """The index, its checksum compared, and its keys, shards and counts consistent with dataset.json."""
+    """The index, its checksum compared, and its columns those of dataset.json."""
     path = folder / INDEX_FILE
-    data = _whole(folder, path, document["index"])
-    table = table_from_bytes(data, str(path))
-    if not table.schema.equals(index_schema(schema.columns)):
-        raise StoreError(f"{path} has other columns than {DATASET_FILE} says; {REBUILD}")
-    keys = [check_key(key) for key in table["key"].to_pylist()]
-    if any(key <= before for before, key in pairwise(keys)):
-        raise StoreError(f"{path}: keys are not sorted and unique; {REBUILD}")
-    items: dict[str, int] = {shard["name"]: 0 for shard in document["shards"]}
-    for key, shard, status in zip(keys, table["shard"].to_pylist(), table["status"].to_pylist(), strict=True):
-        if status == "written" and shard in items:
-            items[shard] += 1
-        elif status != "rejected" or shard is not None:
-            raise StoreError(
-                f"{path}: item {key} has status {printable(repr(status))} and shard {printable(repr(shard))}, "
-                f"which {DATASET_FILE} does not list; {REBUILD}"
-            )
-    counts = {"planned": len(keys), "written": sum(items.values()), "rejected": len(keys) - sum(items.values())}
-    if counts != document["counts"] or items != {shard["name"]: shard["items"] for shard in document["shards"]}:
+    table = table_from_bytes(_whole(folder, path, document["index"]), str(path))
+    _check_columns(path, table.schema, schema)
+    return table
+
+
+def read_places(folder: Location, document: dict[str, Any], schema: DatasetSchema) -> Places:
+    """Where the items are, by an index whose checksum is compared, and whose keys, shards and counts are consistent with dataset.json.
+
+    Of a local file no more than a few thousand rows are in memory at a time.
+    """
+    path = folder / INDEX_FILE
+    source = _checked_file(folder, path, document["index"]) if isinstance(path, Path) else _whole(folder, path, document["index"])
+    numbers = {shard["name"]: number for number, shard in enumerate(document["shards"])}
+    items, last = np.zeros(len(numbers), np.int64), ""
+    # Not Arrow's own arrays: small ones that stay would keep the memory in which the others were decoded.
+    text, lengths = bytearray(), [np.zeros(1, np.int32)]
+    shards: list[NDArray[np.int32]] = []
+    for batch in _own_columns(path, source, schema):
+        found = batch["key"].to_pylist()
+        for key in found:
+            if check_key(key) <= last:
+                raise StoreError(f"{path}: keys are not sorted and unique; {REBUILD}")
+            last = key
+        here = np.full(len(found), -1, np.int32)
+        for row, (shard, status) in enumerate(zip(batch["shard"].to_pylist(), batch["status"].to_pylist(), strict=True)):
+            if status == "written" and shard in numbers:
+                here[row] = numbers[shard]
+            elif status != "rejected" or shard is not None:
+                raise StoreError(
+                    f"{path}: item {found[row]} has status {printable(repr(status))} and shard {printable(repr(shard))}, "
+                    f"which {DATASET_FILE} does not list; {REBUILD}"
+                )
+        items += np.bincount(here[here >= 0], minlength=len(numbers))
+        text += "".join(found).encode()
+        lengths.append(np.fromiter(map(len, found), np.int32, len(found)))
+        shards.append(here)
+    pa.default_memory_pool().release_unused()  # what decoding took; the allocator would keep it
+    if len(text) >= 1 << 31:
+        raise StoreError(f"{path} has keys of {len(text) >> 30} GiB, more than can be opened at once; split the dataset")
+    ends = np.cumsum(np.concatenate(lengths), dtype=np.int32)
+    keys = pa.StringArray.from_buffers(len(ends) - 1, pa.py_buffer(ends), pa.py_buffer(text))
+    places = Places(keys, np.concatenate(shards) if shards else np.empty(0, np.int32), list(numbers))
+    counts = {"planned": len(places), "written": places.written, "rejected": len(places) - places.written}
+    if counts != document["counts"] or items.tolist() != [shard["items"] for shard in document["shards"]]:
         raise StoreError(
             f"{path} has {counts} items where {DATASET_FILE} says {printable(document['counts'])}; {REBUILD}"
         )
-    return table
+    return places
+
+
+def _own_columns(path: Location, source: bytes | Path, schema: DatasetSchema) -> Iterator[pa.RecordBatch]:
+    """key, shard and status of an index, a few thousand rows at a time; the other columns are decoded once to check them."""
+    own = ["key", "shard", "status"]
+    with opened_table(source, str(path)) as file:
+        expected = file.schema.equals(index_schema(schema.columns))
+        file.check([name for name in file.schema.names if name not in own or not expected])
+        _check_columns(path, file.schema, schema)
+        yield from file.batches(own)
+
+
+def _check_columns(path: Location, found: pa.Schema, schema: DatasetSchema) -> None:
+    if not found.equals(index_schema(schema.columns)):
+        raise StoreError(f"{path} has other columns than {DATASET_FILE} says; {REBUILD}")
 
 
 def check_shard_file(folder: Location, shard: dict[str, Any]) -> Location:
@@ -474,18 +521,47 @@ def read_attachment(folder: Location, name: str, recorded: dict[str, Any]) -> by
     return _whole(folder, folder / name, recorded)
 
 
+def sound_fingerprint(folder: Location) -> str | None:
+    """The fingerprint of a dataset whose files are all there: index and attachments by their checksums, shards by their sizes, nothing
+    parsed but dataset.json. None for anything else: whoever opens it gets the reason."""
+    try:
+        data, document = read_document(folder)
+        for name, recorded in {INDEX_FILE: document["index"], **document["attachments"]}.items():
+            read_attachment(folder, name, recorded)
+        each(folder, lambda shard: check_shard_file(folder, shard), document["shards"])
+    except StoreError:
+        return None
+    return hashlib.sha256(data).hexdigest()
+
+
 def _whole(folder: Location, path: Location, recorded: dict[str, Any]) -> bytes:
+    _check_size(folder, path, recorded)
+    data = read_bytes(path)
+    if len(data) != recorded["bytes"] or sha256_bytes(data) != recorded["sha256"]:
+        raise _differs(path, "sha256")
+    return data
+
+
+def _checked_file(folder: Location, path: Path, recorded: dict[str, Any]) -> Path:
+    """The path, its checksum compared without holding its bytes."""
+    _check_size(folder, path, recorded)
+    if sha256_file(path) != recorded["sha256"]:
+        raise _differs(path, "sha256")
+    return path
+
+
+def _check_size(folder: Location, path: Location, recorded: dict[str, Any]) -> None:
     if not _inside(folder, path):
         raise StoreError(f"{path} is a link or leads out of the dataset's folder; only files inside it are read")
     if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device may never end
         raise StoreError(f"{path} is not a regular file; delete it and {REBUILD}")
     # A file of another size is not even read: it may be of any size.
     if path.is_file() and path.stat().st_size != recorded["bytes"]:
-        raise DamagedError(f"{path} is damaged (its size differs from {DATASET_FILE}); delete it and {REBUILD}")
-    data = read_bytes(path)
-    if len(data) != recorded["bytes"] or sha256_bytes(data) != recorded["sha256"]:
-        raise DamagedError(f"{path} is damaged (sha256 differs from {DATASET_FILE}); delete it and {REBUILD}")
-    return data
+        raise _differs(path, "its size")
+
+
+def _differs(path: Location, what: str) -> DamagedError:
+    return DamagedError(f"{path} is damaged ({what} differs from {DATASET_FILE}); delete it and {REBUILD}")
 
 
 def _inside(folder: Location, path: Location) -> bool:

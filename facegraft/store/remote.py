@@ -13,7 +13,7 @@ import importlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -350,6 +350,13 @@ def each(folder: Location, function: Callable[[T], R], items: Iterable[T]) -> li
         return [function(item) for item in items]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(function, items))
+
+
+def each_in_turn(folder: Location, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """The same one after the other, so that few results are in memory."""
+    step = _AT_ONCE if isinstance(folder, RemotePath) else 1
+    for first in range(0, len(items), step):
+        yield from each(folder, function, items[first : first + step])
 
 
 @lru_cache(maxsize=64)

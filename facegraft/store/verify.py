@@ -23,6 +23,7 @@ from facegraft.store.reader import (
     read_attachment,
     read_document,
     read_index,
+    read_places,
     read_schema,
     remote_shard,
 )
@@ -53,6 +54,7 @@ def verify_dataset(path: AnyPath) -> list[str]:
 def _findings(folder: Location, document: dict[str, Any], schema: DatasetSchema) -> Iterator[str]:
     rows: dict[str, dict[str, Any]] | None = None
     try:
+        read_places(folder, document, schema)
         rows = {row["key"]: row for row in read_index(folder, document, schema).to_pylist()}
     except StoreError as error:
         yield str(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ from facegraft.store.atomic import (
 )
 from facegraft.store.document import seal, unseal
 from facegraft.store.errors import DamagedError, StoreError
-from facegraft.store.index import index_table, table_to_bytes
-from facegraft.store.remote import AnyPath, Location, RemotePath, each, place
+from facegraft.store.index import IndexWriter
+from facegraft.store.remote import AnyPath, Location, RemotePath, each_in_turn, place
 from facegraft.store.schema import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -201,32 +201,23 @@ def finish_dataset(
     committed under this plan with exactly its planned items: written + rejected == planned.
     """
     root = place(folder)
-    records = {}
-    shards = sorted(plan_items)
-    found = each(root, lambda shard: read_commit(root, shard, plan_sha256, check_bytes=False), shards)
-    for shard, record in zip(shards, found, strict=True):
-        keys = plan_items[shard]
-        if record is None:
-            raise StoreError(
-                f"{root} cannot be finished: shard {shard} is not committed; run the same command again to make it"
-            )
-        if record["planned"] != sorted(keys) or [row["key"] for row in record["rows"]] != record["planned"]:
-            raise StoreError(
-                f"{root} cannot be finished: shard {shard} holds other items than planned; delete it and its .json"
-            )
-        records[shard] = record
-    rows = [row for record in records.values() for row in record["rows"]]
-    planned = sum(len(keys) for keys in plan_items.values())
-    counts = {
-        "planned": planned,
-        **{status: sum(row["status"] == status for row in rows) for status in ("written", "rejected")},
-    }
-    if len({row["key"] for row in rows}) != planned or counts["written"] + counts["rejected"] != planned:
+    shards: list[dict[str, Any]] = []
+    planned = sum(map(len, plan_items.values()))
+    counts = {"planned": planned, "written": 0, "rejected": 0}
+    index = IndexWriter(schema.columns)
+    for record in _planned_records(root, plan_items, plan_sha256):
+        rows = record["rows"]
+        written = sum(row["status"] == "written" for row in rows)
+        counts["written"] += written
+        counts["rejected"] += sum(row["status"] == "rejected" for row in rows)
+        shards.append({"name": record["shard"], "bytes": record["bytes"], "sha256": record["sha256"], "items": written})
+        index.add(rows)
+    data, distinct = index.finish(), index.distinct
+    if distinct != planned or counts["written"] + counts["rejected"] != planned:
         raise StoreError(
             f"{root} cannot be finished: {counts['written']} written + {counts['rejected']} rejected items, "
-            f"{len({row['key'] for row in rows})} of them distinct, where {planned} were planned"
+            f"{distinct} of them distinct, where {planned} were planned"
         )
-    index = table_to_bytes(index_table(rows, schema.columns))
     if attachments is None:
         attachments = [name for name in ATTACHMENTS if (root / name).is_file()]
     document = {
@@ -234,23 +225,31 @@ def finish_dataset(
         "version": FORMAT_VERSION,
         **schema.to_json(),
         "counts": counts,
-        "shards": [
-            {
-                "name": shard,
-                "bytes": record["bytes"],
-                "sha256": record["sha256"],
-                "items": sum(row["status"] == "written" for row in record["rows"]),
-            }
-            for shard, record in records.items()
-        ],
-        "index": {"bytes": len(index), "sha256": sha256_bytes(index)},
+        "shards": shards,
+        "index": {"bytes": data.nbytes, "sha256": sha256_bytes(data)},
         "attachments": {name: _attachment(root / name) for name in sorted(attachments)},
         "must_understand": [],
     }
-    write_bytes_atomic(root / INDEX_FILE, index)
+    write_bytes_atomic(root / INDEX_FILE, data)
     sweep_shards(root)
     write_bytes_atomic(root / DATASET_FILE, seal(document))
     return document
+
+
+def _planned_records(root: Location, plan_items: Mapping[str, Sequence[str]], plan_sha256: str) -> Iterator[dict[str, Any]]:
+    """The commit record of every shard in order. Raises StoreError unless it is there and holds the planned items."""
+    shards = sorted(plan_items)
+    found = each_in_turn(root, lambda shard: read_commit(root, shard, plan_sha256, check_bytes=False), shards)
+    for shard, record in zip(shards, found, strict=True):
+        if record is None:
+            raise StoreError(
+                f"{root} cannot be finished: shard {shard} is not committed; run the same command again to make it"
+            )
+        if record["planned"] != sorted(plan_items[shard]) or [row["key"] for row in record["rows"]] != record["planned"]:
+            raise StoreError(
+                f"{root} cannot be finished: shard {shard} holds other items than planned; delete it and its .json"
+            )
+        yield record
 
 
 def sweep_shards(folder: AnyPath) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from facegraft.engine.evidence import EVIDENCE_FILE
 from facegraft.engine.folder import LOG_FOLDER
 from facegraft.engine.locks import LOCK_FILE
 from facegraft.store.writer import REJECT_FOLDER, RUN_FILE
 
 # Files of a run's folder that record how and when the run was made; they are not part of the data.
-_NOT_DATA = (LOG_FOLDER, REJECT_FOLDER, LOCK_FILE, RUN_FILE)
+_NOT_DATA = (LOG_FOLDER, REJECT_FOLDER, LOCK_FILE, RUN_FILE, EVIDENCE_FILE)
 
 
 def dataset_hash(folder: Path) -> dict[str, str]:

@@ -143,7 +143,7 @@ def read_all(folder: Path) -> Iterator[Any]:
 def check_damage_is_noticed(folder: Path, right: list[Any], count: int, seed: int = 0) -> int:
     """No flipped bit and no cut end of any file gives other data than the right one. Returns how often it was tried."""
     tried = 0
-    outside = {"run.json", "plan.parquet", ".lock"}
+    outside = {"run.json", "plan.parquet", "planned_from.json", ".lock"}
     for path in sorted(
         path for path in folder.rglob("*") if path.is_file() and path.parent.name not in ("logs", "rejects")
     ):

@@ -8,9 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from facegraft.arrays import Floats
 from facegraft.heads.extent import one_decides
-from facegraft.heads.fingerprint import FileHash
 from facegraft.heads.source import Head
 from facegraft.heads.twins import NEAR_MM, Twins, joined, near_heads, signature, subjects_with_one_file, together
+from facegraft.store.fingerprint import FileHash
 
 
 def heads(count: int = 60) -> dict[str, Floats]:

@@ -2,5 +2,6 @@
 
 from facegraft.engine.cluster.client import Outcome, ShardClient, SyncClient, start_client
 from facegraft.engine.cluster.local import refuse_second_import
+from facegraft.engine.cluster.shared import SharedClient
 
-__all__ = ["Outcome", "ShardClient", "SyncClient", "refuse_second_import", "start_client"]
+__all__ = ["Outcome", "ShardClient", "SharedClient", "SyncClient", "refuse_second_import", "start_client"]
