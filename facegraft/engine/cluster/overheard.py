@@ -123,7 +123,8 @@ class Overheard:
             return
         self.lines.append(line)
         if not self._silent and not short:
-            with suppress(OSError):
+            # Under the lock, so that the descriptor is not given back between its choice and the writing: the line would be lost.
+            with self._lock, suppress(OSError):
                 os.write(_STDERR if self._outside is None else self._outside, f"{line}\n".encode())
 
 
