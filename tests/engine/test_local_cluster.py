@@ -12,7 +12,6 @@ import pytest
 
 from facegraft.engine import EngineError, EngineOptions, start_client
 from facegraft.engine.cluster import local
-from facegraft.engine.cluster.overheard import MARK, Overheard
 
 INGEST = ["ingest", "--kind", "synthetic", "--subjects", "4", "--expressions", "1", "--workers", "1"]
 RUN = """
@@ -20,7 +19,7 @@ from pathlib import Path
 from facegraft import pipeline
 from facegraft.engine import EngineOptions
 options = EngineOptions(workers=1, progress=False)
-print("imported", __name__)
+print("imported", __name__, flush=True)
 pipeline.ingest(None, Path("heads"), {"kind": "synthetic", "subjects": 4, "expressions": 1}, 0, options)
 """
 HANGS_S = 500.0
@@ -145,19 +144,26 @@ def test_workers_that_do_not_start_in_time(monkeypatch: pytest.MonkeyPatch) -> N
         pass
 
 
-def test_what_workers_print_is_cut_to_what_it_says(capfd: pytest.CaptureFixture[str]) -> None:
-    overheard = Overheard()
-    overheard.pass_on(True)
-    text = (
-        "a warning\nTraceback (most recent call last):\n  File x\nValueError: bad\n\nDuring handling of the above exception, x\n\n"
-        f"Traceback (most recent call last):\n  File y\nRuntimeError: can't start new thread\n{MARK}the cause\nlast\n"
-    )
-    with overheard.listening():
-        os.write(2, text.encode())
-    overheard.close()
-    overheard.reader.join(HANGS_S)
-    assert capfd.readouterr().err == "a warning\nValueError: bad\nlast\n"
-    assert overheard.marks == ["the cause"]
-    assert overheard.shortage == "RuntimeError: can't start new thread"
-    os.write(2, b"mine\n")
-    assert capfd.readouterr().err == "mine\n"
+LISTENS = """
+import os, sys
+from facegraft.engine.cluster.overheard import MARK, Overheard
+overheard = Overheard()
+overheard.pass_on(True)
+text = (
+    "a warning\\nTraceback (most recent call last):\\n  File x\\nValueError: bad\\n\\nDuring handling of the above exception, x\\n\\n"
+    f"Traceback (most recent call last):\\n  File y\\nRuntimeError: can't start new thread\\n{MARK}the cause\\nlast\\n"
+)
+with overheard.listening():
+    os.write(2, text.encode())
+overheard.close()
+overheard.reader.join()
+os.write(2, b"mine\\n")
+print(overheard.marks, overheard.shortage)
+"""
+
+
+def test_what_workers_print_is_cut_to_what_it_says(tmp_path: Path) -> None:
+    """In a process of its own: here workers of other tests may just be starting, and standard error with them."""
+    done = ended([sys.executable, "-c", LISTENS], tmp_path)
+    assert done.stderr == "a warning\nValueError: bad\nlast\nmine\n"
+    assert done.stdout == "['the cause'] RuntimeError: can't start new thread\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -143,14 +144,14 @@ def commits_before_the_shard(patch: Patch) -> None:
 def reads_without_checksums(patch: Patch) -> None:
     real = reader.Dataset.__init__
     patch.setattr(
-        reader.Dataset, "__init__", lambda self, path, verify=True, cache=None: real(self, path, verify=False)
+        reader.Dataset, "__init__", lambda self, path, verify=True, **others: real(self, path, verify=False, **others)
     )
 
 
 def believes_that_complete_is_complete(patch: Patch) -> None:
     """A completion test that ignores parameters."""
     patch.setattr("facegraft.engine.folder.refuse_other_run", lambda folder, there, now: None)
-    patch.setattr(run, "_all_shards_are_there", lambda folder, record: True)
+    patch.setattr(run, "_count_commits", lambda folder, record: (record.shards, Counter()))
 
 
 def believes_the_record(patch: Patch) -> None:

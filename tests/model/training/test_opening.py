@@ -16,6 +16,7 @@ from facegraft_model.training.progress import LINE_SECONDS, QUIET_SECONDS, Readi
 from facegraft_model.training.setup import open_source
 
 from facegraft.store import DamagedError, open_dataset, reader
+from facegraft.store.writer import SHARD_FOLDER
 
 CPU = torch.device("cpu")
 
@@ -34,7 +35,13 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the shards whose checksum is compared."""
     names: list[str] = []
     original = reader.sha256_file
-    monkeypatch.setattr(reader, "sha256_file", lambda path: names.append(path.name) or original(path))
+
+    def noted(path: Path) -> str:
+        if path.parent.name == SHARD_FOLDER:
+            names.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(reader, "sha256_file", noted)
     return names
 
 
