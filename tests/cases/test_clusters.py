@@ -12,6 +12,7 @@ from reported_cases import Cases
 WAY_OUT = "--scheduler sync"
 
 
+@pytest.mark.slow
 def test_09_a_script_without_a_main_guard(cases: Cases, tmp_path: Path) -> None:
     """It ends in an exception of Python, whose last line says what to do, and not in those of every worker."""
     (script,) = cases.scripts.glob("09_*.py")
@@ -24,6 +25,7 @@ def test_09_a_script_without_a_main_guard(cases: Cases, tmp_path: Path) -> None:
     assert done.stderr.count("Traceback") == 1
 
 
+@pytest.mark.slow
 def test_16_a_shared_memory_that_cannot_be_written(cases: Cases, tmp_path: Path) -> None:
     (script,) = cases.scripts.glob("16_*.sh")
     allowed = subprocess.run(["bash", str(script), "true"], capture_output=True, check=False)

@@ -12,6 +12,7 @@ from reported_cases import Cases, rejected, rows
 from facegraft.store import open_dataset
 
 
+@pytest.mark.slow
 def test_01_a_stray_vertex_is_refused_and_sets_no_scale(cases: Cases, tmp_path: Path) -> None:
     cases.make("01", tmp_path)
     assert cases.ingest(tmp_path, "raw").code == 0
@@ -33,6 +34,7 @@ def test_01b_strays_and_poses_of_expressions_are_refused(cases: Cases, tmp_path:
         assert re.search(rf"moved by {shift} mm against its subject's neutral head.*ingest.align=rigid", found[f"{subject}/2_smile.obj"])
 
 
+@pytest.mark.slow
 def test_02_units_poses_and_orders_are_told_apart(cases: Cases, tmp_path: Path) -> None:
     cases.make("02", tmp_path)
     answer = cases.ingest(tmp_path, "raw")

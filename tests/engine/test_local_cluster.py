@@ -79,6 +79,7 @@ def check_last_line(done: subprocess.CompletedProcess[str], *words: str) -> None
         assert word in done.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(RUN)
     done = ended([sys.executable, "script.py"], tmp_path)

@@ -69,6 +69,7 @@ def test_all_of_the_skin_inside_the_ball_is_kept_exactly(closed_globe) -> None:
 EXPRESSIONS = [{}, {"jawOpen": 1.0}, {"mouthPucker": 1.0}]
 
 
+@pytest.mark.slow
 def test_ict_frontal_solids_meet_the_thresholds(ict) -> None:
     """No edge without two faces, skin within 0.1 mm of the input, no skin edge longer than 1.5 times the input's longest."""
     clipper = BallClipper(100.0)

@@ -65,6 +65,7 @@ def brute_force(vertices: np.ndarray, faces: np.ndarray) -> int:
     return len(hit)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**31))
 @settings(max_examples=15, deadline=None)
 def test_self_intersections_against_brute_force(seed: int) -> None:

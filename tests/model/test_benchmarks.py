@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,6 +26,7 @@ def run(line: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_on_a_cpu_and_writes_its_table(tmp_path: Path) -> None:
     output = tmp_path / "gpu.md"
     sizes = "--items 2 --points 64 --steps 1 --rounds 1 --loop-steps 2 --minutes 14 --arm-seconds 600"

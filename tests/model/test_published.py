@@ -79,6 +79,7 @@ def test_most_of_it_has_sixteen_bits_but_no_coordinate(trained: Path, models: Pa
     assert (models / "ball-head" / "model.safetensors").stat().st_size < 0.75 * whole
 
 
+@pytest.mark.slow
 def test_tensors_that_rounding_harms_keep_thirty_two_bits(trained: Path) -> None:
     field = load_field(trained)
     loose, error = halvable(field)

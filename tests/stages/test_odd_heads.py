@@ -99,6 +99,7 @@ def test_good_heads_are_all_written(good: tuple[Path, dict[str, Points], NDArray
     assert all(row["status"] == "written" for row in open_dataset(tmp_path / "heads").index.to_pylist())
 
 
+@pytest.mark.slow
 def test_a_vertex_in_no_face_may_lie_anywhere(
     good: tuple[Path, dict[str, Points], NDArray[np.int64]], tmp_path: Path, sync: EngineOptions
 ) -> None:

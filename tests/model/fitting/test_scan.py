@@ -214,6 +214,7 @@ def test_half_a_face_is_found_beside_the_middle(field: Field) -> None:
     assert judgement.warnings == ()
 
 
+@pytest.mark.slow
 def test_a_similarity_keeps_the_size_among_outliers(field: Field) -> None:
     share = 0.25
     points, rng = front(field, 1), np.random.default_rng(0)

@@ -234,6 +234,7 @@ def test_compiling_without_a_compiler_is_one_line(bare: Path, spheres: Path, tin
         train(spheres, tmp_path / "run", tiny.with_settings(["train.compile=on"]), device="cpu", progress=False)
 
 
+@pytest.mark.slow
 def test_a_first_step_that_cannot_be_compiled_is_taken_again(
     spheres: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

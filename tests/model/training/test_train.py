@@ -289,6 +289,7 @@ def test_the_further_sets_are_trained_and_fitted_on(
         go(tmp_path / "none", *settings)
 
 
+@pytest.mark.slow
 def test_a_morph_in_two_sittings_is_one_in_one(
     opening: Path, spheres: Path, tiny_morph: Config, tmp_path: Path
 ) -> None:
