@@ -100,10 +100,10 @@ def test_06b_a_byte_order_mark_shifts_no_faces(cases: Cases, folder: Path) -> No
     assert found[1] == found[2] and found[3] == found[4]
 
 
-def fit(cases: Cases, folder: Path, scan: str, *more: object) -> tuple[Answer, dict[str, Any]]:
+def fit(cases: Cases, folder: Path, scan: str, *more: object, points: int = 600) -> tuple[Answer, dict[str, Any]]:
     """Fit the model that ships to a scan: the answer, and what is known of the fit."""
     name = Path(scan).stem
-    answer = cases.facegraft(folder, "model", "fit", "ict-head", "--points", scan, "-o", f"fits_{name}", "--device", "cpu", "--quiet", "--set", "fit.surface=600", *more)
+    answer = cases.facegraft(folder, "model", "fit", "ict-head", "--points", scan, "-o", f"fits_{name}", "--device", "cpu", "--quiet", "--set", f"fit.surface={points}", *more)
     if answer.code:
         return answer, {}
     (item,) = json.loads((folder / f"fits_{name}" / "fits.json").read_text())["items"]
@@ -140,7 +140,7 @@ SAID = {
 @pytest.mark.parametrize("scan", SAID)
 @pytest.mark.slow
 def test_05_pose_and_winding_are_found_and_said(cases: Cases, folder: Path, scan: str) -> None:
-    answer, found = fit(cases, folder, f"{scan}.ply")
+    answer, found = fit(cases, folder, f"{scan}.ply", points=2000)
     assert answer.code == 0, answer.error
     assert found["error_mm"] < 0.5 and found["near"] > 0.95 and found["covered"] > 0.6
     said = [line for line in answer.error.splitlines() if f"{scan}.ply: " in line]
