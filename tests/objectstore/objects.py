@@ -6,7 +6,9 @@ import hashlib
 
 import boto3
 
-OWN = ("logs/", "rejects/", ".lock", "run.json", "report/")
+from facegraft.engine.evidence import EVIDENCE_FILE
+
+OWN = ("logs/", "rejects/", ".lock", "run.json", EVIDENCE_FILE, "report/")
 
 
 def split(url: str) -> tuple[str, str]:
