@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.arrays import Floats, Ints
+from facegraft.arrays import Bools, Floats, Ints
 
 if TYPE_CHECKING:
     from facegraft.surfaces.compiled.boxtree import BoxTree
@@ -53,7 +53,7 @@ class SearchTree:
         """Exact nearest points of the mesh for points f64 [n, 3]."""
         return self._found(points)[0]
 
-    def nearest_and_inside(self, points: Floats) -> tuple[Nearest, NDArray[np.bool_]]:
+    def nearest_and_inside(self, points: Floats) -> tuple[Nearest, Bools]:
         """Exact nearest points of a closed, oriented mesh for points f64 [n, 3], and which of these [n] lie inside: where its winding number
         exceeds 1/2 (Jacobson et al. 2013)."""
         from facegraft.surfaces.compiled import sides

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from raw_heads import write_heads
 from scipy.spatial.transform import Rotation
 
 from facegraft.cli.main import cli
@@ -30,17 +31,7 @@ MESHES = {"kind": "meshes", "region_map": "synthetic"}
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Points], NDArray[np.int64]]:
     """A folder of synthetic heads, their vertices by file, and their faces."""
-    root = tmp_path_factory.mktemp("good")
-    options = EngineOptions(scheduler="sync", progress=False)
-    ingest(None, root / "heads", {"kind": "synthetic", "subjects": 5, "expressions": 2}, options=options)
-    heads = open_dataset(root / "heads")
-    faces, found = np.asarray(heads.faces, dtype=np.int64), {}
-    for row in heads.index.to_pylist():
-        name = f"{row['subject']}/{row['expression']}.ply"
-        found[name] = heads[row["key"]]["vertices"].astype(np.float64)
-        (root / "raw" / row["subject"]).mkdir(parents=True, exist_ok=True)
-        write_mesh(root / "raw" / name, found[name], faces)
-    return root / "raw", found, faces
+    return write_heads(tmp_path_factory.mktemp("good"), 5, 2)
 
 
 @pytest.fixture(scope="module")

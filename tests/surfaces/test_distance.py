@@ -160,7 +160,7 @@ def test_same_bytes_on_any_number_of_threads() -> None:
 
 @pytest.mark.parametrize("count", [5, 100])
 def test_few_and_many_points_at_the_surface_get_the_same_signs(closed_globe, count: int) -> None:
-    """Exact winding numbers are summed directly for a few points, by libigl's tree for many."""
+    """A millionth of a millimetre off the surface both sides are told."""
     vertices, faces = closed_globe.vertices / 120.0, closed_globe.faces
     chosen = np.random.default_rng(8).choice(len(faces), count, replace=False)
     for side in (1.0, -1.0):
@@ -250,7 +250,7 @@ def test_mesh_to_sdf_is_close_and_repeatable() -> None:
 
 
 def test_fast_winding_numbers_alone_would_fail_at_the_surface(closed_globe) -> None:
-    """Why exact winding numbers are used there: the fast ones are computed in float32."""
+    """Why libigl's fast winding numbers do not tell the side: they are computed in float32."""
     vertices, faces = closed_globe.vertices / 120.0, closed_globe.faces
     middles = vertices[faces].mean(axis=1) - 1e-10 * face_normals(vertices, faces)
     fast = igl.fast_winding_number(vertices, faces, middles)

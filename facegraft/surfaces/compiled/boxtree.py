@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from facegraft.arrays import Floats, Ints
+from facegraft.arrays import Floats, Ints, Ints32
 from facegraft.surfaces.compiled.machine_code import compiled
 
 WIDTH = 8
@@ -27,9 +26,6 @@ FLAT = 1e-14
 """Squared sine of the angle at a corner below which a triangle is a line: only its sides count. They are within 1e-7 of its length of it."""
 
 
-Indices = NDArray[np.int32]
-
-
 class BoxTree(NamedTuple):
     """N nodes and L leaves over triangles. A slot is a triangle's place in a leaf; slots that are not needed repeat the one before them.
 
@@ -42,8 +38,8 @@ class BoxTree(NamedTuple):
     """
 
     boxes: Floats
-    children: Indices
-    sizes: Indices
+    children: Ints32
+    sizes: Ints32
     planes: Floats
     corners: Floats
     faces: Ints
@@ -128,7 +124,7 @@ def _best_split(own: Floats, order: Ints, begin: int, end: int, bins: Floats, co
 
 
 @compiled
-def _binary(corners: Floats) -> tuple[Ints, Floats, Indices, Indices]:
+def _binary(corners: Floats) -> tuple[Ints, Floats, Ints32, Ints32]:
     """A binary tree over triangles [F, 3, 3]: their order, and of each node's two children the box [2 N, 6], the node or the first place in the
     order [2 N], and the number of triangles [2 N] (0 for a node, -1 for nothing)."""
     count = len(corners)
@@ -175,7 +171,7 @@ def _binary(corners: Floats) -> tuple[Ints, Floats, Indices, Indices]:
 
 
 @compiled
-def _leaves(corners: Floats, order: Ints, children: Indices, sizes: Indices, count: int) -> tuple[Floats, Floats, Ints]:
+def _leaves(corners: Floats, order: Ints, children: Ints32, sizes: Ints32, count: int) -> tuple[Floats, Floats, Ints]:
     """planes, corners and faces of a tree; the children that are leaves become their numbers."""
     planes = np.zeros((count, 18, WIDTH))
     slots, faces = np.empty((count * WIDTH, 9)), np.empty(count * WIDTH, np.int64)
@@ -212,7 +208,7 @@ def _leaves(corners: Floats, order: Ints, children: Indices, sizes: Indices, cou
 
 
 @compiled
-def _widened(boxes: Floats, children: Indices, sizes: Indices) -> tuple[Floats, Indices, Indices]:
+def _widened(boxes: Floats, children: Ints32, sizes: Ints32) -> tuple[Floats, Ints32, Ints32]:
     """boxes, children and sizes of a tree whose nodes take in their largest children until they have WIDTH."""
     count = len(children) // 2
     wide, kin = np.empty((count, 6, WIDTH)), np.zeros((count, WIDTH), np.int32)

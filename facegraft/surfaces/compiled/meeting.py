@@ -9,20 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from facegraft.arrays import Floats, Ints
-from facegraft.surfaces.compiled.boxtree import WAITING, WIDTH, BoxTree, Indices
+from facegraft.arrays import Bools, Floats, Ints, Ints32
+from facegraft.surfaces.compiled.boxtree import WAITING, WIDTH, BoxTree
 from facegraft.surfaces.compiled.machine_code import compiled
 
-Mask = NDArray[np.bool_]
 TOUCHING = 1e-11
 """Share of the size of the mesh within which faces touch."""
 FOLDED = 1e-10
 """Faces that share a side and fold back onto each other within this, as 1 + the cosine of their normals, touch beside it, too."""
 
 
-def meeting(tree: BoxTree, faces: Ints, normals: Floats, flat: Mask, size: float) -> Mask:
+def meeting(tree: BoxTree, faces: Ints, normals: Floats, flat: Bools, size: float) -> Bools:
     """Which faces [F, 3] touch or cross others elsewhere than along the sides and corners that they share [F]; also those that are lines,
     `flat` [F]. normals [F, 3]: unit; size: of the mesh."""
     return _meeting(*tree[:3], tree.corners, tree.faces, faces, normals, flat, TOUCHING * size, WIDTH)
@@ -40,6 +38,16 @@ def _height(normals: Floats, g: int, corners: Floats, start: int, slot: int, k: 
     for m in range(3):
         height += normals[g, m] * (corners[slot, 3 * k + m] - corners[start, m])
     return height if np.abs(height) > touching else 0.0
+
+
+@compiled
+def _heights(normals: Floats, g: int, corners: Floats, start: int, slot: int, touching: float) -> tuple[float, float, float]:
+    """`_height` of the three corners of a slot."""
+    return (
+        _height(normals, g, corners, start, slot, 0, touching),
+        _height(normals, g, corners, start, slot, 1, touching),
+        _height(normals, g, corners, start, slot, 2, touching),
+    )
 
 
 @compiled
@@ -84,18 +92,10 @@ def _apart_in_plane(corners: Floats, slot: int, other: int, normals: Floats, f: 
 @compiled
 def _meet(corners: Floats, slot: int, other: int, normals: Floats, f: int, g: int, shared: int, touching: float) -> bool:
     """Whether two triangles touch or cross elsewhere than in the corners that they share, fewer than two (Möller 1997)."""
-    a, b, c = (
-        _height(normals, g, corners, other, slot, 0, touching),
-        _height(normals, g, corners, other, slot, 1, touching),
-        _height(normals, g, corners, other, slot, 2, touching),
-    )
+    a, b, c = _heights(normals, g, corners, other, slot, touching)
     if _beside(a, b, c, shared):
         return False
-    d, e, h = (
-        _height(normals, f, corners, slot, other, 0, touching),
-        _height(normals, f, corners, slot, other, 1, touching),
-        _height(normals, f, corners, slot, other, 2, touching),
-    )
+    d, e, h = _heights(normals, f, corners, slot, other, touching)
     if _beside(d, e, h, shared):
         return False
     if (a == 0.0 and b == 0.0 and c == 0.0) or (d == 0.0 and e == 0.0 and h == 0.0):
@@ -146,16 +146,16 @@ def _overlaps(box: Floats, low: Floats, high: Floats, out: Floats) -> None:
 @compiled
 def _meeting(
     boxes: Floats,
-    children: Indices,
-    sizes: Indices,
+    children: Ints32,
+    sizes: Ints32,
     corners: Floats,
     numbers: Ints,
     faces: Ints,
     normals: Floats,
-    flat: Mask,
+    flat: Bools,
     touching: float,
     width: int,
-) -> Mask:
+) -> Bools:
     """Which faces [F] touch or cross others elsewhere than along the sides and corners that they share; also those that are lines.
 
     width: WIDTH, which the compiler must not know (`search`).
@@ -202,9 +202,9 @@ def _leaf_meeting(
     numbers: Ints,
     faces: Ints,
     normals: Floats,
-    flat: Mask,
+    flat: Bools,
     touching: float,
-    met: Mask,
+    met: Bools,
     work: Floats,
     near: Floats,
 ) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.arrays import Floats, Ints
-from facegraft.surfaces.compiled.boxtree import FLAT, WAITING, WIDTH, BoxTree, Indices
+from facegraft.arrays import Floats, Ints, Ints32
+from facegraft.surfaces.compiled.boxtree import FLAT, WAITING, WIDTH, BoxTree
 from facegraft.surfaces.compiled.machine_code import compiled
 
 CELLS = 1024
@@ -143,7 +143,7 @@ def _on_triangle(corners: Floats, x: float, y: float, z: float) -> tuple[int, fl
 
 @compiled
 def _nearest(
-    boxes: Floats, children: Indices, sizes: Indices, planes: Floats, corners: Floats, points: Floats, order: Ints, width: int
+    boxes: Floats, children: Ints32, sizes: Ints32, planes: Floats, corners: Floats, points: Floats, order: Ints, width: int
 ) -> tuple[Ints, Floats, Floats, NDArray[np.int8]]:
     """`nearest_triangles`; width is WIDTH, which the compiler must not know (above)."""
     count = len(points)
@@ -222,7 +222,7 @@ def _side_of(au: float, av: float, bu: float, bv: float) -> float:
 
 @compiled
 def _crossings(
-    boxes: Floats, children: Indices, sizes: Indices, corners: Floats, point: Floats, axis: int, direction: float, own: int
+    boxes: Floats, children: Ints32, sizes: Ints32, corners: Floats, point: Floats, axis: int, direction: float, own: int
 ) -> tuple[int, bool]:
     """`crossing_number`."""
     u, v = (axis + 1) % 3, (axis + 2) % 3

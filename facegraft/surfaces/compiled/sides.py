@@ -15,11 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from facegraft.arrays import Floats, Ints
+from facegraft.arrays import Bools, Floats, Ints
 from facegraft.surfaces.compiled.boxtree import FLAT, BoxTree
 from facegraft.surfaces.compiled.machine_code import compiled
-from facegraft.surfaces.compiled.meeting import Mask, meeting
+from facegraft.surfaces.compiled.meeting import meeting
 from facegraft.surfaces.compiled.search import crossing_number
+from facegraft.surfaces.signed import size_of
 
 TANGENT = 1e-6
 """Cosine between a direction and a pseudonormal below which it does not tell the side."""
@@ -40,14 +41,14 @@ class Sides(NamedTuple):
     at_vertex: Floats
     patches: Ints
     outside: Ints
-    single: Mask
+    single: Bools
 
 
 def sides_of(vertices: Floats, faces: Ints, tree: BoxTree) -> Sides:
     """The sides of a closed, oriented mesh, vertices [V, 3], faces [F, 3], and its tree."""
     across = _across(faces, len(vertices))
     normals, at_vertex, flat = _normals(vertices, faces)
-    met = meeting(tree, faces, normals, flat, float(np.linalg.norm(np.ptp(vertices, axis=0))))
+    met = meeting(tree, faces, normals, flat, size_of(vertices))
     patches, first = _patches(across, met)
     slot_of = np.empty(len(faces), dtype=np.int64)
     slot_of[tree.faces[::-1]] = np.arange(len(tree.faces))[::-1]
@@ -57,7 +58,7 @@ def sides_of(vertices: Floats, faces: Ints, tree: BoxTree) -> Sides:
 
 def inside(
     sides: Sides, vertices: Floats, faces: Ints, tree: BoxTree, points: Floats, nearest: Floats, face: Ints, feature: NDArray[np.int8]
-) -> Mask:
+) -> Bools:
     """Whether points [n, 3] lie inside: where the winding number is at least 1. nearest [n, 3], face [n] and feature [n] are those of
     `search.nearest_triangles`, with faces instead of slots."""
     numbers, known = _seen_from(*sides, faces, points, nearest, face, feature)
@@ -94,7 +95,7 @@ def _in_front(vertices: Floats, faces: Ints, normals: Floats, tree: BoxTree, slo
             number, told = crossing_number(tree, point, int(axis), direction, int(slot_of[face]))
             if told:
                 return int(number)
-    ahead = 1e-6 * float(np.linalg.norm(np.ptp(vertices[faces[face]], axis=0)))
+    ahead = 1e-6 * size_of(vertices[faces[face]])
     return winding_number(vertices, faces, tree, vertices[faces[face]].mean(axis=0) + ahead * normals[face])
 
 
@@ -125,7 +126,7 @@ def _across(faces: Ints, count: int) -> Ints:
 
 
 @compiled
-def _normals(vertices: Floats, faces: Ints) -> tuple[Floats, Floats, Mask]:
+def _normals(vertices: Floats, faces: Ints) -> tuple[Floats, Floats, Bools]:
     """Unit normals [F, 3] of the faces, their sum by angles at each vertex [V, 3], and which faces are lines [F]."""
     normals, at_vertex = np.zeros((len(faces), 3)), np.zeros((len(vertices), 3))
     flat = np.zeros(len(faces), np.bool_)
@@ -154,7 +155,7 @@ def _normals(vertices: Floats, faces: Ints) -> tuple[Floats, Floats, Mask]:
 
 
 @compiled
-def _patches(across: Ints, met: Mask) -> tuple[Ints, Ints]:
+def _patches(across: Ints, met: Bools) -> tuple[Ints, Ints]:
     """Number of the patch of each face [F], -1 for those that meet others, and one face of each patch [P]."""
     patches = np.full(len(across), -1, np.int64)
     first, waiting = np.empty(len(across), np.int64), np.empty(len(across), np.int64)
@@ -175,7 +176,7 @@ def _patches(across: Ints, met: Mask) -> tuple[Ints, Ints]:
 
 
 @compiled
-def _single(faces: Ints, across: Ints, patches: Ints, count: int) -> Mask:
+def _single(faces: Ints, across: Ints, patches: Ints, count: int) -> Bools:
     """Whether the faces of each vertex [V] are of one patch and form a single ring: two rings are two sheets that touch there."""
     around, start = np.zeros(count, np.int64), np.full(count, -1, np.int64)
     single = np.zeros(count, np.bool_)
@@ -204,13 +205,13 @@ def _seen_from(
     at_vertex: Floats,
     patches: Ints,
     outside: Ints,
-    single: Mask,
+    single: Bools,
     faces: Ints,
     points: Floats,
     nearest: Floats,
     face: Ints,
     feature: NDArray[np.int8],
-) -> tuple[Ints, Mask]:
+) -> tuple[Ints, Bools]:
     """Winding number [n] about each point, and whether it is known [n]."""
     numbers, known = np.zeros(len(points), np.int64), np.zeros(len(points), np.bool_)
     for i in range(len(points)):
