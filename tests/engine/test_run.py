@@ -78,6 +78,7 @@ def test_what_a_cut_off_worker_left_goes_when_a_finished_run_is_asked_for_again(
     assert dataset_hash(output) == before
 
 
+@pytest.mark.slow
 def test_poison_items_are_rejected_with_the_right_reason_and_no_other(tmp_path: Path, cluster: Any) -> None:
     summary = run(
         toy_plan(24, 6, POISON), tmp_path / "out", cluster, item_timeout_s=15.0

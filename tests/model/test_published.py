@@ -157,6 +157,7 @@ def test_a_folder_comes_before_a_name(installed: Path, trained: Path) -> None:
     assert "pretrained" not in load_field("ball-head").provenance
 
 
+@pytest.mark.slow
 def test_commands_take_a_name_and_fits_of_it_travel(
     installed: Path, trained: Path, spheres: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,7 @@ def test_create_gives_a_name_to_one_only(bucket: str) -> None:
     assert path.read_bytes() == b"first"
 
 
+@pytest.mark.slow
 def test_no_server_and_no_bucket_are_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError):
         at("s3://no-such-bucket-here/x").put(b"abc")
